@@ -1,0 +1,60 @@
+//! What happened to cells and images, for `skep events` and for whoever watches.
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Exit;
+use crate::name::{CellId, CellName};
+use crate::time::Timestamp;
+
+/// One happening.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// The cell it happened to.
+    pub cell: CellId,
+    /// That cell's name at the time.
+    pub name: CellName,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the words are the verbs of the command line")]
+pub enum EventKind {
+    Created { image: String },
+    Started { pid: u32 },
+    Paused,
+    Resumed,
+    Limited,
+    Renamed { from: CellName },
+    Executed { command: String },
+    Degraded { what: String, why: String },
+    Exited { exit: Exit, code: u8 },
+    Restarting { attempt: u32 },
+    Recovered { why: String },
+    Removed,
+}
+
+impl EventKind {
+    /// The event's word.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Created { .. } => "created",
+            Self::Started { .. } => "started",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
+            Self::Limited => "limited",
+            Self::Renamed { .. } => "renamed",
+            Self::Executed { .. } => "executed",
+            Self::Degraded { .. } => "degraded",
+            Self::Exited { .. } => "exited",
+            Self::Restarting { .. } => "restarting",
+            Self::Recovered { .. } => "recovered",
+            Self::Removed => "removed",
+        }
+    }
+}
