@@ -72,11 +72,24 @@ impl Chunker {
 
     /// Adds everything that `source` gives.
     pub(crate) fn read(&mut self, sink: &mut impl Sink, source: &mut impl Read) -> Result<()> {
+        self.read_sized(sink, source, u64::MAX)
+    }
+
+    /// Adds everything that `source` gives, which is said to be `size` bytes. A read that gives less than it was asked
+    /// for just then is taken for the end, which saves the read that gives nothing.
+    pub(crate) fn read_sized(&mut self, sink: &mut impl Sink, source: &mut impl Read, size: u64) -> Result<()> {
         loop {
             self.make_room(sink)?;
-            match source.read(&mut self.buffer[self.end..]) {
+            let room = &mut self.buffer[self.end..];
+            let asked = room.len();
+            match source.read(room) {
                 Ok(0) => return Ok(()),
-                Ok(count) => self.grown(sink, count)?,
+                Ok(count) => {
+                    self.grown(sink, count)?;
+                    if self.total == size && count < asked {
+                        return Ok(());
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Source(error)),
             }

@@ -19,12 +19,14 @@ mod erofs;
 mod error;
 pub mod fail;
 mod index;
+mod ingest;
 mod layout;
 mod lock;
 mod object;
 mod pack;
 mod reader;
 mod refs;
+mod status;
 mod store;
 mod tree;
 mod unpack;
@@ -33,6 +35,7 @@ mod writer;
 pub use error::{Error, Result};
 pub use object::Content;
 pub use reader::{ContentReader, Reader};
+pub use status::Status;
 pub use store::{Pin, Store};
 pub use tree::{
     Device, Entry, InodeId, Kind, MAX_NAME, MAX_PATH, MAX_TARGET, MAX_XATTR, Metadata, Mtime, Node, Tree, Walk,

@@ -120,6 +120,14 @@ impl Writer {
         content
     }
 
+    /// Stores the bytes of a file that is said to be `size` bytes long: when it is, its end costs no further call.
+    pub(crate) fn file_of_size(&mut self, source: &mut impl Read, size: u64) -> Result<Content> {
+        let Self { chunker, objects, .. } = self;
+        let content = chunker.read_sized(objects, source, size).and_then(|()| chunker.finish(objects));
+        chunker.abandon();
+        content
+    }
+
     /// Begins a file whose bytes arrive piece by piece.
     pub fn begin_file(&mut self) -> FileWriter<'_> {
         self.chunker.abandon();
