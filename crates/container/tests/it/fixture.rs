@@ -11,20 +11,20 @@ use model::{CellId, Init, Lifetime, Limits, Process, Security, Stdin, Terminal};
 use tempfile::TempDir;
 
 /// A root file system of busybox and nothing else, and a place for what a cell writes.
-pub struct Fixture {
-    pub dir: TempDir,
+pub(crate) struct Fixture {
+    pub(crate) dir: TempDir,
 }
 
 /// How a program ended and what it printed.
 #[derive(Debug)]
-pub struct Outcome {
-    pub ended: Ended,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Outcome {
+    pub(crate) ended: Ended,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Whether tests that make cells can run here.
-pub fn can_run() -> bool {
+pub(crate) fn can_run() -> bool {
     let root = rustix::process::geteuid().is_root();
     let able = root && Path::new("/bin/busybox").exists();
     if !able {
@@ -34,7 +34,7 @@ pub fn can_run() -> bool {
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         for path in ["bin", "etc", "root", "tmp", "var/www"] {
@@ -55,12 +55,12 @@ impl Fixture {
         Self { dir }
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("root")
     }
 
     /// A plan that runs `argv` with nothing special.
-    pub fn plan(&self, argv: &[&str]) -> Plan {
+    pub(crate) fn plan(&self, argv: &[&str]) -> Plan {
         Plan {
             id: CellId::from_random(sys::random::bits().unwrap()),
             rootfs: Rootfs::Plain(self.root()),
@@ -78,17 +78,17 @@ impl Fixture {
     }
 
     /// Runs `argv` to its end.
-    pub fn run(&self, argv: &[&str]) -> Outcome {
+    pub(crate) fn run(&self, argv: &[&str]) -> Outcome {
         run(&self.plan(argv))
     }
 
     /// Runs a shell script to its end.
-    pub fn shell(&self, script: &str) -> Outcome {
+    pub(crate) fn shell(&self, script: &str) -> Outcome {
         self.run(&["sh", "-c", script])
     }
 }
 
-pub fn process(argv: &[&str]) -> Process {
+pub(crate) fn process(argv: &[&str]) -> Process {
     Process {
         argv: argv.iter().map(|it| (*it).to_owned()).collect(),
         env: Vec::new(),
@@ -100,13 +100,13 @@ pub fn process(argv: &[&str]) -> Process {
 }
 
 /// The near ends of a program's streams.
-pub struct Streams {
-    pub stdin: File,
-    pub stdout: File,
-    pub stderr: File,
+pub(crate) struct Streams {
+    pub(crate) stdin: File,
+    pub(crate) stdout: File,
+    pub(crate) stderr: File,
 }
 
-pub fn pipes() -> (Stdio, Streams) {
+pub(crate) fn pipes() -> (Stdio, Streams) {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let ((stdin, in_end), (out_end, stdout), (err_end, stderr)) = (pipe(), pipe(), pipe());
     let near = |fd: OwnedFd| File::from(fd);
@@ -116,7 +116,7 @@ pub fn pipes() -> (Stdio, Streams) {
 
 impl Streams {
     /// Closes the input, reads what comes and waits.
-    pub fn finish(self, running: &mut Running) -> Outcome {
+    pub(crate) fn finish(self, running: &mut Running) -> Outcome {
         let Self { stdin, mut stdout, mut stderr } = self;
         drop(stdin);
         let reader = std::thread::spawn(move || {
@@ -130,20 +130,20 @@ impl Streams {
         Outcome { ended, stdout: String::from_utf8_lossy(&text).into_owned(), stderr: reader.join().unwrap() }
     }
 
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stdin.write_all(bytes).unwrap();
     }
 }
 
 /// Prepares and starts a cell; its groups come along to be removed.
-pub fn start(plan: &Plan) -> (Running, Cgroup, Streams) {
+pub(crate) fn start(plan: &Plan) -> (Running, Cgroup, Streams) {
     let (stdio, streams) = pipes();
     let prepared = container::prepare(plan, stdio).unwrap();
     let cgroup = prepared.cgroup().clone();
     (prepared.start().unwrap(), cgroup, streams)
 }
 
-pub fn run(plan: &Plan) -> Outcome {
+pub(crate) fn run(plan: &Plan) -> Outcome {
     let (mut running, cgroup, streams) = start(plan);
     let outcome = streams.finish(&mut running);
     cgroup.remove().unwrap();
