@@ -1,0 +1,139 @@
+//! The handle on a pool, through which everything else is reached.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use model::{ImageName, ImageRecord, ObjectId, Progress};
+
+use crate::error::{Error, Result};
+use crate::layout::{Paths, names};
+use crate::lock::{self, Lock};
+use crate::reader::Reader;
+use crate::refs;
+use crate::unpack::{self, Layout, Rootfs};
+use crate::writer::{RefChange, Writer};
+
+/// How long a second writer waits for the first.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A pool. Cheap to make and to copy; holds no lock and no open file.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) paths: Paths,
+    patience: Duration,
+}
+
+/// As long as it lives, a collector removes no file of the pool. Held while a cell starts: from reading the name of its
+/// image until its root file system is mounted.
+#[derive(Debug)]
+pub struct Pin {
+    _lock: Lock,
+}
+
+impl Store {
+    /// A handle on the pool in `dir`, which becomes one if there is nothing. Needs no privilege beyond access to `dir`.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self> {
+        let paths = Paths::new(dir.into());
+        paths.ensure()?;
+        Ok(Self { paths, patience: PATIENCE })
+    }
+
+    /// The pool's directory.
+    pub fn dir(&self) -> &Path {
+        &self.paths.dir
+    }
+
+    /// The same pool, with another time to wait for the writer's lock before [`Error::Busy`].
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Keeps collectors away from the pool's files.
+    pub fn pin(&self) -> Result<Pin> {
+        lock::pin(&self.paths.pin_lock).map(|lock| Pin { _lock: lock })
+    }
+
+    /// The image that a name leads to. Reads one small file.
+    pub fn resolve(&self, name: &ImageName) -> Result<Option<ObjectId>> {
+        refs::resolve(&self.paths, name)
+    }
+
+    /// Every name, in order, with its image.
+    pub fn refs(&self) -> Result<Vec<(ImageName, ObjectId)>> {
+        refs::all(&self.paths)
+    }
+
+    /// An image's record. Reads one small file.
+    pub fn image(&self, id: &ObjectId) -> Result<ImageRecord> {
+        refs::read_image(&self.paths, id)
+    }
+
+    /// Every image record in the pool, with or without a name, in order of ids.
+    pub fn images(&self) -> Result<Vec<(ObjectId, ImageRecord)>> {
+        let mut ids: Vec<ObjectId> = names(&self.paths.images)?.iter().filter_map(|name| name.parse().ok()).collect();
+        ids.sort();
+        ids.into_iter().map(|id| self.image(&id).map(|record| (id, record))).collect()
+    }
+
+    /// The root file system of a tree: unpacked now, or found to be there already, which costs one `stat`.
+    pub fn rootfs(&self, tree: &ObjectId, layout: Layout, progress: &dyn Progress) -> Result<Rootfs> {
+        match layout {
+            Layout::Composed => {
+                let metadata = self.paths.root_image(tree);
+                if !metadata.exists() {
+                    unpack::compose(&self.paths, tree, progress)?;
+                }
+                Ok(Rootfs::Composed { metadata, objects: self.paths.objects.clone() })
+            }
+            Layout::Plain => {
+                let (dir, missing) = unpack::plain(&self.paths, tree, progress)?;
+                Ok(Rootfs::Plain { dir, missing })
+            }
+        }
+    }
+
+    /// A reader. It pins the pool's files while it lives.
+    pub fn reader(&self) -> Result<Reader> {
+        Reader::open(&self.paths)
+    }
+
+    /// The writer. There is one at a time: waits for another to end, half a minute unless told otherwise, then fails with
+    /// [`Error::Busy`].
+    pub fn writer(&self) -> Result<Writer> {
+        Writer::open(self.paths.clone(), self.writer_lock()?)
+    }
+
+    pub(crate) fn writer_lock(&self) -> Result<Lock> {
+        lock::writer(&self.paths.writer_lock, self.patience)
+    }
+
+    /// Gives an image of the pool a further name, or a name another image.
+    pub fn tag(&self, name: &ImageName, id: &ObjectId) -> Result<()> {
+        self.writer()?.publish(&[RefChange::Set(name.clone(), *id)])
+    }
+
+    /// Takes a name away. The image stays until a collector finds it without a name. Tells whether there was such a name.
+    pub fn untag(&self, name: &ImageName) -> Result<bool> {
+        let _lock = self.writer_lock()?;
+        refs::remove(&self.paths, name)
+    }
+
+    /// The image that a name, an id or a unique beginning of an id (of at least four digits) leads to.
+    pub fn find(&self, text: &str) -> Result<Option<ObjectId>> {
+        if let Ok(name) = text.parse()
+            && let Some(id) = self.resolve(&name)?
+        {
+            return Ok(Some(id));
+        }
+        if text.len() < 4 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        let files = names(&self.paths.images)?;
+        let mut matching = files.iter().filter(|file| file.starts_with(text)).filter_map(|file| file.parse().ok());
+        match (matching.next(), matching.next()) {
+            (Some(_), Some(_)) => Err(Error::path(text.as_bytes(), "several images begin with that id")),
+            (found, _) => Ok(found),
+        }
+    }
+}

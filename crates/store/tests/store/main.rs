@@ -1,0 +1,5 @@
+//! The store from outside: what goes in comes out, whatever happens in between.
+
+mod compare;
+mod mount;
+mod rootfs;
