@@ -77,7 +77,7 @@ pub enum Error {
     #[error("the packages cannot be brought together: {0}")]
     Unsolvable(String),
     /// Something that was named and is not there: a file, a library, a tag, an image.
-    #[error("{what} not found{}", hint(hint))]
+    #[error("{what} not found{}", colon(hint))]
     NotFound {
         /// What, as a noun with its name.
         what: String,
@@ -114,7 +114,7 @@ fn did_you_mean(similar: &[String]) -> String {
     if similar.is_empty() { String::new() } else { format!(" (did you mean {}?)", similar.join(", ")) }
 }
 
-fn hint(hint: &str) -> String {
+fn colon(hint: &str) -> String {
     if hint.is_empty() { String::new() } else { format!(": {hint}") }
 }
 

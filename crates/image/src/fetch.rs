@@ -6,7 +6,7 @@ use model::{Arch, ImageName, ImageRecord, ObjectId, Progress, Source, Span};
 use store::Store;
 
 use crate::limits::Limits;
-use crate::{Error, Result, deb};
+use crate::{Error, Result, deb, host};
 
 /// Whether Debian packages come with their security updates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +82,7 @@ pub struct Fetched {
 pub fn fetch(store: &Store, source: &Source, options: &FetchOptions, progress: &dyn Progress) -> Result<Fetched> {
     match source {
         Source::Deb(wanted) => deb::build(store, source, wanted, options, progress),
+        Source::Host(wanted) => host::build(store, source, wanted, options, progress),
         other => Err(Error::Unsupported { what: other.to_string(), why: "not yet".to_owned() }),
     }
 }

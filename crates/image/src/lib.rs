@@ -14,6 +14,7 @@ pub mod deb;
 mod elf;
 mod error;
 mod fetch;
+mod host;
 mod layer;
 mod limits;
 mod lookup;

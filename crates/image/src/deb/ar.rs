@@ -82,6 +82,9 @@ struct MemberReader<'a, R> {
 impl<R: Read> Read for MemberReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.source.read(buffer)?;
+        if count == 0 && self.source.limit() > 0 && !buffer.is_empty() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
         *self.left = self.left.saturating_sub(count as u64);
         Ok(count)
     }

@@ -27,6 +27,8 @@ pub(crate) struct KnownPackage {
     pub(crate) edits: Vec<Edit>,
     /// Further packages that its daemon needs to run.
     pub(crate) needs: Vec<String>,
+    /// Dependencies that only extras beside its daemon use.
+    pub(crate) unneeded: Vec<String>,
     /// Essential packages whose part it plays.
     pub(crate) replaces: Vec<String>,
     pub(crate) command: Vec<String>,
@@ -102,9 +104,10 @@ impl Known {
             .map_err(|error| Error::malformed("data/packages.toml", error.to_string()))
     }
 
-    /// Whether only configuration scripts use that package.
-    pub(crate) fn is_script_only(&self, name: &str) -> bool {
+    /// Whether a package does without that dependency: only configuration scripts use it, or only its extras do.
+    pub(crate) fn is_needless(&self, owner: &str, name: &str) -> bool {
         self.script_only.iter().any(|known| known == name)
+            || self.about(owner).flat_map(|known| &known.unneeded).any(|known| known == name)
     }
 
     /// What is known about that package.
@@ -123,7 +126,8 @@ mod tests {
     #[test]
     fn the_file_is_well_formed() {
         let known = Known::load().unwrap();
-        assert!(known.is_script_only("debconf"));
+        assert!(known.is_needless("nginx-common", "debconf") && known.is_needless("memcached", "perl"));
+        assert!(!known.is_needless("nginx-common", "perl"));
         assert_eq!(known.about("libnginx-mod-http-echo").count(), 1);
         for package in &known.package {
             for path in package.links.iter().map(|link| &link.path).chain(package.dirs.iter().map(|dir| &dir.path)) {

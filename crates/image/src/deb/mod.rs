@@ -70,7 +70,7 @@ pub(crate) fn build(
     let (unpacking, chosen, left_out) = job.unpack(store, wanted, options)?;
     if !left_out.is_empty() {
         let list = left_out.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        notes.push(format!("left out, as only configuration scripts use them: {list}"));
+        notes.push(format!("left out, as they are used by configuration scripts or extras only: {list}"));
     }
     job.keep(store, &reader, source, arch, unpacking, &chosen, notes, options)
 }
@@ -128,7 +128,7 @@ impl<'j> Job<'j> {
     /// The closure of what is wanted and of what those packages are known to need beside what they declare.
     fn solve(&self, wanted: &mut Vec<String>) -> Result<solve::Solution> {
         loop {
-            let solution = solve(self.universe, wanted, &|name| self.known.is_script_only(name))?;
+            let solution = solve(self.universe, wanted, &|owner, name| self.known.is_needless(owner, name))?;
             let names = solution.packages.iter().map(|id| self.universe.package(*id).name);
             let needs: BTreeSet<&String> = names.flat_map(|name| self.known.about(name)).flat_map(|it| &it.needs).collect();
             let further: Vec<String> = needs.into_iter().filter(|need| !wanted.contains(need)).cloned().collect();

@@ -23,11 +23,14 @@ pub(crate) struct Solution {
     pub(crate) left_out: BTreeSet<String>,
 }
 
-/// Finds the closure of `wanted`, passing over relations that `needless` says only maintainer scripts use.
+/// Whether the first package does without the second though it depends on it.
+pub(crate) type Needless<'n> = dyn Fn(&str, &str) -> bool + 'n;
+
+/// Finds the closure of `wanted`, passing over dependencies that are `needless`.
 ///
 /// # Errors
 /// [`Error::NoSuchPackage`] for an unknown name, [`Error::Unsolvable`] when no choice satisfies every relation.
-pub(crate) fn solve(universe: &Universe<'_>, wanted: &[String], needless: &dyn Fn(&str) -> bool) -> Result<Solution> {
+pub(crate) fn solve(universe: &Universe<'_>, wanted: &[String], needless: &Needless<'_>) -> Result<Solution> {
     let mut search = Search { universe, needless, chosen: Vec::new(), agenda: Vec::new(), left_out: BTreeSet::new() };
     for name in wanted {
         let root = Relation {
@@ -58,7 +61,7 @@ struct Choice {
 
 struct Search<'u, 'a> {
     universe: &'u Universe<'a>,
-    needless: &'u dyn Fn(&str) -> bool,
+    needless: &'u Needless<'u>,
     chosen: Vec<PackageId>,
     agenda: Vec<Wish<'u>>,
     left_out: BTreeSet<String>,
@@ -130,8 +133,9 @@ impl<'u, 'a: 'u> Search<'u, 'a> {
     fn choose(&mut self, id: PackageId) {
         self.chosen.push(id);
         let universe = self.universe;
-        for relation in universe.package(id).dependencies() {
-            let dropped = relation.alternatives.iter().find(|alternative| (self.needless)(alternative.name));
+        let owner = universe.package(id);
+        for relation in owner.dependencies() {
+            let dropped = relation.alternatives.iter().find(|alternative| (self.needless)(owner.name, alternative.name));
             match dropped {
                 Some(alternative) => {
                     self.left_out.insert(alternative.name.to_owned());
@@ -210,7 +214,7 @@ mod tests {
         let text = index(lines);
         let universe = Universe::read(&[&text], Arch::Amd64);
         let wanted: Vec<_> = wanted.split(' ').map(str::to_owned).collect();
-        let found = match solve(&universe, &wanted, &|name| name == "debconf") {
+        let found = match solve(&universe, &wanted, &|_, name| name == "debconf") {
             Ok(solution) => {
                 let name = |id: &PackageId| {
                     let package = universe.package(*id);
@@ -267,7 +271,7 @@ mod tests {
             }
             let text = index(&lines);
             let universe = Universe::read(&[&text], Arch::Amd64);
-            if let Ok(solution) = solve(&universe, &["p0".to_owned()], &|_| false) {
+            if let Ok(solution) = solve(&universe, &["p0".to_owned()], &|_, _| false) {
                 let chosen: Vec<_> = solution.packages.iter().map(|id| universe.package(*id)).collect();
                 for package in &chosen {
                     for relation in package.dependencies() {

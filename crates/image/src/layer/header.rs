@@ -185,7 +185,7 @@ mod tests {
         check(b"77777777777", Some(0o77777777777));
         check(b"0000008\0", None);
         check(b"-000001\0", None);
-        check(&[0x80, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0], Some(1 << 33 >> 8 << 8 >> 8 << 8));
+        check(&[0x80, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0], Some(2 << 24));
         check(&[0xff; 12], Some(-1));
         check(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe], Some(-2));
         check(&[0xbf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], None);

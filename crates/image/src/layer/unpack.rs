@@ -12,7 +12,7 @@ use sha2::Digest;
 use store::{Content, Tree, Writer};
 
 use super::apply::{Dialect, LayerApplier, Placement};
-use super::reader::{Entry, EntryKind, Reader, Tap};
+use super::reader::{Entry, EntryKind, Reader};
 use super::recipe::RecipeWriter;
 use crate::limits::Limits;
 use crate::{Error, Result};
