@@ -6,6 +6,7 @@ use model::{Arch, ImageName, ImageRecord, ObjectId, Progress, Source, Span};
 use store::Store;
 
 use crate::limits::Limits;
+use crate::oci::local;
 use crate::{Error, Result, deb, host};
 
 /// Whether Debian packages come with their security updates.
@@ -83,6 +84,11 @@ pub fn fetch(store: &Store, source: &Source, options: &FetchOptions, progress: &
     match source {
         Source::Deb(wanted) => deb::build(store, source, wanted, options, progress),
         Source::Host(wanted) => host::build(store, source, wanted, options, progress),
+        Source::OciDir { dir, tag } => local::from_directory(store, source, dir, tag.as_deref(), options, progress),
+        Source::OciArchive { file, tag } => local::from_archive(store, source, file, tag.as_deref(), options, progress),
+        Source::DockerArchive { file, tag } => {
+            local::from_docker_archive(store, source, file, tag.as_deref(), options, progress)
+        }
         other => Err(Error::Unsupported { what: other.to_string(), why: "not yet".to_owned() }),
     }
 }

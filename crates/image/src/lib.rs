@@ -14,14 +14,18 @@ pub mod deb;
 mod elf;
 mod error;
 mod fetch;
+mod history;
 mod host;
 mod layer;
 mod limits;
 mod lookup;
 mod oci;
 mod record;
+mod staging;
 
 pub use error::{Error, Result};
 pub use fetch::{FetchOptions, Fetched, SecurityUpdates, fetch};
+pub use history::{HistoryEntry, history};
 pub use limits::Limits;
 pub use lookup::lookup;
+pub use oci::export::{Exported, export};

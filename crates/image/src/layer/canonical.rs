@@ -41,10 +41,21 @@ pub(crate) fn write(tree: &Tree, reader: &Reader, out: &mut impl Write) -> Resul
     out.write_all(&[0; 2 * BLOCK]).map_err(failed)
 }
 
-fn padding(size: u64) -> &'static [u8] {
+/// The zeros behind content of that size.
+pub(crate) fn padding(size: u64) -> &'static [u8] {
     const ZEROS: [u8; BLOCK] = [0; BLOCK];
     let count = (BLOCK - (size % BLOCK as u64) as usize) % BLOCK;
     &ZEROS[..count]
+}
+
+/// The header of a file or directory of an archive, whose name is short and plain.
+pub(crate) fn plain_header(kind: u8, name: &str, size: u64) -> Result<[u8; BLOCK]> {
+    let mut header = Header::new(kind);
+    let mode = if kind == b'5' { 0o755 } else { 0o644 };
+    let fits = header.set_path(name.as_bytes())
+        && header.set_number(SIZE, size)
+        && [(MODE, mode), (UID, 0), (GID, 0), (MTIME, 0)].into_iter().all(|(field, value)| header.set_number(field, value));
+    if fits { Ok(header.seal()) } else { Err(Error::limit("bytes of a file of an archive", "8 GiB")) }
 }
 
 /// An entry's header, with an extended header before it when ustar does not hold it all.

@@ -214,9 +214,7 @@ impl ConfigFile {
 
     /// When it was made, by its own account.
     pub(crate) fn created(&self) -> Timestamp {
-        let told = self.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        let nanos = told.and_then(|time| u64::try_from(time.as_nanosecond()).ok());
-        Timestamp::from_nanos(nanos.unwrap_or(0))
+        self.created.as_deref().and_then(parse_time).unwrap_or_default()
     }
 
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
@@ -228,6 +226,12 @@ impl ConfigFile {
 pub(crate) fn time_text(time: Timestamp) -> Option<String> {
     let moment = jiff::Timestamp::from_nanosecond(i128::from(time.as_nanos())).ok()?;
     (time.as_nanos() > 0).then(|| moment.to_string())
+}
+
+/// Reads such text; times before the epoch read as none.
+pub(crate) fn parse_time(text: &str) -> Option<Timestamp> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_nanosecond()).ok().map(Timestamp::from_nanos)
 }
 
 /// Writes a document.
