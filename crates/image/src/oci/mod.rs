@@ -1,0 +1,7 @@
+//! Images in the forms that other tools know: OCI layouts, archives, registries.
+
+mod archive;
+pub(crate) mod export;
+mod import;
+pub(crate) mod json;
+pub(crate) mod local;
