@@ -26,6 +26,6 @@ pub use error::{Error, Result};
 pub use exec::{Target, exec, root_of_running};
 pub use plan::{NetNs, Plan, Stdio};
 pub use prepare::{Prepared, Running, prepare};
-pub use rootfs::Rootfs;
+pub use store::Rootfs;
 pub use sys::process::Ended;
 pub use sys::pty::WindowSize;
