@@ -69,7 +69,7 @@ fn process(argv: &[&str]) -> Process {
 fn plan(root: &std::path::Path, upper: &std::path::Path, argv: &[&str]) -> Plan {
     Plan {
         id: CellId::from_random(sys::random::bits().unwrap()),
-        rootfs: Rootfs::Plain(root.to_owned()),
+        rootfs: Rootfs::Plain { dir: root.to_owned(), missing: Vec::new() },
         upper: upper.to_owned(),
         hostname: "cell".to_owned(),
         process: process(argv),

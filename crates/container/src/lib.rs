@@ -20,12 +20,14 @@ mod prepare;
 mod program;
 mod protocol;
 mod rootfs;
+mod seccomp;
 mod users;
 
 pub use error::{Error, Result};
 pub use exec::{Target, exec, root_of_running};
 pub use plan::{NetNs, Plan, Stdio};
 pub use prepare::{Prepared, Running, prepare};
-pub use rootfs::Rootfs;
+pub use seccomp::syscall_name;
+pub use store::Rootfs;
 pub use sys::process::Ended;
 pub use sys::pty::WindowSize;

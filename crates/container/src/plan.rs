@@ -4,9 +4,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use model::{CellId, Init, Lifetime, Limits, Mount, Process, Security};
+use store::Rootfs;
 use sys::pty::WindowSize;
-
-use crate::rootfs::Rootfs;
 
 /// A cell to make.
 #[derive(Debug)]

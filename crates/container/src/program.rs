@@ -12,6 +12,7 @@ use sys::seccomp::Instruction;
 
 use crate::error::{Error, Result};
 use crate::protocol::{Failure, Report, Stage, report};
+use crate::seccomp::{self, Refusal};
 use crate::users::Identity;
 
 /// What is searched for a command without a slash when the environment has no `PATH`.
@@ -33,8 +34,8 @@ pub(crate) struct Program {
 }
 
 struct Filter {
-    instructions: &'static [Instruction],
-    listens: bool,
+    instructions: Vec<Instruction>,
+    refusal: Refusal,
 }
 
 /// The program's standard streams, as its last parent holds them.
@@ -143,8 +144,8 @@ impl Program {
         let fail = |errno| Stage::Seccomp.fail(errno);
         match &self.filter {
             None => Ok(()),
-            Some(Filter { instructions, listens: false }) => sys::seccomp::install(instructions).map_err(fail),
-            Some(Filter { instructions, listens: true }) => {
+            Some(Filter { instructions, refusal: Refusal::Error }) => sys::seccomp::install(instructions).map_err(fail),
+            Some(Filter { instructions, refusal: Refusal::Announce }) => {
                 let listener = sys::seccomp::install_with_listener(instructions).map_err(fail)?;
                 report(control, Report::Listener, &[listener.as_fd()]).map_err(fail)
             }
@@ -195,10 +196,12 @@ fn candidates(command: &str, environment: &[String]) -> Vec<String> {
 }
 
 fn filter(security: &Security) -> Option<Filter> {
-    // The profile is not written yet.
-    let _ = Seccomp::Default;
-    let _ = security;
-    None::<Filter>
+    let refusal = match security.seccomp {
+        Seccomp::Unconfined => return None,
+        Seccomp::Default => Refusal::Error,
+        Seccomp::Strict => Refusal::Announce,
+    };
+    Some(Filter { instructions: seccomp::compile(&security.capabilities, refusal), refusal })
 }
 
 #[cfg(test)]

@@ -1,31 +1,18 @@
 //! A cell's root: the image's file system below, what the cell writes above, one overlay of both.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 use model::{Lifetime, StartStep};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::mount::{fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
+use store::Rootfs;
 use sys::Errno;
 
 use crate::error::{Error, Result};
 use crate::protocol::{Failure, Stage};
-
-/// An image's root file system, ready to be the lower part of a cell's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rootfs {
-    /// An EROFS image of the metadata, whose files' content lies as objects in a directory.
-    Composed {
-        /// The EROFS image.
-        metadata: PathBuf,
-        /// The directory of objects.
-        objects: PathBuf,
-    },
-    /// A directory.
-    Plain(PathBuf),
-}
 
 /// An overlay to be mounted: open directories and options, nothing left to decide.
 #[derive(Debug)]
@@ -42,8 +29,9 @@ impl Overlay {
     /// Opens the layers of `rootfs` and the directories `upper` and `work` in `upper`, making the two if need be.
     pub(crate) fn open(rootfs: &Rootfs, upper: &Path, lifetime: Lifetime) -> Result<Self> {
         let (lower, data) = match rootfs {
-            Rootfs::Plain(path) => (directory(path)?, None),
+            Rootfs::Plain { dir, .. } => (directory(dir)?, None),
             Rootfs::Composed { metadata, objects } => (erofs(metadata)?, Some(directory(objects)?)),
+            _ => return Err(Error::refused(StartStep::Image, "mounting the image", "a kind of root unknown here")),
         };
         let onoff = |on: bool| if on { c"on".to_owned() } else { c"off".to_owned() };
         let composed = data.is_some();
@@ -112,9 +100,11 @@ fn make_directory(parent: &Path, name: &str) -> Result<OwnedFd> {
 /// Mounts an EROFS image that is a plain file.
 fn erofs(image: &Path) -> Result<OwnedFd> {
     let wrong = |errno| Error::start(StartStep::Image, format!("mounting {}", image.display()), errno);
+    let file = rustix::fs::openat(CWD, image, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(wrong)?;
     let context = fsopen(c"erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(wrong)?;
-    let source = CString::new(image.as_os_str().as_encoded_bytes()).map_err(|_| wrong(Errno::INVAL))?;
-    fsconfig_set_string(context.as_fd(), c"source", &source).map_err(wrong)?;
+    // By descriptor: the kernel takes no text longer than 255 bytes here, which a path may well be.
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fsconfig_set_string(context.as_fd(), c"source", source).map_err(wrong)?;
     fsconfig_create(context.as_fd()).map_err(wrong)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(wrong)

@@ -63,7 +63,7 @@ impl Fixture {
     pub(crate) fn plan(&self, argv: &[&str]) -> Plan {
         Plan {
             id: CellId::from_random(sys::random::bits().unwrap()),
-            rootfs: Rootfs::Plain(self.root()),
+            rootfs: Rootfs::Plain { dir: self.root(), missing: Vec::new() },
             upper: self.dir.path().join("cell"),
             hostname: "cell".to_owned(),
             process: process(argv),
