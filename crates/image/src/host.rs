@@ -217,7 +217,10 @@ impl Gathering<'_> {
                 continue;
             }
             if !todo.is_empty() && !metadata.is_dir() {
-                return Err(Error::not_found(path.display().to_string(), format!("{} is no directory", next.display())));
+                return Err(Error::not_found(
+                    path.display().to_string(),
+                    format!("{} is no directory", next.display()),
+                ));
             }
             if metadata.is_dir() {
                 self.ensure_directory(&next, &metadata)?;
@@ -272,7 +275,8 @@ impl Gathering<'_> {
             let found = self.search.program(name);
             self.add(&found.ok_or_else(|| Error::not_found(format!("{name}, which {} runs", real.display()), ""))?)?;
         }
-        self.notes.push(format!("{} is a script: its interpreter came along, modules it loads did not", real.display()));
+        self.notes
+            .push(format!("{} is a script: its interpreter came along, modules it loads did not", real.display()));
         Ok(())
     }
 
@@ -405,7 +409,11 @@ fn file_metadata(metadata: &fs::Metadata) -> Metadata {
 
 /// A path's names, the last first.
 fn split(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").rev().map(<[u8]>::to_vec).collect()
+    path.split(|&byte| byte == b'/')
+        .filter(|name| !name.is_empty() && *name != b".")
+        .rev()
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod exec;
 pub mod fork;
+pub mod inherit;
 pub mod mount;
 pub mod namespace;
 pub mod network;

@@ -169,7 +169,8 @@ impl Apt {
         }
         let errors = String::from_utf8_lossy(&output.stderr);
         let line = errors.lines().find(|line| line.starts_with("E:")).or_else(|| errors.lines().last());
-        let said = line.map_or_else(|| output.status.to_string(), |line| line.trim_start_matches("E:").trim().to_owned());
+        let said =
+            line.map_or_else(|| output.status.to_string(), |line| line.trim_start_matches("E:").trim().to_owned());
         Err(failed(said))
     }
 }

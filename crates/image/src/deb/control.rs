@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn paragraphs_and_fields_are_read_in_order() {
-        let text = "\nPackage: a\nDescription: one\n two\n .\n three\nnonsense\n# note: x\nVersion:1\n\n\n\nPackage: b\n";
+        let text =
+            "\nPackage: a\nDescription: one\n two\n .\n three\nnonsense\n# note: x\nVersion:1\n\n\n\nPackage: b\n";
         let all: Vec<_> = paragraphs(text).collect();
         assert_eq!(all.len(), 2);
         let fields: Vec<_> = all[0].fields().collect();

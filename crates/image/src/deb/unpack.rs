@@ -99,7 +99,9 @@ impl Unpacking {
         check(&format!("package {}", package.name), &package.size, &size)?;
         check(&format!("package {}", package.name), &package.sha256, &digest)?;
         unpacked.map_err(|error| match error {
-            Error::Malformed { what, why } => Error::Malformed { what: format!("package {} ({what})", package.name), why },
+            Error::Malformed { what, why } => {
+                Error::Malformed { what: format!("package {} ({what})", package.name), why }
+            }
             other => other,
         })
     }
