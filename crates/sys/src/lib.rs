@@ -10,7 +10,9 @@
 pub mod capability;
 pub mod cgroup;
 pub mod exec;
+pub mod file_identity;
 pub mod fork;
+pub mod limit;
 pub mod mount;
 pub mod namespace;
 pub mod network;
