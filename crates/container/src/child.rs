@@ -1,13 +1,14 @@
 //! What a cell's first process does between the clone and the program: an interpreter of the script that the parent
 //! compiled. **Nothing here allocates, locks or panics** (see [`sys::fork::spawn`]).
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use model::{Init, RootAccess};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
-use sys::mount::{Reach, clone_tree, new_file_system, set_attributes};
+use sys::exec::GroupChange;
+use sys::mount::{Reach, clone_tree, set_attributes};
 use sys::namespace::{self, Namespaces};
 use sys::process::Ended;
 use sys::pty::{self, WindowSize};
@@ -15,9 +16,11 @@ use sys::signal::{self, SignalSet};
 use sys::{Errno, exec, fork};
 
 use crate::init;
+use crate::mounts::{MountStep, attach};
 use crate::path::{self, Kind};
 use crate::program::{Program, Streams};
 use crate::protocol::{Failure, Report, Stage, report, wait_for_go};
+use crate::rootfs::Overlay;
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -29,8 +32,8 @@ pub(crate) struct Script {
     pub(crate) late_namespaces: Namespaces,
     pub(crate) hostname: CString,
     pub(crate) loopback: Loopback,
-    /// The root file system, mounted nowhere.
-    pub(crate) root: OwnedFd,
+    pub(crate) user: UserMode,
+    pub(crate) root: Root,
     pub(crate) mounts: Vec<MountStep>,
     pub(crate) root_access: RootAccess,
     /// Made if it is missing.
@@ -38,6 +41,23 @@ pub(crate) struct Script {
     pub(crate) init: Init,
     pub(crate) program: Program,
     pub(crate) streams: StreamPlan,
+}
+
+/// Whether the process is made in a user namespace of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UserMode {
+    /// It is not.
+    Host,
+    /// It is, and waits for its map; then it becomes root of it.
+    Own(GroupChange),
+}
+
+/// Where the root file system comes from.
+pub(crate) enum Root {
+    /// It is mounted, nowhere yet.
+    Mounted(OwnedFd),
+    /// It is still to be mounted.
+    Overlay(Overlay),
 }
 
 /// Whether there is a loopback interface of its own to bring up.
@@ -51,34 +71,6 @@ pub(crate) enum Loopback {
 pub(crate) enum StreamPlan {
     Terminal(WindowSize),
     Given(Streams),
-}
-
-/// One thing to mount in the new root, in order.
-pub(crate) enum MountStep {
-    /// A new file system at a path whose last part must be a real directory.
-    New {
-        kind: &'static CStr,
-        options: Vec<(CString, CString)>,
-        attributes: MountAttrFlags,
-        target: CString,
-        /// Kernel file systems must be where programs expect them; users' mounts may go through links of the image.
-        links: Links,
-    },
-    /// The usual device files, links and directories in `/dev`.
-    Devices,
-    /// A detached tree of mounts.
-    Attach { tree: OwnedFd, target: CString, kind: Kind },
-    /// Hides a file or directory of the kernel, if it exists.
-    Hide { target: CString },
-    /// Makes a directory of the kernel read-only, if it exists.
-    Protect { target: CString },
-}
-
-/// Whether symbolic links on the way to a mount point are followed (inside the cell).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Links {
-    Follow,
-    Refuse,
 }
 
 /// The child's whole life. The exit code matters to nobody who reads the report.
@@ -95,11 +87,18 @@ pub(crate) fn live(script: &Script, control: BorrowedFd<'_>) -> u8 {
 
 fn run(script: &Script, control: BorrowedFd<'_>) -> Result<u8> {
     exec::die_with_parent().map_err(|errno| Stage::Handshake.fail(errno))?;
-    exec::hide().map_err(|errno| Stage::Handshake.fail(errno))?;
     signal::reset_handlers();
     for cgroup in &script.cgroups {
         rustix::io::write(cgroup, b"0").map_err(|errno| Stage::JoinCgroup.fail(errno))?;
     }
+    if let UserMode::Own(groups) = script.user {
+        wait_for_go(control).map_err(|errno| Stage::Handshake.fail(errno))?;
+        exec::become_user(0, 0, &[], groups).map_err(|errno| Stage::UserNamespace.fail(errno))?;
+        // Changing users made the kernel forget it.
+        exec::die_with_parent().map_err(|errno| Stage::Handshake.fail(errno))?;
+    }
+    // Not before the map is written: an ordinary user may only do that while the process is not hidden.
+    exec::hide().map_err(|errno| Stage::Handshake.fail(errno))?;
     namespace::leave(script.late_namespaces).map_err(|errno| Stage::Unshare.fail(errno))?;
     if !script.hostname.is_empty() {
         rustix::system::sethostname(script.hostname.to_bytes()).map_err(|errno| Stage::Hostname.fail(errno))?;
@@ -107,8 +106,14 @@ fn run(script: &Script, control: BorrowedFd<'_>) -> Result<u8> {
     if script.loopback == Loopback::BringUp {
         sys::network::bring_loopback_up().map_err(|errno| Stage::Loopback.fail(errno))?;
     }
-    let root = enter_root(script)?;
     let _ = rustix::process::umask(Mode::empty());
+    for (index, step) in script.mounts.iter().enumerate() {
+        step.gather().map_err(|it| Failure { index: index as u32, ..it })?;
+    }
+    let root = match &script.root {
+        Root::Mounted(root) => enter_root(root.as_fd())?,
+        Root::Overlay(overlay) => enter_root(overlay.mount()?.as_fd())?,
+    };
     for (index, step) in script.mounts.iter().enumerate() {
         step.perform(root.as_fd()).map_err(|it| Failure { index: index as u32, ..it })?;
     }
@@ -148,108 +153,18 @@ fn run(script: &Script, control: BorrowedFd<'_>) -> Result<u8> {
 }
 
 /// Makes the detached root the root directory and lets go of the host's tree. The new root, opened.
-fn enter_root(script: &Script) -> Result<OwnedFd> {
+fn enter_root(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     let fail = |errno| Stage::Pivot.fail(errno);
     let host = rustix::fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let host = host.map_err(fail)?;
     sys::mount::make_private(&host, Reach::Tree).map_err(fail)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&script.root, c"", &host, c"", flags).map_err(fail)?;
-    rustix::process::fchdir(&script.root).map_err(fail)?;
+    move_mount(root, c"", &host, c"", flags).map_err(fail)?;
+    rustix::process::fchdir(root).map_err(fail)?;
     rustix::process::pivot_root(c".", c".").map_err(fail)?;
     unmount(c".", UnmountFlags::DETACH).map_err(fail)?;
     rustix::process::chdir(c"/").map_err(fail)?;
     rustix::fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)
-}
-
-impl MountStep {
-    fn perform(&self, root: BorrowedFd<'_>) -> Result<()> {
-        let mount = |errno| Stage::Mount.fail(errno);
-        match self {
-            Self::New { kind, options, attributes, target, links } => {
-                let target = match links {
-                    Links::Follow => path::ensure(root, target, Kind::Directory),
-                    Links::Refuse => path::ensure_without_links(root, target),
-                };
-                let target = target.map_err(|errno| Stage::Target.fail(errno))?;
-                let tree = new_file_system(kind, options, *attributes).map_err(mount)?;
-                attach(tree.as_fd(), target.as_fd()).map_err(mount)
-            }
-            Self::Devices => make_devices(root),
-            Self::Attach { tree, target, kind } => {
-                let target = path::ensure(root, target, *kind).map_err(|errno| Stage::Target.fail(errno))?;
-                attach(tree.as_fd(), target.as_fd()).map_err(mount)
-            }
-            Self::Hide { target } => hide(root, target).map_err(|errno| Stage::Mask.fail(errno)),
-            Self::Protect { target } => protect(root, target).map_err(|errno| Stage::Mask.fail(errno)),
-        }
-    }
-}
-
-fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> sys::Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree, c"", target, c"", flags)
-}
-
-const DEVICES: [(&CStr, u32, u32); 6] = [
-    (c"dev/null", 1, 3),
-    (c"dev/zero", 1, 5),
-    (c"dev/full", 1, 7),
-    (c"dev/random", 1, 8),
-    (c"dev/urandom", 1, 9),
-    (c"dev/tty", 5, 0),
-];
-
-const LINKS: [(&CStr, &CStr); 5] = [
-    (c"/proc/self/fd", c"dev/fd"),
-    (c"/proc/self/fd/0", c"dev/stdin"),
-    (c"/proc/self/fd/1", c"dev/stdout"),
-    (c"/proc/self/fd/2", c"dev/stderr"),
-    (c"pts/ptmx", c"dev/ptmx"),
-];
-
-const DIRECTORIES: [&CStr; 3] = [c"dev/pts", c"dev/shm", c"dev/mqueue"];
-
-/// Fills the new, empty file system at `/dev`, which nobody else can see yet: plain paths are safe in it.
-fn make_devices(root: BorrowedFd<'_>) -> Result<()> {
-    let fail = |errno| Stage::Device.fail(errno);
-    for (path, major, minor) in DEVICES {
-        let device = rustix::fs::makedev(major, minor);
-        rustix::fs::mknodat(root, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), device).map_err(fail)?;
-    }
-    for (target, path) in LINKS {
-        rustix::fs::symlinkat(target, root, path).map_err(fail)?;
-    }
-    for path in DIRECTORIES {
-        rustix::fs::mkdirat(root, path, Mode::from_raw_mode(0o755)).map_err(fail)?;
-    }
-    Ok(())
-}
-
-fn hide(root: BorrowedFd<'_>, target: &CStr) -> sys::Result<()> {
-    let target = match path::open(root, target, OFlags::PATH) {
-        Err(Errno::NOENT) => return Ok(()),
-        other => other?,
-    };
-    let cover = match Kind::of(&target)? {
-        Kind::File => clone_tree(root, c"dev/null", Reach::One)?,
-        Kind::Directory => {
-            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
-            new_file_system(c"tmpfs", &[(c"size", c"0"), (c"nr_inodes", c"1")], attributes)?
-        }
-    };
-    attach(cover.as_fd(), target.as_fd())
-}
-
-fn protect(root: BorrowedFd<'_>, target: &CStr) -> sys::Result<()> {
-    let target = match path::open(root, target, OFlags::PATH) {
-        Err(Errno::NOENT) => return Ok(()),
-        other => other?,
-    };
-    let tree = clone_tree(&target, c"", Reach::Tree)?;
-    let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    set_attributes(&tree, MountAttrFlags::MOUNT_ATTR_RDONLY | safe, Reach::Tree)?;
-    attach(tree.as_fd(), target.as_fd())
 }
 
 /// A terminal of the cell's own, which is its console, too.

@@ -1,6 +1,6 @@
 //! A further program in a running cell: same namespaces, same control groups, same confinement.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use model::{Init, Process, Security, StartStep};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -9,8 +9,10 @@ use sys::namespace::{self, Namespaces};
 use sys::signal::{self, SignalSet};
 use sys::{fork, process, pty, socket};
 
+use crate::access;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
+use crate::ids::Ids;
 use crate::path;
 use crate::plan::Stdio;
 use crate::prepare::{Running, Words};
@@ -37,7 +39,7 @@ const ALL: Namespaces =
 pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: Stdio) -> Result<Running> {
     let failed = |what: &'static str| move |errno| Error::start(StartStep::Namespaces, what, errno);
     let pidfd = process::open(target.pid).map_err(|_| Error::NotRunning)?;
-    let root = root_of_running(target.pid)?;
+    let root = access::root_of_running(target.pid)?;
     let identity = users::resolve(root.as_fd(), &process.user)?;
     let program = Program::compile(process, security, identity, GroupChange::Set)?;
     let words = Words { command: program.command(), mounts: Vec::new() };
@@ -53,6 +55,11 @@ pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: 
     };
     let cgroups = target.cgroup.member_files()?;
     let group = target.cgroup.directory()?;
+    // Entering the user namespace that one is in already is an error of its own.
+    let kinds = match namespace::shares(target.pid, "user").map_err(|_| Error::NotRunning)? {
+        true => ALL,
+        false => ALL.and(Namespaces::USER),
+    };
     let (control, theirs) = socket::pair().map_err(failed("making a socket pair"))?;
     let own = rustix::fs::openat(CWD, "/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let own = own.map_err(failed("opening the own pid namespace"))?;
@@ -60,7 +67,7 @@ pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: 
     sys::exec::hide().map_err(failed("hiding this process"))?;
     namespace::join(&pidfd, Namespaces::PID).map_err(failed("joining the cell's pid namespace"))?;
     let child = fork::spawn(Namespaces::empty(), group.as_ref().map(AsFd::as_fd), || {
-        let failure = match enter(&cgroups, pidfd.as_fd()) {
+        let failure = match enter(&cgroups, pidfd.as_fd(), kinds) {
             Err(failure) => failure,
             Ok(()) => match program.become_it(&streams, theirs.as_fd()) {
                 Ok(never) => match never {},
@@ -75,7 +82,7 @@ pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: 
     drop(theirs);
     drop(streams);
     let seccomp = follow(&control, &words, &child)?;
-    Ok(Running::new(child, terminal, seccomp, control, Init::Program))
+    Ok(Running::new(child, terminal, seccomp, control, Init::Program, Ids::Host))
 }
 
 /// Waits until the program is executed; its seccomp listener if it has one.
@@ -96,18 +103,12 @@ fn follow(control: &OwnedFd, words: &Words, child: &fork::Child) -> Result<Optio
 }
 
 /// Joins the cell from inside the new process. Fork-safe.
-fn enter(cgroups: &[OwnedFd], pidfd: std::os::fd::BorrowedFd<'_>) -> std::result::Result<(), Failure> {
+fn enter(cgroups: &[OwnedFd], pidfd: BorrowedFd<'_>, kinds: Namespaces) -> std::result::Result<(), Failure> {
     sys::exec::die_with_parent().map_err(|errno| Stage::Handshake.fail(errno))?;
     signal::reset_handlers();
     signal::block(SignalSet::NONE).map_err(|errno| Stage::Handshake.fail(errno))?;
     for cgroup in cgroups {
         rustix::io::write(cgroup, b"0").map_err(|errno| Stage::JoinCgroup.fail(errno))?;
     }
-    namespace::join(pidfd, ALL).map_err(|errno| Stage::JoinNamespaces.fail(errno))
-}
-
-/// The root directory of a running cell. Look paths up in it with `openat2` and `RESOLVE_IN_ROOT`.
-pub fn root_of_running(pid: u32) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, format!("/proc/{pid}/root"), flags, Mode::empty()).map_err(|_| Error::NotRunning)
+    namespace::join(pidfd, kinds).map_err(|errno| Stage::JoinNamespaces.fail(errno))
 }

@@ -9,11 +9,15 @@
 //!
 //! What is deliberately absent: helper programs, shells, a daemon, state on disk. The caller keeps [`cgroup::Cgroup`].
 
+mod access;
 pub mod cgroup;
 mod child;
 mod error;
 mod exec;
+mod ids;
 mod init;
+mod layout;
+mod mounts;
 mod path;
 mod plan;
 mod prepare;
@@ -23,8 +27,9 @@ mod rootfs;
 mod seccomp;
 mod users;
 
+pub use access::{open_in, root_of_running, root_of_stopped};
 pub use error::{Error, Result};
-pub use exec::{Target, exec, root_of_running};
+pub use exec::{Target, exec};
 pub use plan::{NetNs, Plan, Stdio};
 pub use prepare::{Prepared, Running, prepare};
 pub use seccomp::syscall_name;

@@ -71,8 +71,12 @@ pub(crate) enum Kind {
 impl Kind {
     /// The kind of what `fd` is open on.
     pub(crate) fn of(fd: impl AsFd) -> sys::Result<Self> {
-        let stat = rustix::fs::fstat(fd)?;
-        Ok(if FileType::from_raw_mode(stat.st_mode) == FileType::Directory { Self::Directory } else { Self::File })
+        rustix::fs::fstat(fd).map(|it| Self::of_mode(it.st_mode))
+    }
+
+    /// The kind that a file's mode tells.
+    pub(crate) fn of_mode(mode: u32) -> Self {
+        if FileType::from_raw_mode(mode) == FileType::Directory { Self::Directory } else { Self::File }
     }
 }
 

@@ -2,27 +2,24 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
-use model::{Degraded, Init, MountAccess, MountKind, RootAccess, StartStep};
+use model::{Degraded, Init, StartStep};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::MountAttrFlags;
 use sys::cgroup::Layout;
-use sys::exec::GroupChange;
 use sys::fork;
-use sys::mount::{Reach, clone_tree, set_attributes};
-use sys::namespace::Namespaces;
+use sys::namespace::{self, Namespaces};
 use sys::process::{self, Ended};
 use sys::socket;
 
 use crate::cgroup::Cgroup;
-use crate::child::{self, Links, Loopback, MountStep, Script, StreamPlan};
+use crate::child::{self, Loopback, Root, Script, StreamPlan, UserMode};
 use crate::error::{Error, Result};
-use crate::path::{Kind, in_cell};
+use crate::ids::{self, Ids};
+use crate::layout;
 use crate::plan::{NetNs, Plan, Stdio};
 use crate::program::{Program, Streams};
-use crate::protocol::{self, Failure, Report};
-use crate::rootfs::Overlay;
+use crate::protocol::{self, Failure, Report, Stage};
+use crate::rootfs::{Mounter, Overlay};
 use crate::users;
 
 /// A cell whose boundary stands but whose program has not run. Dropping it ends it and removes its control groups.
@@ -35,6 +32,7 @@ pub struct Prepared {
     terminal: Option<OwnedFd>,
     init: Init,
     words: Words,
+    ids: Ids,
 }
 
 /// What must be undone when a start comes to nothing.
@@ -69,6 +67,8 @@ pub struct Running {
     pub seccomp: Option<OwnedFd>,
     control: OwnedFd,
     init: Init,
+    /// Keeps the cell's range of user ids its own.
+    _ids: Ids,
 }
 
 /// What the failures of the child are about, for people.
@@ -90,35 +90,73 @@ pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
     let (cgroup, degraded) = Cgroup::create(&layout, plan.id, &plan.limits)?;
     let mut cell = Unstarted { child: None, cgroup };
     let mut words = Words { command: String::new(), mounts: Vec::new() };
-    let script = compile(plan, stdio, &cell.cgroup, &mut words)?;
+    let ids = Ids::choose(plan)?;
+    let script = compile(plan, stdio, &cell.cgroup, &ids, &mut words)?;
     let handshake = |errno| Error::start(StartStep::Namespaces, "making the cell's first process", errno);
     let (control, theirs) = socket::pair().map_err(handshake)?;
     let group = cell.cgroup.directory()?;
-    let child = fork::spawn(namespaces(plan), group.as_ref().map(AsFd::as_fd), || child::live(&script, theirs.as_fd()));
+    let kinds = namespaces(plan, script.user);
+    let child = fork::spawn(kinds, group.as_ref().map(AsFd::as_fd), || child::live(&script, theirs.as_fd()));
     let pid = cell.child.insert(child.map_err(handshake)?).pid;
     drop((theirs, script));
+    // Before the process hides itself from an ordinary user, which it does as soon as its map is written.
     let netns = format!("/proc/{pid}/ns/net");
     let netns = rustix::fs::openat(CWD, netns, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(handshake)?;
+    if let Some((map, writer)) = ids.map() {
+        namespace::write_id_map(pid, map, writer)
+            .map_err(|errno| Error::start(StartStep::Namespaces, "mapping the users of the cell (--userns)", errno))?;
+        protocol::go(control.as_fd()).map_err(handshake)?;
+    }
     let terminal = match protocol::receive(control.as_fd()).map_err(handshake)? {
         Some((Report::Ready, [terminal, ..])) => terminal,
         Some((Report::Failed(failure), _)) => return Err(words.error(failure)),
         _ => return Err(Error::refused(StartStep::Namespaces, "preparing the cell", "its first process was killed")),
     };
-    Ok(Prepared { cell, control, netns, degraded, terminal, init: plan.init, words })
+    Ok(Prepared { cell, control, netns, degraded, terminal, init: plan.init, words, ids })
 }
 
-fn namespaces(plan: &Plan) -> Namespaces {
-    let always = Namespaces::PID.and(Namespaces::MOUNT).and(Namespaces::UTS).and(Namespaces::IPC);
-    match plan.netns {
-        NetNs::New => always.and(Namespaces::NET),
-        NetNs::Host => always,
+fn namespaces(plan: &Plan, user: UserMode) -> Namespaces {
+    let mut kinds = Namespaces::PID.and(Namespaces::MOUNT).and(Namespaces::UTS).and(Namespaces::IPC);
+    if plan.netns == NetNs::New {
+        kinds = kinds.and(Namespaces::NET);
+    }
+    match user {
+        UserMode::Own(_) => kinds.and(Namespaces::USER),
+        UserMode::Host => kinds,
     }
 }
 
-fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, words: &mut Words) -> Result<Script> {
-    let root = Overlay::open(&plan.rootfs, &plan.upper, plan.lifetime)?.mount().map_err(|it| words.error(it))?;
-    let identity = users::resolve(root.as_fd(), &plan.process.user)?;
-    let program = Program::compile(&plan.process, &plan.security, identity, GroupChange::Set)?;
+fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Words) -> Result<Script> {
+    let mapping = match ids {
+        Ids::Mapped(claim) => Some(
+            namespace::user_namespace(claim.map())
+                .map_err(|errno| Error::start(StartStep::Namespaces, "making the user namespace (--userns)", errno))?,
+        ),
+        Ids::Host | Ids::Ordinary(_) => None,
+    };
+    let mounter = match (ids, &mapping) {
+        (_, Some(namespace)) => Mounter::Mapping(namespace.as_fd()),
+        (Ids::Ordinary(_), None) => Mounter::Child,
+        (_, None) => Mounter::Parent,
+    };
+    let overlay = Overlay::open(&plan.rootfs, &plan.upper, plan.lifetime, mounter)?;
+    let (root, identity) = match ids {
+        Ids::Ordinary(_) => {
+            let identity = ids::ordinary_identity(&plan.process.user, &plan.rootfs)?;
+            (Root::Overlay(overlay), identity)
+        }
+        Ids::Host | Ids::Mapped(_) => {
+            let root = match ids.map() {
+                None => Ok(overlay.mount()),
+                // The overlay writes to its layers as who mounted it, and uid 0 of the host does not exist in mapped ones.
+                Some((map, _)) => sys::file_identity::with(map.outside_uid, map.outside_gid, || overlay.mount()),
+            };
+            let root = root.map_err(|errno| Stage::Root.fail(errno)).flatten().map_err(|it| words.error(it))?;
+            let identity = users::resolve(root.as_fd(), &plan.process.user)?;
+            (Root::Mounted(root), identity)
+        }
+    };
+    let program = Program::compile(&plan.process, &plan.security, identity, ids.group_change())?;
     words.command = program.command();
     let streams = match stdio {
         Stdio::Pty { size } => StreamPlan::Terminal(size),
@@ -131,117 +169,15 @@ fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, words: &mut Words) -> Res
         late_namespaces: Namespaces::CGROUP,
         hostname,
         loopback: if plan.netns == NetNs::New { Loopback::BringUp } else { Loopback::Leave },
+        user: ids.mode(),
         root,
-        mounts: mounts(plan, words)?,
+        mounts: layout::steps(plan, ids, cgroup, &mut words.mounts)?,
         root_access: plan.security.root,
-        working_directory: cell_path(&plan.process.cwd)?,
+        working_directory: layout::cell_path(&plan.process.cwd)?,
         init: plan.init,
         program,
         streams,
     })
-}
-
-fn cell_path(path: &Path) -> Result<CString> {
-    in_cell(path).ok_or_else(|| {
-        Error::refused(StartStep::Mounts, path.display().to_string(), "not a plain absolute path without '..'")
-    })
-}
-
-/// What kernel file systems are mounted with.
-const SAFE: MountAttrFlags =
-    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
-
-/// Parts of `/proc` and `/sys` that tell or change what is the host's, as docker hides them.
-const HIDDEN: [&str; 10] = [
-    "proc/acpi",
-    "proc/asound",
-    "proc/interrupts",
-    "proc/kcore",
-    "proc/keys",
-    "proc/latency_stats",
-    "proc/sched_debug",
-    "proc/scsi",
-    "proc/timer_list",
-    "sys/firmware",
-];
-
-/// Parts of `/proc` that may be read but not written.
-const PROTECTED: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
-
-fn mounts(plan: &Plan, words: &mut Words) -> Result<Vec<MountStep>> {
-    let mut steps = Vec::with_capacity(24 + plan.mounts.len() + plan.files.len());
-    let mut step = |what: String, step| {
-        words.mounts.push(what);
-        steps.push(step);
-    };
-    let text = |it: &str| CString::new(it).unwrap_or_default();
-    let new = |kind, options: &[(&str, &str)], attributes, target: &str, links| MountStep::New {
-        kind,
-        options: options.iter().map(|(name, value)| (text(name), text(value))).collect(),
-        attributes,
-        target: text(target),
-        links,
-    };
-    let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
-    let privileged = plan.security.capabilities.contains(&model::Capability::SysAdmin);
-    let sys_attributes = if privileged { SAFE } else { SAFE | read_only };
-    step("/proc".into(), new(c"proc", &[], SAFE, "proc", Links::Refuse));
-    step("/sys".into(), new(c"sysfs", &[], sys_attributes, "sys", Links::Refuse));
-    let dev = [("mode", "755"), ("size", "65536k")];
-    step("/dev".into(), new(c"tmpfs", &dev, MountAttrFlags::MOUNT_ATTR_NOSUID, "dev", Links::Refuse));
-    step("/dev".into(), MountStep::Devices);
-    let no_exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let pts = [("newinstance", ""), ("mode", "620"), ("ptmxmode", "666"), ("gid", "5")];
-    step("/dev/pts".into(), new(c"devpts", &pts, no_exec, "dev/pts", Links::Follow));
-    let shm = [("mode", "1777"), ("size", "65536k")];
-    step("/dev/shm".into(), new(c"tmpfs", &shm, SAFE, "dev/shm", Links::Follow));
-    step("/dev/mqueue".into(), new(c"mqueue", &[], SAFE, "dev/mqueue", Links::Follow));
-    for (host, target) in &plan.files {
-        step(target.display().to_string(), attach(host, target, MountAccess::ReadWrite)?);
-    }
-    for mount in &plan.mounts {
-        let what = mount.target.display().to_string();
-        match &mount.kind {
-            MountKind::Bind(host) => step(what, attach(host, &mount.target, mount.access)?),
-            MountKind::Tmpfs(size) => {
-                let size = size.map(|it| it.get().to_string());
-                let mut options = vec![("mode", "1777")];
-                if let Some(size) = &size {
-                    options.push(("size", size));
-                }
-                let access = if mount.access == MountAccess::ReadOnly { read_only } else { MountAttrFlags::empty() };
-                let kind = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | access;
-                let target = cell_path(&mount.target)?;
-                let options = options.iter().map(|(name, value)| (text(name), text(value))).collect();
-                step(what, MountStep::New { kind: c"tmpfs", options, attributes: kind, target, links: Links::Follow });
-            }
-        }
-    }
-    if plan.security.root == RootAccess::ReadOnly && !plan.mounts.iter().any(|it| it.target == Path::new("/tmp")) {
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        step("/tmp".into(), new(c"tmpfs", &[("mode", "1777")], attributes, "tmp", Links::Follow));
-    }
-    if !privileged {
-        for path in HIDDEN {
-            step(format!("/{path}"), MountStep::Hide { target: text(path) });
-        }
-        for path in PROTECTED {
-            step(format!("/{path}"), MountStep::Protect { target: text(path) });
-        }
-    }
-    Ok(steps)
-}
-
-/// A file or directory of the host to be put into the cell.
-fn attach(host: &Path, target: &Path, access: MountAccess) -> Result<MountStep> {
-    let wrong = |errno| Error::start(StartStep::Mounts, format!("opening {}", host.display()), errno);
-    let source = CString::new(host.as_os_str().as_encoded_bytes()).map_err(|_| wrong(sys::Errno::INVAL))?;
-    let tree = clone_tree(CWD, &source, Reach::Tree).map_err(wrong)?;
-    if access == MountAccess::ReadOnly {
-        set_attributes(&tree, MountAttrFlags::MOUNT_ATTR_RDONLY, Reach::Tree).map_err(wrong)?;
-    }
-    let kind = Kind::of(&tree).map_err(wrong)?;
-    Ok(MountStep::Attach { tree, target: cell_path(target)?, kind })
 }
 
 impl Words {
@@ -306,7 +242,7 @@ impl Prepared {
         let child = self.cell.child.take().ok_or(Error::NotRunning)?;
         // It runs: from here on its groups are the caller's to remove.
         self.cell.cgroup = Cgroup::none();
-        Ok(Running::new(child, self.terminal, seccomp, self.control, self.init))
+        Ok(Running::new(child, self.terminal, seccomp, self.control, self.init, self.ids))
     }
 }
 
@@ -317,8 +253,9 @@ impl Running {
         seccomp: Option<OwnedFd>,
         control: OwnedFd,
         init: Init,
+        ids: Ids,
     ) -> Self {
-        Self { pid: child.pid, pidfd: child.pidfd, terminal, seccomp, control, init }
+        Self { pid: child.pid, pidfd: child.pidfd, terminal, seccomp, control, init, _ids: ids }
     }
 
     /// Waits until the cell's first process ended (at once when [`Running::pidfd`] is readable) and reaps it: how the

@@ -29,6 +29,7 @@ macro_rules! stages {
 
 stages! {
     Handshake = Namespaces "talking to the supervisor",
+    UserNamespace = Namespaces "becoming root of the cell",
     JoinCgroup = Limits "joining the control groups",
     Unshare = Namespaces "making namespaces",
     JoinNamespaces = Namespaces "joining the cell's namespaces",

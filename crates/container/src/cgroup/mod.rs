@@ -215,6 +215,16 @@ impl Cgroup {
         rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| self.error(path, errno))
     }
 
+    /// Whether the cell has a version 2 group with everything and no other.
+    pub(crate) fn is_only_v2(&self) -> bool {
+        self.groups.iter().all(Group::is_v2)
+    }
+
+    /// The controllers of each version 1 hierarchy that the cell has a group in.
+    pub(crate) fn v1_hierarchies(&self) -> impl Iterator<Item = &[String]> {
+        self.groups.iter().filter(|it| !it.is_v2()).map(|it| it.v1.as_slice())
+    }
+
     fn v2(&self) -> Option<&Group> {
         self.groups.iter().find(|it| it.is_v2())
     }

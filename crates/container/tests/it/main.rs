@@ -4,4 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 mod fixture;
+mod limits;
+mod rootfs;
+mod security;
 mod start;
+mod terminal;
+mod users;
