@@ -7,7 +7,7 @@
 //! trailer  64 bytes   footer offset u64, footer length u64, frames u32, records u32,
 //!                     BLAKE3 of header and footer (32 bytes), "skepend\n"
 //! ```
-//! A frame holds records of 128 to 256 KiB together (a larger record has its own), as one zstd frame or raw when that
+//! A frame holds records of 192 to 256 KiB together (a larger record has its own), as one zstd frame or raw when that
 //! saves less than 5 %. Its header carries a BLAKE3 check of the payload, repeated in the footer, so that nothing is
 //! decompressed that is not what was written; each record is checked again by its id. At the end of a frame's raw bytes
 //! stands a table of its records' kinds and lengths: **a pack without its footer can still be read**, ids and all.
