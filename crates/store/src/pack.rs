@@ -127,7 +127,9 @@ impl FrameInfo {
             return Err("no frame begins here");
         }
         let codec = decoder.byte()?;
-        decoder.take(3)?;
+        if decoder.array()? != [0; 3] {
+            return Err("a frame of an unknown version");
+        }
         Self::checked(codec, decoder.u32()?, decoder.u32()?, decoder.array()?)
     }
 
@@ -220,6 +222,12 @@ impl Footer {
                 Some((id, Location { pack: number, frame, stored, offset, length, kind }))
             })
         })
+    }
+
+    /// Where the frames end.
+    fn end(&self) -> u64 {
+        let frames = self.frames.iter().map(|(info, _)| FRAME_HEADER as u64 + u64::from(info.stored));
+        frames.fold(HEADER as u64, u64::saturating_add)
     }
 
     /// How many objects there are, and how long they are together.

@@ -1,7 +1,7 @@
 //! Death at every fail point, and what is left.
 
 #[path = "../../examples/faults/scenario.rs"]
-mod scenario;
+pub(crate) mod scenario;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
