@@ -6,8 +6,8 @@ use model::{Arch, ImageName, ImageRecord, ObjectId, Progress, Source, Span};
 use store::Store;
 
 use crate::limits::Limits;
-use crate::oci::local;
-use crate::{Error, Result, deb, host};
+use crate::oci::{local, registry};
+use crate::{Result, deb, host};
 
 /// Whether Debian packages come with their security updates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum SecurityUpdates {
     LeaveOut,
 }
 
-/// How to fetch.
+/// How to fetch; a push goes by the same credentials, patience and cache.
 #[derive(Clone, Debug)]
 pub struct FetchOptions {
     /// The processor; the source's own, or the machine's, when absent.
@@ -34,6 +34,10 @@ pub struct FetchOptions {
     pub refresh: Span,
     /// A directory to read in place of `/etc/apt`.
     pub apt: Option<PathBuf>,
+    /// A file with credentials for registries, in place of docker's and podman's usual ones.
+    pub credentials: Option<PathBuf>,
+    /// How long a registry may be silent before a transfer is begun anew.
+    pub stall: Span,
     /// Bounds on what is taken in.
     pub limits: Limits,
 }
@@ -48,6 +52,8 @@ impl FetchOptions {
             cache: cache.into(),
             refresh: Span::seconds(12 * 3600),
             apt: None,
+            credentials: None,
+            stall: Span::seconds(30),
             limits: Limits::default(),
         }
     }
@@ -89,6 +95,6 @@ pub fn fetch(store: &Store, source: &Source, options: &FetchOptions, progress: &
         Source::DockerArchive { file, tag } => {
             local::from_docker_archive(store, source, file, tag.as_deref(), options, progress)
         }
-        other => Err(Error::Unsupported { what: other.to_string(), why: "not yet".to_owned() }),
+        Source::Registry(reference) => registry::pull(store, source, reference, options, progress),
     }
 }

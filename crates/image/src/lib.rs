@@ -29,3 +29,4 @@ pub use history::{HistoryEntry, history};
 pub use limits::Limits;
 pub use lookup::lookup;
 pub use oci::export::{Exported, export};
+pub use oci::registry::{Pushed, push};

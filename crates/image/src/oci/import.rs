@@ -164,7 +164,7 @@ pub(crate) fn import(
 }
 
 /// Refuses layers that are no layers, or that are not in the place of the others.
-fn acceptable(layer: &Descriptor) -> Result<()> {
+pub(crate) fn acceptable(layer: &Descriptor) -> Result<()> {
     let kind = layer.media_type.as_str();
     let refuse = |why: &str| Err(Error::Unsupported { what: format!("layer {}", layer.digest), why: why.to_owned() });
     if !layer.urls.is_empty() || kind.contains("foreign") || kind.contains("nondistributable") {
