@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use model::{CellName, ExitReport, Limits, RestartPolicy, Span};
 
@@ -37,15 +38,21 @@ impl Conversation {
         Self { cell, stream, decoder: Decoder::default() }
     }
 
-    /// Connects to the supervisor of a cell that has one.
+    /// Connects to the supervisor of a cell that has one. A supervisor that is just beginning is waited for.
     pub(crate) fn connect(engine: &Engine, cell: &Cell) -> Result<Self> {
         let path = engine.home.socket(cell.spec.id);
-        let not_running = || Error::NotRunning { cell: cell.spec.name.clone(), state: cell.record.state.word() };
-        if !cell.record.state.needs_supervisor() {
-            return Err(not_running());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut state = cell.record.state.clone();
+        loop {
+            if !state.needs_supervisor() || Instant::now() > deadline {
+                return Err(Error::NotRunning { cell: cell.spec.name.clone(), state: state.word() });
+            }
+            if let Ok(stream) = with_short_path(&path, |short| UnixStream::connect(short)) {
+                return Ok(Self::new(cell.spec.name.clone(), stream));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            state = engine.find(&cell.spec.id.to_string())?.record.state;
         }
-        let stream = with_short_path(&path, |short| UnixStream::connect(short)).map_err(|_| not_running())?;
-        Ok(Self::new(cell.spec.name.clone(), stream))
     }
 
     fn send(&mut self, frame: &Frame) -> Result<()> {

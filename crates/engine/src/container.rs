@@ -101,7 +101,7 @@ impl Boundary for Containers {
     fn root(&self, cell: &Cell, rootfs: &Rootfs) -> Result<OwnedFd> {
         match whereabouts(cell) {
             Ok((pid, _)) => Ok(container::root_of_running(pid)?),
-            Err(error) => Err(error).inspect_err(|_| drop(rootfs.clone())),
+            Err(_) => Ok(container::root_of_stopped(rootfs, &cell.layer(), cell.spec.lifetime)?),
         }
     }
 
@@ -250,8 +250,12 @@ impl LiveCell for LiveContainer {
 
     fn notice(&mut self) -> Result<Option<Exit>> {
         let Some(listener) = &self.running.seccomp else { return Ok(None) };
-        let _ = listener;
-        Ok(Some(Exit::Seccomp { syscall: None }))
+        match sys::seccomp::next(listener) {
+            Ok(call) => Ok(Some(Exit::Seccomp { syscall: Some(call.number) })),
+            // The thread that made the call was killed for another reason before it could be asked about.
+            Err(sys::Errno::NOENT) => Ok(None),
+            Err(e) => Err(Error::io("hearing the system call filter", e)),
+        }
     }
 
     fn reap(&mut self, limits: &Limits) -> Result<Exit> {

@@ -1,10 +1,10 @@
 //! Starting a cell: a supervisor is executed from the command's own binary and handed the cell's lock.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use model::Verb;
 
@@ -33,17 +33,15 @@ impl Engine {
             Attach::Nothing => {}
         }
         let (theirs, lock) = (OwnedFd::from(theirs), lock.into_fd());
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("skep-supervisor").arg(SUPERVISE);
-        command.args([self.home.data(), self.home.run(), &cell.dir]);
-        for fd in [&theirs, &lock] {
-            command.arg(fd.as_raw_fd().to_string());
-            let inherited = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty());
-            inherited.map_err(|e| Error::io("starting a supervisor", e))?;
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let failed = |e: std::io::Error| Error::io("starting a supervisor", e);
+        let keep = [theirs.as_fd(), lock.as_fd()];
+        let words = [OsStr::new("skep"), OsStr::new(SUPERVISE), self.home.data().as_os_str(), self.home.run().as_os_str()];
+        let numbers = keep.map(|fd| sys::process::number(fd).to_string());
+        let words = words.into_iter().chain([cell.dir.as_os_str()]).chain(numbers.iter().map(OsStr::new));
+        let words: std::result::Result<Vec<_>, _> = words.map(|it| CString::new(it.as_bytes())).collect();
+        let words = words.map_err(|e| failed(e.into()))?;
         // It is nobody's child for long: it outlives this process and is reaped by whoever reaps orphans.
-        command.spawn().map_err(|e| Error::io("starting a supervisor", e))?;
+        sys::process::reexec_read_only(&words, &keep).map_err(|e| failed(e.into()))?;
         Ok(conversation)
     }
 
@@ -78,7 +76,16 @@ pub fn supervisor_main(args: impl IntoIterator<Item = std::ffi::OsString>) -> Re
         sys::inherit::adopt(number).map_err(|e| failed(e.into()))
     };
     let (launcher, lock) = (adopt()?, adopt()?);
-    let _ = rustix::process::setsid();
+    release_standard_streams()?;
     rustix::process::chdir("/").map_err(|e| Error::io("entering /", e))?;
     crate::supervisor::supervise(Home::of_parts(data, run), &dir, launcher, lock)
+}
+
+/// A supervisor that kept its launcher's standard streams would keep a pipeline from ending.
+fn release_standard_streams() -> Result<()> {
+    let null = crate::supervisor::open_null()?;
+    let failed = |e: rustix::io::Errno| Error::io("starting a supervisor", e);
+    rustix::stdio::dup2_stdin(&null).map_err(failed)?;
+    rustix::stdio::dup2_stdout(&null).map_err(failed)?;
+    rustix::stdio::dup2_stderr(&null).map_err(failed)
 }

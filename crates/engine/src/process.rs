@@ -15,8 +15,8 @@ pub struct ProcessIdentity {
 impl ProcessIdentity {
     /// The process with that number, if there is one now.
     pub fn of(pid: u32) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some(Self { pid, began: start_time(&stat)? })
+        let began = sys::process::start_time(pid).ok()?;
+        Some(Self { pid, began })
     }
 
     /// Whether that very process still exists.
@@ -25,25 +25,15 @@ impl ProcessIdentity {
     }
 }
 
-/// Field 22. The second field is a program's name in parentheses and may itself hold spaces and parentheses, so fields are
-/// counted from the last one.
-fn start_time(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_with_parentheses_do_not_shift_the_fields() {
-        let fields: Vec<_> = (3..=52).map(|n| n.to_string()).collect();
-        let stat = format!("7 (a) b (c)) {}", fields.join(" "));
-        assert_eq!(start_time(&stat), Some(22));
-        assert_eq!(start_time(""), None);
-        assert!(ProcessIdentity::of(std::process::id()).unwrap().is_alive());
-        let stale = ProcessIdentity { pid: std::process::id(), began: 1 };
-        assert!(!stale.is_alive());
+    fn a_process_is_not_mistaken_for_an_earlier_one() {
+        let own = ProcessIdentity::of(std::process::id()).unwrap();
+        assert!(own.is_alive());
+        assert!(!ProcessIdentity { began: own.began + 1, ..own }.is_alive());
+        assert_eq!(ProcessIdentity::of(u32::MAX), None);
     }
 }

@@ -12,4 +12,29 @@ pub mod cgroup;
 pub mod exec;
 pub mod file_identity;
 pub mod fork;
+pub mod inherit;
 pub mod limit;
+pub mod mount;
+pub mod namespace;
+pub mod network;
+pub mod process;
+pub mod pty;
+pub mod random;
+pub mod seccomp;
+pub mod signal;
+pub mod socket;
+
+pub use rustix::io::Errno;
+
+/// What a system call gives.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// What the raw `syscall` function returned, as a result. Fork-safe.
+pub(crate) fn check(returned: libc::c_long) -> Result<libc::c_long> {
+    if returned >= 0 { Ok(returned) } else { Err(last_error()) }
+}
+
+/// `errno` as set by the C library's `syscall`. Fork-safe.
+pub(crate) fn last_error() -> Errno {
+    Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+}

@@ -20,6 +20,15 @@ pub(super) enum Command {
     },
     /// Get images from where they come from, anew if they are here
     Pull(PullArgs),
+    /// Send an image to a registry
+    Push {
+        /// The image
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
+        /// Where to: docker://HOST/REPO[:TAG]
+        #[arg(value_name = "DESTINATION")]
+        destination: Source,
+    },
     /// Take an image from a file or directory
     Import {
         /// oci:DIR, oci-archive:FILE or docker-archive:FILE
@@ -94,6 +103,7 @@ pub(super) fn execute(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Ls { quiet, json } => list(&engine, quiet, json),
         Command::Pull(args) => pull(&engine, args),
+        Command::Push { image, destination } => push(&engine, &image, destination),
         Command::Import { source, name } => import(&engine, &source, name),
         Command::Export { image, destination } => export(&engine, &image, &destination),
         Command::Inspect { images } => inspect(&engine, &images),
@@ -143,6 +153,18 @@ fn pull(engine: &engine::Engine, args: PullArgs) -> Result<()> {
         output::line(format!("{} {}", found.id.short(), found.name))?;
     }
     Ok(())
+}
+
+fn push(engine: &engine::Engine, image: &ImageRef, destination: Source) -> Result<()> {
+    let Source::Registry(reference) = destination else {
+        return Err(CommandError::usage(format!("'{destination}' is not a registry"))
+            .hinted("like docker://localhost:5000/web:v1; 'skep image export' writes files"));
+    };
+    let found = select::stored_image(engine, image)?;
+    let options = image::FetchOptions::new(engine.home().cache());
+    let pushed = image::push(engine.store(), &found.id, &reference, &options, &Reporter::new())?;
+    pushed.notes.iter().for_each(note);
+    output::line(pushed.digest.to_string())
 }
 
 fn import(engine: &engine::Engine, source: &Source, name: Option<ImageName>) -> Result<()> {
