@@ -313,7 +313,9 @@ fn move_members(from: &Group, to: &Group) {
             return;
         }
         // One that just ended needs no moving.
-        left.iter().for_each(|pid| drop(to.write("cgroup.procs", pid)));
+        for pid in left {
+            let _ = to.write("cgroup.procs", &pid);
+        }
     }
 }
 
