@@ -327,3 +327,6 @@ fn write(path: &Path, value: &str) -> sys::Result<()> {
 fn read(path: &Path) -> sys::Result<String> {
     std::fs::read_to_string(path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
 }
+
+#[cfg(test)]
+mod tests;
