@@ -154,16 +154,6 @@ impl Net {
         }
         Ok(())
     }
-
-    /// What went over a cell's link so far. A link that is gone has none.
-    pub fn traffic(&self, attachment: &Attachment) -> Option<Traffic> {
-        let counter = |name: &str| {
-            let path = format!("/sys/class/net/{}/statistics/{name}", attachment.interface);
-            std::fs::read_to_string(path).ok()?.trim().parse().ok()
-        };
-        // What the host's end sends, the cell receives.
-        Some(Traffic { received: counter("tx_bytes")?, sent: counter("rx_bytes")? })
-    }
 }
 
 fn release(network: &NetworkDir, lease: &Lease) -> Result<()> {
@@ -180,6 +170,16 @@ fn release(network: &NetworkDir, lease: &Lease) -> Result<()> {
 }
 
 impl Attachment {
+    /// What went over the cell's link so far. A link that is gone has none.
+    pub fn traffic(&self) -> Option<Traffic> {
+        let counter = |name: &str| {
+            let path = format!("/sys/class/net/{}/statistics/{name}", self.interface);
+            std::fs::read_to_string(path).ok()?.trim().parse().ok()
+        };
+        // What the host's end sends, the cell receives.
+        Some(Traffic { received: counter("tx_bytes")?, sent: counter("rx_bytes")? })
+    }
+
     /// The cell's `/etc/hosts`.
     pub fn hosts(&self, hostname: &str, name: &CellName) -> String {
         format!(

@@ -102,7 +102,7 @@ fn cells_reach_each_other_by_name_and_are_reached_by_port() {
     writing.join().unwrap();
     echo.join().unwrap();
     assert!(received == sent, "{} of {} bytes came back", received.len(), sent.len());
-    assert!(net.traffic(&place).unwrap().received > 3 << 20);
+    assert!(place.traffic().unwrap().received > 3 << 20);
 
     // By name, from the other cell.
     serve(net.service(&other, &[], client.netns.as_fd()).unwrap());

@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -167,7 +166,7 @@ impl Ingest<'_> {
     fn content(&mut self, mut file: File, stat: &Stat, path: &Path) -> Result<Content> {
         let (size, allocated) = (stat.st_size as u64, (stat.st_blocks as u64).saturating_mul(512));
         let stored = if size > 1 << 16 && allocated < size {
-            self.sparse(file, size)
+            self.writer.sparse_file(&file, size)
         } else {
             self.writer.file_of_size(&mut file, size)
         };
@@ -175,29 +174,6 @@ impl Ingest<'_> {
             Error::Source(source) => Error::Io { action: "read", path: path.to_owned(), source },
             error => error,
         })
-    }
-
-    /// Reads the data of a file with holes, and counts the holes.
-    fn sparse(&mut self, mut file: File, size: u64) -> Result<Content> {
-        let mut at = 0;
-        let source = |errno: Errno| Error::Source(errno.into());
-        let mut writer = self.writer.begin_file();
-        while at < size {
-            let data = match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
-                Ok(data) => data.min(size),
-                Err(Errno::NXIO) => size,
-                Err(errno) => return Err(source(errno)),
-            };
-            let hole = match data < size {
-                true => rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(data)).map_err(source)?.min(size),
-                false => size,
-            };
-            writer.zeros(data.saturating_sub(at))?;
-            file.seek(SeekFrom::Start(data)).map_err(Error::Source)?;
-            writer.read_from((&file).take(hole.saturating_sub(data)))?;
-            at = hole.max(at + 1);
-        }
-        writer.finish()
     }
 
     fn metadata(&mut self, stat: &Stat, file: impl AsFd, path: &Path) -> Result<Metadata> {

@@ -22,8 +22,13 @@ use crate::object::Kind;
 
 const HEAD: &str = "skep ref 1";
 
+/// The name of a name's file.
+pub(crate) fn file_name(name: &ImageName) -> String {
+    Kind::Chunk.id_of(name.as_str().as_bytes()).to_string()
+}
+
 fn path_of(paths: &Paths, name: &ImageName) -> PathBuf {
-    paths.refs.join(Kind::Chunk.id_of(name.as_str().as_bytes()).to_string())
+    paths.refs.join(file_name(name))
 }
 
 fn encode(name: &ImageName, id: &ObjectId) -> String {

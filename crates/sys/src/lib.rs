@@ -12,7 +12,11 @@ pub mod cgroup;
 pub mod exec;
 pub mod file_identity;
 pub mod fork;
+<<<<<<< HEAD
 pub mod landlock;
+=======
+pub mod inherit;
+>>>>>>> main
 pub mod limit;
 pub mod mount;
 pub mod namespace;

@@ -6,6 +6,7 @@
 //! exists is an error: no program of a cell runs outside its groups.
 
 mod limits;
+mod members;
 mod stats;
 
 use std::os::fd::OwnedFd;

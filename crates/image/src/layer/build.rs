@@ -1,0 +1,1 @@
+//! Makes tars for tests.
