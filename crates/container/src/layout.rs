@@ -73,7 +73,7 @@ pub(crate) fn steps(plan: &Plan, ids: &Ids, cgroup: &Cgroup, words: &mut Vec<Str
         steps.users(mount)?;
     }
     if plan.security.root == RootAccess::ReadOnly && !plan.mounts.iter().any(|it| it.target == Path::new("/tmp")) {
-        steps.new(c"tmpfs", &[("mode", "1777")], NO_SUID | NO_DEV, "tmp", Links::Follow);
+        steps.fresh(c"tmpfs", &[("mode", "1777")], NO_SUID | NO_DEV, "tmp", Links::Follow);
     }
     if !privileged {
         HIDDEN.iter().for_each(|path| steps.add(path, MountStep::Hide { target: text(path) }));
@@ -100,7 +100,8 @@ impl Steps<'_> {
         self.steps.push(step);
     }
 
-    fn new(
+    /// A new file system.
+    fn fresh(
         &mut self,
         kind: &'static CStr,
         options: &[(&str, &str)],
@@ -114,16 +115,16 @@ impl Steps<'_> {
     }
 
     fn kernel(&mut self, plan: &Plan, ids: &Ids, sys_attributes: MountAttrFlags) {
-        self.new(c"proc", &[], SAFE, "proc", Links::Refuse);
+        self.fresh(c"proc", &[], SAFE, "proc", Links::Refuse);
         if plan.netns == NetNs::Host && !matches!(ids, Ids::Host) {
             // A sysfs shows a network namespace, and only its owner may mount one.
             let (path, target) = (c"/sys".to_owned(), c"sys".to_owned());
             let (access, kind, gathered) = (MountAccess::ReadOnly, Kind::Directory, OnceCell::new());
             self.add("sys", MountStep::Host { path, access, target, kind, gathered });
         } else {
-            self.new(c"sysfs", &[], sys_attributes, "sys", Links::Refuse);
+            self.fresh(c"sysfs", &[], sys_attributes, "sys", Links::Refuse);
         }
-        self.new(c"tmpfs", &[("mode", "755"), ("size", "65536k")], NO_SUID, "dev", Links::Refuse);
+        self.fresh(c"tmpfs", &[("mode", "755"), ("size", "65536k")], NO_SUID, "dev", Links::Refuse);
         let files = match ids {
             Ids::Host => DeviceFiles::Made,
             Ids::Mapped(_) | Ids::Ordinary(_) => DeviceFiles::Hosts(Default::default()),
@@ -133,23 +134,23 @@ impl Steps<'_> {
         if !matches!(ids, Ids::Ordinary(_)) {
             pts.push(("gid", "5"));
         }
-        self.new(c"devpts", &pts, NO_SUID | NO_EXEC, "dev/pts", Links::Follow);
-        self.new(c"tmpfs", &[("mode", "1777"), ("size", "65536k")], SAFE, "dev/shm", Links::Follow);
-        self.new(c"mqueue", &[], SAFE, "dev/mqueue", Links::Follow);
+        self.fresh(c"devpts", &pts, NO_SUID | NO_EXEC, "dev/pts", Links::Follow);
+        self.fresh(c"tmpfs", &[("mode", "1777"), ("size", "65536k")], SAFE, "dev/shm", Links::Follow);
+        self.fresh(c"mqueue", &[], SAFE, "dev/mqueue", Links::Follow);
     }
 
     /// The cell's own view of its control groups, for programs that size themselves by their limits.
     fn cgroups(&mut self, cgroup: &Cgroup) {
         let attributes = SAFE | READ_ONLY;
         if cgroup.is_only_v2() {
-            self.new(c"cgroup2", &[], attributes, "sys/fs/cgroup", Links::Follow);
+            self.fresh(c"cgroup2", &[], attributes, "sys/fs/cgroup", Links::Follow);
             return;
         }
-        self.new(c"tmpfs", &[("mode", "755")], SAFE, "sys/fs/cgroup", Links::Follow);
+        self.fresh(c"tmpfs", &[("mode", "755")], SAFE, "sys/fs/cgroup", Links::Follow);
         for controllers in cgroup.v1_hierarchies() {
             let options: Vec<(&str, &str)> = controllers.iter().map(|it| (it.as_str(), "")).collect();
             let target = format!("sys/fs/cgroup/{}", controllers.join(","));
-            self.new(c"cgroup", &options, attributes, &target, Links::Follow);
+            self.fresh(c"cgroup", &options, attributes, &target, Links::Follow);
         }
     }
 

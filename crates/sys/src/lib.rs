@@ -12,11 +12,16 @@ pub mod cgroup;
 pub mod exec;
 pub mod file_identity;
 pub mod fork;
+<<<<<<< HEAD
+pub mod landlock;
+=======
 pub mod inherit;
+>>>>>>> main
 pub mod limit;
 pub mod mount;
 pub mod namespace;
 pub mod network;
+pub mod probe;
 pub mod process;
 pub mod pty;
 pub mod random;

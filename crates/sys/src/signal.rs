@@ -46,12 +46,19 @@ pub fn block(set: SignalSet) -> Result<SignalSet> {
     Ok(SignalSet(old))
 }
 
+/// The kernel's `sigaction`, all zero: the default action, no flags, nothing masked.
+#[repr(C)]
+struct DefaultAction([u64; 4]);
+
 /// Puts the handler of each signal back to the default one, so that a program that is executed starts with none ignored.
 /// Fork-safe.
 pub fn reset_handlers() {
+    let action = DefaultAction([0; 4]);
     for number in 1..=64 {
-        // SAFETY: SIG_DFL runs no code of ours. The call fails for SIGKILL and SIGSTOP, which are always default.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        let (none, size) = (std::ptr::null::<u8>(), size_of::<u64>());
+        // SAFETY: the structure has the kernel's layout and size, and the default action runs no code of ours. (The C
+        // library's function leaves two signals out.) It fails for SIGKILL and SIGSTOP, which are always default.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, &raw const action, none, size) };
     }
 }
 

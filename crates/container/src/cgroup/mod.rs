@@ -69,43 +69,55 @@ impl Cgroup {
         Self { groups: Vec::new() }
     }
 
-    /// Makes the groups of a cell and sets its limits.
+    /// Makes the groups of a cell and sets its limits. What could not be applied comes back beside it.
     pub fn create(layout: &Layout, id: CellId, limits: &Limits) -> Result<(Self, Vec<Degraded>)> {
         let mut made = Self::none();
-        let mut wanted: Vec<&Hierarchy> = Vec::with_capacity(8);
-        let mut want = |hierarchy: Option<&'_ Hierarchy>| {
-            if let Some(found) = hierarchy
-                && !wanted.iter().any(|it| it.mount_point == found.mount_point)
-            {
-                // The lifetime of `layout` outlives this list.
-                wanted.push(layout.hierarchies.iter().find(|it| *it == found).unwrap_or(&layout.hierarchies[0]));
-            }
-        };
-        want(layout.v2());
-        ALWAYS.iter().for_each(|name| want(layout.v1(name)));
-        if layout.v2().is_none() {
-            want(layout.v1("freezer"));
-        }
-        if limits.cpus.is_some() || limits.cpu_weight.is_some() {
-            want(layout.v1("cpu"));
-        }
-        if !limits.io.is_empty() {
-            want(layout.v1("blkio"));
-        }
-        for hierarchy in wanted {
-            match make(hierarchy, id, limits) {
-                Ok(group) => made.groups.push(group),
-                // An ordinary user may own no group: the limits that need one are reported below.
-                Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {}
-                Err(errno) => {
-                    let _ = made.remove();
-                    let what = format!("making a control group in {}", hierarchy.mount_point.display());
-                    return Err(Error::start(StartStep::Limits, what, errno));
-                }
-            }
+        if let Err(errno) = made.extend(layout, id, limits) {
+            let _ = made.remove();
+            return Err(Error::start(StartStep::Limits, "making the control groups", errno));
         }
         let degraded = made.apply(limits);
         Ok((made, degraded))
+    }
+
+    /// Changes the limits of a running cell; what is not set in `limits` stays as it is. A controller that the cell has
+    /// no group for yet gets one, which all its processes are moved to. What could not be applied comes back.
+    pub fn change(&mut self, layout: &Layout, id: CellId, limits: &Limits) -> Vec<Degraded> {
+        let before = self.groups.len();
+        // A group that cannot be made shows when its limit is applied.
+        let _ = self.extend(layout, id, limits);
+        let (known, added) = self.groups.split_at(before);
+        if let Some(source) = known.first() {
+            added.iter().for_each(|group| move_members(source, group));
+        }
+        self.apply(limits)
+    }
+
+    /// Makes the groups that a cell with those limits needs and does not have.
+    fn extend(&mut self, layout: &Layout, id: CellId, limits: &Limits) -> sys::Result<()> {
+        let mut names: Vec<&str> = ALWAYS.to_vec();
+        if layout.v2().is_none() {
+            names.push("freezer");
+        }
+        if limits.cpus.is_some() || limits.cpu_weight.is_some() {
+            names.push("cpu");
+        }
+        if !limits.io.is_empty() {
+            names.push("blkio");
+        }
+        for hierarchy in layout.v2().into_iter().chain(names.into_iter().filter_map(|name| layout.v1(name))) {
+            let wanted = group(hierarchy, id);
+            if self.groups.contains(&wanted) {
+                continue;
+            }
+            match make(hierarchy, &wanted, limits) {
+                Ok(()) => self.groups.push(wanted),
+                // An ordinary user may own no group: the limits that need one are reported when they are applied.
+                Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
     }
 
     /// Sets limits; what is not set in `limits` stays as it is. What could not be applied comes back.
@@ -273,25 +285,39 @@ fn group(hierarchy: &Hierarchy, id: CellId) -> Group {
     Group { v1, path: parent(hierarchy).join(id.to_string()) }
 }
 
-fn make(hierarchy: &Hierarchy, id: CellId, limits: &Limits) -> sys::Result<Group> {
-    let group = group(hierarchy, id);
-    let directory = |path: &Path| rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755));
+fn make(hierarchy: &Hierarchy, group: &Group, limits: &Limits) -> sys::Result<()> {
+    let directory = |path: &Path| match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
+    };
     match directory(&group.path) {
         Err(Errno::NOENT) => {
-            let parent = parent(hierarchy);
-            match directory(&parent) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno),
-            }
+            directory(&parent(hierarchy))?;
             directory(&group.path)?;
         }
-        Err(Errno::EXIST) => {}
         other => other?,
     }
     if group.is_v2() {
         limits::delegate(hierarchy, &group.path, limits);
     }
-    Ok(group)
+    Ok(())
+}
+
+/// Moves every process of `from` to `to`, until no new one appears.
+fn move_members(from: &Group, to: &Group) {
+    for _ in 0..100 {
+        let members = |group: &Group| group.read("cgroup.procs").unwrap_or_default();
+        let there = members(to);
+        let left: Vec<String> =
+            members(from).lines().filter(|pid| !there.lines().any(|it| it == *pid)).map(str::to_owned).collect();
+        if left.is_empty() {
+            return;
+        }
+        // One that just ended needs no moving.
+        for pid in left {
+            let _ = to.write("cgroup.procs", &pid);
+        }
+    }
 }
 
 fn write(path: &Path, value: &str) -> sys::Result<()> {
@@ -302,3 +328,6 @@ fn write(path: &Path, value: &str) -> sys::Result<()> {
 fn read(path: &Path) -> sys::Result<String> {
     std::fs::read_to_string(path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
 }
+
+#[cfg(test)]
+mod tests;
