@@ -7,10 +7,13 @@
 //! - each stretch between such blocks is cut by FastCDC (Xia et al., "The Design of Fast Content-Defined Chunking for
 //!   Data Deduplication Based Storage Systems", IEEE TPDS 2020) with 16, 64 and 256 KiB.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 
 use fastcdc::v2020::{MASKS, cut};
 use model::ObjectId;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::object::{Content, Extent, Kind, LIST_VERSION, MAX_OBJECT, put_extent};
@@ -72,15 +75,50 @@ impl Chunker {
 
     /// Adds everything that `source` gives.
     pub(crate) fn read(&mut self, sink: &mut impl Sink, source: &mut impl Read) -> Result<()> {
+        self.read_sized(sink, source, u64::MAX)
+    }
+
+    /// Adds everything that `source` gives, which is said to be `size` bytes. A read that gives less than it was asked
+    /// for just then is taken for the end, which saves the read that gives nothing.
+    pub(crate) fn read_sized(&mut self, sink: &mut impl Sink, source: &mut impl Read, size: u64) -> Result<()> {
         loop {
             self.make_room(sink)?;
-            match source.read(&mut self.buffer[self.end..]) {
+            let room = &mut self.buffer[self.end..];
+            let asked = room.len();
+            match source.read(room) {
                 Ok(0) => return Ok(()),
-                Ok(count) => self.grown(sink, count)?,
+                Ok(count) => {
+                    self.grown(sink, count)?;
+                    if self.total == size && count < asked {
+                        return Ok(());
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Source(error)),
             }
         }
+    }
+
+    /// Adds the first `size` bytes of a file, reading its data and only counting its holes.
+    pub(crate) fn read_sparse(&mut self, sink: &mut impl Sink, mut file: &File, size: u64) -> Result<()> {
+        let source = |errno: Errno| Error::Source(errno.into());
+        let mut at = 0;
+        while at < size {
+            let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+                Ok(data) => data.min(size),
+                Err(Errno::NXIO) => size,
+                Err(errno) => return Err(source(errno)),
+            };
+            let hole = match data < size {
+                true => rustix::fs::seek(file, SeekFrom::Hole(data)).map_err(source)?.min(size),
+                false => size,
+            };
+            self.zeros(sink, data.saturating_sub(at))?;
+            rustix::fs::seek(file, SeekFrom::Start(data)).map_err(source)?;
+            self.read(sink, &mut (&mut file).take(hole.saturating_sub(data)))?;
+            at = hole.max(at + 1);
+        }
+        Ok(())
     }
 
     /// Adds bytes.
@@ -136,6 +174,7 @@ impl Chunker {
         let id = if size <= BLOCK as u64 {
             sink.put(Kind::Chunk, &self.buffer[self.start..self.end])?
         } else {
+            self.scan(sink)?;
             if self.scanned < self.end {
                 self.scan_block(sink, self.end - self.scanned)?;
             }

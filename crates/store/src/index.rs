@@ -145,7 +145,7 @@ impl Index {
     pub(crate) fn open(paths: &Paths, trust: Trust) -> Result<Self> {
         let path = &paths.index;
         if !path.try_exists().context("inspect", path)? {
-            Self::create(paths)?;
+            Self::create_with(paths, |_| Ok(()))?;
         }
         let mut builder = builder();
         builder.set_check_integrity_on_open(trust == Trust::Verify);
@@ -154,8 +154,8 @@ impl Index {
         Ok(index)
     }
 
-    /// Puts an index that knows nothing in place of whatever there is: readers find a whole one or none.
-    pub(crate) fn create(paths: &Paths) -> Result<()> {
+    /// Puts an index that knows what `fill` tells it in place of whatever there is: readers find a whole one or none.
+    pub(crate) fn create_with(paths: &Paths, fill: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         let aside = durable::unique(&paths.tmp, "index");
         let index = Self { database: builder().create(&aside).map_err(failed)? };
         index.commit(|transaction| {
@@ -165,6 +165,7 @@ impl Index {
             transaction.open_table(META).map_err(failed)?.insert("version", VERSION).map_err(failed)?;
             Ok(())
         })?;
+        fill(&index)?;
         drop(index);
         File::open(&aside).and_then(|it| it.sync_all()).context("sync", &aside)?;
         fail::point(Point::IndexReplace).context("rename", &paths.index)?;

@@ -18,21 +18,29 @@ mod durable;
 mod erofs;
 mod error;
 pub mod fail;
+mod fsck;
+mod gc;
 mod index;
+mod ingest;
 mod layout;
 mod lock;
+mod mark;
 mod object;
 mod pack;
 mod reader;
 mod refs;
+mod status;
 mod store;
 mod tree;
 mod unpack;
 mod writer;
 
 pub use error::{Error, Result};
+pub use fsck::{Damage, DamageState, FsckReport, Repair};
+pub use gc::GcReport;
 pub use object::Content;
 pub use reader::{ContentReader, Reader};
+pub use status::Status;
 pub use store::{Pin, Store};
 pub use tree::{
     Device, Entry, InodeId, Kind, MAX_NAME, MAX_PATH, MAX_TARGET, MAX_XATTR, Metadata, Mtime, Node, Tree, Walk,

@@ -105,22 +105,30 @@ pub(crate) fn put_extent(out: &mut Vec<u8>, extent: Extent) {
 
 /// Decodes a chunk list that must describe `size` bytes.
 pub(crate) fn decode_list(bytes: &[u8], size: u64) -> Result<Vec<Extent>, Malformed> {
+    let extents = decode_extents(bytes)?;
+    let total = extents.iter().try_fold(0u64, |total, extent| total.checked_add(extent.size()));
+    if total == Some(size) { Ok(extents) } else { Err("a chunk list is not as long as its content") }
+}
+
+/// Decodes a chunk list of whatever length.
+pub(crate) fn decode_extents(bytes: &[u8]) -> Result<Vec<Extent>, Malformed> {
     let mut decoder = Decoder::new(bytes);
     if decoder.byte()? != LIST_VERSION {
         return Err("a chunk list of an unknown version");
     }
     let mut extents = Vec::with_capacity(decoder.remaining() / 34);
-    let mut total = 0u64;
     while !decoder.is_empty() {
         let head = decoder.varint()?;
         let size = head >> 1;
+        if size == 0 {
+            return Err("an extent of no bytes");
+        }
         extents.push(match head & 1 {
             1 => Extent::Zeros { size },
             _ => Extent::Chunk { id: decoder.id()?, size },
         });
-        total = total.checked_add(size).filter(|_| size > 0).ok_or("an extent has an impossible size")?;
     }
-    if total == size { Ok(extents) } else { Err("a chunk list is not as long as its content") }
+    Ok(extents)
 }
 
 /// The first chunk of a list; none when it is all zeros.

@@ -7,7 +7,7 @@
 //! trailer  64 bytes   footer offset u64, footer length u64, frames u32, records u32,
 //!                     BLAKE3 of header and footer (32 bytes), "skepend\n"
 //! ```
-//! A frame holds records of 128 to 256 KiB together (a larger record has its own), as one zstd frame or raw when that
+//! A frame holds records of 192 to 256 KiB together (a larger record has its own), as one zstd frame or raw when that
 //! saves less than 5 %. Its header carries a BLAKE3 check of the payload, repeated in the footer, so that nothing is
 //! decompressed that is not what was written; each record is checked again by its id. At the end of a frame's raw bytes
 //! stands a table of its records' kinds and lengths: **a pack without its footer can still be read**, ids and all.
@@ -127,7 +127,9 @@ impl FrameInfo {
             return Err("no frame begins here");
         }
         let codec = decoder.byte()?;
-        decoder.take(3)?;
+        if decoder.array()? != [0; 3] {
+            return Err("a frame of an unknown version");
+        }
         Self::checked(codec, decoder.u32()?, decoder.u32()?, decoder.array()?)
     }
 
@@ -220,6 +222,12 @@ impl Footer {
                 Some((id, Location { pack: number, frame, stored, offset, length, kind }))
             })
         })
+    }
+
+    /// Where the frames end.
+    fn end(&self) -> u64 {
+        let frames = self.frames.iter().map(|(info, _)| FRAME_HEADER as u64 + u64::from(info.stored));
+        frames.fold(HEADER as u64, u64::saturating_add)
     }
 
     /// How many objects there are, and how long they are together.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::index::{Follower, IndexReader};
 use crate::layout::Paths;
 use crate::lock::{self, Lock};
-use crate::object::{Content, EMPTY_ID, Extent, Kind, Linked, decode_list, first_chunk};
+use crate::object::{Content, EMPTY_ID, Extent, Kind, Linked, decode_extents, decode_list, first_chunk};
 use crate::pack::{self, Location, PackFile, PackNumber};
 use crate::tree::{self, Tree};
 
@@ -31,11 +31,14 @@ pub struct Reader {
     _pin: Lock,
 }
 
+/// A frame: its pack and its offset there.
+type FrameKey = (PackNumber, u32);
+
 #[derive(Default)]
 struct Cache {
     packs: HashMap<PackNumber, Rc<PackFile>>,
-    /// Frames by pack and offset, the latest used last.
-    frames: VecDeque<((PackNumber, u32), Rc<Vec<u8>>)>,
+    /// The latest used last.
+    frames: VecDeque<(FrameKey, Rc<Vec<u8>>)>,
     bytes: usize,
 }
 
@@ -63,6 +66,10 @@ impl Reader {
             cache: RefCell::default(),
             _pin: pin,
         })
+    }
+
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// The index as it was when this reader first looked, or as it is now.
@@ -166,6 +173,19 @@ impl Reader {
         first_chunk(&bytes).map_err(|why| Error::damaged(format!("content {id}"), why))
     }
 
+    /// How long the content with that id is.
+    pub(crate) fn content_size(&self, id: &ObjectId) -> Result<u64> {
+        let location = self.locate(id)?.ok_or(Error::Missing(*id))?;
+        match location.kind {
+            Kind::List => {
+                let bytes = self.object_at(id, &location)?.1;
+                let extents = decode_extents(&bytes).map_err(|why| Error::damaged(format!("content {id}"), why))?;
+                Ok(extents.iter().fold(0, |size, extent| size.saturating_add(extent.size())))
+            }
+            _ => Ok(location.length.into()),
+        }
+    }
+
     /// A file's bytes as a stream. Errors of the store arrive as [`io::Error`] with the store's error inside.
     pub fn content(&self, content: &Content) -> Result<ContentReader<'_>> {
         let extents = self.extents(content)?;
@@ -232,7 +252,7 @@ enum Age {
 }
 
 impl Cache {
-    fn keep(&mut self, key: (PackNumber, u32), frame: &Rc<Vec<u8>>) {
+    fn keep(&mut self, key: FrameKey, frame: &Rc<Vec<u8>>) {
         self.bytes += frame.len();
         self.frames.push_back((key, Rc::clone(frame)));
         while self.bytes > FRAMES_KEPT && self.frames.len() > 1 {

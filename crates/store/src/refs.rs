@@ -22,8 +22,13 @@ use crate::object::Kind;
 
 const HEAD: &str = "skep ref 1";
 
+/// The name of a name's file.
+pub(crate) fn file_name(name: &ImageName) -> String {
+    Kind::Chunk.id_of(name.as_str().as_bytes()).to_string()
+}
+
 fn path_of(paths: &Paths, name: &ImageName) -> PathBuf {
-    paths.refs.join(Kind::Chunk.id_of(name.as_str().as_bytes()).to_string())
+    paths.refs.join(file_name(name))
 }
 
 fn encode(name: &ImageName, id: &ObjectId) -> String {
@@ -60,8 +65,11 @@ pub(crate) fn resolve(paths: &Paths, name: &ImageName) -> Result<Option<ObjectId
     }
 }
 
+/// A ref's file and what it says.
+pub(crate) type Found = (PathBuf, Result<(ImageName, ObjectId)>);
+
 /// Every ref by its file, damaged ones with their error.
-pub(crate) fn each(paths: &Paths) -> Result<Vec<(PathBuf, Result<(ImageName, ObjectId)>)>> {
+pub(crate) fn each(paths: &Paths) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for file in names(&paths.refs)? {
         let path = paths.refs.join(file);

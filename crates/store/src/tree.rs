@@ -90,6 +90,26 @@ impl Tree {
         Self { inodes: vec![Inode { node, names: 1, children: Children::new() }], free: Vec::new() }
     }
 
+    pub(crate) fn root(&self) -> InodeId {
+        ROOT
+    }
+
+    /// Puts a node into a directory that has no such name yet.
+    pub(crate) fn add(&mut self, dir: InodeId, name: &[u8], node: Node) -> Result<InodeId> {
+        node::check_name(name).and_then(|()| node.check()).map_err(|why| Error::path(name, why))?;
+        let inode = self.allocate(node)?;
+        self.inode_mut(dir).children.insert(name.into(), inode);
+        Ok(inode)
+    }
+
+    /// Gives an inode that is no directory a further name, which its directory does not have yet.
+    pub(crate) fn add_name(&mut self, dir: InodeId, name: &[u8], inode: InodeId) -> Result<()> {
+        node::check_name(name).map_err(|why| Error::path(name, why))?;
+        self.inode_mut(inode).names += 1;
+        self.inode_mut(dir).children.insert(name.into(), inode);
+        Ok(())
+    }
+
     fn inode(&self, id: InodeId) -> &Inode {
         &self.inodes[id.index()]
     }
@@ -208,8 +228,9 @@ impl Tree {
         if self.inode(dir).children.get(name) == Some(&inode) {
             return Ok(inode);
         }
-        self.unlink(dir, name);
+        // The new name first: what had it may be a directory that holds the old one.
         self.inode_mut(inode).names += 1;
+        self.unlink(dir, name);
         self.inode_mut(dir).children.insert(name.into(), inode);
         Ok(inode)
     }
@@ -333,3 +354,6 @@ impl PartialEq for Tree {
             })
     }
 }
+
+#[cfg(test)]
+mod tests;

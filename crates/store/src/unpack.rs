@@ -150,6 +150,13 @@ fn sync_file_system(dir: &Path) -> Result<()> {
     rustix::fs::syncfs(&handle).context("sync", dir)
 }
 
+/// Unpacks one content into `objects`.
+pub(crate) fn restore(paths: &Paths, reader: &Reader, content: &Content) -> Result<()> {
+    let mut staging = Staging::begin(paths)?;
+    staging.write(reader, content, Paths::fanned(&paths.objects, &content.id))?;
+    staging.publish()
+}
+
 /// What is to be unpacked, in the order in which the packs have it, so that each frame is decompressed once.
 fn in_pack_order<T>(reader: &Reader, wanted: BTreeMap<ObjectId, T>) -> Result<Vec<T>> {
     let mut located = Vec::with_capacity(wanted.len());

@@ -5,6 +5,7 @@
 //! objects that nothing points at; the next writer finds their packs and does not store them again.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Read;
 
 use model::{ImageName, ImageRecord, ObjectId};
@@ -116,6 +117,22 @@ impl Writer {
     pub fn file(&mut self, mut source: impl Read) -> Result<Content> {
         let Self { chunker, objects, .. } = self;
         let content = chunker.read(objects, &mut source).and_then(|()| chunker.finish(objects));
+        chunker.abandon();
+        content
+    }
+
+    /// Stores the bytes of a file that is said to be `size` bytes long: when it is, its end costs no further call.
+    pub(crate) fn file_of_size(&mut self, source: &mut impl Read, size: u64) -> Result<Content> {
+        let Self { chunker, objects, .. } = self;
+        let content = chunker.read_sized(objects, source, size).and_then(|()| chunker.finish(objects));
+        chunker.abandon();
+        content
+    }
+
+    /// Stores a file with holes, which are not read.
+    pub(crate) fn sparse_file(&mut self, file: &File, size: u64) -> Result<Content> {
+        let Self { chunker, objects, .. } = self;
+        let content = chunker.read_sparse(objects, file, size).and_then(|()| chunker.finish(objects));
         chunker.abandon();
         content
     }
@@ -244,7 +261,7 @@ impl Drop for FileWriter<'_> {
 }
 
 /// Takes up the packs that a writer completed but died before the index learned of them, and gives the next free number.
-fn adopt(paths: &Paths, index: &Index) -> Result<PackNumber> {
+pub(crate) fn adopt(paths: &Paths, index: &Index) -> Result<PackNumber> {
     let snapshot = index.snapshot()?;
     let (known, condemned) = (snapshot.packs()?, snapshot.condemned()?);
     let present = paths.pack_numbers()?;

@@ -66,7 +66,7 @@ impl PackFile {
         parse_header(&header).map_err(|why| self.damaged(why))?;
         let end = size - TRAILER as u64;
         let trailer = self.read_at(end, TRAILER)?;
-        let (offset, length, hash) = parse_trailer(&trailer).map_err(|why| self.damaged(why))?;
+        let Trailer { offset, length, counts, hash } = parse_trailer(&trailer).map_err(|why| self.damaged(why))?;
         if offset.checked_add(length) != Some(end) || length > MAX_FOOTER {
             return Err(self.damaged("the trailer does not fit the file"));
         }
@@ -74,7 +74,11 @@ impl PackFile {
         if *footer_hash(&header, &bytes).as_bytes() != hash {
             return Err(self.damaged("the footer does not have its hash"));
         }
-        Footer::decode(&bytes).map_err(|why| self.damaged(why))
+        let footer = Footer::decode(&bytes).map_err(|why| self.damaged(why))?;
+        if footer.end() != offset || (footer.frames.len() as u64, footer.totals().0) != counts {
+            return Err(self.damaged("the trailer does not fit the footer"));
+        }
+        Ok(footer)
     }
 
     /// The raw bytes of the frame at `offset`, whose payload is `stored` bytes long.
@@ -146,12 +150,23 @@ fn parse_header(bytes: &[u8]) -> Result<(), Malformed> {
     if decoder.u32()? == VERSION { Ok(()) } else { Err("a pack of an unknown version") }
 }
 
-fn parse_trailer(bytes: &[u8]) -> Result<(u64, u64, [u8; 32]), Malformed> {
+struct Trailer {
+    offset: u64,
+    length: u64,
+    /// Frames and records.
+    counts: (u64, u64),
+    hash: [u8; 32],
+}
+
+fn parse_trailer(bytes: &[u8]) -> Result<Trailer, Malformed> {
     let mut decoder = Decoder::new(bytes);
     let (offset, length) = (decoder.u64()?, decoder.u64()?);
-    decoder.take(8)?;
+    let counts = (decoder.u32()?.into(), decoder.u32()?.into());
     let hash = decoder.array()?;
-    if decoder.array::<8>()? == END_MAGIC { Ok((offset, length, hash)) } else { Err("it does not end as a pack") }
+    if decoder.array::<8>()? != END_MAGIC {
+        return Err("it does not end as a pack");
+    }
+    Ok(Trailer { offset, length, counts, hash })
 }
 
 fn unpack(info: &FrameInfo, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
@@ -192,4 +207,62 @@ fn whole_frame(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let info = FrameInfo::parse_header(header).ok()?;
     let payload = rest.get(..info.stored as usize)?;
     unpack(&info, payload).ok().map(|raw| (raw, FRAME_HEADER + payload.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Kind;
+    use crate::pack::PackWriter;
+
+    /// A small pack with both kinds of frames, and its path.
+    fn small_pack(dir: &Path) -> PathBuf {
+        let mut writer = PackWriter::new(dir.to_owned(), dir.to_owned(), 1).unwrap();
+        for bytes in [&b"compressible ".repeat(20)[..], b"one", b"two"] {
+            writer.add(Kind::Chunk.id_of(bytes), Kind::Chunk, bytes).unwrap();
+        }
+        writer.add(Kind::List.id_of(b"list"), Kind::List, b"list").unwrap();
+        assert_eq!(writer.finish().unwrap().len(), 1);
+        dir.join(file_name(1))
+    }
+
+    #[test]
+    fn no_single_bit_can_turn_unseen() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = small_pack(dir.path());
+        let whole = std::fs::read(&path).unwrap();
+        let verify = || PackFile::open(dir.path(), 1).and_then(|pack| pack.verify(RecordCheck::Ids));
+        assert!(verify().unwrap().1.is_empty());
+        std::fs::remove_file(&path).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut broken = whole.clone();
+            broken[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &broken).unwrap();
+            let seen = verify().map_or(true, |(_, wrong)| !wrong.is_empty());
+            assert!(seen, "bit {bit} of {}", whole.len() * 8);
+        }
+    }
+
+    #[test]
+    fn every_cut_is_seen_and_whole_frames_before_it_are_saved() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = small_pack(dir.path());
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut saved_before = 0;
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(PackFile::open(dir.path(), 1).and_then(|pack| pack.footer()).is_err(), "cut to {length}");
+            let mut saved = 0;
+            salvage(&path, |id, kind, bytes| {
+                assert_eq!(kind.id_of(bytes), id);
+                saved += 1;
+                Ok(())
+            })
+            .unwrap();
+            assert!(saved >= saved_before);
+            saved_before = saved;
+        }
+        assert_eq!(saved_before, 4);
+    }
 }

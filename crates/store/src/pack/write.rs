@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use model::ObjectId;
 use zstd::bulk::Compressor;
+use zstd::zstd_safe::{CParameter, compress_bound};
 
 use super::{
     Codec, END_MAGIC, FRAME_HEADER, Footer, FrameInfo, HEADER, PACK_MAGIC, PackNumber, Record, TRAILER, VERSION,
@@ -17,13 +18,17 @@ use crate::fail::{self, Point};
 use crate::object::Kind;
 
 /// A frame is closed when it has that many raw bytes.
-const FRAME_FULL: usize = 128 << 10;
+const FRAME_FULL: usize = 192 << 10;
 /// A frame of several records never has more than that.
 const FRAME_MOST: usize = 256 << 10;
 /// A pack is finished when it is that long.
 const PACK_FULL: u64 = 24 << 20;
 /// The zstd level.
 const LEVEL: i32 = 3;
+/// Logarithms of the entries of zstd's two tables. The level's own, 17 and 16, have three quarters of a megabyte cleared
+/// for each frame and miss the inner caches: these take a tenth less time and half a percent more space.
+const HASH_LOG: u32 = 15;
+const CHAIN_LOG: u32 = 14;
 
 /// Records waiting to become a frame.
 #[derive(Default)]
@@ -66,9 +71,12 @@ impl PackWriter {
     /// Packs get numbers from `next` on. The caller holds the writer's lock.
     pub(crate) fn new(packs: PathBuf, tmp: PathBuf, next: PackNumber) -> Result<Self> {
         let mut compressor = Compressor::new(LEVEL).context("set up compression for", &packs)?;
-        // The pack's own checks cover it; the size stands in the frame's header.
-        let checksum = zstd::zstd_safe::CParameter::ChecksumFlag(false);
-        compressor.set_parameter(checksum).context("set up compression for", &packs)?;
+        // The pack's own check covers the payload.
+        for parameter in
+            [CParameter::ChecksumFlag(false), CParameter::HashLog(HASH_LOG), CParameter::ChainLog(CHAIN_LOG)]
+        {
+            compressor.set_parameter(parameter).context("set up compression for", &packs)?;
+        }
         Ok(Self {
             packs,
             tmp,
@@ -103,7 +111,7 @@ impl PackWriter {
         put_table(&mut group.raw, &group.records);
         let raw = group.raw.len();
         self.scratch.clear();
-        self.scratch.reserve(zstd::zstd_safe::compress_bound(raw));
+        self.scratch.reserve(compress_bound(raw));
         self.compressor.compress_to_buffer(&group.raw, &mut self.scratch).context("compress", &self.packs)?;
         let pays = self.scratch.len() < raw - raw / 20;
         let (codec, payload) = if pays { (Codec::Zstd, &self.scratch) } else { (Codec::Raw, &group.raw) };

@@ -54,7 +54,7 @@ fn make(paths: &Paths, id: &ObjectId, place: &Path, progress: &dyn Progress) -> 
     let aside = durable::unique(&paths.tmp, "plain");
     let made = grow(paths, &reader, &tree, &aside, &mut omissions).and_then(|()| settle(&aside, place, &omissions));
     if made.is_err() {
-        let _ = fs::remove_dir_all(&aside);
+        let _ = crate::gc::remove_tree(&aside);
     }
     progress.end();
     made
@@ -72,7 +72,7 @@ fn settle(aside: &Path, place: &Path, omissions: &BTreeSet<Omission>) -> Result<
     match rustix::fs::renameat_with(CWD, aside, CWD, place, rustix::fs::RenameFlags::NOREPLACE) {
         Ok(()) => {}
         // Another process was faster; its tree is the same.
-        Err(Errno::EXIST) => fs::remove_dir_all(aside).context("remove", aside)?,
+        Err(Errno::EXIST) => crate::gc::remove_tree(aside).context("remove", aside)?,
         Err(errno) => return Err(errno).context("rename", place),
     }
     place.parent().map_or(Ok(()), |dir| durable::sync_dir(dir, Point::RootDirSync))
