@@ -61,7 +61,8 @@ struct Segment {
 
 impl<'a> View<'a> {
     fn slice(&self, offset: u64, size: u64) -> Result<&'a [u8]> {
-        let range = usize::try_from(offset).ok().zip(offset.checked_add(size).and_then(|end| usize::try_from(end).ok()));
+        let range =
+            usize::try_from(offset).ok().zip(offset.checked_add(size).and_then(|end| usize::try_from(end).ok()));
         range
             .and_then(|(start, end)| self.bytes.get(start..end))
             .ok_or_else(|| Error::malformed("ELF file", "a table lies beyond its end"))

@@ -202,7 +202,12 @@ impl Gathering<'_> {
                 continue;
             }
             let next = done.join(std::ffi::OsStr::from_bytes(&name));
-            let metadata = self.metadata(&next)?;
+            let metadata = self.metadata(&next).map_err(|error| match error {
+                Error::NotFound { .. } if next != path => {
+                    Error::not_found(path.display().to_string(), format!("{} is not there", next.display()))
+                }
+                other => other,
+            })?;
             if metadata.is_symlink() {
                 links += 1;
                 if links > MAX_LINKS {
@@ -217,7 +222,10 @@ impl Gathering<'_> {
                 continue;
             }
             if !todo.is_empty() && !metadata.is_dir() {
-                return Err(Error::not_found(path.display().to_string(), format!("{} is no directory", next.display())));
+                return Err(Error::not_found(
+                    path.display().to_string(),
+                    format!("{} is no directory", next.display()),
+                ));
             }
             if metadata.is_dir() {
                 self.ensure_directory(&next, &metadata)?;
@@ -272,7 +280,8 @@ impl Gathering<'_> {
             let found = self.search.program(name);
             self.add(&found.ok_or_else(|| Error::not_found(format!("{name}, which {} runs", real.display()), ""))?)?;
         }
-        self.notes.push(format!("{} is a script: its interpreter came along, modules it loads did not", real.display()));
+        self.notes
+            .push(format!("{} is a script: its interpreter came along, modules it loads did not", real.display()));
         Ok(())
     }
 
@@ -289,7 +298,13 @@ impl Gathering<'_> {
             return Ok(());
         }
         if let Some(interpreter) = &first.interpreter {
-            self.add(Path::new(std::ffi::OsStr::from_bytes(interpreter)))?;
+            let loader = Path::new(std::ffi::OsStr::from_bytes(interpreter));
+            self.add(loader).map_err(|error| match error {
+                Error::NotFound { hint, .. } => {
+                    Error::not_found(format!("loader {}, which {} needs,", loader.display(), real.display()), hint)
+                }
+                other => other,
+            })?;
         }
         let mut loaded = Loaded::of(real, &first);
         let mut queue = vec![(real.to_owned(), first, Vec::new())];
@@ -405,7 +420,11 @@ fn file_metadata(metadata: &fs::Metadata) -> Metadata {
 
 /// A path's names, the last first.
 fn split(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").rev().map(<[u8]>::to_vec).collect()
+    path.split(|&byte| byte == b'/')
+        .filter(|name| !name.is_empty() && *name != b".")
+        .rev()
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 #[cfg(test)]

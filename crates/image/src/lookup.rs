@@ -1,6 +1,6 @@
 //! Finding an image of the pool by what a user typed.
 
-use model::{ImageName, ImageRef, ImageRecord, ObjectId};
+use model::{ImageName, ImageRecord, ImageRef, ObjectId};
 use store::Store;
 
 use crate::{Error, Result};

@@ -33,7 +33,8 @@ impl<R: Read> Deb<R> {
         let mut deb = Self { source, left: 0 };
         let mut version = String::new();
         let member = deb.next()?.filter(|member| member.name == "debian-binary");
-        let mut member = member.ok_or_else(|| Error::malformed("Debian package", "it does not begin with its version"))?;
+        let mut member =
+            member.ok_or_else(|| Error::malformed("Debian package", "it does not begin with its version"))?;
         (&mut member.content).take(16).read_to_string(&mut version).map_err(|e| Error::read("Debian package", e))?;
         drop(member);
         if !version.starts_with("2.") {
@@ -61,7 +62,8 @@ impl<R: Read> Deb<R> {
         let text = |range: std::ops::Range<usize>| {
             std::str::from_utf8(header.get(range).unwrap_or(&[])).map(str::trim_end).unwrap_or_default()
         };
-        let size: u64 = text(48..58).parse().map_err(|_| Error::malformed("Debian package", "a member without size"))?;
+        let size: u64 =
+            text(48..58).parse().map_err(|_| Error::malformed("Debian package", "a member without size"))?;
         if !header.ends_with(b"`\n") {
             return Err(Error::malformed("Debian package", "a damaged member header"));
         }
@@ -125,7 +127,9 @@ pub(crate) mod tests {
     pub(crate) fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
         let mut out = b"!<arch>\n".to_vec();
         for (name, content) in members {
-            out.extend_from_slice(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).as_bytes());
+            out.extend_from_slice(
+                format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).as_bytes(),
+            );
             out.extend_from_slice(content);
             if content.len() % 2 == 1 {
                 out.push(b'\n');

@@ -44,7 +44,9 @@ pub(crate) fn decide(root: &Root, known: &Known, packages: &[Package<'_>]) -> De
     let told = about.iter().any(|known| !known.command.is_empty());
     if let Some((name, unit)) = unit.filter(|_| !told) {
         match unit.kind.as_str() {
-            "forking" => decision.notes.push(format!("{name} expects its program to go into the background; give a command that stays")),
+            "forking" => decision
+                .notes
+                .push(format!("{name} expects its program to go into the background; give a command that stays")),
             "oneshot" => decision.notes.push(format!("{name} is no daemon: its command ends by itself")),
             _ => {}
         }
@@ -107,7 +109,8 @@ fn main_program(root: &Root, package: &Package<'_>) -> Vec<String> {
         }
     }
     let mut own = root.executables.iter().filter(|(path, owner)| {
-        *owner == package.name && ["usr/bin/", "usr/sbin/", "usr/games/"].iter().any(|dir| path.starts_with(dir.as_bytes()))
+        *owner == package.name
+            && ["usr/bin/", "usr/sbin/", "usr/games/"].iter().any(|dir| path.starts_with(dir.as_bytes()))
     });
     match (own.next(), own.next()) {
         (Some((path, _)), None) => vec![format!("/{}", String::from_utf8_lossy(path))],

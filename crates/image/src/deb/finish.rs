@@ -11,8 +11,8 @@ use super::unit::Unit;
 use super::universe::Package;
 use super::unpack::Unpacking;
 use super::users::{UserWish, Users, read_sysusers};
-use crate::layer::apply::{Dialect, LayerApplier, components, join};
 use crate::Result;
+use crate::layer::apply::{Dialect, LayerApplier, components, join};
 
 /// Directories that every root file system has, whatever is in it.
 const DIRECTORIES: [(&str, u32); 20] = [
@@ -312,8 +312,12 @@ impl Finisher {
                 continue;
             }
             let Some(found) = self.unpacked.tree.resolve(dir) else { continue };
-            let names: Vec<String> =
-                self.unpacked.tree.children(&found).map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect();
+            let names: Vec<String> = self
+                .unpacked
+                .tree
+                .children(&found)
+                .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+                .collect();
             for name in names.iter().filter(|name| name.starts_with("lib") && name.contains(".so.")) {
                 let path = format!("{home}/{name}");
                 if !self.is_taken(&path)? {

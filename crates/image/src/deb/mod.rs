@@ -114,7 +114,8 @@ impl<'j> Job<'j> {
             let fresh: Vec<PackageId> = solution.packages.iter().copied().filter(|id| !done.contains(id)).collect();
             let files = self.fetch(&fresh)?;
             // Dependencies first, so that a package's own file wins over one that it replaces.
-            let (fresh, files) = (fresh.into_iter().rev().collect::<Vec<_>>(), files.into_iter().rev().collect::<Vec<_>>());
+            let (fresh, files) =
+                (fresh.into_iter().rev().collect::<Vec<_>>(), files.into_iter().rev().collect::<Vec<_>>());
             self.unpack_all(&mut unpacking, &fresh, &files, Selection::All)?;
             done = solution.packages;
             let missing = self.missing_interpreters(&unpacking, source, &done);
@@ -130,7 +131,8 @@ impl<'j> Job<'j> {
         loop {
             let solution = solve(self.universe, wanted, &|owner, name| self.known.is_needless(owner, name))?;
             let names = solution.packages.iter().map(|id| self.universe.package(*id).name);
-            let needs: BTreeSet<&String> = names.flat_map(|name| self.known.about(name)).flat_map(|it| &it.needs).collect();
+            let needs: BTreeSet<&String> =
+                names.flat_map(|name| self.known.about(name)).flat_map(|it| &it.needs).collect();
             let further: Vec<String> = needs.into_iter().filter(|need| !wanted.contains(need)).cloned().collect();
             if further.is_empty() {
                 return Ok(solution);
@@ -218,3 +220,6 @@ impl<'j> Job<'j> {
         record::keep(store, reader, tree, draft, options.name.as_ref())
     }
 }
+
+#[cfg(test)]
+mod compared_with_apt;

@@ -61,10 +61,11 @@ impl Alternative<'_> {
 
 /// The relations of one dependency field.
 pub(crate) fn relations(field: &str) -> impl Iterator<Item = Relation<'_>> {
-    field.split(',').map(str::trim).filter(|text| !text.is_empty()).map(|text| Relation {
-        text,
-        alternatives: text.split('|').filter_map(alternative).collect(),
-    })
+    field
+        .split(',')
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .map(|text| Relation { text, alternatives: text.split('|').filter_map(alternative).collect() })
 }
 
 fn alternative(text: &str) -> Option<Alternative<'_>> {

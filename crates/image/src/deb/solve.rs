@@ -33,10 +33,7 @@ pub(crate) type Needless<'n> = dyn Fn(&str, &str) -> bool + 'n;
 pub(crate) fn solve(universe: &Universe<'_>, wanted: &[String], needless: &Needless<'_>) -> Result<Solution> {
     let mut search = Search { universe, needless, chosen: Vec::new(), agenda: Vec::new(), left_out: BTreeSet::new() };
     for name in wanted {
-        let root = Relation {
-            text: name,
-            alternatives: vec![Alternative { name, qualifier: None, constraint: None }],
-        };
+        let root = Relation { text: name, alternatives: vec![Alternative { name, qualifier: None, constraint: None }] };
         search.check_known(name)?;
         search.agenda.push(Wish { by: None, relation: root });
     }
@@ -135,7 +132,8 @@ impl<'u, 'a: 'u> Search<'u, 'a> {
         let universe = self.universe;
         let owner = universe.package(id);
         for relation in owner.dependencies() {
-            let dropped = relation.alternatives.iter().find(|alternative| (self.needless)(owner.name, alternative.name));
+            let dropped =
+                relation.alternatives.iter().find(|alternative| (self.needless)(owner.name, alternative.name));
             match dropped {
                 Some(alternative) => {
                     self.left_out.insert(alternative.name.to_owned());
@@ -146,9 +144,10 @@ impl<'u, 'a: 'u> Search<'u, 'a> {
     }
 
     fn is_satisfied(&self, relation: &Relation<'_>) -> bool {
-        relation.alternatives.iter().any(|alternative| {
-            self.chosen.iter().any(|id| self.universe.package(*id).satisfies(alternative))
-        })
+        relation
+            .alternatives
+            .iter()
+            .any(|alternative| self.chosen.iter().any(|id| self.universe.package(*id).satisfies(alternative)))
     }
 
     fn options(&self, relation: &Relation<'_>) -> Vec<PackageId> {
@@ -218,7 +217,11 @@ mod tests {
             Ok(solution) => {
                 let name = |id: &PackageId| {
                     let package = universe.package(*id);
-                    if package.version == "1" { package.name.to_owned() } else { format!("{}={}", package.name, package.version) }
+                    if package.version == "1" {
+                        package.name.to_owned()
+                    } else {
+                        format!("{}={}", package.name, package.version)
+                    }
                 };
                 solution.packages.iter().map(name).collect::<Vec<_>>().join(" ")
             }
@@ -253,8 +256,16 @@ mod tests {
 
     #[test]
     fn failures_name_the_cause() {
-        check("a: b\nb: zz (>= 3)", "a", "the packages cannot be brought together: b needs zz (>= 3), which no index offers");
-        check("a: b\nb: !a", "a", "the packages cannot be brought together: a needs b, which conflicts with another package of the image");
+        check(
+            "a: b\nb: zz (>= 3)",
+            "a",
+            "the packages cannot be brought together: b needs zz (>= 3), which no index offers",
+        );
+        check(
+            "a: b\nb: !a",
+            "a",
+            "the packages cannot be brought together: a needs b, which conflicts with another package of the image",
+        );
         check("nginx:", "ngnix", "no package 'ngnix' in the machine's apt sources (did you mean nginx?)");
         check("b^v:\nc^v:", "v", "no package 'v' in the machine's apt sources (did you mean b, c?)");
         check("a: b:arm64\nb:", "a", "the packages cannot be brought together: a needs b:arm64, which no index offers");

@@ -31,7 +31,8 @@ fn line(text: &str) -> Option<Wish> {
         return None;
     }
     let path = path.trim_end_matches('/').to_owned();
-    let mode = |default: u32| u32::from_str_radix(word(2).trim_start_matches(['~', ':']), 8).unwrap_or(default) & 0o7777;
+    let mode =
+        |default: u32| u32::from_str_radix(word(2).trim_start_matches(['~', ':']), 8).unwrap_or(default) & 0o7777;
     let (user, group) = (word(3).trim_start_matches(':').to_owned(), word(4).trim_start_matches(':').to_owned());
     let argument = words.get(6..).unwrap_or_default().join(" ");
     match kind {
@@ -50,8 +51,11 @@ mod tests {
     fn lines_are_read() {
         let text = "# note\nd /run/haproxy 2775 haproxy haproxy -\nd /var/run/x\nL+ /etc/mtab - - - - ../proc/self/mounts\n\
                     f /run/motd 0644 root root - \"hello\"\nx /tmp/*\nd /run/%u\nd relative\nz /dev/x 0600\n";
-        let dir = |path: &str, mode, owner: &str| {
-            Wish::Directory { path: path.to_owned(), mode, user: owner.to_owned(), group: owner.to_owned() }
+        let dir = |path: &str, mode, owner: &str| Wish::Directory {
+            path: path.to_owned(),
+            mode,
+            user: owner.to_owned(),
+            group: owner.to_owned(),
         };
         let found = read(text);
         assert_eq!(found[0], dir("/run/haproxy", 0o2775, "haproxy"));

@@ -193,12 +193,16 @@ mod tests {
                     /etc/redis.conf --supervised 'a b' ${X}y $OPTS $NONE 100%%\nUser=redis\nRuntimeDirectory=redis\n\
                     RuntimeDirectoryMode=2755\nStateDirectory=redis more\nEnvironment=\"X=1 2\" Z=3\nEnvironmentFile=-/etc/default/x\n\
                     WorkingDirectory=-/var/lib/redis\n[Install]\nUser=no\n";
-        let unit = Unit::read(text, &|path| (path == "/etc/default/x").then(|| "OPTS=\"-a -b\"\n#OPTS=no\n".to_owned()));
+        let unit =
+            Unit::read(text, &|path| (path == "/etc/default/x").then(|| "OPTS=\"-a -b\"\n#OPTS=no\n".to_owned()));
         assert_eq!(
             unit.command,
             ["/usr/bin/redis-server", "/etc/redis.conf", "--supervised", "a b", "1 2y", "-a", "-b", "100%"]
         );
-        assert_eq!((unit.kind.as_str(), unit.user.as_str(), unit.workdir.as_str()), ("notify", "redis", "/var/lib/redis"));
+        assert_eq!(
+            (unit.kind.as_str(), unit.user.as_str(), unit.workdir.as_str()),
+            ("notify", "redis", "/var/lib/redis")
+        );
         let directories: Vec<_> = unit.directories.iter().map(|(d, m)| (d.as_str(), *m)).collect();
         assert_eq!(directories, [("/run/redis", 0o2755), ("/var/lib/redis", 0o755), ("/var/lib/more", 0o755)]);
     }
@@ -206,10 +210,7 @@ mod tests {
     #[test]
     fn quotes_in_commands() {
         let text = "[Service]\nExecStart=/usr/sbin/nginx -g 'daemon on; master_process on;'\n";
-        assert_eq!(
-            Unit::read(text, &|_| None).command,
-            ["/usr/sbin/nginx", "-g", "daemon on; master_process on;"]
-        );
+        assert_eq!(Unit::read(text, &|_| None).command, ["/usr/sbin/nginx", "-g", "daemon on; master_process on;"]);
     }
 
     proptest::proptest! {

@@ -26,7 +26,6 @@ pub(crate) struct Package<'a> {
     pub(crate) sha256: Sha256,
     /// Which of the indexes lists it.
     pub(crate) index: usize,
-    pub(crate) essential: bool,
     depends: &'a str,
     pre_depends: &'a str,
     conflicts: &'a str,
@@ -42,9 +41,10 @@ pub(crate) struct PackageId(u32);
 
 impl<'a> Package<'a> {
     fn read(paragraph: Paragraph<'a>, index: usize) -> Option<Self> {
-        let (mut name, mut version, mut filename, mut architecture, mut size, mut sha256) = ("", "", "", "", None, None);
+        let (mut name, mut version, mut filename, mut architecture, mut size, mut sha256) =
+            ("", "", "", "", None, None);
         let (mut depends, mut pre_depends, mut conflicts, mut breaks, mut provides) = ("", "", "", "", "");
-        let (mut source, mut essential) = ("", false);
+        let mut source = "";
         for (field, value) in paragraph.fields() {
             match field {
                 "Package" => name = value,
@@ -59,7 +59,6 @@ impl<'a> Package<'a> {
                 "Breaks" => breaks = value,
                 "Provides" => provides = value,
                 "Source" => source = value,
-                "Essential" => essential = value == "yes",
                 _ => {}
             }
         }
@@ -74,7 +73,6 @@ impl<'a> Package<'a> {
             size,
             sha256,
             index,
-            essential,
             depends,
             pre_depends,
             conflicts,
@@ -134,8 +132,7 @@ pub(crate) struct Universe<'a> {
 impl<'a> Universe<'a> {
     /// Reads indexes. A paragraph that lacks what it takes to fetch the package is passed over.
     pub(crate) fn read(indexes: &[&'a str], arch: Arch) -> Self {
-        let mut universe =
-            Self { packages: Vec::new(), by_name: HashMap::new(), providers: HashMap::new(), arch };
+        let mut universe = Self { packages: Vec::new(), by_name: HashMap::new(), providers: HashMap::new(), arch };
         for (index, text) in indexes.iter().enumerate() {
             for package in paragraphs(text).filter_map(|paragraph| Package::read(paragraph, index)) {
                 if package.architecture == "all" || package.architecture == arch.debian() {
@@ -180,9 +177,9 @@ impl<'a> Universe<'a> {
 
     /// The packages that satisfy an alternative, best first: real before virtual, newer before older.
     pub(crate) fn candidates(&self, wanted: &Alternative<'_>) -> impl Iterator<Item = PackageId> {
-        let ours = wanted.qualifier.is_none_or(|qualifier| {
-            matches!(qualifier, "any" | "native" | "all") || qualifier == self.arch.debian()
-        });
+        let ours = wanted
+            .qualifier
+            .is_none_or(|qualifier| matches!(qualifier, "any" | "native" | "all") || qualifier == self.arch.debian());
         let (named, providers) =
             if ours { (self.named(wanted.name), self.providers(wanted.name)) } else { (&[][..], &[][..]) };
         named.iter().chain(providers).copied().filter(|id| self.package(*id).satisfies(wanted))

@@ -207,7 +207,9 @@ pub(crate) fn read_sysusers(text: &str, users: &mut Vec<UserWish>, groups: &mut 
                 gecos: word(3).to_owned(),
             }),
             "g" => groups.push((name.to_owned(), id.parse().ok())),
-            "m" => users.push(UserWish { name: name.to_owned(), groups: vec![word(2).to_owned()], ..Default::default() }),
+            "m" => {
+                users.push(UserWish { name: name.to_owned(), groups: vec![word(2).to_owned()], ..Default::default() })
+            }
             _ => {}
         }
     }
@@ -248,7 +250,8 @@ mod tests {
     #[test]
     fn declarations_are_read() {
         let (mut users, mut groups) = (Vec::new(), Vec::new());
-        let text = "# x\nu redis - \"Redis, the server\" /var/lib/redis -\ng input 104\nm redis adm\nu! a 5:b\nr - 1-2\nu\n";
+        let text =
+            "# x\nu redis - \"Redis, the server\" /var/lib/redis -\ng input 104\nm redis adm\nu! a 5:b\nr - 1-2\nu\n";
         read_sysusers(text, &mut users, &mut groups);
         assert_eq!(users.len(), 3);
         assert_eq!((users[0].gecos.as_str(), users[0].home.as_str()), ("Redis, the server", "/var/lib/redis"));

@@ -6,8 +6,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::elf::Elf;
 use crate::Error;
+use crate::elf::Elf;
 
 /// Directories that a loader of some distribution looks into by itself.
 const DEFAULTS_64: [&str; 4] = ["/lib64", "/usr/lib64", "/lib", "/usr/lib"];

@@ -183,8 +183,7 @@ impl<'t> LayerApplier<'t> {
 
 /// A path's names. Leading slashes, doubled slashes and `.` are passed over; `..` is refused.
 pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
-    let names: Vec<&[u8]> =
-        path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
+    let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
     if names.contains(&b"..".as_slice()) {
         let shown = String::from_utf8_lossy(path).escape_debug().to_string();
         return Err(Error::malformed("layer", format!("the name '{shown}' leads upward")));

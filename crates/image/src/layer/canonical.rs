@@ -54,7 +54,9 @@ pub(crate) fn plain_header(kind: u8, name: &str, size: u64) -> Result<[u8; BLOCK
     let mode = if kind == b'5' { 0o755 } else { 0o644 };
     let fits = header.set_path(name.as_bytes())
         && header.set_number(SIZE, size)
-        && [(MODE, mode), (UID, 0), (GID, 0), (MTIME, 0)].into_iter().all(|(field, value)| header.set_number(field, value));
+        && [(MODE, mode), (UID, 0), (GID, 0), (MTIME, 0)]
+            .into_iter()
+            .all(|(field, value)| header.set_number(field, value));
     if fits { Ok(header.seal()) } else { Err(Error::limit("bytes of a file of an archive", "8 GiB")) }
 }
 

@@ -68,7 +68,8 @@ impl Header {
 
     /// A number that cannot be negative.
     pub(crate) fn number(&self, field: Field, what: &'static str) -> Result<u64> {
-        let value = number(self.field(field)).ok_or_else(|| Error::malformed("tar", format!("its {what} is no number")))?;
+        let value =
+            number(self.field(field)).ok_or_else(|| Error::malformed("tar", format!("its {what} is no number")))?;
         u64::try_from(value).map_err(|_| Error::malformed("tar", format!("its {what} is negative")))
     }
 

@@ -31,7 +31,8 @@ impl Pax {
     /// Adds the records of one extended header. A later record overrides an earlier one; an empty value removes it.
     pub(crate) fn read(&mut self, mut records: &[u8]) -> Result<()> {
         while !records.is_empty() {
-            let (record, rest) = split_record(records).ok_or_else(|| Error::malformed("tar", "a damaged PAX record"))?;
+            let (record, rest) =
+                split_record(records).ok_or_else(|| Error::malformed("tar", "a damaged PAX record"))?;
             records = rest;
             let equals = record.iter().position(|&byte| byte == b'=');
             let (key, value) = equals
@@ -125,8 +126,13 @@ mod tests {
 
     #[test]
     fn records_read_back() {
-        let text = [record(b"path", b"a/b"), record(b"uid", b"7"), record(b"mtime", b"-1.25"), record(b"size", b"99999999999")]
-            .concat();
+        let text = [
+            record(b"path", b"a/b"),
+            record(b"uid", b"7"),
+            record(b"mtime", b"-1.25"),
+            record(b"size", b"99999999999"),
+        ]
+        .concat();
         let mut pax = Pax::default();
         pax.read(&text).unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"a/b"[..]));
@@ -136,9 +142,17 @@ mod tests {
 
     #[test]
     fn damaged_records_are_refused() {
-        for wrong in
-            ["5 a=b", "6 a=b\n\n7", "3 \n", "99 a=b\n", "x a=b\n", "-6 a=b\n", "7 ab c\n", "11 size=-1\n", "12 path=a\0b\n"]
-        {
+        for wrong in [
+            "5 a=b",
+            "6 a=b\n\n7",
+            "3 \n",
+            "99 a=b\n",
+            "x a=b\n",
+            "-6 a=b\n",
+            "7 ab c\n",
+            "11 size=-1\n",
+            "12 path=a\0b\n",
+        ] {
             assert!(Pax::default().read(wrong.as_bytes()).is_err(), "{wrong:?}");
         }
     }

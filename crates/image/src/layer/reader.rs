@@ -192,7 +192,8 @@ impl<R: Read> Reader<R> {
             return Err(Error::limit("bytes of a path", longest as u64));
         }
         let device = |field, what| -> Result<u32> {
-            u32::try_from(header.number(field, what)?).map_err(|_| Error::malformed("tar", "a device number is too large"))
+            u32::try_from(header.number(field, what)?)
+                .map_err(|_| Error::malformed("tar", "a device number is too large"))
         };
         let kind = match header.kind() {
             b'1' => EntryKind::HardLink(link),
@@ -273,7 +274,10 @@ impl<R: Read> Reader<R> {
                 if until_zero(offset).is_empty() && until_zero(length).is_empty() {
                     break;
                 }
-                map.push(Segment { offset: number(offset).ok_or_else(wrong)?, length: number(length).ok_or_else(wrong)? });
+                map.push(Segment {
+                    offset: number(offset).ok_or_else(wrong)?,
+                    length: number(length).ok_or_else(wrong)?,
+                });
             }
             Ok(())
         };

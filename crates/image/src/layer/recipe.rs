@@ -145,7 +145,11 @@ impl<'r> OpenContent<'r> {
 
 fn copy_exactly(source: &mut (impl Read + ?Sized), length: u64, out: &mut impl Write) -> Result<()> {
     let copied = std::io::copy(&mut source.take(length), out).map_err(|error| Error::read("a layer", error))?;
-    if copied == length { Ok(()) } else { Err(Error::malformed("layer", "stored content is shorter than its recipe says")) }
+    if copied == length {
+        Ok(())
+    } else {
+        Err(Error::malformed("layer", "stored content is shorter than its recipe says"))
+    }
 }
 
 fn put_number(out: &mut Vec<u8>, mut number: u64) {

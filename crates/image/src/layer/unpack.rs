@@ -258,4 +258,3 @@ impl<R: Read> Read for Advancing<'_, R> {
         Ok(count)
     }
 }
-

@@ -110,7 +110,8 @@ impl Archive {
 
 /// Where a symbolic link inside the archive leads: beside itself, `..` never beyond the archive.
 fn within(name: &[u8], target: &[u8]) -> Vec<u8> {
-    let mut parts: Vec<&[u8]> = if target.starts_with(b"/") { Vec::new() } else { name.split(|b| *b == b'/').collect() };
+    let mut parts: Vec<&[u8]> =
+        if target.starts_with(b"/") { Vec::new() } else { name.split(|b| *b == b'/').collect() };
     parts.pop();
     for part in target.split(|byte| *byte == b'/') {
         match part {

@@ -88,7 +88,9 @@ pub(crate) fn parse(bytes: &[u8], told: &str) -> Result<Document> {
         json::MANIFEST | json::DOCKER_MANIFEST => json::from_bytes("manifest", bytes).map(Document::Manifest),
         "" if shape.manifests.is_some() => json::from_bytes("index", bytes).map(Document::Index),
         "" => json::from_bytes("manifest", bytes).map(Document::Manifest),
-        other => Err(Error::Unsupported { what: format!("document of type {other}"), why: "it is no image".to_owned() }),
+        other => {
+            Err(Error::Unsupported { what: format!("document of type {other}"), why: "it is no image".to_owned() })
+        }
     }
 }
 

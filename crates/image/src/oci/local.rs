@@ -120,7 +120,10 @@ fn tagged(index: Index, tag: Option<&str>, shown: &str) -> Result<Descriptor> {
     found.ok_or_else(|| {
         let tags: Vec<String> = index.manifests.iter().filter_map(name).collect();
         let what = tag.map_or_else(|| format!("the image to take from {shown}"), |tag| format!("tag {tag} in {shown}"));
-        Error::not_found(what, format!("it has {}", if tags.is_empty() { "no tags".to_owned() } else { tags.join(", ") }))
+        Error::not_found(
+            what,
+            format!("it has {}", if tags.is_empty() { "no tags".to_owned() } else { tags.join(", ") }),
+        )
     })
 }
 
