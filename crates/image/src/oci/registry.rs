@@ -21,7 +21,6 @@ use oci_client::errors::OciDistributionError;
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use rustix::fs::FlockOperation;
-use sha2::Digest;
 use store::Store;
 
 use super::auth;
@@ -126,10 +125,7 @@ pub fn push(
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::io("the network", error))
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| Error::io("the network", error))
 }
 
 /// Blobs that were downloaded.
@@ -318,8 +314,8 @@ impl Session {
                 Ok(()) => return Ok(()),
                 Err(Failure::Lasting(error)) => return Err(error),
                 Err(Failure::Passing(said)) => {
-                    // An attempt that brought something is progress, however it ended.
-                    failures = if length(file)? > before { 1 } else { failures + 1 };
+                    // An attempt that brought much is progress, however it ended; drops that keep coming are not.
+                    failures = if length(file)? > before + PIECE as u64 { 1 } else { failures + 1 };
                     if failures >= ATTEMPTS {
                         return Err(registry_error(&self.reference, format!("{said} (tried {ATTEMPTS} times)")));
                     }
@@ -393,9 +389,8 @@ impl Session {
             outcome.map(|_| ()).map_err(|error| self.judge(error))
         })
         .await?;
-        let known = self.retried(|| async {
-            self.client.blob_exists(&address, &digest).await.map_err(|error| self.judge(error))
-        });
+        let known = self
+            .retried(|| async { self.client.blob_exists(&address, &digest).await.map_err(|error| self.judge(error)) });
         if known.await? {
             return Ok(0);
         }
