@@ -137,7 +137,9 @@ impl Net {
 
     /// Removes the networks that no cell is in.
     pub fn dissolve_idle(&self) -> Result<()> {
-        lease::network_names(&self.dir)?.iter().try_for_each(|name| dissolve_if_idle(&NetworkDir::lock(&self.dir, name)?))
+        lease::network_names(&self.dir)?
+            .iter()
+            .try_for_each(|name| dissolve_if_idle(&NetworkDir::lock(&self.dir, name)?))
     }
 
     /// Waits a moment and then removes the networks that no cell is in: cells that follow each other closely find their

@@ -111,9 +111,7 @@ pub(crate) fn make_bridge(route: &mut Route, subnet: &Subnet) -> Result<u32> {
 /// Makes a link between the bridge and the namespace, in which it is called `eth0`. A link of that name that is there
 /// already is that of an earlier run of the cell, whose namespace the kernel has not taken apart yet.
 pub(crate) fn make_pair(route: &mut Route, name: &str, bridge: u32, netns: BorrowedFd<'_>) -> Result<()> {
-    let exists = |error: &Error| {
-        matches!(error, Error::Kernel { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
-    };
+    let exists = |error: &Error| matches!(error, Error::Kernel { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists);
     match try_make_pair(route, name, bridge, netns) {
         Err(error) if exists(&error) => {
             remove(route, name)?;

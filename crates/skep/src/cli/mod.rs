@@ -5,6 +5,7 @@ mod attach;
 mod completions;
 mod cp;
 mod create;
+mod doctor;
 mod events;
 mod exec;
 mod image;
@@ -98,6 +99,8 @@ enum Command {
     Events(events::Args),
     /// Explain how a cell came to be as it is
     Why(why::Args),
+    /// Measure what this machine can do for cells
+    Doctor(doctor::Args),
     /// Get, keep and pass on images
     #[command(subcommand)]
     Image(image::Command),
@@ -175,6 +178,7 @@ impl Command {
             Self::Stats(args) => stats::execute(context, args),
             Self::Events(args) => events::execute(context, args),
             Self::Why(args) => why::execute(context, args),
+            Self::Doctor(args) => doctor::execute(context, args),
             Self::Image(command) => image::execute(context, command),
             Self::Pool(command) => pool::execute(context, command),
             Self::Completions(args) => completions::execute(args),
