@@ -35,7 +35,8 @@ impl Engine {
         let (theirs, lock) = (OwnedFd::from(theirs), lock.into_fd());
         let failed = |e: std::io::Error| Error::io("starting a supervisor", e);
         let keep = [theirs.as_fd(), lock.as_fd()];
-        let words = [OsStr::new("skep"), OsStr::new(SUPERVISE), self.home.data().as_os_str(), self.home.run().as_os_str()];
+        let words =
+            [OsStr::new("skep"), OsStr::new(SUPERVISE), self.home.data().as_os_str(), self.home.run().as_os_str()];
         let numbers = keep.map(|fd| sys::process::number(fd).to_string());
         let words = words.into_iter().chain([cell.dir.as_os_str()]).chain(numbers.iter().map(OsStr::new));
         let words: std::result::Result<Vec<_>, _> = words.map(|it| CString::new(it.as_bytes())).collect();

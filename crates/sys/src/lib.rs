@@ -12,11 +12,8 @@ pub mod cgroup;
 pub mod exec;
 pub mod file_identity;
 pub mod fork;
-<<<<<<< HEAD
-pub mod landlock;
-=======
 pub mod inherit;
->>>>>>> main
+pub mod landlock;
 pub mod limit;
 pub mod mount;
 pub mod namespace;

@@ -97,7 +97,9 @@ fn look_up(file: &File, reference: &Reference) -> Result<Found> {
     let entry = file.auths.iter().filter(|(key, _)| named(key)).max_by_key(|(key, _)| key.len());
     if let Some((_, entry)) = entry.filter(|(_, entry)| !entry.auth.is_empty()) {
         if !entry.identity_token.is_empty() {
-            let text = format!("the credentials for {registry} are an identity token, which is not used: log in with a password");
+            let text = format!(
+                "the credentials for {registry} are an identity token, which is not used: log in with a password"
+            );
             return Ok(Found::Elsewhere(text));
         }
         return decode(&entry.auth).map(Found::Auth);

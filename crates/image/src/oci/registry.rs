@@ -126,10 +126,7 @@ pub fn push(
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::io("the network", error))
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| Error::io("the network", error))
 }
 
 /// Blobs that were downloaded.
@@ -393,9 +390,8 @@ impl Session {
             outcome.map(|_| ()).map_err(|error| self.judge(error))
         })
         .await?;
-        let known = self.retried(|| async {
-            self.client.blob_exists(&address, &digest).await.map_err(|error| self.judge(error))
-        });
+        let known = self
+            .retried(|| async { self.client.blob_exists(&address, &digest).await.map_err(|error| self.judge(error)) });
         if known.await? {
             return Ok(0);
         }

@@ -60,7 +60,10 @@ fn gc(engine: &engine::Engine, json: bool) -> Result<()> {
     if json {
         return output::json(&report);
     }
-    output::line(format!("freed {}: {} packs, {} image records", report.freed, report.packs_removed, report.images_removed))?;
+    output::line(format!(
+        "freed {}: {} packs, {} image records",
+        report.freed, report.packs_removed, report.images_removed
+    ))?;
     if report.deferred {
         output::note("somebody was reading: run it again to free the rest");
     }
@@ -73,7 +76,10 @@ fn fsck(engine: &engine::Engine, repair: Repair, json: bool) -> Result<()> {
         output::json(&report)?;
     } else {
         let (packs, objects, images) = (report.packs, report.objects, report.images);
-        output::line(format!("read {objects} objects in {packs} packs, {images} images, {} unpacked files", report.unpacked))?;
+        output::line(format!(
+            "read {objects} objects in {packs} packs, {images} images, {} unpacked files",
+            report.unpacked
+        ))?;
         for damage in &report.damage {
             let state = match damage.state {
                 DamageState::Found => "damaged",
