@@ -56,7 +56,9 @@ impl Engine {
     /// Clears the host of a cell whose supervisor is gone.
     fn clear(&self, cell: &mut Cell) -> Result<()> {
         boundary(cell.spec.boundary)?.clear(cell)?;
-        net::Net::open(self.home.net())?.detach(cell.spec.id)?;
+        let net = net::Net::open(self.home.net())?;
+        net.detach(cell.spec.id)?;
+        net.dissolve_idle()?;
         let _ = std::fs::remove_file(self.home.socket(cell.spec.id));
         cell.record.process = None;
         cell.record.supervisor = None;

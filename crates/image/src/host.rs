@@ -202,7 +202,12 @@ impl Gathering<'_> {
                 continue;
             }
             let next = done.join(std::ffi::OsStr::from_bytes(&name));
-            let metadata = self.metadata(&next)?;
+            let metadata = self.metadata(&next).map_err(|error| match error {
+                Error::NotFound { .. } if next != path => {
+                    Error::not_found(path.display().to_string(), format!("{} is not there", next.display()))
+                }
+                other => other,
+            })?;
             if metadata.is_symlink() {
                 links += 1;
                 if links > MAX_LINKS {
@@ -293,7 +298,13 @@ impl Gathering<'_> {
             return Ok(());
         }
         if let Some(interpreter) = &first.interpreter {
-            self.add(Path::new(std::ffi::OsStr::from_bytes(interpreter)))?;
+            let loader = Path::new(std::ffi::OsStr::from_bytes(interpreter));
+            self.add(loader).map_err(|error| match error {
+                Error::NotFound { hint, .. } => {
+                    Error::not_found(format!("loader {}, which {} needs,", loader.display(), real.display()), hint)
+                }
+                other => other,
+            })?;
         }
         let mut loaded = Loaded::of(real, &first);
         let mut queue = vec![(real.to_owned(), first, Vec::new())];

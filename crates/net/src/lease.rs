@@ -124,6 +124,18 @@ fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     std::fs::write(&staged, bytes).and_then(|()| std::fs::rename(&staged, path)).map_err(failed)
 }
 
+/// The right to be the one process that waits for networks to fall idle, if nobody has it.
+pub(crate) fn try_linger(home: &Path) -> Result<Option<File>> {
+    let path = home.join(".linger");
+    let open = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = open.map_err(|e| Error::at("opening", &path, e))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(Error::at("locking", &path, e)),
+    }
+}
+
 /// A network that nobody else changes as long as this lives.
 pub(crate) struct NetworkDir {
     dir: PathBuf,
@@ -193,9 +205,12 @@ impl NetworkDir {
         write(&lease_path(&self.dir, id), &lease)
     }
 
-    pub(crate) fn remove(&self, lease: &Lease) -> Result<()> {
-        let path = lease_path(&self.dir, lease.id);
-        std::fs::remove_file(&path).map_err(|e| Error::at("removing", &path, e))
+    pub(crate) fn release(&self, id: CellId) -> Result<()> {
+        let path = lease_path(&self.dir, id);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::at("removing", &path, e)),
+            _ => Ok(()),
+        }
     }
 
     /// Forgets a network without leases.
@@ -255,7 +270,7 @@ mod tests {
         let addresses: std::collections::HashSet<_> = leases.iter().map(|it| it.address).collect();
         assert_eq!(addresses.len(), 5);
         assert_eq!(network.lease(CellId::from_random(3), &name).unwrap(), leases[3], "a lease is kept");
-        network.remove(&leases[1]).unwrap();
+        network.release(leases[1].id).unwrap();
         assert_eq!(network.lease(CellId::from_random(9), &name).unwrap().address, leases[1].address);
         assert_eq!(network_names(home.path()).unwrap(), ["blue"]);
     }

@@ -108,8 +108,22 @@ pub(crate) fn make_bridge(route: &mut Route, subnet: &Subnet) -> Result<u32> {
     Ok(index)
 }
 
-/// Makes a link between the bridge and the namespace, in which it is called `eth0`.
+/// Makes a link between the bridge and the namespace, in which it is called `eth0`. A link of that name that is there
+/// already is that of an earlier run of the cell, whose namespace the kernel has not taken apart yet.
 pub(crate) fn make_pair(route: &mut Route, name: &str, bridge: u32, netns: BorrowedFd<'_>) -> Result<()> {
+    let exists = |error: &Error| {
+        matches!(error, Error::Kernel { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
+    };
+    match try_make_pair(route, name, bridge, netns) {
+        Err(error) if exists(&error) => {
+            remove(route, name)?;
+            try_make_pair(route, name, bridge, netns)
+        }
+        outcome => outcome,
+    }
+}
+
+fn try_make_pair(route: &mut Route, name: &str, bridge: u32, netns: BorrowedFd<'_>) -> Result<()> {
     let message = Message::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &interface(0, IFF_UP))
         .text(IFLA_IFNAME, name)
         .attribute(IFLA_MASTER, &bridge.to_ne_bytes())

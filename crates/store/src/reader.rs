@@ -31,11 +31,14 @@ pub struct Reader {
     _pin: Lock,
 }
 
+/// A frame: its pack and its offset there.
+type FrameKey = (PackNumber, u32);
+
 #[derive(Default)]
 struct Cache {
     packs: HashMap<PackNumber, Rc<PackFile>>,
-    /// Frames by pack and offset, the latest used last.
-    frames: VecDeque<((PackNumber, u32), Rc<Vec<u8>>)>,
+    /// The latest used last.
+    frames: VecDeque<(FrameKey, Rc<Vec<u8>>)>,
     bytes: usize,
 }
 
@@ -249,7 +252,7 @@ enum Age {
 }
 
 impl Cache {
-    fn keep(&mut self, key: (PackNumber, u32), frame: &Rc<Vec<u8>>) {
+    fn keep(&mut self, key: FrameKey, frame: &Rc<Vec<u8>>) {
         self.bytes += frame.len();
         self.frames.push_back((key, Rc::clone(frame)));
         while self.bytes > FRAMES_KEPT && self.frames.len() > 1 {

@@ -65,8 +65,11 @@ pub(crate) fn resolve(paths: &Paths, name: &ImageName) -> Result<Option<ObjectId
     }
 }
 
+/// A ref's file and what it says.
+pub(crate) type Found = (PathBuf, Result<(ImageName, ObjectId)>);
+
 /// Every ref by its file, damaged ones with their error.
-pub(crate) fn each(paths: &Paths) -> Result<Vec<(PathBuf, Result<(ImageName, ObjectId)>)>> {
+pub(crate) fn each(paths: &Paths) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for file in names(&paths.refs)? {
         let path = paths.refs.join(file);

@@ -228,8 +228,9 @@ impl Tree {
         if self.inode(dir).children.get(name) == Some(&inode) {
             return Ok(inode);
         }
-        self.unlink(dir, name);
+        // The new name first: what had it may be a directory that holds the old one.
         self.inode_mut(inode).names += 1;
+        self.unlink(dir, name);
         self.inode_mut(dir).children.insert(name.into(), inode);
         Ok(inode)
     }
@@ -353,3 +354,6 @@ impl PartialEq for Tree {
             })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -493,6 +493,8 @@ impl Supervisor {
             }
             client.flush_last();
         }
+        // Nobody waits for this process any more: it can do what takes long.
+        let _ = net::Net::open(self.engine.home.net()).and_then(|net| net.linger());
         outcome
     }
 }

@@ -63,7 +63,7 @@ impl Apt {
             }
         };
         let root = cache.join("apt").join(name);
-        for directory in ["lists/partial", "cache/archives/partial", "debs"] {
+        for directory in ["cache/archives/partial", "debs"] {
             fs::create_dir_all(root.join(directory)).map_err(|error| Error::io(root.display(), error))?;
         }
         let root = fs::canonicalize(&root).map_err(|error| Error::io(root.display(), error))?;
@@ -87,16 +87,35 @@ impl Apt {
         let outcome = self.update();
         progress.end();
         match outcome {
-            Ok(indexes) => write(&stamp, &indexes).map(|()| Lists::Fresh),
+            Ok(()) => Ok(Lists::Fresh),
             Err(_) if known.is_some() => Ok(Lists::Stale),
             Err(error) => Err(error),
         }
     }
 
-    fn update(&self) -> Result<String> {
-        self.run("apt-get", "refresh the lists of packages", &["-q", "-o", "APT::Update::Error-Mode=any", "update"])?;
+    /// Fetches lists into a directory beside the current one, which they replace when all of them are there: apt throws away
+    /// what it finds gone at the mirror.
+    fn update(&self) -> Result<()> {
+        let current = self.indexes().ok().and_then(|all| Some(all.first()?.file.parent()?.to_owned()));
+        let [one, other] = ["lists-1", "lists-2"].map(|name| self.root.join(name));
+        let (next, old) = if current.as_ref() == Some(&one) { (other, one) } else { (one, other) };
+        let _ = fs::remove_dir_all(&next);
+        fs::create_dir_all(next.join("partial")).map_err(|error| Error::io(next.display(), error))?;
+        for entry in current.iter().flat_map(fs::read_dir).flatten().flatten() {
+            // What is as it was at the mirror is not fetched again. A file that cannot be linked is.
+            let _ = fs::hard_link(entry.path(), next.join(entry.file_name()));
+        }
         const FORMAT: &str = "$(CREATED_BY)\t$(FILENAME)\t$(REPO_URI)\t$(RELEASE)\t$(CODENAME)\t$(SUITE)\t$(LABEL)";
-        self.run("apt-get", "list its indexes", &["indextargets", "--format", FORMAT])
+        let place = format!("Dir::State::lists={}", next.display());
+        let strict = "APT::Update::Error-Mode=any";
+        self.run("apt-get", "refresh the lists of packages", &["-q", "-o", &place, "-o", strict, "update"])?;
+        for entry in fs::read_dir(&next).into_iter().flatten().flatten() {
+            make_own(&entry.path())?;
+        }
+        let list = self.run("apt-get", "list its indexes", &["-o", &place, "indextargets", "--format", FORMAT])?;
+        write(&self.root.join("indexes"), &list)?;
+        let _ = fs::remove_dir_all(old);
+        Ok(())
     }
 
     /// The indexes that apt has.
@@ -143,6 +162,7 @@ impl Apt {
             for need in some {
                 let whole = path(need);
                 let partial = whole.with_extension("part");
+                make_own(&partial)?;
                 fs::rename(&partial, &whole).map_err(|error| Error::io(whole.display(), error))?;
                 progress.advance(need.size);
             }
@@ -191,7 +211,7 @@ fn configuration(root: &Path, etc: Option<&Path>, arch: Arch) -> Result<String> 
         None => String::new(),
     };
     Ok(format!(
-        "{etc}Dir::State \"{root}\";\nDir::State::lists \"{root}/lists\";\nDir::State::status \"{root}/status\";\n\
+        "{etc}Dir::State \"{root}\";\nDir::State::status \"{root}/status\";\n\
          Dir::Cache \"{root}/cache\";\nDir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\n\
          #clear APT::Architectures;\nAPT::Architecture \"{arch}\";\nAPT::Architectures {{ \"{arch}\"; }};\n\
          #clear APT::Update;\n#clear DPkg::Post-Invoke;\n#clear DPkg::Pre-Invoke;\n\
@@ -261,6 +281,17 @@ pub(crate) fn select(all: Vec<Index>, suite: Option<&str>, security: SecurityUpd
             || index.is_called(&secured) && security == SecurityUpdates::Include
     };
     Ok(all.into_iter().filter(wanted).collect())
+}
+
+/// From a mirror on this machine apt makes links; what is to last has to be a file of its own.
+fn make_own(path: &Path) -> Result<()> {
+    let failed = |error| Error::io(path.display(), error);
+    if fs::symlink_metadata(path).map_err(failed)?.is_symlink() {
+        let copy = path.with_extension("copy");
+        fs::copy(path, &copy).map_err(failed)?;
+        fs::rename(&copy, path).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -22,11 +22,6 @@ pub(crate) fn paragraphs(text: &str) -> impl Iterator<Item = Paragraph<'_>> {
 }
 
 impl<'a> Paragraph<'a> {
-    /// Its text, without the empty line that ends it.
-    pub(crate) fn text(self) -> &'a str {
-        self.0
-    }
-
     /// Its fields in order: the name, and the value with its continuation lines, trimmed at both ends.
     pub(crate) fn fields(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let mut rest = self.0;
@@ -42,11 +37,6 @@ impl<'a> Paragraph<'a> {
             }
             None
         })
-    }
-
-    /// The value of the first field of that name, in any case.
-    pub(crate) fn get(self, name: &str) -> Option<&'a str> {
-        self.fields().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 }
 
@@ -76,8 +66,7 @@ mod tests {
         assert_eq!(all.len(), 2);
         let fields: Vec<_> = all[0].fields().collect();
         assert_eq!(fields, [("Package", "a"), ("Description", "one\n two\n .\n three"), ("Version", "1")]);
-        assert_eq!(all[1].get("package"), Some("b"));
-        assert_eq!(all[1].get("version"), None);
+        assert_eq!(all[1].fields().collect::<Vec<_>>(), [("Package", "b")]);
     }
 
     proptest::proptest! {
@@ -85,7 +74,7 @@ mod tests {
         fn any_text_is_read(text in "[a-c: \\n\\t#]{0,60}") {
             for paragraph in paragraphs(&text) {
                 for (name, value) in paragraph.fields() {
-                    proptest::prop_assert!(paragraph.text().contains(name) && paragraph.text().contains(value));
+                    proptest::prop_assert!(paragraph.0.contains(name) && paragraph.0.contains(value));
                 }
             }
         }

@@ -220,3 +220,6 @@ impl<'j> Job<'j> {
         record::keep(store, reader, tree, draft, options.name.as_ref())
     }
 }
+
+#[cfg(test)]
+mod compared_with_apt;

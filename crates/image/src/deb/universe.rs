@@ -26,7 +26,6 @@ pub(crate) struct Package<'a> {
     pub(crate) sha256: Sha256,
     /// Which of the indexes lists it.
     pub(crate) index: usize,
-    pub(crate) essential: bool,
     depends: &'a str,
     pre_depends: &'a str,
     conflicts: &'a str,
@@ -45,7 +44,7 @@ impl<'a> Package<'a> {
         let (mut name, mut version, mut filename, mut architecture, mut size, mut sha256) =
             ("", "", "", "", None, None);
         let (mut depends, mut pre_depends, mut conflicts, mut breaks, mut provides) = ("", "", "", "", "");
-        let (mut source, mut essential) = ("", false);
+        let mut source = "";
         for (field, value) in paragraph.fields() {
             match field {
                 "Package" => name = value,
@@ -60,7 +59,6 @@ impl<'a> Package<'a> {
                 "Breaks" => breaks = value,
                 "Provides" => provides = value,
                 "Source" => source = value,
-                "Essential" => essential = value == "yes",
                 _ => {}
             }
         }
@@ -75,7 +73,6 @@ impl<'a> Package<'a> {
             size,
             sha256,
             index,
-            essential,
             depends,
             pre_depends,
             conflicts,

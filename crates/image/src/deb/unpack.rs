@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use store::{Kind, Metadata, Node, Tree, Writer};
+use store::{Metadata, Node, Tree, Writer};
 
 use super::ar::{Deb, read_small};
 use super::universe::Package;
@@ -170,12 +170,6 @@ impl Unpacking {
             .filter_map(|(_, interpreter)| self.tree.resolve(interpreter))
             .filter(|path| self.tree.get(path).is_none())
             .collect()
-    }
-
-    /// Whether a path leads to a regular file.
-    pub(crate) fn has_file(&self, path: &str) -> bool {
-        let found = self.tree.resolve(path).and_then(|path| self.tree.get(path));
-        found.is_some_and(|entry| matches!(entry.node.kind, Kind::File(_)))
     }
 }
 

@@ -11,8 +11,3 @@ pub(crate) mod reader;
 pub(crate) mod recipe;
 mod sparse;
 pub(crate) mod unpack;
-
-#[cfg(test)]
-pub(crate) mod build;
-#[cfg(test)]
-mod tests;

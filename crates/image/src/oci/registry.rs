@@ -21,7 +21,6 @@ use oci_client::errors::OciDistributionError;
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use rustix::fs::FlockOperation;
-use sha2::Digest;
 use store::Store;
 
 use super::auth;
@@ -315,8 +314,8 @@ impl Session {
                 Ok(()) => return Ok(()),
                 Err(Failure::Lasting(error)) => return Err(error),
                 Err(Failure::Passing(said)) => {
-                    // An attempt that brought something is progress, however it ended.
-                    failures = if length(file)? > before { 1 } else { failures + 1 };
+                    // An attempt that brought much is progress, however it ended; drops that keep coming are not.
+                    failures = if length(file)? > before + PIECE as u64 { 1 } else { failures + 1 };
                     if failures >= ATTEMPTS {
                         return Err(registry_error(&self.reference, format!("{said} (tried {ATTEMPTS} times)")));
                     }

@@ -6,7 +6,7 @@ mod scenario;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use scenario::{Random, live, random_script, run_one};
+use scenario::{Random, live, random_script, run_one, script};
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's own output")]
 fn main() -> ExitCode {
@@ -38,7 +38,9 @@ fn main() -> ExitCode {
 }
 
 fn child(base: &Path, seed: u64) -> ExitCode {
-    match live(base, &random_script(seed)) {
+    // Every third life is the one that passes every point.
+    let steps = if seed.is_multiple_of(3) { script() } else { random_script(seed) };
+    match live(base, &steps) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(3),
     }

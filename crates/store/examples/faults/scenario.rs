@@ -14,11 +14,11 @@ use model::{Arch, ByteSize, ImageConfig, ImageName, ImageRecord, LayerRecord, Ob
 use store::{Content, Error, Kind, Layout, Metadata, Node, RefChange, Repair, Store, Tree, Writer};
 
 /// A small seeded generator: SplitMix64.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,7 +27,7 @@ impl Random {
     }
 
     /// A number below `end`.
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 }
@@ -71,7 +71,7 @@ fn recipe(seed: u64) -> Vec<u8> {
 }
 
 /// The name of image number `seed`.
-pub fn name(seed: u64) -> ImageName {
+pub(crate) fn name(seed: u64) -> ImageName {
     format!("test:image-{seed}").parse().expect("a valid name")
 }
 
@@ -88,7 +88,7 @@ fn tree_of(seed: u64, mut store: impl FnMut(&[u8]) -> Result<Content, Error>) ->
 }
 
 /// Stores image number `seed` and publishes it.
-pub fn publish(store: &Store, seed: u64) -> Result<(), Error> {
+pub(crate) fn publish(store: &Store, seed: u64) -> Result<(), Error> {
     let mut writer = store.writer()?;
     let image = put_image(&mut writer, seed)?;
     writer.publish(&[RefChange::Set(name(seed), image)])
@@ -117,7 +117,7 @@ fn put_image(writer: &mut Writer, seed: u64) -> Result<ObjectId, Error> {
 }
 
 /// Fails unless image number `seed` reads back byte for byte.
-pub fn verify(store: &Store, seed: u64) -> Result<(), String> {
+pub(crate) fn verify(store: &Store, seed: u64) -> Result<(), String> {
     let show = |error: Error| format!("image {seed}: {error}");
     let id = store.resolve(&name(seed)).map_err(show)?.ok_or(format!("image {seed} has lost its name"))?;
     let record = store.image(&id).map_err(show)?;
@@ -145,7 +145,7 @@ pub fn verify(store: &Store, seed: u64) -> Result<(), String> {
 
 /// One step of a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Store an image and publish it.
     Publish(u64),
     /// Take its name away.
@@ -174,7 +174,7 @@ impl std::fmt::Display for Step {
 }
 
 /// The life that passes every fail point.
-pub fn script() -> Vec<Step> {
+pub(crate) fn script() -> Vec<Step> {
     use Step::*;
     vec![
         Publish(1),
@@ -195,7 +195,7 @@ pub fn script() -> Vec<Step> {
 }
 
 /// A random life.
-pub fn random_script(seed: u64) -> Vec<Step> {
+pub(crate) fn random_script(seed: u64) -> Vec<Step> {
     let mut random = Random(seed);
     let length = 4 + random.below(6);
     (0..length)
@@ -219,7 +219,7 @@ fn log(path: &Path, line: &str) {
 }
 
 /// What the child does: the steps, until one fails.
-pub fn live(base: &Path, script: &[Step]) -> Result<(), Error> {
+pub(crate) fn live(base: &Path, script: &[Step]) -> Result<(), Error> {
     let record = base.join("log");
     let store = Store::open(base.join("pool"))?;
     for step in script {
@@ -270,7 +270,7 @@ fn expected(log: &str) -> (Vec<u64>, bool) {
 }
 
 /// Runs one life in a child process that `child` prepares, with `fault` armed, and checks what is left.
-pub fn run_one(base: &Path, fault: &str, mut child: Command) -> Result<ExitStatus, String> {
+pub(crate) fn run_one(base: &Path, fault: &str, mut child: Command) -> Result<ExitStatus, String> {
     let output = child.env("SKEP_STORE_FAIL", fault).output().map_err(|why| why.to_string())?;
     let code = output.status.code();
     if code.is_some_and(|code| code != 0 && code != 3) {
@@ -282,7 +282,7 @@ pub fn run_one(base: &Path, fault: &str, mut child: Command) -> Result<ExitStatu
 }
 
 /// Checks a pool whose user was killed.
-pub fn check(base: &Path) -> Result<(), String> {
+pub(crate) fn check(base: &Path) -> Result<(), String> {
     let record = fs::read_to_string(base.join("log")).unwrap_or_default();
     let (images, rebuilding) = expected(&record);
     let show = |error: Error| error.to_string();

@@ -12,12 +12,21 @@ use crate::error::{Error, Result};
 use crate::object::{Content, Kind as ObjectKind};
 
 /// The most inodes a tree may have.
-pub(crate) const MAX_NODES: usize = 1 << 22;
+pub(crate) const MAX_NODES: usize = 1 << 21;
 /// The most directories within each other: a path of 4095 bytes has no more.
 const MAX_DEPTH: usize = MAX_PATH / 2 + 1;
 
 /// Reads the tree `id`; `get` gives an object's bytes.
-pub(crate) fn decode(id: &ObjectId, mut get: impl FnMut(&ObjectId) -> Result<Vec<u8>>) -> Result<Tree> {
+pub(crate) fn decode(id: &ObjectId, get: impl FnMut(&ObjectId) -> Result<Vec<u8>>) -> Result<Tree> {
+    decode_within(MAX_NODES, id, get)
+}
+
+/// Reads a tree that may have so many inodes.
+pub(super) fn decode_within(
+    most: usize,
+    id: &ObjectId,
+    mut get: impl FnMut(&ObjectId) -> Result<Vec<u8>>,
+) -> Result<Tree> {
     let bytes = get(id)?;
     let damaged = |why: Malformed| Error::damaged(format!("tree {id}"), why);
     let (root, groups) = decode_tree(&bytes).map_err(damaged)?;
@@ -31,6 +40,9 @@ pub(crate) fn decode(id: &ObjectId, mut get: impl FnMut(&ObjectId) -> Result<Vec
         let damaged = |why: Malformed| Error::damaged(format!("directory {object}"), why);
         let mut entries = Entries::new(&bytes).map_err(damaged)?;
         while let Some((name, stored)) = entries.next().map_err(damaged)? {
+            if tree.len() >= most {
+                return Err(Error::TooLarge { what: "the number of files of a tree", limit: most as u64 });
+            }
             let child = tree.allocate(stored.node)?;
             tree.inode_mut(inode).children.insert(name.into(), child);
             todo.extend(stored.directory.map(|it| (child, it, depth + 1)));

@@ -4,11 +4,14 @@ use std::collections::btree_map;
 
 use super::{Entry, InodeId, ROOT, Tree};
 
+/// What is left of a directory.
+type Children<'a> = btree_map::Iter<'a, Box<[u8]>, InodeId>;
+
 /// Every name of a tree with its path, parents first, names in byte order.
 pub struct Walk<'a> {
     tree: &'a Tree,
     /// The directories that are being walked, each with the length of its path.
-    stack: Vec<(btree_map::Iter<'a, Box<[u8]>, InodeId>, usize)>,
+    stack: Vec<(Children<'a>, usize)>,
     path: Vec<u8>,
     begun: bool,
 }

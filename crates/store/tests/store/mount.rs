@@ -1,8 +1,7 @@
-//! Mounts a composed root file system for real, detached: no mount namespace sees it.
+//! Mounts for real, but detached: no mount namespace sees it, and it is gone with its handle.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::CWD;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
@@ -13,19 +12,26 @@ pub(crate) fn allowed() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn finish(fs: OwnedFd) -> OwnedFd {
+fn finish(fs: OwnedFd, attributes: MountAttrFlags) -> OwnedFd {
     fsconfig_create(&fs).expect("create the file system");
-    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY).expect("mount")
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).expect("mount")
+}
+
+/// A file system in memory with room for `size`.
+pub(crate) fn tmpfs(size: &str) -> Mounted {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).expect("open tmpfs");
+    fsconfig_set_string(&fs, "size", size).unwrap();
+    Mounted { root: finish(fs, MountAttrFlags::empty()) }
 }
 
 /// The root directory of a mounted file system, as a path.
 pub(crate) struct Mounted {
-    overlay: OwnedFd,
+    root: OwnedFd,
 }
 
 impl Mounted {
     pub(crate) fn path(&self) -> std::path::PathBuf {
-        format!("/proc/self/fd/{}", self.overlay.as_raw_fd()).into()
+        format!("/proc/self/fd/{}", self.root.as_raw_fd()).into()
     }
 }
 
@@ -34,7 +40,7 @@ pub(crate) fn composed(rootfs: &Rootfs) -> Mounted {
     let erofs = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).expect("open erofs");
     fsconfig_set_flag(&erofs, "ro").unwrap();
     fsconfig_set_string(&erofs, "source", metadata.as_path()).unwrap();
-    let metadata = finish(erofs);
+    let metadata = finish(erofs, MountAttrFlags::MOUNT_ATTR_RDONLY);
 
     let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).expect("open overlay");
     fsconfig_set_string(&overlay, "metacopy", "on").unwrap();
@@ -42,6 +48,5 @@ pub(crate) fn composed(rootfs: &Rootfs) -> Mounted {
     let lower = format!("/proc/self/fd/{}", metadata.as_raw_fd());
     fsconfig_set_string(&overlay, "lowerdir+", lower.as_str()).expect("the metadata layer");
     fsconfig_set_string(&overlay, "datadir+", objects.as_path()).expect("the data layer");
-    let _ = CWD;
-    Mounted { overlay: finish(overlay) }
+    Mounted { root: finish(overlay, MountAttrFlags::MOUNT_ATTR_RDONLY) }
 }

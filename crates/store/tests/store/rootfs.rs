@@ -29,7 +29,7 @@ fn with_xattrs(mut meta: Metadata, xattrs: &[(&str, &[u8])]) -> Metadata {
 }
 
 /// A tree with one of everything that is hard.
-fn everything(writer: &mut Writer) -> Tree {
+pub(crate) fn everything(writer: &mut Writer) -> Tree {
     let mut tree = Tree::new(meta(0o755));
     let mut file = |bytes: &[u8]| writer.file(bytes).unwrap();
     let (tiny, small, large) = (file(b"tiny"), file(&noise(5000, 1)), file(&noise(3_000_000, 2)));
@@ -132,4 +132,110 @@ fn a_composed_root_is_the_tree() {
 fn a_stored_tree_reads_back() {
     let (_dir, store, tree, id) = pool_with(everything);
     assert!(store.reader().unwrap().tree(&id).unwrap() == tree);
+}
+
+#[test]
+fn a_plain_root_is_the_tree() {
+    if !mount::allowed() {
+        return eprintln!("skipped: devices and owners need root");
+    }
+    let (_dir, store, mut tree, id) = pool_with(everything);
+    let rootfs = store.rootfs(&id, Layout::Plain, &()).unwrap();
+    let Rootfs::Plain { dir, missing } = &rootfs else { panic!("{rootfs:?}") };
+    assert!(missing.is_empty(), "{missing:?}");
+    // Nothing shows the escaped form as it was but an overlay on top.
+    for (path, name) in [("bin/odd", "metacopy"), ("opaque", "opaque")] {
+        let xattrs = &mut tree.metadata_mut(path).unwrap().xattrs;
+        let value = xattrs.remove(format!("trusted.overlay.{name}").as_bytes()).unwrap();
+        xattrs.insert(format!("trusted.overlay.overlay.{name}").into_bytes().into(), value);
+    }
+    compare::same(&tree, &store.reader().unwrap(), dir);
+    assert_eq!(store.rootfs(&id, Layout::Plain, &()).unwrap(), rootfs);
+}
+
+#[test]
+fn equal_files_of_different_images_are_one_inode() {
+    let (_dir, store, _, _) = pool_with(|_| Tree::default());
+    let roots: Vec<_> = (0..2)
+        .map(|image| {
+            let mut writer = store.writer().unwrap();
+            let mut tree = Tree::default();
+            let shared = writer.file(&*noise(9000, 1)).unwrap();
+            let own = writer.file(&*noise(9000, 3 + 2 * image)).unwrap();
+            tree.insert("shared", Node::file(meta(0o644), shared)).unwrap();
+            tree.insert("own", Node::file(meta(0o644), own)).unwrap();
+            let id = writer.tree(&tree).unwrap();
+            writer.publish(&[]).unwrap();
+            let Rootfs::Plain { dir, .. } = store.rootfs(&id, Layout::Plain, &()).unwrap() else { panic!() };
+            dir
+        })
+        .collect();
+    use std::os::unix::fs::MetadataExt;
+    let inode = |root: &Path, name: &str| std::fs::metadata(root.join(name)).unwrap().ino();
+    assert_eq!(inode(&roots[0], "shared"), inode(&roots[1], "shared"));
+    assert_ne!(inode(&roots[0], "own"), inode(&roots[1], "own"));
+}
+
+#[test]
+fn a_deletion_of_a_nested_overlay_does_not_delete_here() {
+    if !mount::allowed() {
+        return eprintln!("skipped: mounting needs root");
+    }
+    let (_dir, store, _, id) = pool_with(|_| {
+        let mut tree = Tree::default();
+        tree.insert("d", Node::directory(meta(0o755))).unwrap();
+        let whiteout = Kind::CharDevice(Device { major: 0, minor: 0 });
+        tree.insert("d/gone", Node { meta: meta(0o000), kind: whiteout }).unwrap();
+        tree
+    });
+    let mounted = mount::composed(&store.rootfs(&id, Layout::Composed, &()).unwrap());
+    let mut value = [0; 8];
+    let gone = mounted.path().join("d/gone");
+    assert_eq!(rustix::fs::lgetxattr(&gone, "trusted.overlay.whiteout", &mut value[..]), Ok(0));
+    assert_eq!(rustix::fs::lgetxattr(mounted.path().join("d"), "trusted.overlay.opaque", &mut value[..]), Ok(1));
+}
+
+#[test]
+fn a_host_directory_goes_in_and_comes_out() {
+    if !mount::allowed() {
+        return eprintln!("skipped: devices and owners need root");
+    }
+    let (_dir, store, mut tree, id) = pool_with(everything);
+    // A terabyte of nothing goes in only where the file system has holes; every one that this runs on has.
+    let Rootfs::Plain { dir, .. } = store.rootfs(&id, Layout::Plain, &()).unwrap() else { panic!() };
+    let again = TempDir::new().unwrap();
+    let second = Store::open(again.path().join("pool")).unwrap();
+    let mut writer = second.writer().unwrap();
+    let ingested = writer.directory(&dir).unwrap();
+    let ingested_id = writer.tree(&ingested).unwrap();
+    writer.publish(&[]).unwrap();
+    for (path, name) in [("bin/odd", "metacopy"), ("opaque", "opaque")] {
+        let xattrs = &mut tree.metadata_mut(path).unwrap().xattrs;
+        let value = xattrs.remove(format!("trusted.overlay.{name}").as_bytes()).unwrap();
+        xattrs.insert(format!("trusted.overlay.overlay.{name}").into_bytes().into(), value);
+    }
+    // Equal files are one inode on the host, so compare names one by one.
+    assert_eq!(ingested.walk().count(), tree.walk().count());
+    for ((left_path, left), (right_path, right)) in ingested.walk().zip(tree.walk()) {
+        assert_eq!(String::from_utf8_lossy(&left_path), String::from_utf8_lossy(&right_path));
+        assert!(left.node == right.node, "{}", String::from_utf8_lossy(&left_path));
+    }
+    assert!(second.reader().unwrap().tree(&ingested_id).unwrap() == ingested);
+}
+
+#[test]
+fn an_ingest_never_leaves_its_directory() {
+    let dir = TempDir::new().unwrap();
+    let inside = dir.path().join("inside");
+    std::fs::create_dir(&inside).unwrap();
+    std::fs::create_dir(dir.path().join("outside")).unwrap();
+    std::fs::write(dir.path().join("outside/secret"), "secret").unwrap();
+    std::os::unix::fs::symlink("../outside", inside.join("link")).unwrap();
+    std::os::unix::fs::symlink("../outside/secret", inside.join("file")).unwrap();
+    let store = Store::open(dir.path().join("pool")).unwrap();
+    let tree = store.writer().unwrap().directory(&inside).unwrap();
+    let kinds: Vec<_> = tree.walk().map(|(path, entry)| (path, entry.node.kind.clone())).collect();
+    assert_eq!(kinds.len(), 3);
+    assert_eq!(kinds[1], (b"file".to_vec(), Kind::Symlink((*b"../outside/secret").into())));
+    assert_eq!(kinds[2], (b"link".to_vec(), Kind::Symlink((*b"../outside").into())));
 }

@@ -1,1 +1,0 @@
-//! Makes tars for tests.
