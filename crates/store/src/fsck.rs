@@ -15,15 +15,14 @@ mod packs;
 mod unpacked;
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs;
 use std::path::Path;
 
 use model::{ObjectId, Progress};
 use serde::Serialize;
 
 use crate::durable;
-use crate::error::{Context, Error, Result};
-use crate::fail::{self, Point};
+use crate::error::{Error, Result};
+use crate::fail::Point;
 use crate::layout::Paths;
 use crate::store::Store;
 
@@ -120,8 +119,7 @@ impl Fsck<'_> {
     fn set_aside(&self, path: &Path) -> Result<()> {
         let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy().into_owned());
         let aside = durable::unique(&self.paths.aside, &name);
-        fail::point(Point::FsckSetAside).context("set aside", path)?;
-        fs::rename(path, &aside).context("set aside", path)?;
+        durable::rename(path, &aside, Point::FsckSetAside)?;
         durable::sync_dir(&self.paths.aside, Point::SmallDirSync)?;
         path.parent().map_or(Ok(()), |dir| durable::sync_dir(dir, Point::SmallDirSync))
     }

@@ -22,7 +22,7 @@ pub(crate) use plain::{farm_key, plain};
 
 use crate::durable;
 use crate::error::{Context, Error, Result};
-use crate::fail::{self, Point};
+use crate::fail::{self, Point, power};
 use crate::layout::Paths;
 use crate::object::{Content, Extent};
 use crate::reader::Reader;
@@ -107,6 +107,7 @@ impl<'a> Staging<'a> {
                 fans.insert(fan.to_owned());
             }
             fail::point(Point::ObjectRename).context("rename", &name)?;
+            power::renaming(&path, &name);
             match rustix::fs::renameat_with(CWD, &path, CWD, &name, RenameFlags::NOREPLACE) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno).context("rename", &name),
@@ -147,7 +148,9 @@ fn fill(file: &mut File, path: &Path, reader: &Reader, content: &Content) -> Res
 fn sync_file_system(dir: &Path) -> Result<()> {
     fail::point(Point::ObjectSync).context("sync", dir)?;
     let handle = File::open(dir).context("open", dir)?;
-    rustix::fs::syncfs(&handle).context("sync", dir)
+    rustix::fs::syncfs(&handle).context("sync", dir)?;
+    power::all_synced();
+    Ok(())
 }
 
 /// Unpacks one content into `objects`.

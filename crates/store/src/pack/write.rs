@@ -195,11 +195,9 @@ impl OpenPack {
         fail::point(Point::PackFooter).context("write", &self.path)?;
         self.file.write_all(&footer).context("write", &self.path)?;
         self.file.write_all(&trailer).context("write", &self.path)?;
-        fail::point(Point::PackSync).context("sync", &self.path)?;
-        self.file.sync_all().context("sync", &self.path)?;
+        durable::sync_file(&self.file, &self.path, Point::PackSync)?;
         let name = packs.join(file_name(self.number));
-        fail::point(Point::PackRename).context("rename", &name)?;
-        std::fs::rename(&self.path, &name).context("rename", &name)?;
+        durable::rename(&self.path, &name, Point::PackRename)?;
         let size = self.length + (footer.len() + TRAILER) as u64;
         Ok(Sealed { number: self.number, footer: std::mem::take(&mut self.footer), size })
     }
