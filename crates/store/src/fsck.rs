@@ -21,8 +21,8 @@ use model::{ObjectId, Progress};
 use serde::Serialize;
 
 use crate::durable;
-use crate::error::{Error, Result};
-use crate::fail::Point;
+use crate::error::{Context, Error, Result};
+use crate::fail::{self, Point};
 use crate::layout::Paths;
 use crate::store::Store;
 
@@ -114,6 +114,15 @@ impl Fsck<'_> {
     /// A file of the pool as it is called in a report: relative to the pool.
     fn name_of(&self, path: &Path) -> String {
         path.strip_prefix(&self.paths.dir).unwrap_or(path).display().to_string()
+    }
+
+    /// Gives a damaged file a second name in `aside/`, before it is replaced: it never goes without a successor.
+    fn keep_aside(&self, path: &Path) -> Result<()> {
+        let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy().into_owned());
+        let aside = durable::unique(&self.paths.aside, &name);
+        fail::point(Point::FsckSetAside).context("set aside", path)?;
+        std::fs::hard_link(path, &aside).context("set aside", path)?;
+        durable::sync_dir(&self.paths.aside, Point::SmallDirSync)
     }
 
     fn set_aside(&self, path: &Path) -> Result<()> {

@@ -17,7 +17,7 @@ use model::{ObjectId, Progress};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{Omission, Staging, announce, in_pack_order, sync_file_system};
+use super::{Omission, Staging, Taken, announce, in_pack_order, sync_file_system};
 use crate::durable;
 use crate::erofs::escaped;
 use crate::error::{Context, Error, Result};
@@ -115,7 +115,7 @@ fn fill_farm(
         }
         progress.advance(content.size);
     }
-    staging.publish()
+    staging.publish(Taken::Keep)
 }
 
 /// What this process may not give a file with that metadata.
