@@ -1,1 +1,32 @@
-//! To be written.
+//! Where images come from and where they go: Debian packages, programs of this machine, OCI layouts and archives,
+//! registries.
+//!
+//! [`fetch`] makes an image of any [`model::Source`] and keeps it in the pool under the source's own text; [`lookup`] finds
+//! it again. What comes from outside is data until it is proved: **an archive's names never touch a file system, its bytes
+//! are checked against their digests before anything is published, and its sizes are bounded by [`Limits`].**
+//!
+//! What is deliberately absent: this crate starts no cell (so a build step runs in the engine, between
+//! `deb::configure_plan` and `deb::finish_configured`), mounts nothing, and needs no privilege.
+
+#![forbid(unsafe_code)]
+
+pub mod deb;
+mod elf;
+mod error;
+mod fetch;
+mod history;
+mod host;
+mod layer;
+mod limits;
+mod lookup;
+mod oci;
+mod record;
+mod staging;
+
+pub use error::{Error, Result};
+pub use fetch::{FetchOptions, Fetched, SecurityUpdates, fetch};
+pub use history::{HistoryEntry, history};
+pub use limits::Limits;
+pub use lookup::lookup;
+pub use oci::export::{Exported, export};
+pub use oci::registry::{Pushed, push};

@@ -1,0 +1,225 @@
+//! Images of Debian packages: `deb:nginx-light`.
+//!
+//! apt fetches and checks (see [`apt`]); everything after that happens here, as data: the closure is solved, packages are
+//! unpacked straight into the pool, and what their scripts would have done is done declaratively. **No maintainer script
+//! runs, nothing of the machine changes, and the same packages give the same image on every machine.**
+
+mod apt;
+mod ar;
+mod command;
+mod control;
+mod finish;
+mod known;
+mod relation;
+mod solve;
+mod tmpfiles;
+mod unit;
+mod universe;
+mod unpack;
+mod users;
+mod version;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use model::{Arch, DebSource, Progress, Source, Timestamp};
+use store::{Reader, Store};
+
+use self::apt::{Apt, Index, Lists, Need};
+use self::known::Known;
+use self::solve::solve;
+use self::universe::{Package, PackageId, Universe};
+use self::unpack::{Selection, Unpacking};
+use crate::record::{self, Draft};
+use crate::{Error, FetchOptions, Fetched, Result};
+
+/// Packages whose files every image gets: the skeleton of directories and the machine-readable name of the system. Their
+/// own dependencies are for their scripts.
+const SKELETON: [(&str, Selection); 2] = [
+    ("base-files", Selection::All),
+    ("base-passwd", Selection::Only(&["usr/share/base-passwd/passwd.master", "usr/share/base-passwd/group.master"])),
+];
+
+/// Interpreters that packages use without saying so, as they are essential on a machine.
+const ESSENTIAL: [(&str, &str); 4] =
+    [("usr/bin/sh", "dash"), ("usr/bin/dash", "dash"), ("usr/bin/bash", "bash"), ("usr/bin/perl", "perl-base")];
+
+/// Builds an image of packages.
+pub(crate) fn build(
+    store: &Store,
+    source: &Source,
+    wanted: &DebSource,
+    options: &FetchOptions,
+    progress: &dyn Progress,
+) -> Result<Fetched> {
+    let arch = options.arch_or(wanted.arch);
+    let known = Known::load()?;
+    let apt = Apt::open(options.cache(), options.apt.as_deref(), arch)?;
+    let mut notes = Vec::new();
+    if apt.refresh(options.refresh, progress)? == Lists::Stale {
+        notes.push("the lists of packages could not be refreshed: older ones were used".to_owned());
+    }
+    let indexes = apt::select(apt.indexes()?, wanted.suite.as_deref(), options.security)?;
+    let texts = read_indexes(&indexes)?;
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let universe = Universe::read(&texts, arch);
+    // Held from before anything is stored, so that no collector takes it away before it has a name.
+    let reader = store.reader()?;
+    let job = Job { universe: &universe, indexes: &indexes, apt: &apt, known: &known, progress };
+    let (unpacking, chosen, left_out) = job.unpack(store, wanted, options)?;
+    if !left_out.is_empty() {
+        let list = left_out.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        notes.push(format!("left out, as they are used by configuration scripts or extras only: {list}"));
+    }
+    job.keep(store, &reader, source, arch, unpacking, &chosen, notes, options)
+}
+
+fn read_indexes(indexes: &[Index]) -> Result<Vec<String>> {
+    let read = |index: &Index| {
+        let bytes = fs::read(&index.file).map_err(|error| Error::io(index.file.display(), error))?;
+        Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    };
+    indexes.iter().map(read).collect()
+}
+
+/// What building one image works with.
+struct Job<'j> {
+    universe: &'j Universe<'j>,
+    indexes: &'j [Index],
+    apt: &'j Apt,
+    known: &'j Known,
+    progress: &'j dyn Progress,
+}
+
+impl<'j> Job<'j> {
+    /// Solves, fetches and unpacks, and does so again for what only the unpacked files told: interpreters of commands.
+    fn unpack(
+        &self,
+        store: &Store,
+        source: &DebSource,
+        options: &FetchOptions,
+    ) -> Result<(Unpacking, Vec<PackageId>, BTreeSet<String>)> {
+        let mut wanted = source.packages.clone();
+        let mut unpacking = Unpacking::new(store.writer()?, options.limits)?;
+        for (name, selection) in SKELETON {
+            if let Some(id) = self.universe.named(name).first() {
+                let files = self.fetch(&[*id])?;
+                self.unpack_all(&mut unpacking, &[*id], &files, selection)?;
+            }
+        }
+        let mut done: Vec<PackageId> = Vec::new();
+        loop {
+            let solution = self.solve(&mut wanted)?;
+            let fresh: Vec<PackageId> = solution.packages.iter().copied().filter(|id| !done.contains(id)).collect();
+            let files = self.fetch(&fresh)?;
+            // Dependencies first, so that a package's own file wins over one that it replaces.
+            let (fresh, files) =
+                (fresh.into_iter().rev().collect::<Vec<_>>(), files.into_iter().rev().collect::<Vec<_>>());
+            self.unpack_all(&mut unpacking, &fresh, &files, Selection::All)?;
+            done = solution.packages;
+            let missing = self.missing_interpreters(&unpacking, source, &done);
+            if missing.is_empty() {
+                return Ok((unpacking, done, solution.left_out));
+            }
+            wanted.extend(missing);
+        }
+    }
+
+    /// The closure of what is wanted and of what those packages are known to need beside what they declare.
+    fn solve(&self, wanted: &mut Vec<String>) -> Result<solve::Solution> {
+        loop {
+            let solution = solve(self.universe, wanted, &|owner, name| self.known.is_needless(owner, name))?;
+            let names = solution.packages.iter().map(|id| self.universe.package(*id).name);
+            let needs: BTreeSet<&String> =
+                names.flat_map(|name| self.known.about(name)).flat_map(|it| &it.needs).collect();
+            let further: Vec<String> = needs.into_iter().filter(|need| !wanted.contains(need)).cloned().collect();
+            if further.is_empty() {
+                return Ok(solution);
+            }
+            wanted.extend(further);
+        }
+    }
+
+    fn fetch(&self, packages: &[PackageId]) -> Result<Vec<PathBuf>> {
+        let need = |id: &PackageId| {
+            let package = self.universe.package(*id);
+            let index = self.indexes.get(package.index);
+            let repository = index.map(|index| index.repository.trim_end_matches('/')).unwrap_or_default();
+            let uri = format!("{repository}/{}", package.filename);
+            Need { uri, size: package.size, sha256: package.sha256 }
+        };
+        self.apt.fetch(&packages.iter().map(need).collect::<Vec<_>>(), self.progress)
+    }
+
+    fn unpack_all(&self, into: &mut Unpacking, ids: &[PackageId], files: &[PathBuf], what: Selection) -> Result<()> {
+        let packages: Vec<&Package<'_>> = ids.iter().map(|id| self.universe.package(*id)).collect();
+        let total = packages.iter().map(|package| package.size).sum();
+        self.progress.begin(&format!("unpacking {} packages", packages.len()), Some(total));
+        for (package, file) in packages.into_iter().zip(files) {
+            into.package(package, file, what)?;
+            self.progress.advance(package.size);
+        }
+        self.progress.end();
+        Ok(())
+    }
+
+    /// Essential packages whose interpreter a command of the packages asked for needs, and nothing else brings.
+    fn missing_interpreters(&self, unpacked: &Unpacking, source: &DebSource, done: &[PackageId]) -> Vec<String> {
+        let names: Vec<&str> = done.iter().map(|id| self.universe.package(*id).name).collect();
+        let replaced: Vec<&String> =
+            names.iter().flat_map(|name| self.known.about(name)).flat_map(|known| &known.replaces).collect();
+        let needed = unpacked.interpreters(&source.packages);
+        let wanted = |(path, package): &(&str, &str)| {
+            needed.contains(path.as_bytes())
+                && !names.contains(package)
+                && !replaced.iter().any(|name| name == package)
+                && !self.universe.named(package).is_empty()
+        };
+        let found: BTreeSet<String> =
+            ESSENTIAL.into_iter().filter(wanted).map(|(_, package)| package.to_owned()).collect();
+        found.into_iter().collect()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the last step of one build, called once")]
+    fn keep(
+        &self,
+        store: &Store,
+        reader: &Reader,
+        source: &Source,
+        arch: Arch,
+        unpacking: Unpacking,
+        chosen: &[PackageId],
+        mut notes: Vec<String>,
+        options: &FetchOptions,
+    ) -> Result<Fetched> {
+        let packages: Vec<Package<'_>> = chosen.iter().map(|id| *self.universe.package(*id)).collect();
+        let mut root = finish::finish(unpacking, self.known, &packages, arch)?;
+        let config = command::decide(&root, self.known, &packages);
+        notes.append(&mut root.notes);
+        notes.extend(config.notes);
+        let skeleton = SKELETON.iter().filter_map(|(name, _)| self.universe.named(name).first());
+        let mut inputs: Vec<String> = packages
+            .iter()
+            .chain(skeleton.map(|id| self.universe.package(*id)))
+            .map(|package| format!("{} {} {}", package.name, package.version, package.sha256))
+            .collect();
+        inputs.sort();
+        inputs.dedup();
+        let tree = root.writer.tree(&root.tree)?;
+        root.writer.publish(&[])?;
+        let seconds = u64::try_from(root.newest).unwrap_or(0);
+        let draft = Draft {
+            source: source.clone(),
+            arch,
+            config: config.config,
+            inputs,
+            created: Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000)),
+            notes,
+        };
+        record::keep(store, reader, tree, draft, options.name.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod compared_with_apt;

@@ -1,0 +1,10 @@
+//! The crate from outside: real tools as oracles, hostile input, and servers on the loopback. Everything lives in temporary
+//! directories; a test whose tool is not installed says so and passes.
+
+mod deb;
+mod env;
+mod hostile;
+mod local;
+mod registry;
+mod server;
+mod tar;
