@@ -72,7 +72,8 @@ pub fn configure_plan(
     options: &FetchOptions,
     progress: &dyn Progress,
 ) -> Result<ConfigurePlan> {
-    with_packages(source, options, progress, |job, arch, notes| {
+    let source = crate::fetch::for_arch(source, options.arch)?;
+    with_packages(&source, options, progress, |job, arch, notes| {
         let essential = job.universe.essential();
         // The second name settles that /usr is merged without a program that would merge it.
         let mut wanted = source.packages.clone();
@@ -83,7 +84,7 @@ pub fn configure_plan(
         // Unpacked whole first, only to see the units and programs that tell the image's command.
         let mut seen = Unpacking::new(store.writer()?, options.limits)?;
         job.unpack_all(&mut seen, &chosen, &files, Selection::All)?;
-        let (root, mut draft) = job.describe(&Source::Deb(source.clone()), arch, seen, &chosen)?;
+        let (root, mut draft) = job.describe(&Source::Deb(source.clone()), arch, seen, &chosen, options)?;
         draft.notes = notes;
         draft.notes.push("its packages' own scripts were run: another build will not have the same digest".to_owned());
 

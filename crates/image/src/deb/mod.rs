@@ -35,7 +35,7 @@ use self::solve::solve;
 use self::universe::{Package, PackageId, Universe};
 use self::unpack::{Selection, Unpacking};
 use crate::record::{self, Draft};
-use crate::{Error, FetchOptions, Fetched, Result};
+use crate::{Error, FetchOptions, Fetched, Result, SecurityUpdates};
 
 /// Packages whose files every image gets: the skeleton of directories and the machine-readable name of the system. Their
 /// own dependencies are for their scripts.
@@ -43,6 +43,9 @@ const SKELETON: [(&str, Selection); 2] = [
     ("base-files", Selection::All),
     ("base-passwd", Selection::Only(&["usr/share/base-passwd/passwd.master", "usr/share/base-passwd/group.master"])),
 ];
+
+/// The label of an image that was built without security updates.
+const SECURITY_LABEL: &str = "skep.security-updates";
 
 /// Interpreters that packages use without saying so, as they are essential on a machine.
 const ESSENTIAL: [(&str, &str); 4] =
@@ -64,7 +67,7 @@ pub(crate) fn build(
             let list = left_out.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             notes.push(format!("left out, as they are used by configuration scripts or extras only: {list}"));
         }
-        let (root, mut draft) = job.describe(source, arch, unpacking, &chosen)?;
+        let (root, mut draft) = job.describe(source, arch, unpacking, &chosen, options)?;
         draft.notes.splice(0..0, notes);
         let finish::Root { tree, mut writer, .. } = root;
         let tree = writer.tree(&tree)?;
@@ -120,6 +123,10 @@ impl<'j> Job<'j> {
         options: &FetchOptions,
     ) -> Result<(Unpacking, Vec<PackageId>, BTreeSet<String>)> {
         let mut wanted = source.packages.clone();
+        // Fetched before the pool's one writer is taken, so that a slow mirror holds nobody up.
+        let skeleton = SKELETON.iter().filter_map(|(name, _)| self.universe.named(name).first().copied());
+        let first: Vec<PackageId> = skeleton.chain(self.solve(&mut wanted)?.packages).collect();
+        self.fetch(&first)?;
         let mut unpacking = Unpacking::new(store.writer()?, options.limits)?;
         for (name, selection) in SKELETON {
             if let Some(id) = self.universe.named(name).first() {
@@ -175,12 +182,13 @@ impl<'j> Job<'j> {
         let packages: Vec<&Package<'_>> = ids.iter().map(|id| self.universe.package(*id)).collect();
         let total = packages.iter().map(|package| package.size).sum();
         self.progress.begin(&format!("unpacking {} packages", packages.len()), Some(total));
-        for (package, file) in packages.into_iter().zip(files) {
+        let outcome = packages.into_iter().zip(files).try_for_each(|(package, file)| {
             into.package(package, file, what)?;
             self.progress.advance(package.size);
-        }
+            Ok(())
+        });
         self.progress.end();
-        Ok(())
+        outcome
     }
 
     /// Essential packages whose interpreter a command of the packages asked for needs, and nothing else brings.
@@ -207,10 +215,15 @@ impl<'j> Job<'j> {
         arch: Arch,
         unpacking: Unpacking,
         chosen: &[PackageId],
+        options: &FetchOptions,
     ) -> Result<(finish::Root, Draft)> {
         let packages: Vec<Package<'_>> = chosen.iter().map(|id| *self.universe.package(*id)).collect();
         let mut root = finish::finish(unpacking, self.known, &packages, arch)?;
-        let decision = command::decide(&root, self.known, &packages);
+        let mut decision = command::decide(&root, self.known, &packages);
+        if options.security == SecurityUpdates::LeaveOut {
+            // The image has the name of one with them: what sets it apart must travel with it.
+            decision.config.labels.insert(SECURITY_LABEL.to_owned(), "left out".to_owned());
+        }
         let mut notes = std::mem::take(&mut root.notes);
         notes.extend(decision.notes);
         let skeleton = SKELETON.iter().filter_map(|(name, _)| self.universe.named(name).first());
