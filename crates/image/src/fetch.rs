@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use model::{Arch, ImageName, ImageRecord, ObjectId, Progress, Source, Span};
+use model::{Arch, DebSource, ImageName, ImageRecord, ObjectId, Progress, Source, Span};
 use store::Store;
 
 use crate::limits::Limits;
 use crate::oci::{local, registry};
-use crate::{Result, deb, host};
+use crate::{Error, Result, deb, host};
 
 /// Whether Debian packages come with their security updates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +88,10 @@ pub struct Fetched {
 /// Whatever keeps the image from being exactly what was asked for. The pool's names are then as they were.
 pub fn fetch(store: &Store, source: &Source, options: &FetchOptions, progress: &dyn Progress) -> Result<Fetched> {
     match source {
-        Source::Deb(wanted) => deb::build(store, source, wanted, options, progress),
+        Source::Deb(wanted) => {
+            let wanted = for_arch(wanted, options.arch)?;
+            deb::build(store, &Source::Deb(wanted.clone()), &wanted, options, progress)
+        }
         Source::Host(wanted) => host::build(store, source, wanted, options, progress),
         Source::OciDir { dir, tag } => local::from_directory(store, source, dir, tag.as_deref(), options, progress),
         Source::OciArchive { file, tag } => local::from_archive(store, source, file, tag.as_deref(), options, progress),
@@ -96,5 +99,17 @@ pub fn fetch(store: &Store, source: &Source, options: &FetchOptions, progress: &
             local::from_docker_archive(store, source, file, tag.as_deref(), options, progress)
         }
         Source::Registry(reference) => registry::pull(store, source, reference, options, progress),
+    }
+}
+
+/// A source of packages with its processor in its text: under one name there is one image.
+pub(crate) fn for_arch(wanted: &DebSource, asked: Option<Arch>) -> Result<DebSource> {
+    match (wanted.arch, asked) {
+        (Some(of_source), Some(asked)) if of_source != asked => Err(Error::Unsupported {
+            what: format!("deb:{wanted}"),
+            why: format!("it asks for {of_source}, and {asked} is asked for beside it"),
+        }),
+        (None, Some(asked)) if asked != Arch::HOST => Ok(DebSource { arch: Some(asked), ..wanted.clone() }),
+        _ => Ok(wanted.clone()),
     }
 }

@@ -11,6 +11,7 @@ use crate::oci::json::{self, ConfigFile, History};
 use crate::{Error, Fetched, Result};
 
 /// An image built here, before it has an id.
+#[derive(Clone, Debug)]
 pub(crate) struct Draft {
     pub(crate) source: Source,
     pub(crate) arch: Arch,

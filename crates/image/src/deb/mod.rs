@@ -7,6 +7,7 @@
 mod apt;
 mod ar;
 mod command;
+mod configure;
 mod control;
 mod finish;
 mod known;
@@ -19,12 +20,14 @@ mod unpack;
 mod users;
 mod version;
 
+pub use self::configure::{ConfigurePlan, configure_plan, finish_configured};
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
 use model::{Arch, DebSource, Progress, Source, Timestamp};
-use store::{Reader, Store};
+use store::Store;
 
 use self::apt::{Apt, Index, Lists, Need};
 use self::known::Known;
@@ -32,7 +35,7 @@ use self::solve::solve;
 use self::universe::{Package, PackageId, Universe};
 use self::unpack::{Selection, Unpacking};
 use crate::record::{self, Draft};
-use crate::{Error, FetchOptions, Fetched, Result};
+use crate::{Error, FetchOptions, Fetched, Result, SecurityUpdates};
 
 /// Packages whose files every image gets: the skeleton of directories and the machine-readable name of the system. Their
 /// own dependencies are for their scripts.
@@ -40,6 +43,9 @@ const SKELETON: [(&str, Selection); 2] = [
     ("base-files", Selection::All),
     ("base-passwd", Selection::Only(&["usr/share/base-passwd/passwd.master", "usr/share/base-passwd/group.master"])),
 ];
+
+/// The label of an image that was built without security updates.
+const SECURITY_LABEL: &str = "skep.security-updates";
 
 /// Interpreters that packages use without saying so, as they are essential on a machine.
 const ESSENTIAL: [(&str, &str); 4] =
@@ -53,6 +59,30 @@ pub(crate) fn build(
     options: &FetchOptions,
     progress: &dyn Progress,
 ) -> Result<Fetched> {
+    with_packages(wanted, options, progress, |job, arch, mut notes| {
+        // Held from before anything is stored, so that no collector takes it away before it has a name.
+        let reader = store.reader()?;
+        let (unpacking, chosen, left_out) = job.unpack(store, wanted, options)?;
+        if !left_out.is_empty() {
+            let list = left_out.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            notes.push(format!("left out, as they are used by configuration scripts or extras only: {list}"));
+        }
+        let (root, mut draft) = job.describe(source, arch, unpacking, &chosen, options)?;
+        draft.notes.splice(0..0, notes);
+        let finish::Root { tree, mut writer, .. } = root;
+        let tree = writer.tree(&tree)?;
+        writer.publish(&[])?;
+        record::keep(store, &reader, tree, draft, options.name.as_ref())
+    })
+}
+
+/// Reads the machine's package sources, and does some work with them.
+fn with_packages<T>(
+    wanted: &DebSource,
+    options: &FetchOptions,
+    progress: &dyn Progress,
+    work: impl FnOnce(&Job<'_>, Arch, Vec<String>) -> Result<T>,
+) -> Result<T> {
     let arch = options.arch_or(wanted.arch);
     let known = Known::load()?;
     let apt = Apt::open(options.cache(), options.apt.as_deref(), arch)?;
@@ -64,15 +94,7 @@ pub(crate) fn build(
     let texts = read_indexes(&indexes)?;
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let universe = Universe::read(&texts, arch);
-    // Held from before anything is stored, so that no collector takes it away before it has a name.
-    let reader = store.reader()?;
-    let job = Job { universe: &universe, indexes: &indexes, apt: &apt, known: &known, progress };
-    let (unpacking, chosen, left_out) = job.unpack(store, wanted, options)?;
-    if !left_out.is_empty() {
-        let list = left_out.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        notes.push(format!("left out, as they are used by configuration scripts or extras only: {list}"));
-    }
-    job.keep(store, &reader, source, arch, unpacking, &chosen, notes, options)
+    work(&Job { universe: &universe, indexes: &indexes, apt: &apt, known: &known, progress }, arch, notes)
 }
 
 fn read_indexes(indexes: &[Index]) -> Result<Vec<String>> {
@@ -101,6 +123,10 @@ impl<'j> Job<'j> {
         options: &FetchOptions,
     ) -> Result<(Unpacking, Vec<PackageId>, BTreeSet<String>)> {
         let mut wanted = source.packages.clone();
+        // Fetched before the pool's one writer is taken, so that a slow mirror holds nobody up.
+        let skeleton = SKELETON.iter().filter_map(|(name, _)| self.universe.named(name).first().copied());
+        let first: Vec<PackageId> = skeleton.chain(self.solve(&mut wanted)?.packages).collect();
+        self.fetch(&first)?;
         let mut unpacking = Unpacking::new(store.writer()?, options.limits)?;
         for (name, selection) in SKELETON {
             if let Some(id) = self.universe.named(name).first() {
@@ -156,12 +182,13 @@ impl<'j> Job<'j> {
         let packages: Vec<&Package<'_>> = ids.iter().map(|id| self.universe.package(*id)).collect();
         let total = packages.iter().map(|package| package.size).sum();
         self.progress.begin(&format!("unpacking {} packages", packages.len()), Some(total));
-        for (package, file) in packages.into_iter().zip(files) {
+        let outcome = packages.into_iter().zip(files).try_for_each(|(package, file)| {
             into.package(package, file, what)?;
             self.progress.advance(package.size);
-        }
+            Ok(())
+        });
         self.progress.end();
-        Ok(())
+        outcome
     }
 
     /// Essential packages whose interpreter a command of the packages asked for needs, and nothing else brings.
@@ -181,23 +208,24 @@ impl<'j> Job<'j> {
         found.into_iter().collect()
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the last step of one build, called once")]
-    fn keep(
+    /// Finishes the tree, and says what image it makes.
+    fn describe(
         &self,
-        store: &Store,
-        reader: &Reader,
         source: &Source,
         arch: Arch,
         unpacking: Unpacking,
         chosen: &[PackageId],
-        mut notes: Vec<String>,
         options: &FetchOptions,
-    ) -> Result<Fetched> {
+    ) -> Result<(finish::Root, Draft)> {
         let packages: Vec<Package<'_>> = chosen.iter().map(|id| *self.universe.package(*id)).collect();
         let mut root = finish::finish(unpacking, self.known, &packages, arch)?;
-        let config = command::decide(&root, self.known, &packages);
-        notes.append(&mut root.notes);
-        notes.extend(config.notes);
+        let mut decision = command::decide(&root, self.known, &packages);
+        if options.security == SecurityUpdates::LeaveOut {
+            // The image has the name of one with them: what sets it apart must travel with it.
+            decision.config.labels.insert(SECURITY_LABEL.to_owned(), "left out".to_owned());
+        }
+        let mut notes = std::mem::take(&mut root.notes);
+        notes.extend(decision.notes);
         let skeleton = SKELETON.iter().filter_map(|(name, _)| self.universe.named(name).first());
         let mut inputs: Vec<String> = packages
             .iter()
@@ -206,18 +234,10 @@ impl<'j> Job<'j> {
             .collect();
         inputs.sort();
         inputs.dedup();
-        let tree = root.writer.tree(&root.tree)?;
-        root.writer.publish(&[])?;
         let seconds = u64::try_from(root.newest).unwrap_or(0);
-        let draft = Draft {
-            source: source.clone(),
-            arch,
-            config: config.config,
-            inputs,
-            created: Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000)),
-            notes,
-        };
-        record::keep(store, reader, tree, draft, options.name.as_ref())
+        let created = Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000));
+        let draft = Draft { source: source.clone(), arch, config: decision.config, inputs, created, notes };
+        Ok((root, draft))
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Package<'a> {
     pub(crate) sha256: Sha256,
     /// Which of the indexes lists it.
     pub(crate) index: usize,
+    /// Whether every machine has it, so that scripts use it without saying so.
+    pub(crate) essential: bool,
     depends: &'a str,
     pre_depends: &'a str,
     conflicts: &'a str,
@@ -44,7 +46,7 @@ impl<'a> Package<'a> {
         let (mut name, mut version, mut filename, mut architecture, mut size, mut sha256) =
             ("", "", "", "", None, None);
         let (mut depends, mut pre_depends, mut conflicts, mut breaks, mut provides) = ("", "", "", "", "");
-        let mut source = "";
+        let (mut source, mut essential) = ("", false);
         for (field, value) in paragraph.fields() {
             match field {
                 "Package" => name = value,
@@ -59,6 +61,7 @@ impl<'a> Package<'a> {
                 "Breaks" => breaks = value,
                 "Provides" => provides = value,
                 "Source" => source = value,
+                "Essential" => essential = value == "yes",
                 _ => {}
             }
         }
@@ -73,6 +76,7 @@ impl<'a> Package<'a> {
             size,
             sha256,
             index,
+            essential,
             depends,
             pre_depends,
             conflicts,
@@ -168,6 +172,14 @@ impl<'a> Universe<'a> {
     /// The packages of that name, newest first.
     pub(crate) fn named(&self, name: &str) -> &[PackageId] {
         self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The names of the essential packages, sorted.
+    pub(crate) fn essential(&self) -> Vec<String> {
+        let newest = self.by_name.values().filter_map(|ids| ids.first()).map(|id| self.package(*id));
+        let mut names: Vec<String> = newest.filter(|it| it.essential).map(|it| it.name.to_owned()).collect();
+        names.sort();
+        names
     }
 
     /// The packages that provide that name, by name and then newest first.

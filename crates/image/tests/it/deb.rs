@@ -125,6 +125,8 @@ fn publish(repository: &Repository) {
             "Essential: yes\n",
             Tar::default().dir("./var/run/").file("./usr/lib/os-release", b"ID=test\n"),
         ),
+        deb("debconf", "1.5", "", Tar::default().file("./usr/share/debconf/x", b"x")),
+        deb("evil", "1", "", Tar::default().file("./../../outside", b"x")),
         deb("broken", "1", "Depends: nothing-has-this\n", Tar::default()),
     ];
     repository.publish("test", "amd64", &packages);
@@ -215,6 +217,8 @@ fn security_updates_can_be_left_out_and_suites_chosen() {
         String::from_utf8(env.content(&fetched, "/lib/libweb.so.1").unwrap()).unwrap()
     };
     assert_eq!(library(&without, "deb:webd"), "old library");
+    let (_, _, record) = image::lookup(&env.store, &"deb:webd".parse().unwrap()).unwrap().unwrap();
+    assert_eq!(record.config.labels.get("skep.security-updates").map(String::as_str), Some("left out"));
     assert_eq!(library(&options, "deb:webd@test"), "mended library");
     assert_eq!(library(&without, "deb:webd@test"), "old library");
     let error = fetch(&env, &options, "deb:webd@sid").unwrap_err();
@@ -235,6 +239,11 @@ fn foreign_processors_need_no_configuration() {
     let fetched = fetch(&env, &repository.options(&env), "deb:tool/arm64").unwrap();
     assert_eq!(fetched.record.arch, Arch::Arm64);
     assert_eq!(fetched.record.config.command, ["/usr/bin/tool"]);
+    let asked = FetchOptions { arch: Some(Arch::Arm64), ..repository.options(&env) };
+    let same = fetch(&env, &asked, "deb:tool").unwrap();
+    assert_eq!((same.name.as_str(), same.id), ("deb:tool/arm64", fetched.id));
+    let other = FetchOptions { arch: Some(Arch::S390x), ..asked };
+    assert!(fetch(&env, &other, "deb:tool/arm64").unwrap_err().to_string().contains("beside it"));
 }
 
 #[test]
@@ -250,6 +259,8 @@ fn what_cannot_be_had_is_said_plainly() {
     assert!(matches!(&error, Error::NoSuchPackage { similar, .. } if similar == &["webd"]), "{error}");
     let error = fetch(&env, &options, "deb:broken").unwrap_err();
     assert!(error.to_string().contains("broken needs nothing-has-this"), "{error}");
+    let error = fetch(&env, &options, "deb:evil").unwrap_err();
+    assert!(error.to_string().contains("package evil") && error.to_string().contains("leads upward"), "{error}");
     // A package that is not the one of the index, at the mirror or in the cache.
     for dir in [repository.dir.join("pool"), env.path("cache")] {
         let victim = find(&dir, &|path| path.extension().is_some_and(|it| it == "deb") && names(path, "libweb"));
@@ -266,6 +277,44 @@ fn what_cannot_be_had_is_said_plainly() {
     let nowhere = FetchOptions { apt: Some(empty.path("missing")), ..empty.options.clone() };
     assert!(fetch(&empty, &nowhere, "deb:webd").is_err());
     env.assert_empty();
+}
+
+#[test]
+fn a_build_cell_is_planned_and_what_it_leaves_becomes_the_image() {
+    if Arch::HOST != Arch::Amd64 || !has("apt-get") {
+        return;
+    }
+    let env = Env::new();
+    let repository = Repository::new(&env);
+    publish(&repository);
+    let options = repository.options(&env);
+    let plan = image::deb::configure_plan(&env.store, &"webd".parse().unwrap(), &options, &()).unwrap();
+    let tree = env.store.reader().unwrap().tree(&plan.tree).unwrap();
+    for path in [
+        "debs/essential/dash.deb",
+        "debs/essential/base-files.deb",
+        "debs/wanted/webd.deb",
+        "debs/wanted/debconf.deb",
+        "debs/configure",
+        "usr/sbin/policy-rc.d",
+        "usr/bin/sh",
+        "var/lib/dpkg/status",
+    ] {
+        assert!(tree.get(path).is_some(), "{path}");
+    }
+    assert!(tree.get("usr/sbin/webd").is_none(), "dpkg unpacks it, its scripts before and after");
+    assert_eq!(plan.command, ["/bin/sh", "-eu", "/debs/configure"]);
+    // What a cell might leave behind.
+    let root = env.path("merged");
+    for path in ["etc/made-by-a-script", "debs/wanted/webd.deb", "dev/null", "usr/sbin/policy-rc.d", "etc/machine-id"] {
+        write(&root.join(path), "x");
+    }
+    let fetched = image::deb::finish_configured(&env.store, &plan, &root, &options, &()).unwrap();
+    let files: Vec<String> = env.listing(&fetched).into_iter().filter(|line| line.contains(" file ")).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert_eq!(fetched.name.as_str(), "deb:webd");
+    assert_eq!(fetched.record.config.command, ["/usr/sbin/webd", "--foreground", "--port", "80"]);
+    assert!(fetched.notes.iter().any(|note| note.contains("another build")));
 }
 
 fn names(path: &Path, text: &str) -> bool {

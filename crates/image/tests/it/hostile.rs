@@ -136,7 +136,7 @@ fn devices_are_data_and_modes_are_kept() {
 #[test]
 fn sizes_that_lie_are_refused() {
     let with = |size| Tar::default().raw(&Entry { size, ..Entry::new(b'0', "a") }, b"1234");
-    refused(&[with(Size::Number(0o7777_7777_777))], "middle of a file");
+    refused(&[with(Size::Number(0o77_777_777_777))], "middle of a file");
     refused(&[with(Size::Raw(&[0xff; 12]))], "negative");
     refused(&[with(Size::Raw(&[0x80, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]))], "limit");
     refused(&[with(Size::Raw(&[0xbf; 12]))], "no number");
@@ -194,7 +194,7 @@ fn sparse_files_are_filled_and_come_out_as_they_were() {
     content.resize(512, 0);
     content.extend_from_slice(b"headend");
     let tar = Tar::default().pax(&map).file("GNUSparseFile.0/s", &content);
-    gives(&[tar.clone()], &["s file 10000"]);
+    gives(std::slice::from_ref(&tar), &["s file 10000"]);
     let env = Env::new();
     let fetched = import(&env, &[tar.end()], Packed::Gzip).unwrap();
     let mut expected = vec![0; 10000];
@@ -376,7 +376,7 @@ fn indexes_are_followed_to_the_processor_and_not_without_end() {
     assert!(matches!(error, Error::Limit { .. }), "{error}");
     // A circle is an index that is not what its digest says.
     let circle = index(vec![entry(b"placeholder", "index", host)]);
-    layout_of(&env.path("circle"), &[circle.clone()], &start(&circle));
+    layout_of(&env.path("circle"), std::slice::from_ref(&circle), &start(&circle));
     crate::env::write(&env.path("circle").join("blobs/sha256").join(&sha256(b"placeholder")[7..]), &circle);
     let error = env.fetch(&format!("oci:{}", env.path("circle").display())).unwrap_err();
     assert!(matches!(error, Error::Mismatch { .. }), "{error}");
