@@ -36,7 +36,10 @@ fn main() {
     for _ in 0..rounds {
         let before = Instant::now();
         let target = Target { pid: running.pid, cgroup: &cgroup };
-        container::exec(&target, &process(&["/bin/true"]), &plan.security, null()).unwrap().reap().unwrap();
+        container::exec(&target, &process(&["/bin/true"]), &plan.security, null(), container::Bond::DiesWithCaller)
+            .unwrap()
+            .reap()
+            .unwrap();
         samples[5].push(before.elapsed().as_secs_f64() * 1e6);
     }
     sys::process::kill(&running.pidfd).unwrap();

@@ -9,29 +9,71 @@ use std::path::Path;
 use model::{Lifetime, StartStep};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use store::Rootfs;
+use sys::exec::GroupChange;
+use sys::namespace::{self, IdMap, MapWriter, Namespaces};
+use sys::{fork, process, socket};
 
 use crate::error::{Error, Result};
+use crate::protocol::{self, Report, Stage};
 use crate::rootfs::{Mounter, Overlay};
 
 /// The root directory of a running cell, with everything that is mounted in it.
 pub fn root_of_running(pid: u32) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, format!("/proc/{pid}/root"), flags, Mode::empty()).map_err(|_| Error::NotRunning)
+    let path = format!("/proc/{}/root", visible(pid));
+    rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|_| Error::NotRunning)
+}
+
+/// A process of the cell that the caller may look at, given its first. An init of ours hides from ordinary users (it
+/// never executed anything, so its memory is a supervisor's); its program, in the same namespaces, does not.
+pub(crate) fn visible(first: u32) -> u32 {
+    if rustix::process::geteuid().is_root() || rustix::fs::stat(format!("/proc/{first}/ns/user")).is_ok() {
+        return first;
+    }
+    let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap_or_default();
+    children.split_ascii_whitespace().find_map(|it| it.parse().ok()).unwrap_or(first)
 }
 
 /// The root directory of a cell that does not run: the same overlay, mounted nowhere. It is gone when the descriptor is
 /// closed. **While it is open the cell must not be started**: two overlays must not share what they write to.
 pub fn root_of_stopped(rootfs: &Rootfs, upper: &Path, lifetime: Lifetime) -> Result<OwnedFd> {
-    if !rustix::process::geteuid().is_root() {
-        let what = "mounting the root of a stopped cell";
-        return Err(Error::refused(
-            StartStep::Mounts,
-            what,
-            "an ordinary user can reach the files of a running cell only",
-        ));
+    if rustix::process::geteuid().is_root() {
+        let overlay = Overlay::open(rootfs, upper, lifetime, Mounter::Parent)?;
+        return overlay.mount().map_err(|it| Error::start(it.stage.step(), it.stage.words(), it.errno));
     }
-    let overlay = Overlay::open(rootfs, upper, lifetime, Mounter::Parent)?;
-    overlay.mount().map_err(|failure| Error::start(failure.stage.step(), failure.stage.words(), failure.errno))
+    let overlay = Overlay::open(rootfs, upper, lifetime, Mounter::Child)?;
+    mount_as_child(&overlay).map_err(|errno| {
+        Error::start(StartStep::Mounts, "mounting the root of a stopped cell in a user namespace", errno)
+    })
+}
+
+/// An ordinary user may mount only as root of a user namespace, so a child does it and hands the mount out.
+fn mount_as_child(overlay: &Overlay) -> sys::Result<OwnedFd> {
+    let (ours, theirs) = socket::pair()?;
+    let child = fork::spawn(Namespaces::USER.and(Namespaces::MOUNT), None, || {
+        let mounted = protocol::wait_for_go(theirs.as_fd())
+            .and_then(|()| sys::exec::become_user(0, 0, &[], GroupChange::Leave))
+            .and_then(|()| overlay.mount().map_err(|it| it.errno));
+        let sent = match mounted {
+            Ok(mount) => protocol::report(theirs.as_fd(), Report::Ready, &[mount.as_fd()]),
+            Err(errno) => protocol::report(theirs.as_fd(), Report::Failed(Stage::Root.fail(errno)), &[]),
+        };
+        u8::from(sent.is_err())
+    })?;
+    drop(theirs);
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let map = IdMap { outside_uid: uid.as_raw(), outside_gid: gid.as_raw(), count: 1 };
+    let answer = namespace::write_id_map(child.pid, map, MapWriter::Ordinary)
+        .and_then(|()| protocol::go(ours.as_fd()))
+        .and_then(|()| protocol::receive(ours.as_fd()));
+    // It ends when it sent its answer, or waits for a word that does not come.
+    drop(ours);
+    process::wait(&child.pidfd)?;
+    match answer? {
+        Some((Report::Ready, [Some(mount), ..])) => Ok(mount),
+        Some((Report::Failed(failure), _)) => Err(failure.errno),
+        _ => Err(sys::Errno::PIPE),
+    }
 }
 
 /// Opens `path` in the cell whose root directory is `root`, as a program in it would, never leaving it.

@@ -1,7 +1,7 @@
 //! Which users a cell has: the host's own, a range of its own (`--userns auto`), or nobody but its ordinary user.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use model::{StartStep, UserNamespace, UserSpec};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -131,7 +131,12 @@ pub(crate) fn ordinary_identity(user: &UserSpec, rootfs: &Rootfs) -> Result<Iden
         |dir: CString| rustix::fs::openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = CString::new(dir.as_os_str().as_encoded_bytes()).ok().and_then(|it| open(it).ok());
     let Some(root) = root else { return Ok(nobody()) };
-    let found = users::resolve(root.as_fd(), user)?;
+    only_root(root.as_fd(), user)
+}
+
+/// The user of an ordinary user's cell whose root directory is `root`: root or nobody.
+pub(crate) fn only_root(root: BorrowedFd<'_>, user: &UserSpec) -> Result<Identity> {
+    let found = users::resolve(root, user)?;
     if (found.uid, found.gid) != (0, 0) {
         let what = format!("user {user}");
         return Err(Error::refused(StartStep::Security, what, "a cell of an ordinary user has no user but root"));

@@ -28,7 +28,23 @@ pub(crate) fn serve(program: u32) -> i32 {
     }
 }
 
+/// Waits for that one child of the caller; its wait status. Fork-safe.
+pub(crate) fn wait_for(program: u32) -> i32 {
+    let program = i32::try_from(program).ok().and_then(Pid::from_raw);
+    loop {
+        match rustix::process::waitpid(program, WaitOptions::empty()) {
+            Ok(Some((_, status))) => return raw(status),
+            Ok(None) | Err(Errno::INTR) => {}
+            // It is no child: nothing can be known of it.
+            Err(_) => return libc_signal::KILLED,
+        }
+    }
+}
+
 mod libc_signal {
+    /// The wait status of whom SIGKILL ended.
+    pub(super) const KILLED: i32 = 9;
+
     /// A child changed its state.
     pub(super) const SIGCHLD: i32 = 17;
 }

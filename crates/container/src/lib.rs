@@ -30,7 +30,7 @@ mod users;
 
 pub use access::{open_in, root_of_running, root_of_stopped};
 pub use error::{Error, Result};
-pub use exec::{Target, exec};
+pub use exec::{Bond, Target, exec};
 pub use plan::{NetNs, Plan, Stdio};
 pub use prepare::{Prepared, Running, prepare};
 pub use seccomp::syscall_name;

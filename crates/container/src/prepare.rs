@@ -65,10 +65,20 @@ pub struct Running {
     pub terminal: Option<OwnedFd>,
     /// Where the system calls that [`model::Seccomp::Strict`] refuses are announced.
     pub seccomp: Option<OwnedFd>,
-    control: OwnedFd,
-    init: Init,
+    witness: Witness,
     /// Keeps the cell's range of user ids its own.
     _ids: Ids,
+}
+
+/// Who can tell how the program ended.
+#[derive(Debug)]
+enum Witness {
+    /// The kernel: the program is our child.
+    Kernel,
+    /// Our child, the cell's init, over this socket.
+    Init(OwnedFd),
+    /// Our child, a program's guardian, over this socket.
+    Guardian(fork::Child, OwnedFd),
 }
 
 /// What the failures of the child are about, for people.
@@ -243,36 +253,51 @@ impl Prepared {
         let child = self.cell.child.take().ok_or(Error::NotRunning)?;
         // It runs: from here on its groups are the caller's to remove.
         self.cell.cgroup = Cgroup::none();
-        Ok(Running::new(child, self.terminal, seccomp, self.control, self.init, self.ids))
+        let witness = match self.init {
+            Init::Program => Witness::Kernel,
+            Init::Reaper => Witness::Init(self.control),
+        };
+        let (pid, pidfd) = (child.pid, child.pidfd);
+        Ok(Running { pid, pidfd, terminal: self.terminal, seccomp, witness, _ids: self.ids })
     }
 }
 
 impl Running {
-    pub(crate) fn new(
-        child: fork::Child,
+    /// A further program in a cell, with a guardian that waits for it.
+    pub(crate) fn visiting(
+        program: fork::Child,
         terminal: Option<OwnedFd>,
         seccomp: Option<OwnedFd>,
-        control: OwnedFd,
-        init: Init,
-        ids: Ids,
+        guardian: fork::Child,
+        ending: OwnedFd,
     ) -> Self {
-        Self { pid: child.pid, pidfd: child.pidfd, terminal, seccomp, control, init, _ids: ids }
+        let fork::Child { pid, pidfd } = program;
+        Self { pid, pidfd, terminal, seccomp, witness: Witness::Guardian(guardian, ending), _ids: Ids::Host }
     }
 
-    /// Waits until the cell's first process ended (at once when [`Running::pidfd`] is readable) and reaps it: how the
-    /// *program* ended, also when an init of ours was process 1.
+    /// Waits until the first process (or the further program) ended, at once when [`Running::pidfd`] is readable, and
+    /// reaps it: how the *program* ended, also when an init of ours was process 1.
     pub fn reap(&mut self) -> Result<Ended> {
-        let mut program = None;
-        if self.init == Init::Reaper {
-            while let Ok(Some((report, _))) = protocol::receive(self.control.as_fd()) {
-                if let Report::Ended(status) = report {
-                    program = Some(Ended::from_wait_status(status));
-                    break;
-                }
-            }
-        }
-        let first = process::wait(&self.pidfd)
+        let told = match &self.witness {
+            Witness::Kernel => None,
+            Witness::Init(socket) | Witness::Guardian(_, socket) => ended(socket),
+        };
+        let child = match &self.witness {
+            Witness::Kernel | Witness::Init(_) => &self.pidfd,
+            Witness::Guardian(guardian, _) => &guardian.pidfd,
+        };
+        let child = process::wait(child)
             .map_err(|cause| Error::Kernel { what: "waiting for the cell's first process", cause })?;
-        Ok(program.unwrap_or(first))
+        Ok(told.unwrap_or(child))
     }
+}
+
+/// What is told of the program's end, if anything is before the teller ends.
+fn ended(socket: &OwnedFd) -> Option<Ended> {
+    while let Ok(Some((report, _))) = protocol::receive(socket.as_fd()) {
+        if let Report::Ended(status) = report {
+            return Some(Ended::from_wait_status(status));
+        }
+    }
+    None
 }

@@ -127,6 +127,9 @@ impl Program {
         }
         exec::become_user(self.identity.uid, self.identity.gid, &self.identity.groups, self.group_change)
             .map_err(|errno| Stage::Identity.fail(errno))?;
+        // Changing users made the kernel forget it. (It forgets again when a program that gains privileges by its file is
+        // executed: then only the cell's control groups, or its process 1, take the program with them.)
+        exec::die_with_parent().map_err(|errno| Stage::Identity.fail(errno))?;
         rustix::process::chdir(self.working_directory.as_c_str())
             .map_err(|errno| Stage::WorkingDirectory.fail(errno))?;
         if self.identity.uid == 0 {

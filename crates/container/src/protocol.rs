@@ -83,6 +83,8 @@ pub(crate) enum Report {
     Failed(Failure),
     /// The program ended with this wait status; the child ends now, too.
     Ended(i32),
+    /// The process of a further program is made, with that number on the host; its pidfd comes with this.
+    Made(u32),
 }
 
 const RECORD: usize = 12;
@@ -95,6 +97,7 @@ pub(crate) fn report(socket: BorrowedFd<'_>, report: Report, descriptors: &[Borr
         Report::Started => (2, 0, 0, 0),
         Report::Failed(it) => (3, it.stage as u8, it.errno.raw_os_error(), it.index),
         Report::Ended(status) => (4, 0, status, 0),
+        Report::Made(pid) => (5, 0, 0, pid),
     };
     let mut record = [tag, stage, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     record[4..8].copy_from_slice(&value.to_ne_bytes());
@@ -119,6 +122,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> sys::Result<Option<(Report, [Op
         (RECORD, 2) => Report::Started,
         (RECORD, 3) => Report::Failed(Failure { stage, errno: Errno::from_raw_os_error(value), index }),
         (RECORD, 4) => Report::Ended(value),
+        (RECORD, 5) => Report::Made(index),
         _ => return Err(Errno::PROTO),
     };
     Ok(Some((report, descriptors)))

@@ -6,6 +6,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use container::Bond;
 use model::{CellSpec, Degraded, Exit, Limits, Process, Verb};
 
 use crate::cell::Cell;
@@ -24,8 +25,8 @@ pub(crate) trait Boundary: Sync {
     /// Makes the cell and executes its program; returns when the program runs. On failure nothing is left behind.
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started>;
 
-    /// Runs a further program beside the cell's own, as a child of the caller.
-    fn exec(&self, cell: &Cell, process: &Process, streams: ProgramStreams) -> Result<Companion>;
+    /// Runs a further program beside the cell's own.
+    fn exec(&self, cell: &Cell, process: &Process, streams: ProgramStreams, bond: Bond) -> Result<Companion>;
 
     /// Measures what the cell uses.
     fn stats(&self, cell: &Cell) -> Result<Stats>;

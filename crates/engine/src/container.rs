@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use container::cgroup::Cgroup;
-use container::{Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
+use container::{Bond, Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
 use model::{ByteSize, CellSpec, Degraded, Exit, Limits, NetMode, Process, Verb};
 use store::{Layout, Rootfs};
 
@@ -65,10 +65,10 @@ impl Boundary for Containers {
         })
     }
 
-    fn exec(&self, cell: &Cell, process: &Process, streams: ProgramStreams) -> Result<Companion> {
+    fn exec(&self, cell: &Cell, process: &Process, streams: ProgramStreams, bond: Bond) -> Result<Companion> {
         let (pid, cgroup) = whereabouts(cell)?;
         let target = Target { pid, cgroup };
-        let running = container::exec(&target, process, &cell.spec.security, stdio(streams))?;
+        let running = container::exec(&target, process, &cell.spec.security, stdio(streams), bond)?;
         Ok(Companion { running })
     }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use container::Bond;
 use model::{ByteSize, EventKind, Exit, Process, Verb};
 use serde::Serialize;
 
@@ -55,6 +56,11 @@ impl Engine {
     pub fn exec(&self, cell: &Cell, process: &Process, streams: ExecStreams) -> Result<RunningExec> {
         Self::must_run(cell)?;
         let boundary = boundary_for(&cell.spec, Verb::Exec)?;
+        // Nobody stays to take its streams: it goes on without its caller.
+        let bond = match streams {
+            ExecStreams::Nothing => Bond::OnItsOwn,
+            ExecStreams::Pty(..) | ExecStreams::Inherit { .. } => Bond::DiesWithCaller,
+        };
         let streams = match streams {
             ExecStreams::Pty(rows, columns) => ProgramStreams::Pty(rows, columns),
             ExecStreams::Inherit { input } => {
@@ -73,7 +79,7 @@ impl Engine {
                 ProgramStreams::Three { stdin: null()?, stdout: null()?, stderr: null()? }
             }
         };
-        let companion = boundary.exec(cell, process, streams)?;
+        let companion = boundary.exec(cell, process, streams, bond)?;
         events::record(&self.home, cell, EventKind::Executed { command: process.argv.join(" ") });
         Ok(RunningExec { companion })
     }

@@ -46,7 +46,14 @@ fn privileges_are_dropped_in_the_program_in_init_and_by_exec() {
     let (mut running, cgroup, streams) = start(&plan);
     let (stdio, exec_streams) = pipes();
     let target = container::Target { pid: running.pid, cgroup: &cgroup };
-    let mut second = container::exec(&target, &process(&["cat", "/proc/self/status"]), &plan.security, stdio).unwrap();
+    let mut second = container::exec(
+        &target,
+        &process(&["cat", "/proc/self/status"]),
+        &plan.security,
+        stdio,
+        container::Bond::DiesWithCaller,
+    )
+    .unwrap();
     let entered = status(&exec_streams.finish(&mut second).stdout);
     for name in ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb", "NoNewPrivs", "Seccomp", "SigIgn", "SigBlk", "Umask"]
     {
@@ -96,7 +103,9 @@ fn every_namespace_is_the_cells_own() {
     // A program that exec starts is in the same ones, and in the same control groups.
     let (stdio, exec_streams) = pipes();
     let target = container::Target { pid: running.pid, cgroup: &cgroup };
-    let mut second = container::exec(&target, &process(&["sleep", "100"]), &plan.security, stdio).unwrap();
+    let mut second =
+        container::exec(&target, &process(&["sleep", "100"]), &plan.security, stdio, container::Bond::DiesWithCaller)
+            .unwrap();
     for kind in ["pid", "mnt", "uts", "ipc", "net", "cgroup", "user"] {
         assert_eq!(link(running.pid, kind), link(second.pid, kind), "{kind}");
     }

@@ -45,7 +45,14 @@ fn exec_runs_beside_the_program() {
     let (stdio, exec_streams) = pipes();
     let target = container::Target { pid: running.pid, cgroup: &cgroup };
     let plan = fixture.plan(&[]);
-    let mut second = container::exec(&target, &process(&["sh", "-c", "ps; exit 7"]), &plan.security, stdio).unwrap();
+    let mut second = container::exec(
+        &target,
+        &process(&["sh", "-c", "ps; exit 7"]),
+        &plan.security,
+        stdio,
+        container::Bond::DiesWithCaller,
+    )
+    .unwrap();
     let outcome = exec_streams.finish(&mut second);
     assert_eq!(outcome.ended, Ended::Code(7));
     assert!(outcome.stdout.contains("sleep 100"), "{outcome:?}");

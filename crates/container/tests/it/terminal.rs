@@ -75,7 +75,9 @@ fn exec_gets_a_terminal_of_the_cells_own() {
     let mut command = process(&["sh", "-c", "tty; stty size; ls /dev/pts"]);
     command.terminal = Terminal::Pty;
     let size = WindowSize { rows: 7, columns: 9 };
-    let mut second = container::exec(&target, &command, &plan.security, Stdio::Pty { size }).unwrap();
+    let mut second =
+        container::exec(&target, &command, &plan.security, Stdio::Pty { size }, container::Bond::DiesWithCaller)
+            .unwrap();
     let text = read_all(File::from(second.terminal.take().unwrap()));
     assert!(text.starts_with("/dev/pts/0\n7 9\n"), "{text}");
     assert_eq!(second.reap().unwrap(), Ended::Code(0));

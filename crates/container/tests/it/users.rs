@@ -46,7 +46,14 @@ fn exec_enters_the_user_namespace() {
     let (stdio, exec_streams) = pipes();
     let target = container::Target { pid: running.pid, cgroup: &cgroup };
     let script = "readlink /proc/self/ns/user; readlink /proc/1/ns/user; id -u; cat /proc/self/uid_map";
-    let mut second = container::exec(&target, &process(&["sh", "-c", script]), &plan.security, stdio).unwrap();
+    let mut second = container::exec(
+        &target,
+        &process(&["sh", "-c", script]),
+        &plan.security,
+        stdio,
+        container::Bond::DiesWithCaller,
+    )
+    .unwrap();
     let outcome = exec_streams.finish(&mut second);
     let lines: Vec<&str> = outcome.stdout.lines().collect();
     assert!(lines.len() >= 3 && lines.contains(&"0"), "{outcome:?} {uid}");
