@@ -9,7 +9,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::mount::{fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
 use sys::mount::{Reach, clone_tree, make_private, new_file_system};
@@ -127,6 +127,8 @@ impl Layers {
             }
         }
         if self.durability == Durability::Volatile {
+            // An ordinary user may reach it only now, as root of a user namespace.
+            unmark(opened.work.as_fd());
             fsconfig_set_flag(context, c"volatile")?;
         }
         match naming {
@@ -176,6 +178,14 @@ impl Layers {
         let opened = Opened::of(lower.as_fd(), data.map(AsFd::as_fd), written.as_fd())?;
         self.mount_opened(&opened, Naming::LinksInNamespace)
     }
+}
+
+/// Takes away the mark by which the kernel refuses to mount a second time what may not have reached the disk. A cell that
+/// is thrown away in the end may well start again before. Fork-safe.
+pub(crate) fn unmark(work: BorrowedFd<'_>) {
+    // What is not there needs no removal; what cannot be removed shows when the overlay is mounted.
+    let _ = rustix::fs::unlinkat(work, c"work/incompat/volatile/dirty", AtFlags::empty());
+    let _ = rustix::fs::unlinkat(work, c"work/incompat/volatile", AtFlags::REMOVEDIR);
 }
 
 impl Layer {

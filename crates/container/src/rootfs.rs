@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use model::{Lifetime, StartStep};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::mount::{fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 use store::Rootfs;
@@ -13,7 +13,7 @@ use sys::Errno;
 use sys::mount::{Reach, clone_tree};
 
 use crate::error::{Error, Result};
-use crate::overlay::{DIRECTORY, Durability, Layer, Layers};
+use crate::overlay::{DIRECTORY, Durability, Layer, Layers, unmark};
 use crate::protocol::{Failure, Stage};
 
 /// Who mounts the overlay, and with it: whose name for an attribute it may use, and how its layers are reached.
@@ -45,10 +45,7 @@ impl Overlay {
         make_directory(&upper.join("upper"))?;
         let work = make_directory(&upper.join("work"))?;
         if lifetime == Lifetime::RemoveOnExit {
-            // The mark by which the kernel refuses to mount a second time what may not have reached the disk. A cell that
-            // is thrown away in the end may well start again before.
-            let _ = rustix::fs::unlinkat(&work, c"work/incompat/volatile/dirty", AtFlags::empty());
-            let _ = rustix::fs::unlinkat(&work, c"work/incompat/volatile", AtFlags::REMOVEDIR);
+            unmark(work.as_fd());
         }
         let (lower, data) = match rootfs {
             Rootfs::Plain { dir, .. } => (mounter.layer(dir)?, None),

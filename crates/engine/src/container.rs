@@ -182,6 +182,10 @@ type Connected = (Option<net::Attachment>, Option<net::Service>);
 /// Joins a prepared cell to its network, before its program can notice that it was without.
 fn connect(request: &StartRequest<'_>, prepared: &Prepared, files: &Files) -> Result<Connected> {
     let spec = &request.cell.spec;
+    if matches!(spec.network.mode, NetMode::None | NetMode::Host) {
+        // The cell brings its loopback interface up itself, which an ordinary user could not do from outside.
+        return Ok((None, None));
+    }
     let attachment = request.net.attach(spec.id, &spec.name, &spec.network.mode, prepared.netns())?;
     let Some(attachment) = attachment else { return Ok((None, None)) };
     files.set_hosts(&attachment.hosts(&spec.hostname, &spec.name))?;

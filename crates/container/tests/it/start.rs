@@ -105,3 +105,43 @@ fn signals_reach_the_program_through_init() {
     assert_eq!((outcome.ended, outcome.stdout.as_str()), (Ended::Code(6), "usr1\n"));
     cgroup.remove().unwrap();
 }
+
+/// Whoever changes its user is forgotten by the kernel and must ask again; and nobody else takes a program along that is
+/// process 1 itself.
+#[test]
+fn a_program_ends_with_the_thread_that_made_it() {
+    if !can_run() {
+        return;
+    }
+    for user in ["", "www-data"] {
+        for privileges in [model::NewPrivileges::Never, model::NewPrivileges::Allowed] {
+            let fixture = Fixture::new();
+            let mut plan = fixture.plan(&["sleep", "1000"]);
+            plan.init = model::Init::Program;
+            plan.process.user = user.parse().unwrap();
+            plan.security.new_privileges = privileges;
+            let (mut running, cgroup, streams) =
+                std::thread::scope(|scope| scope.spawn(|| start(&plan)).join().unwrap());
+            assert_eq!(streams.finish(&mut running).ended, Ended::Signal(9), "{user} {privileges:?}");
+            cgroup.remove().unwrap();
+        }
+    }
+}
+
+/// An end that the parent-death signal misses is what recovery is for: it kills by control group.
+#[test]
+fn groups_that_are_found_again_are_killed_whole() {
+    if !can_run() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let mut plan = fixture.plan(&["sh", "-c", "sleep 1000 & sleep 1000"]);
+    plan.init = model::Init::Program;
+    plan.security.new_privileges = model::NewPrivileges::Allowed;
+    let (mut running, _, streams) = start(&plan);
+    let layout = sys::cgroup::Layout::discover().unwrap();
+    let found = container::cgroup::Cgroup::find(&layout, plan.id);
+    found.kill_all().unwrap();
+    assert_eq!(streams.finish(&mut running).ended, Ended::Signal(9));
+    found.remove().unwrap();
+}

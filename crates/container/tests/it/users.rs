@@ -138,3 +138,40 @@ fn an_ordinary_user_runs_a_cell_without_limits() {
     let made = std::fs::metadata(cell.join("upper/made")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 12345);
 }
+
+#[test]
+fn an_ordinary_user_reaches_a_cell_running_or_not() {
+    if !can_run() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let cell = fixture.dir.path().join("cell");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(fixture.dir.path(), open).unwrap();
+    std::os::unix::fs::chown(&cell, Some(12345), Some(12345)).unwrap();
+    for init in [model::Init::Reaper, model::Init::Program] {
+        let mut plan = fixture.plan(&["sleep", "1000"]);
+        plan.init = init;
+        let ended = as_ordinary_user(|| {
+            let (mut running, cgroup, streams) = start(&plan);
+            let target = container::Target { pid: running.pid, cgroup: &cgroup };
+            let (stdio, near) = pipes();
+            let command = process(&["sh", "-c", "id -u; echo $$ > /made; ps | grep -c sleep; exit 6"]);
+            let bond = container::Bond::DiesWithCaller;
+            let mut second = container::exec(&target, &command, &plan.security, stdio, bond).unwrap();
+            let outcome = near.finish(&mut second);
+            assert_eq!((outcome.ended, outcome.stdout.lines().next()), (Ended::Code(6), Some("0")), "{outcome:?}");
+            let flags = rustix::fs::OFlags::RDONLY;
+            let made = |root: std::os::fd::OwnedFd| {
+                let path = std::path::Path::new("made");
+                container::open_in(std::os::fd::AsFd::as_fd(&root), path, flags, rustix::fs::Mode::empty())
+            };
+            made(container::root_of_running(running.pid).unwrap()).unwrap();
+            sys::process::kill(&running.pidfd).unwrap();
+            streams.finish(&mut running);
+            made(container::root_of_stopped(&plan.rootfs, &plan.upper, plan.lifetime).unwrap()).unwrap();
+            0
+        });
+        assert_eq!(ended, Ended::Code(0), "{init:?}");
+    }
+}
