@@ -13,6 +13,7 @@ pub mod exec;
 pub mod file_identity;
 pub mod fork;
 pub mod inherit;
+pub mod kvm;
 pub mod landlock;
 pub mod limit;
 pub mod mount;

@@ -3,7 +3,7 @@
 //! Nothing here trusts a version number or the presence of a file. What must be tried inside new namespaces is tried in a
 //! child process, so the caller and the machine stay as they were.
 
-#![expect(unsafe_code, reason = "asks /dev/kvm for its version and the kernel for calls that it may lack")]
+#![expect(unsafe_code, reason = "asks the kernel for calls that it may lack")]
 
 use std::ffi::CStr;
 use std::io::Write;
@@ -74,7 +74,11 @@ pub fn measure(scratch: &Path) -> Vec<Finding> {
             open("/dev/net/tun"),
             "modprobe tun, and be root or in the group that owns /dev/net/tun",
         ),
-        finding_of("KVM", kvm(), "load kvm_intel or kvm_amd, and be in the group kvm; other engines work without"),
+        finding_of(
+            "KVM",
+            crate::kvm::measure().map(|it| it.to_string()),
+            "load kvm_intel or kvm_amd, and be in the group kvm; other engines work without",
+        ),
     ]);
     findings
 }
@@ -177,13 +181,43 @@ fn private_tmpfs() -> Result<OwnedFd> {
     Ok(tree)
 }
 
-fn overlay(tmpfs: &OwnedFd, lower: &OwnedFd, data: Option<&OwnedFd>) -> Result<()> {
+/// An overlay on `lower`, its layers named by descriptor as Linux 6.13 takes them or, for older ones, by path.
+fn overlay(tmpfs: &OwnedFd, lower: &OwnedFd, content: Content) -> Result<()> {
+    match overlay_of_descriptors(tmpfs, lower, content) {
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => {}
+        other => return other,
+    }
+    let (context, lowerdir) = match content {
+        Content::Inside => (fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?, c"/tmp/lower"),
+        Content::Elsewhere => {
+            rustix::fs::mkdirat(tmpfs, c"image", Mode::from_raw_mode(0o755))?;
+            move_mount(lower, c"", tmpfs, c"image", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_set_string(context.as_fd(), c"metacopy", c"on")?;
+            (context, c"/tmp/image::/tmp/lower")
+        }
+    };
+    for (name, path) in [(c"lowerdir", lowerdir), (c"upperdir", c"/tmp/upper"), (c"workdir", c"/tmp/work")] {
+        fsconfig_set_string(context.as_fd(), name, path)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map(drop)
+}
+
+/// Where the content of a layer's files is.
+#[derive(Clone, Copy)]
+enum Content {
+    Inside,
+    Elsewhere,
+}
+
+fn overlay_of_descriptors(tmpfs: &OwnedFd, lower: &OwnedFd, content: Content) -> Result<()> {
     let directory = |name: &CStr| rustix::fs::openat(tmpfs, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_fd(context.as_fd(), c"lowerdir+", lower)?;
-    if let Some(data) = data {
+    if let Content::Elsewhere = content {
         fsconfig_set_string(context.as_fd(), c"metacopy", c"on")?;
-        fsconfig_set_fd(context.as_fd(), c"datadir+", data)?;
+        fsconfig_set_fd(context.as_fd(), c"datadir+", directory(c"lower")?)?;
     }
     fsconfig_set_fd(context.as_fd(), c"upperdir", directory(c"upper")?)?;
     fsconfig_set_fd(context.as_fd(), c"workdir", directory(c"work")?)?;
@@ -194,7 +228,7 @@ fn overlay(tmpfs: &OwnedFd, lower: &OwnedFd, data: Option<&OwnedFd>) -> Result<(
 fn plain_overlay() -> Result<()> {
     let tmpfs = private_tmpfs()?;
     let lower = rustix::fs::openat(&tmpfs, c"lower", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    overlay(&tmpfs, &lower, None)
+    overlay(&tmpfs, &lower, Content::Inside)
 }
 
 fn composed(scratch: &Path) -> Result<()> {
@@ -206,9 +240,8 @@ fn composed(scratch: &Path) -> Result<()> {
     let source = std::ffi::CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| Errno::INVAL)?;
     in_child(|| {
         let tmpfs = private_tmpfs()?;
-        let data = rustix::fs::openat(&tmpfs, c"lower", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let image = new_file_system(c"erofs", &[(c"source", source.as_c_str())], MountAttrFlags::MOUNT_ATTR_RDONLY)?;
-        overlay(&tmpfs, &image, Some(&data))
+        overlay(&tmpfs, &image, Content::Elsewhere)
     })
 }
 
@@ -272,14 +305,6 @@ fn mount_setattr() -> Result<()> {
 
 fn open(path: &str) -> Result<()> {
     rustix::fs::openat(CWD, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(drop)
-}
-
-fn kvm() -> Result<String> {
-    const GET_API_VERSION: libc::c_ulong = 0xae00;
-    let kvm = rustix::fs::openat(CWD, c"/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    // SAFETY: the request takes no argument.
-    let version = check(unsafe { libc::syscall(libc::SYS_ioctl, kvm.as_raw_fd(), GET_API_VERSION, 0) })?;
-    Ok(format!("interface version {version}"))
 }
 
 #[cfg(test)]
