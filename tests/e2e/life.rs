@@ -115,3 +115,31 @@ fn files_go_in_and_out_of_running_and_stopped_cells() {
     assert!(env.skep(["cp", "f", "g"]).fails(2).contains("CELL:PATH"));
     env.skep(["cp", "c:/no/such/file", "x"]).fails(1);
 }
+
+/// Stopping the terminal's job, or walking away from it, must not hold the cell.
+#[test]
+fn a_stopped_exec_does_not_keep_its_cell_from_ending() {
+    let Some(env) = env() else { return };
+    let sleeper = ["busybox", "sleep", "1000"];
+    env.skep(["run", "-d", "--net", "none", "--name", "e", BUSYBOX, "--"].iter().chain(&sleeper)).ok();
+    let mut exec = env.spawn(["exec", "e", "busybox", "sh", "-c", "echo ready; busybox sleep 2000"]);
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(exec.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    let pid = rustix::process::Pid::from_child(&exec);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    env.skep(["stop", "-t", "1s", "e"]).ok();
+    assert!(env.skep(["ps", "-a"]).ok().contains("signal 15"));
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(exec.wait().unwrap().code(), Some(137));
+}
+
+#[test]
+fn a_detached_exec_goes_on_without_its_caller() {
+    let Some(env) = env() else { return };
+    let sleeper = ["busybox", "sleep", "1000"];
+    env.skep(["run", "-d", "--net", "none", "--name", "d", BUSYBOX, "--"].iter().chain(&sleeper)).ok();
+    let script = "busybox sleep 0.3; echo done > /done";
+    env.skep(["exec", "-d", "d", "busybox", "sh", "-c", script]).ok();
+    let waiting = "while ! busybox test -s /done; do busybox sleep 0.05; done; busybox cat /done";
+    assert_eq!(env.skep(["exec", "d", "busybox", "timeout", "60", "busybox", "sh", "-c", waiting]).ok(), "done\n");
+}

@@ -1,4 +1,4 @@
-//! Everything that a contributor runs: `cargo xtask test`, `tidy`, `bench NAME`.
+//! Everything that a contributor runs: `cargo xtask test`, `test-vm`, `tidy`, `bench NAME`.
 //!
 //! CI runs the same commands. A check that fails says what to change.
 
@@ -8,6 +8,7 @@ mod bench;
 mod debian;
 mod test;
 mod tidy;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -18,6 +19,7 @@ type Result<T = ()> = std::result::Result<T, String>;
 const USAGE: &str = "\
 usage: cargo xtask TASK
   test [FILTER…]           install what the tests need, run them all
+  test-vm                  test the binary on a stock Debian kernel in a virtual machine (as root on Debian)
   tidy                     check format, lints, layers, unsafe, documentation
   bench NAME [--json]      measure beside a peer: start, ingest, build, faults
 ";
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["test", filters @ ..] => test::run(filters),
+        ["test-vm"] => vm::run(),
         ["tidy"] => tidy::run(),
         ["bench", name, options @ ..] => bench::run(name, options),
         _ => {

@@ -1,0 +1,179 @@
+#!/bin/busybox sh
+# Process 1 of the test's virtual machine. A root on an initramfs cannot be pivoted away from, as every cell must, so it
+# first moves everything to a file system of its own. A check is a function; what it prints last explains its failure.
+export PATH=/applets:/bin SKEP_ROOT=/data TZ=UTC
+busybox=/bin/busybox
+
+if [ ! -e /moved ]; then
+    $busybox mount -t tmpfs -o mode=755 tmpfs /new
+    for each in bin etc lib lib64 modules root pool init; do
+        [ -e "/$each" ] && $busybox cp -a "/$each" /new/
+    done
+    $busybox mkdir /new/proc /new/sys /new/dev /new/tmp /new/run /new/data /new/applets /new/home
+    $busybox touch /new/moved
+    exec $busybox switch_root /new /init
+fi
+
+$busybox --install -s /applets
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir /dev/pts
+mount -t devpts devpts /dev/pts
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+chmod 1777 /tmp
+for module in /modules/*; do insmod "$module" || echo "INFO $module was not loaded"; done
+mount -t ext4 /dev/vda /data
+mkdir /data/home
+mv /pool /data/pool
+ip link set lo up
+echo "INFO Linux $(uname -r), cgroup2 with $(cat /sys/fs/cgroup/cgroup.controllers)"
+
+image=deb:busybox-static
+groups=/sys/fs/cgroup/skep
+
+check() {
+    name=$1
+    shift
+    if said=$("$@" 2>&1 < /dev/null); then echo "PASS $name"; else echo "FAIL $name: $(echo "$said" | tail -n 3 | tr '\n' '|')"; fi
+}
+fail() { echo "$*"; exit 1; }
+same() { [ "$1" = "$2" ] || fail "'$1' is not '$2'"; }
+# The processes whose command line has that in it.
+processes() { ps -o pid,args | grep -v grep | grep -- "$1" | awk '{ print $1 }'; }
+has() { case "$1" in *"$2"*) ;; *) fail "'$1' lacks '$2'" ;; esac; }
+# A file of a cell's group.
+group() { cat $groups/"$(skep inspect "$1" | sed -n 's/^ *"id": "\(.*\)".*/\1/p' | head -n 1)"*/"$2"; }
+run() { skep run --rm --net none "$@"; }
+
+version_2_alone() {
+    ! grep -q ' cgroup ' /proc/mounts || fail "a version 1 hierarchy is mounted"
+    has "$(cat /sys/fs/cgroup/cgroup.controllers)" memory
+}
+runs() { same "$(run $image -- busybox echo hello)" hello; }
+code() { run $image -- busybox sh -c 'exit 7'; same $? 7; }
+bridge() { has "$(skep run --rm $image -- busybox ip addr show dev eth0)" "inet "; }
+own_users() { has "$(run --userns auto $image -- busybox sh -c 'id -u; echo x > /made; stat -c %u /made; cat /proc/self/uid_map')" 65536; }
+limited() {
+    skep run -d --net none --name s -m 64m --cpus 0.5 --pids-limit 20 $image -- busybox sleep 1000 || fail "run: $?"
+    case "$(skep ps --json)" in *'"degraded":[{'*) fail "$(skep ps --json)" ;; esac
+}
+memory_limit() { same "$(group s memory.max)" 67108864; }
+cpu_limit() {
+    same "$(group s cpu.max)" "50000 100000"
+    skep exec s busybox sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done' || fail "exec: $?"
+    group s cpu.stat | grep -q '^nr_throttled [1-9]' || fail "never throttled: $(group s cpu.stat)"
+}
+pids_limit() {
+    same "$(group s pids.max)" 20
+    said=$(skep exec s busybox sh -c 'i=0; while [ $i -lt 40 ]; do busybox sleep 3 & i=$((i+1)); done; echo made $i' 2>&1)
+    case "$said" in *"made 40"*) fail "made 40 processes" ;; esac
+    sleep 4
+}
+stats() {
+    said=$(skep stats s --json)
+    has "$said" '"memory_limit":67108864'
+    for field in cpu_ns throttled_ns memory memory_peak pids; do has "$said" "\"$field\":"; done
+    case "$said" in *'"cpu_ns":null'* | *'"memory":null'* | *'"pids":null'*) fail "$said" ;; esac
+}
+changed() {
+    skep set --memory 96m --cpus 0.25 s || fail "set: $?"
+    same "$(group s memory.max) $(group s cpu.max)" "100663296 25000 100000"
+}
+pauses() {
+    skep pause s || fail "pause: $?"
+    has "$(group s cgroup.events)" "frozen 1"
+    has "$(skep ps)" paused
+    skep resume s || fail "resume: $?"
+    has "$(group s cgroup.events)" "frozen 0"
+}
+executes() {
+    same "$(skep exec s busybox sh -c 'cat /proc/self/cgroup; id -u')" "$(printf '0::/\n0')"
+    same "$(skep exec s busybox cat /sys/fs/cgroup/memory.max)" 100663296
+}
+top() { has "$(skep top s)" "busybox sleep 1000"; }
+stops() {
+    skep stop -t 1 s || fail "stop: $?"
+    has "$(skep ps -a)" "signal 15"
+    same "$(ls $groups | grep -v '^cgroup\|\.' | wc -l)" 0
+}
+copies() {
+    echo copied > /tmp/in
+    skep cp /tmp/in s:/etc/in || fail "cp in: $?"
+    skep cp s:/etc/in /tmp/out || fail "cp out: $?"
+    same "$(cat /tmp/out)" copied
+    skep start s || fail "start: $?"
+    same "$(skep exec s busybox cat /etc/in)" copied
+    skep rm -f s
+}
+out_of_memory() {
+    skep run --net none --name m -m 16m $image -- busybox sh -c \
+        'x=$(busybox head -c 100m /dev/zero | busybox tr "\0" x); echo ${#x}'
+    same $? 137
+    has "$(skep why m)" "it needed more memory than its limit of 16 MiB"
+    skep rm m
+}
+stopped_exec() {
+    skep run -d --net none --name e $image -- busybox sleep 1000 || fail "run: $?"
+    # It holds nothing that would keep a failed check from ending.
+    skep exec e busybox sleep 1000 > /dev/null 2>&1 &
+    inner=$!
+    sleep 2
+    kill -STOP $inner
+    skep stop -t 1 e || fail "stop: $?"
+    has "$(skep ps -a)" "signal 15"
+    kill -CONT $inner
+    wait $inner
+    skep rm e
+}
+lost_supervisor() {
+    skep run -d --net none --name l $image -- busybox sleep 1234 || fail "run: $?"
+    kill -9 "$(processes 'skep supervise' | head -n 1)"
+    sleep 1
+    has "$(skep ps -a)" supervisor
+    has "$(skep why l)" supervisor
+    same "$(processes 'sleep 1234')" ""
+    skep rm -f l
+}
+ordinary_user() {
+    cp -a /data/pool /data/home/ && chown -R 1000:1000 /data/home && chmod 755 /data
+    as_user='export SKEP_ROOT=/data/home; skep run --net none --name u -d '$image' -- busybox sleep 1000 &&
+        skep exec u busybox id -u && echo x > /tmp/theirs && skep cp /tmp/theirs u:/made && skep stop -t 1 u &&
+        skep cp u:/made /tmp/back && cat /tmp/back && skep rm -f u'
+    said=$(su user -c "$as_user") || fail "$said"
+    has "$(echo $said)" "0 "
+    has "$(echo $said)" " x"
+}
+nothing_left() {
+    skep ps -aq | while read -r id; do skep rm -f "$id"; done
+    ls -d $groups/*/ && fail "control groups are left"
+    same "$(grep -c 'overlay\|/data' /proc/mounts)" 1
+    sleep 2
+    case "$(ip -o link)" in *": skep"*) fail "$(ip -o link)" ;; esac
+    same "$(processes 'skep supervise')" ""
+}
+
+check version-2-alone version_2_alone
+check runs runs
+check exit-code code
+check bridge bridge
+check own-users own_users
+check limited limited
+check memory-limit memory_limit
+check cpu-limit cpu_limit
+check pids-limit pids_limit
+check stats stats
+check changed changed
+check pauses pauses
+check executes executes
+check top top
+check stops stops
+check copies copies
+check out-of-memory out_of_memory
+check stopped-exec stopped_exec
+check lost-supervisor lost_supervisor
+check ordinary-user ordinary_user
+check nothing-left nothing_left
+skep doctor 2>&1 | sed 's/^/INFO /'
+echo END
+poweroff -f
