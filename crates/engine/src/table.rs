@@ -283,14 +283,18 @@ impl Engine {
         self.remove_locked(&cell, &lock)
     }
 
-    pub(crate) fn remove_locked(&self, cell: &Cell, _: &CellLock) -> Result<()> {
+    pub(crate) fn remove_locked(&self, cell: &Cell, lock: &CellLock) -> Result<()> {
+        self.make_vanish(cell, lock)?.delete()
+    }
+
+    /// Makes a cell vanish from all lists, at once; what is left to do is to delete its files.
+    pub(crate) fn make_vanish(&self, cell: &Cell, _: &CellLock) -> Result<Remains> {
         let doomed = self.home.nascent_cell(cell.spec.id);
         self.release_name(&cell.spec.name, cell.spec.id);
         std::fs::rename(&cell.dir, &doomed).map_err(|e| Error::at("removing", &cell.dir, e))?;
         let _ = std::fs::remove_file(self.home.socket(cell.spec.id));
-        std::fs::remove_dir_all(&doomed).map_err(|e| Error::at("removing", &doomed, e))?;
         events::record(&self.home, cell, EventKind::Removed);
-        Ok(())
+        Ok(Remains { dir: doomed })
     }
 
     /// The root file systems that cells stand on: what the store must not collect.
@@ -301,6 +305,18 @@ impl Engine {
     /// Where a cell's files are, for those who only need the path.
     pub fn dir_of(&self, id: CellId) -> PathBuf {
         self.home.cell(id)
+    }
+}
+
+/// The files of a cell that is in no list any more. Should nobody delete them, the next listing does.
+#[must_use]
+pub(crate) struct Remains {
+    dir: PathBuf,
+}
+
+impl Remains {
+    pub(crate) fn delete(self) -> Result<()> {
+        std::fs::remove_dir_all(&self.dir).map_err(|e| Error::at("removing", &self.dir, e))
     }
 }
 

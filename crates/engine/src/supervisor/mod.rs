@@ -478,15 +478,16 @@ impl Supervisor {
 
     /// Writes down the end, and only then tells whoever waits for it.
     fn farewell(mut self) -> Result<()> {
+        let mut remains = None;
         let outcome = match self.cell.spec.lifetime {
             Lifetime::Keep => self.cell.write_record(&self.lock, Durability::Synced),
-            Lifetime::RemoveOnExit => self.engine.remove_locked(&self.cell, &self.lock),
+            Lifetime::RemoveOnExit => self.engine.make_vanish(&self.cell, &self.lock).map(|it| remains = Some(it)),
         };
         let _ = std::fs::remove_file(self.engine.home.socket(self.cell.spec.id));
         let report = self.cell.record.state.last_exit().cloned();
-        // The record is written and the listener gone before anybody hears of it, so that whoever acts on the news
-        // finds the lock free.
-        drop(self.lock);
+        // The record is written and the listener gone before anybody hears of it. The lock of a cell that stays is let
+        // go, so that whoever acts on the news finds it free; that of one that vanished guards what is left of it.
+        let guard = remains.is_some().then_some(self.lock);
         for mut client in self.clients.drain(..) {
             if let Some(report) = &report {
                 client.answer(Answer::Exited(report.clone()));
@@ -494,6 +495,10 @@ impl Supervisor {
             client.flush_last();
         }
         // Nobody waits for this process any more: it can do what takes long.
+        if let Some(remains) = remains {
+            let _ = remains.delete();
+        }
+        drop(guard);
         let _ = net::Net::open(self.engine.home.net()).and_then(|net| net.linger());
         outcome
     }
