@@ -1,1 +1,48 @@
-//! To be written.
+//! A cell's life: made, started, supervised, observed, recovered, removed.
+//!
+//! [`Engine`] is what commands hold. A cell is a directory; a running cell is that directory and one supervisor process
+//! ([`supervise`]) that holds its lock. There is no daemon: every command reads the directories, and asks a supervisor
+//! over its socket when something shall change. The engine owns the boundaries' table and nothing above it knows which
+//! boundary a cell has.
+//!
+//! **Absent on purpose:** terminals, tables and colours (the command line's), names of registries and packages (the image
+//! crate's), any state in memory that a crash could lose.
+
+mod boundary;
+mod cell;
+mod client;
+mod clock;
+mod container;
+mod copy;
+mod disk;
+mod error;
+mod events;
+mod home;
+mod launch;
+mod logs;
+mod observe;
+mod process;
+mod recover;
+mod request;
+mod stats;
+mod supervisor;
+mod table;
+mod why;
+mod wire;
+
+pub use cell::{Cell, CellLock, Record};
+pub use client::{Conversation, Said};
+pub use clock::now;
+pub use copy::{CopyEnd, CopyReport};
+pub use error::{Error, Result};
+pub use events::EventReader;
+pub use home::Home;
+pub use launch::{Attach, SUPERVISE, supervisor_main};
+pub use logs::{LogReader, LogRecord, Stream};
+pub use observe::{ExecStreams, ProcessRow, RunningExec};
+pub use process::ProcessIdentity;
+pub use request::{CellRequest, ExecRequest, NamedImage, NoCommand, companion, specify};
+pub use stats::Stats;
+pub use supervisor::supervise;
+pub use table::{Engine, edit_distance};
+pub use why::{Explanation, explain, signal_name, signal_number};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Context, Result};
-use crate::fail::{self, Point};
+use crate::fail::{self, Point, power};
 
 /// A name under `tmp` that no other process or thread uses.
 pub(crate) fn unique(tmp: &Path, prefix: &str) -> PathBuf {
@@ -19,13 +19,31 @@ pub(crate) fn unique(tmp: &Path, prefix: &str) -> PathBuf {
 
 /// Creates a file that must not exist yet.
 pub(crate) fn create_new(path: &Path, mode: u32) -> Result<File> {
+    power::writing(path);
     OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path).context("create", path)
 }
 
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path, point: Point) -> Result<()> {
     fail::point(point).context("sync", dir)?;
-    File::open(dir).and_then(|it| it.sync_all()).context("sync", dir)
+    File::open(dir).and_then(|it| it.sync_all()).context("sync", dir)?;
+    power::dir_synced(dir);
+    Ok(())
+}
+
+/// Makes a file's bytes durable.
+pub(crate) fn sync_file(file: &File, path: &Path, point: Point) -> Result<()> {
+    fail::point(point).context("sync", path)?;
+    file.sync_all().context("sync", path)?;
+    power::synced(path);
+    Ok(())
+}
+
+/// Gives a file another name. The name is durable when its directory is.
+pub(crate) fn rename(from: &Path, to: &Path, point: Point) -> Result<()> {
+    fail::point(point).context("rename", to)?;
+    power::renaming(from, to);
+    std::fs::rename(from, to).context("rename", to)
 }
 
 /// The fail points that one kind of file passes on its way.
@@ -60,10 +78,8 @@ fn write_aside(aside: &Path, path: &Path, bytes: &[u8], points: Points) -> Resul
     let mut file = create_new(aside, 0o444)?;
     fail::point(points.write).context("write", aside)?;
     file.write_all(bytes).context("write", aside)?;
-    fail::point(points.sync).context("sync", aside)?;
-    file.sync_all().context("sync", aside)?;
-    fail::point(points.rename).context("rename", path)?;
-    std::fs::rename(aside, path).context("rename", path)?;
+    sync_file(&file, aside, points.sync)?;
+    rename(aside, path, points.rename)?;
     match path.parent() {
         Some(dir) => sync_dir(dir, points.dir),
         None => Ok(()),

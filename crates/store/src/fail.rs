@@ -2,8 +2,10 @@
 //!
 //! Each write, fsync, rename and unlink of the store passes through one. They are always compiled: unarmed, a point is
 //! one load and one branch. `SKEP_STORE_FAIL=POINT:N:ACTION` arms the N-th passage (from 1) of `POINT`, or of any
-//! point when it is `any`; the action is `kill` (SIGKILL to the process itself, nothing is cleaned up), `enospc` or
-//! `eio`.
+//! point when it is `any`; the action is `kill` (SIGKILL to the process itself, nothing is cleaned up), `power` (the
+//! same, after undoing what no fsync has made durable), `enospc` or `eio`.
+
+pub(crate) mod power;
 
 use std::io;
 use std::sync::OnceLock;
@@ -96,6 +98,7 @@ struct Plan {
 
 enum Action {
     Kill,
+    Power,
     Errno(rustix::io::Errno),
 }
 
@@ -113,6 +116,7 @@ fn parse(text: &str) -> Option<Plan> {
     };
     let action = match action {
         "kill" => Action::Kill,
+        "power" => Action::Power,
         "enospc" => Action::Errno(rustix::io::Errno::NOSPC),
         "eio" => Action::Errno(rustix::io::Errno::IO),
         _ => return None,
@@ -120,9 +124,13 @@ fn parse(text: &str) -> Option<Plan> {
     Some(Plan { point, left: AtomicU64::new(nth.parse().ok()?), action })
 }
 
+fn plan() -> Option<&'static Plan> {
+    PLAN.get_or_init(|| std::env::var(VARIABLE).ok().as_deref().and_then(parse)).as_ref()
+}
+
 /// Passes through a point: returns at once unless a test armed it.
 pub(crate) fn point(point: Point) -> io::Result<()> {
-    match PLAN.get_or_init(|| std::env::var(VARIABLE).ok().as_deref().and_then(parse)) {
+    match plan() {
         None => Ok(()),
         Some(plan) => plan.pass(point),
     }
@@ -135,7 +143,10 @@ impl Plan {
         }
         match self.action {
             Action::Errno(errno) => Err(errno.into()),
-            Action::Kill => {
+            Action::Kill | Action::Power => {
+                if matches!(self.action, Action::Power) {
+                    power::cut(point as u64);
+                }
                 let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
                 // The signal is on its way; nothing may happen before it arrives.
                 loop {

@@ -15,7 +15,6 @@ mod packs;
 mod unpacked;
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs;
 use std::path::Path;
 
 use model::{ObjectId, Progress};
@@ -117,11 +116,19 @@ impl Fsck<'_> {
         path.strip_prefix(&self.paths.dir).unwrap_or(path).display().to_string()
     }
 
-    fn set_aside(&self, path: &Path) -> Result<()> {
+    /// Gives a damaged file a second name in `aside/`, before it is replaced: it never goes without a successor.
+    fn keep_aside(&self, path: &Path) -> Result<()> {
         let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy().into_owned());
         let aside = durable::unique(&self.paths.aside, &name);
         fail::point(Point::FsckSetAside).context("set aside", path)?;
-        fs::rename(path, &aside).context("set aside", path)?;
+        std::fs::hard_link(path, &aside).context("set aside", path)?;
+        durable::sync_dir(&self.paths.aside, Point::SmallDirSync)
+    }
+
+    fn set_aside(&self, path: &Path) -> Result<()> {
+        let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy().into_owned());
+        let aside = durable::unique(&self.paths.aside, &name);
+        durable::rename(path, &aside, Point::FsckSetAside)?;
         durable::sync_dir(&self.paths.aside, Point::SmallDirSync)?;
         path.parent().map_or(Ok(()), |dir| durable::sync_dir(dir, Point::SmallDirSync))
     }

@@ -168,8 +168,7 @@ impl Index {
         fill(&index)?;
         drop(index);
         File::open(&aside).and_then(|it| it.sync_all()).context("sync", &aside)?;
-        fail::point(Point::IndexReplace).context("rename", &paths.index)?;
-        std::fs::rename(&aside, &paths.index).context("rename", &paths.index)?;
+        durable::rename(&aside, &paths.index, Point::IndexReplace)?;
         durable::sync_dir(&paths.dir, Point::SmallDirSync)
     }
 

@@ -1,7 +1,8 @@
 //! What a pool holds, and what it costs.
 
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use model::ByteSize;
 use serde::Serialize;
@@ -48,13 +49,10 @@ impl Store {
         };
         let sum = |each: fn(&crate::index::PackInfo) -> u64| packs.values().map(each).fold(0, u64::saturating_add);
         let index = allocated(&self.paths.index)?;
-        let small = disk_use(&self.paths.images)? + disk_use(&self.paths.refs)?;
+        let small = disk_use(&[&self.paths.images, &self.paths.refs])?;
         let logical = images.iter().fold(0, |sum: u64, (_, record)| sum.saturating_add(record.size.get()));
         let (unique, stored) = (sum(|pack| pack.bytes), sum(|pack| pack.size) + index + small);
-        let mut unpacked = 0;
-        for dir in [&self.paths.objects, &self.paths.roots, &self.paths.farm, &self.paths.plain] {
-            unpacked += disk_use(dir)?;
-        }
+        let unpacked = disk_use(&[&self.paths.objects, &self.paths.roots, &self.paths.farm, &self.paths.plain])?;
         Ok(Status {
             images: images.len() as u64,
             refs: self.refs()?.len() as u64,
@@ -82,11 +80,11 @@ fn allocated(path: &Path) -> Result<u64> {
     }
 }
 
-/// What the files beneath a directory take on disk, hard links counted once where they have no other name in `seen`.
-fn disk_use(dir: &Path) -> Result<u64> {
+/// What the files beneath directories take on disk, hard links counted once.
+fn disk_use(dirs: &[&Path]) -> Result<u64> {
     let mut total = 0;
-    let mut todo = vec![dir.to_owned()];
-    let mut seen = std::collections::HashSet::new();
+    let mut todo: Vec<PathBuf> = dirs.iter().map(|dir| dir.to_path_buf()).collect();
+    let mut seen = HashSet::new();
     while let Some(dir) = todo.pop() {
         for name in names(&dir)? {
             let path = dir.join(name);

@@ -22,7 +22,7 @@ pub(crate) use plain::{farm_key, plain};
 
 use crate::durable;
 use crate::error::{Context, Error, Result};
-use crate::fail::{self, Point};
+use crate::fail::{self, Point, power};
 use crate::layout::Paths;
 use crate::object::{Content, Extent};
 use crate::reader::Reader;
@@ -94,8 +94,8 @@ impl<'a> Staging<'a> {
         Ok(file)
     }
 
-    /// Makes everything durable and gives it its names. A name that exists is kept: it is the same file.
-    fn publish(mut self) -> Result<()> {
+    /// Makes everything durable and gives it its names.
+    fn publish(mut self, taken: Taken) -> Result<()> {
         if self.ready.is_empty() {
             return Ok(());
         }
@@ -107,12 +107,31 @@ impl<'a> Staging<'a> {
                 fans.insert(fan.to_owned());
             }
             fail::point(Point::ObjectRename).context("rename", &name)?;
-            match rustix::fs::renameat_with(CWD, &path, CWD, &name, RenameFlags::NOREPLACE) {
+            power::renaming(&path, &name);
+            match rustix::fs::renameat_with(CWD, &path, CWD, &name, taken.flags()) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno).context("rename", &name),
             }
         }
         sync_file_system(&self.paths.dir)
+    }
+}
+
+/// What to do when a name exists already.
+#[derive(Clone, Copy)]
+enum Taken {
+    /// Keep what has it: it is the same file.
+    Keep,
+    /// Replace what has it: it is damaged.
+    Replace,
+}
+
+impl Taken {
+    fn flags(self) -> RenameFlags {
+        match self {
+            Self::Keep => RenameFlags::NOREPLACE,
+            Self::Replace => RenameFlags::empty(),
+        }
     }
 }
 
@@ -147,14 +166,16 @@ fn fill(file: &mut File, path: &Path, reader: &Reader, content: &Content) -> Res
 fn sync_file_system(dir: &Path) -> Result<()> {
     fail::point(Point::ObjectSync).context("sync", dir)?;
     let handle = File::open(dir).context("open", dir)?;
-    rustix::fs::syncfs(&handle).context("sync", dir)
+    rustix::fs::syncfs(&handle).context("sync", dir)?;
+    power::all_synced();
+    Ok(())
 }
 
-/// Unpacks one content into `objects`.
+/// Unpacks one content into `objects`, in place of what may be there.
 pub(crate) fn restore(paths: &Paths, reader: &Reader, content: &Content) -> Result<()> {
     let mut staging = Staging::begin(paths)?;
     staging.write(reader, content, Paths::fanned(&paths.objects, &content.id))?;
-    staging.publish()
+    staging.publish(Taken::Replace)
 }
 
 /// What is to be unpacked, in the order in which the packs have it, so that each frame is decompressed once.

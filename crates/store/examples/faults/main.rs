@@ -48,8 +48,8 @@ fn child(base: &Path, seed: u64) -> ExitCode {
 
 fn one(base: &Path, seed: u64, random: &mut Random) -> Result<bool, String> {
     std::fs::create_dir_all(base).map_err(|why| why.to_string())?;
-    let action = if random.below(5) == 0 { "enospc" } else { "kill" };
-    let fault = format!("any:{}:{action}", 1 + random.below(260));
+    let action = ["kill", "kill", "power", "power", "enospc"][random.below(5) as usize];
+    let fault = format!("any:{}:{action}", 1 + random.below(150));
     let mut child = Command::new(std::env::current_exe().map_err(|why| why.to_string())?);
     child.arg("child").arg(base).arg(seed.to_string());
     run_one(base, &fault, child).map(|status| status.code().is_none())

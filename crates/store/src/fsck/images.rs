@@ -54,9 +54,12 @@ impl Fsck<'_> {
         let state = if right.is_some() { DamageState::Mended } else { DamageState::Lost };
         self.found(self.name_of(path), reason(error), state);
         if self.repair == Repair::Mend {
-            self.set_aside(path)?;
-            if let Some((name, id)) = &right {
-                refs::set(self.paths, name, id)?;
+            match &right {
+                None => self.set_aside(path)?,
+                Some((name, id)) => {
+                    self.keep_aside(path)?;
+                    refs::set(self.paths, name, id)?;
+                }
             }
         }
         Ok(right)
@@ -71,11 +74,13 @@ impl Fsck<'_> {
                 let state = if stored.is_ok() { DamageState::Mended } else { DamageState::Lost };
                 self.found(self.name_of(&file), reason(&error), state);
                 self.blame(names);
-                if self.repair == Repair::Mend && file.exists() {
-                    self.set_aside(&file)?;
-                }
-                let Ok((record, json)) = stored else { return Ok(()) };
+                let Ok((record, json)) = stored else {
+                    return if self.repair == Repair::Mend && file.exists() { self.set_aside(&file) } else { Ok(()) };
+                };
                 if self.repair == Repair::Mend {
+                    if file.exists() {
+                        self.keep_aside(&file)?;
+                    }
                     refs::write_image(self.paths, id, &json)?;
                 }
                 record

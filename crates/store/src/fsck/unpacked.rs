@@ -74,11 +74,14 @@ impl Fsck<'_> {
         let mut state = DamageState::Found;
         if self.repair == Repair::Mend {
             if path.exists() {
-                self.set_aside(&path)?;
+                self.keep_aside(&path)?;
             }
             let size = reader.content_size(id);
             let restored = size.and_then(|size| restore(self.paths, reader, &Content { id: *id, size }));
             state = if restored.is_ok() { DamageState::Mended } else { DamageState::Lost };
+            if restored.is_err() && path.exists() {
+                self.set_aside(&path)?;
+            }
         }
         self.found(self.name_of(&path), why, state);
         Ok(())

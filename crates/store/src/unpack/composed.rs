@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::{ObjectId, Progress};
 
-use super::{Staging, announce, in_pack_order};
+use super::{Staging, Taken, announce, in_pack_order};
 use crate::durable;
 use crate::erofs;
 use crate::error::Result;
@@ -52,7 +52,7 @@ pub(crate) fn compose(paths: &Paths, id: &ObjectId, progress: &dyn Progress) -> 
         staging.write(&reader, &content, Paths::fanned(&paths.objects, &content.id))?;
         progress.advance(content.size);
     }
-    staging.publish()?;
+    staging.publish(Taken::Keep)?;
     let image = metadata_image(&reader, &tree)?;
     durable::write_file(&paths.tmp, &paths.root_image(id), &image, durable::ROOT)?;
     progress.end();

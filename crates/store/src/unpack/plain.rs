@@ -17,11 +17,11 @@ use model::{ObjectId, Progress};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{Omission, Staging, announce, in_pack_order, sync_file_system};
+use super::{Omission, Staging, Taken, announce, in_pack_order, sync_file_system};
 use crate::durable;
 use crate::erofs::escaped;
 use crate::error::{Context, Error, Result};
-use crate::fail::{self, Point};
+use crate::fail::{self, Point, power};
 use crate::layout::Paths;
 use crate::object::Content;
 use crate::reader::Reader;
@@ -65,10 +65,12 @@ fn settle(aside: &Path, place: &Path, omissions: &BTreeSet<Omission>) -> Result<
     let json = serde_json::to_vec(omissions).map_err(|why| Error::damaged("a list of omissions", why.to_string()))?;
     let missing = aside.join("missing");
     fail::point(Point::RootWrite).context("write", &missing)?;
+    power::writing(&missing);
     fs::write(&missing, json).context("write", &missing)?;
     fail::point(Point::RootSync).context("sync", aside)?;
     sync_file_system(aside)?;
     fail::point(Point::RootRename).context("rename", place)?;
+    power::renaming(aside, place);
     match rustix::fs::renameat_with(CWD, aside, CWD, place, rustix::fs::RenameFlags::NOREPLACE) {
         Ok(()) => {}
         // Another process was faster; its tree is the same.
@@ -113,7 +115,7 @@ fn fill_farm(
         }
         progress.advance(content.size);
     }
-    staging.publish()
+    staging.publish(Taken::Keep)
 }
 
 /// What this process may not give a file with that metadata.

@@ -247,3 +247,50 @@ fn what_is_not_there_is_missing_not_damaged() {
     assert!(matches!(pool.store.reader().unwrap().blob(&id), Err(store::Error::Missing(_))));
     assert!(matches!(pool.store.tag(&nobody, &id), Err(store::Error::Missing(_))));
 }
+
+const MEND: &str = "SKEP_TEST_MEND";
+
+/// Not a test of its own: a repair that may die.
+#[test]
+fn child_that_mends() {
+    let Ok(pool) = std::env::var(MEND) else { return };
+    if Store::open(pool).and_then(|store| store.fsck(Repair::Mend, &())).is_err() {
+        std::process::exit(3);
+    }
+}
+
+/// Runs a repair that is stopped by `fault`; tells whether it was.
+fn stopped_mending(store: &Store, fault: &str) -> bool {
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "damage::child_that_mends", "--test-threads=1"])
+        .env(MEND, store.dir())
+        .env(store::fail::VARIABLE, fault)
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.code().is_none_or(|code| code == 0 || code == 3), "{fault}: {status}");
+    !status.success()
+}
+
+#[test]
+fn a_repair_that_dies_can_be_repeated() {
+    let mut stopped = 0;
+    for action in ["kill", "power", "enospc"] {
+        for passage in 1..40 {
+            let pool = Pool::new();
+            let packs = pool.files("packs");
+            // The last bytes of a footer: the objects are all still there.
+            change(&packs[1], |bytes| bytes.truncate(bytes.len() - 40));
+            flip(&pool.files("refs")[0], &mut Random(passage));
+            change(&pool.files("images")[1], |bytes| bytes.truncate(10));
+            stopped += u32::from(stopped_mending(&pool.store, &format!("any:{passage}:{action}")));
+            pool.readable();
+            let report = pool.fsck(Repair::Mend);
+            let lost = report.damage.iter().filter(|it| it.what.starts_with("image ")).count();
+            assert_eq!(lost, 0, "any:{passage}:{action}: {:#?}", report.damage);
+            assert_eq!(pool.readable(), [1, 2, 3], "any:{passage}:{action}: {:#?}", report.damage);
+            assert!(pool.fsck(Repair::CheckOnly).is_sound(), "any:{passage}:{action}");
+        }
+    }
+    assert!(stopped > 60, "only {stopped} repairs were stopped");
+}

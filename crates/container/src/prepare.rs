@@ -1,0 +1,277 @@
+//! The supervisor's side of a start: compile the plan, make the first process, follow it until the program runs.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use model::{Degraded, Init, StartStep};
+use rustix::fs::{CWD, Mode, OFlags};
+use sys::cgroup::Layout;
+use sys::fork;
+use sys::namespace::{self, Namespaces};
+use sys::process::{self, Ended};
+use sys::socket;
+
+use crate::cgroup::Cgroup;
+use crate::child::{self, Loopback, Root, Script, StreamPlan, UserMode};
+use crate::error::{Error, Result};
+use crate::ids::{self, Ids};
+use crate::layout;
+use crate::plan::{NetNs, Plan, Stdio};
+use crate::program::{Program, Streams};
+use crate::protocol::{self, Failure, Report, Stage};
+use crate::rootfs::{Mounter, Overlay};
+use crate::users;
+
+/// A cell whose boundary stands but whose program has not run. Dropping it ends it and removes its control groups.
+#[derive(Debug)]
+pub struct Prepared {
+    cell: Unstarted,
+    control: OwnedFd,
+    netns: OwnedFd,
+    degraded: Vec<Degraded>,
+    terminal: Option<OwnedFd>,
+    init: Init,
+    words: Words,
+    ids: Ids,
+}
+
+/// What must be undone when a start comes to nothing.
+#[derive(Debug)]
+struct Unstarted {
+    child: Option<fork::Child>,
+    cgroup: Cgroup,
+}
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            // Both fail only when the process is gone and reaped already.
+            let _ = process::kill(&child.pidfd);
+            let _ = process::wait(&child.pidfd);
+        }
+        // What stays is found again by `Cgroup::leftovers`.
+        let _ = self.cgroup.remove();
+    }
+}
+
+/// A cell whose program runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Process 1 of the cell, by the host's number.
+    pub pid: u32,
+    /// A handle to it; polls readable when it ended.
+    pub pidfd: OwnedFd,
+    /// The controlling end of its terminal, when it has one.
+    pub terminal: Option<OwnedFd>,
+    /// Where the system calls that [`model::Seccomp::Strict`] refuses are announced.
+    pub seccomp: Option<OwnedFd>,
+    control: OwnedFd,
+    init: Init,
+    /// Keeps the cell's range of user ids its own.
+    _ids: Ids,
+}
+
+/// What the failures of the child are about, for people.
+#[derive(Debug)]
+pub(crate) struct Words {
+    pub(crate) command: String,
+    pub(crate) mounts: Vec<String>,
+}
+
+/// Makes the cell: control groups with their limits, namespaces, the root file system with its mounts. The program
+/// waits for [`Prepared::start`].
+///
+/// The calling thread must live as long as the cell: when it ends, the kernel kills the cell.
+pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
+    let layout = Layout::discover().map_err(|error| {
+        let errno = sys::Errno::from_io_error(&error).unwrap_or(sys::Errno::IO);
+        Error::start(StartStep::Limits, "reading /proc/self/mountinfo", errno)
+    })?;
+    let (cgroup, degraded) = Cgroup::create(&layout, plan.id, &plan.limits)?;
+    let mut cell = Unstarted { child: None, cgroup };
+    let mut words = Words { command: String::new(), mounts: Vec::new() };
+    let ids = Ids::choose(plan)?;
+    let script = compile(plan, stdio, &cell.cgroup, &ids, &mut words)?;
+    let handshake = |errno| Error::start(StartStep::Namespaces, "making the cell's first process", errno);
+    let (control, theirs) = socket::pair().map_err(handshake)?;
+    let group = cell.cgroup.directory()?;
+    let kinds = namespaces(plan, script.user);
+    let child = fork::spawn(kinds, group.as_ref().map(AsFd::as_fd), || child::live(&script, theirs.as_fd()));
+    let pid = cell.child.insert(child.map_err(handshake)?).pid;
+    drop((theirs, script));
+    // Before the process hides itself from an ordinary user, which it does as soon as its map is written.
+    let netns = format!("/proc/{pid}/ns/net");
+    let netns = rustix::fs::openat(CWD, netns, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(handshake)?;
+    if let Some((map, writer)) = ids.map() {
+        namespace::write_id_map(pid, map, writer)
+            .map_err(|errno| Error::start(StartStep::Namespaces, "mapping the users of the cell (--userns)", errno))?;
+        protocol::go(control.as_fd()).map_err(handshake)?;
+    }
+    let terminal = match protocol::receive(control.as_fd()).map_err(handshake)? {
+        Some((Report::Ready, [terminal, ..])) => terminal,
+        Some((Report::Failed(failure), _)) => return Err(words.error(failure)),
+        _ => return Err(Error::refused(StartStep::Namespaces, "preparing the cell", "its first process was killed")),
+    };
+    Ok(Prepared { cell, control, netns, degraded, terminal, init: plan.init, words, ids })
+}
+
+fn namespaces(plan: &Plan, user: UserMode) -> Namespaces {
+    let mut kinds = Namespaces::PID.and(Namespaces::MOUNT).and(Namespaces::UTS).and(Namespaces::IPC);
+    if plan.netns == NetNs::New {
+        kinds = kinds.and(Namespaces::NET);
+    }
+    match user {
+        UserMode::Own(_) => kinds.and(Namespaces::USER),
+        UserMode::Host => kinds,
+    }
+}
+
+fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Words) -> Result<Script> {
+    let mapping = match ids {
+        Ids::Mapped(claim) => Some(
+            namespace::user_namespace(claim.map())
+                .map_err(|errno| Error::start(StartStep::Namespaces, "making the user namespace (--userns)", errno))?,
+        ),
+        Ids::Host | Ids::Ordinary(_) => None,
+    };
+    let mounter = match (ids, &mapping) {
+        (_, Some(namespace)) => Mounter::Mapping(namespace.as_fd()),
+        (Ids::Ordinary(_), None) => Mounter::Child,
+        (_, None) => Mounter::Parent,
+    };
+    let overlay = Overlay::open(&plan.rootfs, &plan.upper, plan.lifetime, mounter)?;
+    let (root, identity) = match ids {
+        Ids::Ordinary(_) => {
+            let identity = ids::ordinary_identity(&plan.process.user, &plan.rootfs)?;
+            (Root::Overlay(overlay), identity)
+        }
+        Ids::Host | Ids::Mapped(_) => {
+            let root = match ids.map() {
+                None => Ok(overlay.mount()),
+                // The overlay writes to its layers as who mounted it, and uid 0 of the host does not exist in mapped ones.
+                Some((map, _)) => sys::file_identity::with(map.outside_uid, map.outside_gid, || overlay.mount()),
+            };
+            let root = root.map_err(|errno| Stage::Root.fail(errno)).flatten().map_err(|it| words.error(it))?;
+            let identity = users::resolve(root.as_fd(), &plan.process.user)?;
+            (Root::Mounted(root), identity)
+        }
+    };
+    let program = Program::compile(&plan.process, &plan.security, identity, ids.group_change())?;
+    words.command = program.command();
+    let streams = match stdio {
+        Stdio::Pty { size } => StreamPlan::Terminal(size),
+        Stdio::Pipes { stdin, stdout, stderr } => StreamPlan::Given(Streams::Three([stdin, stdout, stderr])),
+    };
+    let hostname = CString::new(plan.hostname.as_str())
+        .map_err(|_| Error::refused(StartStep::Namespaces, "setting the host name", "it holds a zero byte"))?;
+    Ok(Script {
+        cgroups: cgroup.member_files()?,
+        late_namespaces: Namespaces::CGROUP,
+        hostname,
+        loopback: if plan.netns == NetNs::New { Loopback::BringUp } else { Loopback::Leave },
+        user: ids.mode(),
+        root,
+        mounts: layout::steps(plan, ids, cgroup, &mut words.mounts)?,
+        root_access: plan.security.root,
+        working_directory: layout::cell_path(&plan.process.cwd)?,
+        init: plan.init,
+        program,
+        streams,
+    })
+}
+
+impl Words {
+    /// A child's failure as an error for people.
+    pub(crate) fn error(&self, failure: Failure) -> Error {
+        let mut what = failure.stage.words().to_owned();
+        let detail = match failure.stage.step() {
+            StartStep::Mounts => self.mounts.get(failure.index as usize).map(String::as_str),
+            StartStep::CommandNotFound | StartStep::CommandNotExecutable => Some(self.command.as_str()),
+            _ => None,
+        };
+        if let Some(detail) = detail {
+            what.push(' ');
+            what.push_str(detail);
+        }
+        Error::start(failure.stage.step(), what, failure.errno)
+    }
+}
+
+impl Prepared {
+    /// Process 1 of the cell, by the host's number.
+    pub fn pid(&self) -> u32 {
+        self.cell.child.as_ref().map_or(0, |it| it.pid)
+    }
+
+    /// The cell's network namespace.
+    pub fn netns(&self) -> BorrowedFd<'_> {
+        self.netns.as_fd()
+    }
+
+    /// The cell's control groups.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cell.cgroup
+    }
+
+    /// What was asked for and could not be given.
+    pub fn degraded(&self) -> &[Degraded] {
+        &self.degraded
+    }
+
+    /// Lets the program run. When that fails, nothing of the cell is left but what the caller holds.
+    pub fn start(mut self) -> Result<Running> {
+        let lost = |errno| Error::start(StartStep::Namespaces, "starting the program", errno);
+        protocol::go(self.control.as_fd()).map_err(lost)?;
+        let mut seccomp = None;
+        loop {
+            match protocol::receive(self.control.as_fd()).map_err(lost)? {
+                Some((Report::Listener, [listener, ..])) => seccomp = listener,
+                Some((Report::Failed(failure), _)) => return Err(self.words.error(failure)),
+                Some((Report::Started, _)) => break,
+                // Executing the program closed the socket; without an init that is the only sign.
+                None if self.init == Init::Program => break,
+                _ => {
+                    return Err(Error::refused(
+                        StartStep::Namespaces,
+                        "starting the program",
+                        "the cell's first process was killed",
+                    ));
+                }
+            }
+        }
+        let child = self.cell.child.take().ok_or(Error::NotRunning)?;
+        // It runs: from here on its groups are the caller's to remove.
+        self.cell.cgroup = Cgroup::none();
+        Ok(Running::new(child, self.terminal, seccomp, self.control, self.init, self.ids))
+    }
+}
+
+impl Running {
+    pub(crate) fn new(
+        child: fork::Child,
+        terminal: Option<OwnedFd>,
+        seccomp: Option<OwnedFd>,
+        control: OwnedFd,
+        init: Init,
+        ids: Ids,
+    ) -> Self {
+        Self { pid: child.pid, pidfd: child.pidfd, terminal, seccomp, control, init, _ids: ids }
+    }
+
+    /// Waits until the cell's first process ended (at once when [`Running::pidfd`] is readable) and reaps it: how the
+    /// *program* ended, also when an init of ours was process 1.
+    pub fn reap(&mut self) -> Result<Ended> {
+        let mut program = None;
+        if self.init == Init::Reaper {
+            while let Ok(Some((report, _))) = protocol::receive(self.control.as_fd()) {
+                if let Report::Ended(status) = report {
+                    program = Some(Ended::from_wait_status(status));
+                    break;
+                }
+            }
+        }
+        let first = process::wait(&self.pidfd)
+            .map_err(|cause| Error::Kernel { what: "waiting for the cell's first process", cause })?;
+        Ok(program.unwrap_or(first))
+    }
+}

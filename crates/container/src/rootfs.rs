@@ -1,0 +1,200 @@
+//! A cell's root: the image's file system below, what the cell writes above, one overlay of both.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use model::{Lifetime, StartStep};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::mount::{fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
+use store::Rootfs;
+use sys::Errno;
+use sys::mount::{Reach, clone_tree};
+
+use crate::error::{Error, Result};
+use crate::protocol::{Failure, Stage};
+
+/// Who mounts the overlay, and with it: whose name for an attribute it may use, and how its layers are reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mounter<'a> {
+    /// The privileged parent.
+    Parent,
+    /// The privileged parent, for a cell whose users are mapped as this user namespace says.
+    Mapping(BorrowedFd<'a>),
+    /// The child, as root of an ordinary user's own user namespace.
+    Child,
+}
+
+/// An overlay to be mounted: directories and options, nothing left to decide.
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    lower: Layer,
+    data: Option<Layer>,
+    upper: Layer,
+    work: Layer,
+    /// The detached mount that `upper` and `work` lie in, if there is one: closing it takes it apart.
+    _written: Option<OwnedFd>,
+    options: &'static [(&'static CStr, &'static CStr)],
+    lifetime: Lifetime,
+}
+
+/// A directory that takes part in an overlay.
+#[derive(Debug)]
+enum Layer {
+    Open(OwnedFd),
+    /// To be opened by who mounts: the kernel takes no directory of another mount namespace.
+    Path(CString),
+}
+
+/// Content of files by reference to another layer; renaming directories of the image; nothing kept for NFS.
+const COMPOSED: &[(&CStr, &CStr)] = &[(c"metacopy", c"on"), (c"redirect_dir", c"on"), (c"index", c"off")];
+const PLAIN: &[(&CStr, &CStr)] = &[(c"metacopy", c"off"), (c"redirect_dir", c"on"), (c"index", c"off")];
+/// An ordinary user cannot write the privileged attributes that redirections need.
+const ORDINARY: &[(&CStr, &CStr)] = &[(c"userxattr", c""), (c"index", c"off")];
+
+impl Overlay {
+    /// Finds the layers of `rootfs` and the directories `upper` and `work` in `upper`, making the two if need be.
+    pub(crate) fn open(rootfs: &Rootfs, upper: &Path, lifetime: Lifetime, mounter: Mounter<'_>) -> Result<Self> {
+        make_directory(&upper.join("upper"))?;
+        let work = make_directory(&upper.join("work"))?;
+        if lifetime == Lifetime::RemoveOnExit {
+            // The mark by which the kernel refuses to mount a second time what may not have reached the disk. A cell that
+            // is thrown away in the end may well start again before.
+            let _ = rustix::fs::unlinkat(&work, c"work/incompat/volatile/dirty", AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&work, c"work/incompat/volatile", AtFlags::REMOVEDIR);
+        }
+        let (lower, data) = match rootfs {
+            Rootfs::Plain { dir, .. } => (mounter.layer(dir)?, None),
+            Rootfs::Composed { metadata, objects } => {
+                if matches!(mounter, Mounter::Child) {
+                    let what = format!("mounting {}", metadata.display());
+                    return Err(Error::refused(StartStep::Image, what, "only root can mount a composed image"));
+                }
+                (Layer::Open(mounter.mapped(erofs(metadata)?)?), Some(Layer::Open(directory(objects)?)))
+            }
+            _ => return Err(Error::refused(StartStep::Image, "mounting the image", "a kind of root unknown here")),
+        };
+        let options = match (mounter, &data) {
+            (Mounter::Child, _) => ORDINARY,
+            (_, None) => PLAIN,
+            (_, Some(_)) => COMPOSED,
+        };
+        let (upper, work, written) = mounter.both(upper)?;
+        Ok(Self { lower, data, upper, work, _written: written, options, lifetime })
+    }
+
+    /// Mounts it nowhere yet. Fork-safe.
+    pub(crate) fn mount(&self) -> std::result::Result<OwnedFd, Failure> {
+        self.try_mount().map_err(|errno| Stage::Root.fail(errno))
+    }
+
+    fn try_mount(&self) -> sys::Result<OwnedFd> {
+        let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let context = context.as_fd();
+        for (name, value) in self.options {
+            if value.is_empty() {
+                fsconfig_set_flag(context, *name)?;
+            } else {
+                fsconfig_set_string(context, *name, *value)?;
+            }
+        }
+        if self.lifetime == Lifetime::RemoveOnExit {
+            // What is thrown away with the cell need not reach the disk before.
+            fsconfig_set_flag(context, c"volatile")?;
+        }
+        self.lower.add(context, c"lowerdir+")?;
+        if let Some(data) = &self.data {
+            data.add(context, c"datadir+")?;
+        }
+        self.upper.add(context, c"upperdir")?;
+        self.work.add(context, c"workdir")?;
+        fsconfig_create(context)?;
+        fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    }
+}
+
+impl Layer {
+    fn add(&self, context: BorrowedFd<'_>, option: &CStr) -> sys::Result<()> {
+        match self {
+            Self::Open(fd) => fsconfig_set_fd(context, option, fd),
+            Self::Path(path) => {
+                let fd = rustix::fs::openat(CWD, path.as_c_str(), DIRECTORY, Mode::empty())?;
+                fsconfig_set_fd(context, option, fd)
+            }
+        }
+    }
+}
+
+impl Mounter<'_> {
+    fn layer(self, path: &Path) -> Result<Layer> {
+        Ok(match self {
+            Self::Parent => Layer::Open(directory(path)?),
+            Self::Mapping(_) => Layer::Open(self.mapped(clone(path)?)?),
+            Self::Child => Layer::Path(text(path)?),
+        })
+    }
+
+    /// The directories `upper` and `work` in `parent`, by one mount, as an overlay needs them.
+    fn both(self, parent: &Path) -> Result<(Layer, Layer, Option<OwnedFd>)> {
+        if !matches!(self, Self::Mapping(_)) {
+            return Ok((self.layer(&parent.join("upper"))?, self.layer(&parent.join("work"))?, None));
+        }
+        let tree = self.mapped(clone(parent)?)?;
+        let open = |name: &CStr| {
+            let opened = rustix::fs::openat(&tree, name, DIRECTORY, Mode::empty());
+            opened.map(Layer::Open).map_err(|errno| failed("opening", parent, errno))
+        };
+        Ok((open(c"upper")?, open(c"work")?, Some(tree)))
+    }
+
+    fn mapped(self, tree: OwnedFd) -> Result<OwnedFd> {
+        if let Self::Mapping(namespace) = self {
+            sys::mount::map_owners(&tree, namespace, Reach::One).map_err(|errno| {
+                Error::start(StartStep::Mounts, "mapping the owners of the root file system's files", errno)
+            })?;
+        }
+        Ok(tree)
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
+    Error::start(StartStep::Mounts, format!("{doing} {}", path.display()), errno)
+}
+
+fn text(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| failed("opening", path, Errno::INVAL))
+}
+
+fn clone(path: &Path) -> Result<OwnedFd> {
+    clone_tree(CWD, &text(path)?, Reach::One).map_err(|errno| failed("opening", path, errno))
+}
+
+fn directory(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())
+        .map_err(|errno| Error::start(StartStep::Image, format!("opening {}", path.display()), errno))
+}
+
+fn make_directory(path: &Path) -> Result<OwnedFd> {
+    match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed("making", path, errno)),
+    }
+    let opened = rustix::fs::openat(CWD, path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
+    opened.map_err(|errno| failed("opening", path, errno))
+}
+
+/// Mounts an EROFS image that is a plain file.
+fn erofs(image: &Path) -> Result<OwnedFd> {
+    let wrong = |errno| Error::start(StartStep::Image, format!("mounting {}", image.display()), errno);
+    let file = rustix::fs::openat(CWD, image, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(wrong)?;
+    let context = fsopen(c"erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(wrong)?;
+    // By descriptor: the kernel takes no text longer than 255 bytes here, which a path may well be.
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fsconfig_set_string(context.as_fd(), c"source", source).map_err(wrong)?;
+    fsconfig_create(context.as_fd()).map_err(wrong)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(wrong)
+}

@@ -1,0 +1,214 @@
+//! The system call filter: which calls a cell's programs may make, compiled to the kernel's filter programs.
+//!
+//! An allow list. Calls that ordinary programs need are let through; calls that administer the machine need the
+//! capability that the cell would need for them anyway; the rest is refused with `EPERM` ([`model::Seccomp::Default`]) or
+//! announced to the supervisor ([`model::Seccomp::Strict`]). **What the table does not know does not exist**: new
+//! calls, and all calls of the x32 interface, fail with `ENOSYS`.
+//!
+//! The filter is a binary search over ranges of call numbers, about eight comparisons for any call, and building it
+//! takes some microseconds, so nothing is cached.
+
+mod table;
+
+use std::collections::BTreeSet;
+
+use model::Capability;
+use sys::seccomp::Instruction;
+
+use table::{NONE, TABLE};
+
+/// What the default profile has for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// Let through.
+    Always,
+    /// Refused to everybody.
+    Never,
+    /// Let through with that capability, or with `SYS_ADMIN` where the kernel takes that instead.
+    Needs(Capability),
+    /// `clone`: without `SYS_ADMIN` only when it makes no namespace.
+    CloneFlags,
+    /// `clone3`, whose flags lie in memory where a filter cannot look: does not exist without `SYS_ADMIN`.
+    Clone3,
+    /// `personality`: only to ask, and for what makes no difference to security.
+    Persona,
+    /// `socket`: not `AF_VSOCK`, which reaches past every namespace to the hypervisor.
+    Families,
+}
+
+/// What is done with a call that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It fails with `EPERM`.
+    Error,
+    /// The listener is told.
+    Announce,
+}
+
+/// The fate of a range of call numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Allow,
+    Refuse,
+    Missing,
+    CloneFlags,
+    Persona,
+    Families,
+}
+
+/// Numbers below this are looked up; the kernel has used less than 500.
+const NUMBERS: usize = 512;
+
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+
+const RET_ALLOW: u32 = 0x7fff_0000;
+const RET_USER_NOTIF: u32 = 0x7fc0_0000;
+const RET_ERRNO: u32 = 0x0005_0000;
+const EPERM: u32 = 1;
+const ENOSYS: u32 = 38;
+
+/// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID`, `NEWNET`.
+const NAMESPACE_FLAGS: u32 = 0x7e02_0000;
+const AF_VSOCK: u32 = 40;
+/// Ask, `PER_LINUX`, `PER_LINUX32`, and the two with another `uname`.
+const PERSONAS: [u32; 5] = [0xffff_ffff, 0, 8, 0x2_0000, 0x2_0008];
+
+/// The name of a system call of x86-64.
+pub fn syscall_name(number: u32) -> Option<&'static str> {
+    TABLE.iter().find(|row| row.1 != NONE && u32::from(row.1) == number).map(|row| row.0)
+}
+
+/// The filter for programs with those capabilities.
+pub(crate) fn compile(capabilities: &BTreeSet<Capability>, refusal: Refusal) -> Vec<Instruction> {
+    let native = tree(&ranges(capabilities, |row| row.1), refusal);
+    let compat = tree(&ranges(capabilities, |row| row.2), refusal);
+    let mut program = Vec::with_capacity(native.len() + compat.len() + 8);
+    program.push(LOAD_ARCH);
+    // The distance to the second tree may pass what a conditional jump can reach.
+    program.push(jump_if_equal(AUDIT_ARCH_X86_64, 0, 1));
+    program.push(jump(3));
+    program.push(jump_if_equal(AUDIT_ARCH_I386, 1, 0));
+    program.push(answer(RET_ERRNO | ENOSYS));
+    program.push(jump(1 + native.len() as u32));
+    // Here the number is looked at by the one tree or the other; x32 numbers are beyond every range of the first.
+    program.push(LOAD_NUMBER);
+    program.extend(native);
+    program.push(LOAD_NUMBER);
+    program.extend(compat);
+    program
+}
+
+/// The fates of all numbers as ranges: `(first, fate)` in ascending order, each up to the next. A number between those of
+/// the table that no call has goes with its neighbour: the kernel itself refuses it, and a smaller filter loads faster.
+fn ranges(capabilities: &BTreeSet<Capability>, number: impl Fn(&(&str, u16, u16, Rule)) -> u16) -> Vec<(u32, Action)> {
+    let mut actions = [None; NUMBERS];
+    for row in TABLE {
+        if let Some(slot) = actions.get_mut(usize::from(number(row))) {
+            *slot = Some(row.3.action(capabilities));
+        }
+    }
+    let mut ranges: Vec<(u32, Action)> = Vec::with_capacity(100);
+    let mut beyond = 0;
+    for (number, action) in (0u32..).zip(actions) {
+        let Some(action) = action else { continue };
+        if ranges.last().is_none_or(|last| last.1 != action) {
+            ranges.push((if ranges.is_empty() { 0 } else { number }, action));
+        }
+        beyond = number + 1;
+    }
+    ranges.push((beyond, Action::Missing));
+    ranges
+}
+
+impl Rule {
+    fn action(self, capabilities: &BTreeSet<Capability>) -> Action {
+        let has = |it| capabilities.contains(&it);
+        let admin = has(Capability::SysAdmin);
+        match self {
+            Self::Always => Action::Allow,
+            Self::Never => Action::Refuse,
+            Self::Needs(Capability::Bpf | Capability::Perfmon | Capability::Syslog) if admin => Action::Allow,
+            Self::Needs(capability) if has(capability) => Action::Allow,
+            Self::Needs(_) => Action::Refuse,
+            Self::CloneFlags | Self::Clone3 if admin => Action::Allow,
+            Self::CloneFlags => Action::CloneFlags,
+            Self::Clone3 => Action::Missing,
+            Self::Persona => Action::Persona,
+            Self::Families => Action::Families,
+        }
+    }
+}
+
+/// A search for the range that holds the number, which is in the accumulator.
+fn tree(ranges: &[(u32, Action)], refusal: Refusal) -> Vec<Instruction> {
+    let (low, high) = ranges.split_at(ranges.len() / 2);
+    match (low, high) {
+        (_, []) => vec![answer(RET_ERRNO | ENOSYS)],
+        ([], [(_, action), ..]) => action.leaf(refusal),
+        (low, [(first, _), ..]) => {
+            let left = tree(low, refusal);
+            let mut code = Vec::with_capacity(2 * left.len() + 2);
+            match u8::try_from(left.len()) {
+                Ok(over) => code.push(jump_if_at_least(*first, over, 0)),
+                Err(_) => code.extend([jump_if_at_least(*first, 0, 1), jump(left.len() as u32)]),
+            }
+            code.extend(left);
+            code.extend(tree(high, refusal));
+            code
+        }
+    }
+}
+
+impl Action {
+    fn leaf(self, refusal: Refusal) -> Vec<Instruction> {
+        let refuse = answer(match refusal {
+            Refusal::Error => RET_ERRNO | EPERM,
+            Refusal::Announce => RET_USER_NOTIF,
+        });
+        let (allow, error) = (answer(RET_ALLOW), answer(RET_ERRNO | EPERM));
+        match self {
+            Self::Allow => vec![allow],
+            Self::Refuse => vec![refuse],
+            Self::Missing => vec![answer(RET_ERRNO | ENOSYS)],
+            Self::CloneFlags => vec![LOAD_ARGUMENT_0, jump_if_any_bit(NAMESPACE_FLAGS, 0, 1), refuse, allow],
+            // Programs ask for these in vain on many machines; that is no reason to end them.
+            Self::Families => vec![LOAD_ARGUMENT_0, jump_if_equal(AF_VSOCK, 0, 1), error, allow],
+            Self::Persona => {
+                let mut code = vec![LOAD_ARGUMENT_0];
+                let last = PERSONAS.len() as u8;
+                code.extend((0..last).zip(PERSONAS).map(|(index, it)| jump_if_equal(it, last - index, 0)));
+                code.extend([error, allow]);
+                code
+            }
+        }
+    }
+}
+
+/// The fields of the kernel's `seccomp_data`, as words.
+const LOAD_NUMBER: Instruction = Instruction { code: 0x20, jt: 0, jf: 0, k: 0 };
+const LOAD_ARCH: Instruction = Instruction { code: 0x20, jt: 0, jf: 0, k: 4 };
+const LOAD_ARGUMENT_0: Instruction = Instruction { code: 0x20, jt: 0, jf: 0, k: 16 };
+
+const fn answer(k: u32) -> Instruction {
+    Instruction { code: 0x06, jt: 0, jf: 0, k }
+}
+
+const fn jump(k: u32) -> Instruction {
+    Instruction { code: 0x05, jt: 0, jf: 0, k }
+}
+
+const fn jump_if_equal(k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code: 0x15, jt, jf, k }
+}
+
+const fn jump_if_at_least(k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code: 0x35, jt, jf, k }
+}
+
+const fn jump_if_any_bit(k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code: 0x45, jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests;

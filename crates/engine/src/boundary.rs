@@ -1,0 +1,124 @@
+//! What the engine asks of a boundary, and the table of those that this build has.
+//!
+//! A boundary is an implementation of [`Boundary`]; a running cell is a [`LiveCell`] in the hands of its supervisor.
+//! **Nothing above this module knows which boundary a cell has**: a verb that a boundary lacks is refused here, by name,
+//! with the boundary that has it.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use model::{CellSpec, Degraded, Exit, Limits, Process, Verb};
+
+use crate::cell::Cell;
+use crate::container::Containers;
+use crate::error::{Error, Result};
+use crate::stats::Stats;
+
+/// How to separate a cell from the rest.
+pub(crate) trait Boundary: Sync {
+    /// Its name.
+    fn kind(&self) -> model::Boundary;
+
+    /// What can be asked of its cells.
+    fn verbs(&self) -> &'static [Verb];
+
+    /// Makes the cell and executes its program; returns when the program runs. On failure nothing is left behind.
+    fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started>;
+
+    /// Runs a further program beside the cell's own, as a child of the caller.
+    fn exec(&self, cell: &Cell, process: &Process, streams: ProgramStreams) -> Result<Companion>;
+
+    /// Measures what the cell uses.
+    fn stats(&self, cell: &Cell) -> Result<Stats>;
+
+    /// The processes of the cell, by their numbers on the host.
+    fn processes(&self, cell: &Cell) -> Result<Vec<u32>>;
+
+    /// The root directory of the cell, running or not, through which alone its files are reached.
+    fn root(&self, cell: &Cell, rootfs: &store::Rootfs) -> Result<OwnedFd>;
+
+    /// Takes apart whatever a vanished supervisor left of the cell.
+    fn clear(&self, cell: &Cell) -> Result<()>;
+}
+
+/// What a boundary needs to know to start a cell.
+pub(crate) struct StartRequest<'a> {
+    pub(crate) cell: &'a Cell,
+    pub(crate) rootfs: store::Rootfs,
+    pub(crate) net: &'a net::Net,
+}
+
+/// The standard streams that a program is given.
+pub(crate) enum ProgramStreams {
+    /// A new pseudo-terminal of that size (rows, columns).
+    Pty(u16, u16),
+    /// These three.
+    Three { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+}
+
+/// A cell whose program runs, and what it took to get there.
+pub(crate) struct Started {
+    pub(crate) live: Box<dyn LiveCell>,
+    pub(crate) pid: u32,
+    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) cgroup: Option<container::cgroup::Cgroup>,
+    pub(crate) attachment: Option<net::Attachment>,
+    pub(crate) service: Option<net::Service>,
+    pub(crate) degraded: Vec<Degraded>,
+}
+
+/// A running cell in the hands of its supervisor. Dropping it does not end it; [`LiveCell::dismantle`] does.
+pub(crate) trait LiveCell {
+    /// Becomes readable when the cell has ended.
+    fn ended(&self) -> BorrowedFd<'_>;
+
+    /// Becomes readable when [`LiveCell::notice`] has something to say.
+    fn notices(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Handles what the boundary has to say; an exit if it means that the cell must end for that reason.
+    fn notice(&mut self) -> Result<Option<Exit>>;
+
+    /// Collects the ending. Call once, after [`LiveCell::ended`] became readable.
+    fn reap(&mut self, limits: &Limits) -> Result<Exit>;
+
+    /// Sends the program a signal.
+    fn signal(&self, signal: i32) -> Result<()>;
+
+    /// Ends every process of the cell at once.
+    fn kill(&self) -> Result<()>;
+
+    /// Stops its processors.
+    fn pause(&self) -> Result<()>;
+
+    /// Lets them go on.
+    fn resume(&self) -> Result<()>;
+
+    /// Applies these limits in place of the present ones.
+    fn set(&self, limits: &Limits) -> Result<Vec<Degraded>>;
+
+    /// Removes what is left of the ended cell on the host.
+    fn dismantle(&mut self) -> Result<()>;
+}
+
+/// A program that was started beside a cell's own, a child of the caller.
+pub(crate) struct Companion {
+    pub(crate) running: container::Running,
+}
+
+/// The boundary by that name, if this build has it.
+pub(crate) fn boundary(kind: model::Boundary) -> Result<&'static dyn Boundary> {
+    const TABLE: &[&dyn Boundary] = &[&Containers];
+    TABLE.iter().copied().find(|it| it.kind() == kind).ok_or(Error::NoBoundary(kind))
+}
+
+/// The cell's boundary, if it can do that; else an error that names one which can.
+pub(crate) fn boundary_for(spec: &CellSpec, verb: Verb) -> Result<&'static dyn Boundary> {
+    let boundary = boundary(spec.boundary)?;
+    if boundary.verbs().contains(&verb) {
+        return Ok(boundary);
+    }
+    let by = model::Boundary::ALL
+        .iter()
+        .copied()
+        .find(|kind| self::boundary(*kind).is_ok_and(|it| it.verbs().contains(&verb)));
+    Err(Error::Unsupported { boundary: spec.boundary, verb, by })
+}

@@ -1,0 +1,117 @@
+//! One cell on disk: its specification, its record, and the lock that tells whether a supervisor is alive.
+//!
+//! **The lock is the truth.** A supervisor holds `lock` for as long as it lives; the kernel lets go of it when the
+//! supervisor dies, however it dies. A record that claims a live cell while nobody holds the lock was left by a crash, and
+//! [`crate::recover`] replaces it before anybody is shown it. Only the holder of the lock writes `state.json`.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use model::{CellId, CellSpec, Degraded, Engine, State};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{self, Durability};
+use crate::error::{Error, Result};
+use crate::process::ProcessIdentity;
+
+/// A cell as it was when it was read.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What was asked for.
+    pub spec: CellSpec,
+    /// How it is.
+    pub record: Record,
+}
+
+/// How a cell is: the content of `state.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Where it is in its life.
+    pub state: State,
+    /// What executes it.
+    pub engine: Engine,
+    /// Its first process, while it runs.
+    pub process: Option<ProcessIdentity>,
+    /// Its supervisor, while there is one.
+    pub supervisor: Option<ProcessIdentity>,
+    /// How often it was started, restarts included.
+    pub runs: u32,
+    /// Its control groups, from before the first process enters them until they are removed.
+    pub cgroup: Option<container::cgroup::Cgroup>,
+    /// Its place in a network, likewise.
+    pub attachment: Option<net::Attachment>,
+    /// What it asked for and did not get.
+    pub degraded: Vec<Degraded>,
+}
+
+/// The right to change a cell's record. Held by its supervisor, or for a moment by a command that recovers or removes it.
+#[derive(Debug)]
+pub struct CellLock(File);
+
+impl CellLock {
+    /// Takes the lock if nobody has it.
+    pub(crate) fn try_take(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join("lock");
+        let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = open.map_err(|e| Error::at("opening", &path, e))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(Error::at("locking", &path, e)),
+        }
+    }
+
+    /// The descriptor that carries the lock, to hand it to a supervisor.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.0.into()
+    }
+
+    /// The lock that a descriptor carries.
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd.into())
+    }
+}
+
+impl Cell {
+    /// Reads a cell. The record may be out of date at once; commands that act on it go through the supervisor.
+    pub(crate) fn read(dir: PathBuf) -> Result<Self> {
+        let spec = disk::read_json(&dir.join("spec.json"))?;
+        let record = disk::read_json(&dir.join("state.json"))?;
+        Ok(Self { dir, spec, record })
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> CellId {
+        self.spec.id
+    }
+
+    pub(crate) fn write_record(&self, _: &CellLock, durability: Durability) -> Result<()> {
+        disk::write_json(&self.dir.join("state.json"), &self.record, durability)
+    }
+
+    pub(crate) fn write_spec(&self, durability: Durability) -> Result<()> {
+        disk::write_json(&self.dir.join("spec.json"), &self.spec, durability)
+    }
+
+    /// Moves the record along the state machine, without writing it.
+    pub(crate) fn advance(&mut self, input: model::Input) -> Result<()> {
+        let next = self.record.state.clone().next(input);
+        self.record.state = next.map_err(|refusal| Error::State { cell: self.spec.name.clone(), refusal })?;
+        Ok(())
+    }
+
+    /// The directory that holds the writable layer.
+    pub fn layer(&self) -> PathBuf {
+        self.dir.join("layer")
+    }
+
+    /// The directory of its output.
+    pub fn log_dir(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+}

@@ -1,0 +1,297 @@
+//! The container boundary as the engine sees it: the container crate's cells, joined to the network.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use container::cgroup::Cgroup;
+use container::{Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
+use model::{ByteSize, CellSpec, Degraded, Exit, Limits, NetMode, Process, Verb};
+use store::{Layout, Rootfs};
+
+use crate::boundary::{Boundary, Companion, LiveCell, ProgramStreams, StartRequest, Started};
+use crate::cell::Cell;
+use crate::clock::now;
+use crate::error::{Error, Result};
+use crate::stats::Stats;
+
+/// The boundary.
+pub(crate) struct Containers;
+
+const SIGKILL: i32 = 9;
+const SIGSYS: i32 = 31;
+
+impl Boundary for Containers {
+    fn kind(&self) -> model::Boundary {
+        model::Boundary::Container
+    }
+
+    fn verbs(&self) -> &'static [Verb] {
+        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats]
+    }
+
+    fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
+        let spec = &request.cell.spec;
+        let files = Files::write(request.cell)?;
+        let plan = plan(request.cell, request.rootfs.clone(), files.mounted());
+        let prepared = container::prepare(&plan, stdio(streams))?;
+        let outcome = connect(request, &prepared, &files);
+        let (attachment, service) = match outcome {
+            Ok(connected) => connected,
+            Err(error) => {
+                drop(prepared);
+                let _ = request.net.detach(spec.id);
+                return Err(error);
+            }
+        };
+        let cgroup = prepared.cgroup().clone();
+        let mut degraded = prepared.degraded().to_vec();
+        degraded.extend(attachment.iter().flat_map(|it| it.degraded.clone()));
+        let mut running = match prepared.start() {
+            Ok(running) => running,
+            Err(error) => {
+                drop(service);
+                let _ = request.net.detach(spec.id);
+                return Err(error.into());
+            }
+        };
+        Ok(Started {
+            pid: running.pid,
+            terminal: running.terminal.take(),
+            cgroup: Some(cgroup.clone()),
+            attachment,
+            service,
+            degraded,
+            live: Box::new(LiveContainer { running, cgroup }),
+        })
+    }
+
+    fn exec(&self, cell: &Cell, process: &Process, streams: ProgramStreams) -> Result<Companion> {
+        let (pid, cgroup) = whereabouts(cell)?;
+        let target = Target { pid, cgroup };
+        let running = container::exec(&target, process, &cell.spec.security, stdio(streams))?;
+        Ok(Companion { running })
+    }
+
+    fn stats(&self, cell: &Cell) -> Result<Stats> {
+        let (_, cgroup) = whereabouts(cell)?;
+        let used = cgroup.stats();
+        let traffic = cell.record.attachment.as_ref().and_then(net::Attachment::traffic);
+        Ok(Stats {
+            at: now(),
+            cpu_ns: used.cpu_ns,
+            throttled_ns: used.throttled_ns,
+            memory: used.memory.map(ByteSize::bytes),
+            memory_peak: used.memory_peak.map(ByteSize::bytes),
+            memory_limit: used.memory_limit.map(ByteSize::bytes),
+            pids: used.pids,
+            io_read: used.io_read.map(ByteSize::bytes),
+            io_write: used.io_written.map(ByteSize::bytes),
+            net_received: traffic.map(|it| ByteSize::bytes(it.received)),
+            net_sent: traffic.map(|it| ByteSize::bytes(it.sent)),
+        })
+    }
+
+    fn processes(&self, cell: &Cell) -> Result<Vec<u32>> {
+        let (pid, cgroup) = whereabouts(cell)?;
+        let pids = cgroup.processes();
+        // Without control groups, the tree below the first process is all that can be known.
+        Ok(if pids.is_empty() { vec![pid] } else { pids })
+    }
+
+    fn root(&self, cell: &Cell, rootfs: &Rootfs) -> Result<OwnedFd> {
+        match whereabouts(cell) {
+            Ok((pid, _)) => Ok(container::root_of_running(pid)?),
+            Err(_) => Ok(container::root_of_stopped(rootfs, &cell.layer(), cell.spec.lifetime)?),
+        }
+    }
+
+    fn clear(&self, cell: &Cell) -> Result<()> {
+        if let Some(process) = cell.record.process.filter(|it| it.is_alive())
+            && let Ok(pidfd) = sys::process::open(process.pid)
+        {
+            let _ = sys::process::kill(&pidfd);
+        }
+        let layout = sys::cgroup::Layout::discover().map_err(|e| Error::io("reading the control groups", e))?;
+        // The record may be from before the groups were made: what counts is what is there.
+        let left = Cgroup::find(&layout, cell.spec.id);
+        left.kill_all()?;
+        Ok(left.remove()?)
+    }
+}
+
+/// How the root file system of a cell is laid out: shared objects under metadata where the kernel can, hard links
+/// elsewhere. A pool that was laid out the other way is laid out anew.
+pub(crate) fn layout() -> Layout {
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root && has_erofs_on_files() { Layout::Composed } else { Layout::Plain }
+}
+
+/// Whether the kernel mounts an EROFS image that is a plain file (Linux 6.12), which implies data-only layers (6.5). Read
+/// from what the kernel says of itself: trying it would cost more than the start it is for.
+fn has_erofs_on_files() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|it| it.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let known = || std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    version >= (6, 12) && known().lines().any(|line| line.trim_start_matches("nodev").trim() == "erofs")
+}
+
+/// The ending in the engine's words.
+pub(crate) fn exit_of(ended: Ended) -> Exit {
+    match ended {
+        Ended::Code(code) => Exit::Code { code },
+        Ended::Signal(SIGSYS) => Exit::Seccomp { syscall: None },
+        Ended::Signal(signal) => Exit::Signal { signal },
+    }
+}
+
+fn whereabouts(cell: &Cell) -> Result<(u32, &Cgroup)> {
+    match (&cell.record.process, &cell.record.cgroup) {
+        (Some(process), Some(cgroup)) => Ok((process.pid, cgroup)),
+        _ => Err(Error::NotRunning { cell: cell.spec.name.clone(), state: cell.record.state.word() }),
+    }
+}
+
+fn stdio(streams: ProgramStreams) -> Stdio {
+    match streams {
+        ProgramStreams::Pty(rows, columns) => Stdio::Pty { size: WindowSize { rows, columns } },
+        ProgramStreams::Three { stdin, stdout, stderr } => Stdio::Pipes { stdin, stdout, stderr },
+    }
+}
+
+fn plan(cell: &Cell, rootfs: Rootfs, files: Vec<(PathBuf, PathBuf)>) -> Plan {
+    let spec = &cell.spec;
+    Plan {
+        id: spec.id,
+        rootfs,
+        upper: cell.layer(),
+        hostname: spec.hostname.clone(),
+        process: spec.process.clone(),
+        mounts: spec.mounts.clone(),
+        files,
+        security: spec.security.clone(),
+        limits: spec.limits.clone(),
+        netns: if spec.network.mode == NetMode::Host { NetNs::Host } else { NetNs::New },
+        init: spec.init,
+        lifetime: spec.lifetime,
+    }
+}
+
+type Connected = (Option<net::Attachment>, Option<net::Service>);
+
+/// Joins a prepared cell to its network, before its program can notice that it was without.
+fn connect(request: &StartRequest<'_>, prepared: &Prepared, files: &Files) -> Result<Connected> {
+    let spec = &request.cell.spec;
+    let attachment = request.net.attach(spec.id, &spec.name, &spec.network.mode, prepared.netns())?;
+    let Some(attachment) = attachment else { return Ok((None, None)) };
+    files.set_hosts(&attachment.hosts(&spec.hostname, &spec.name))?;
+    let service = request.net.service(&attachment, &spec.network.ports, prepared.netns())?;
+    Ok((Some(attachment), Some(service)))
+}
+
+/// The files of a cell that the engine writes and the boundary puts over those of the image.
+struct Files {
+    dir: PathBuf,
+}
+
+impl Files {
+    const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
+    fn write(cell: &Cell) -> Result<Self> {
+        let files = Self { dir: cell.dir.clone() };
+        let host_resolver = || std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let resolver = match cell.spec.network.mode {
+            NetMode::None => String::new(),
+            NetMode::Host => host_resolver(),
+            NetMode::Default | NetMode::Named(_) => net::Attachment::resolv_conf(&host_resolver()),
+        };
+        files.set("resolv.conf", &resolver)?;
+        files.set("hostname", &format!("{}\n", cell.spec.hostname))?;
+        files.set_hosts(&hosts_without_network(&cell.spec))?;
+        Ok(files)
+    }
+
+    fn set_hosts(&self, text: &str) -> Result<()> {
+        self.set("hosts", text)
+    }
+
+    fn set(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        // Written in place: the file may be mounted already, and a mount stays with the file that it was made of.
+        std::fs::write(&path, text).map_err(|e| Error::at("writing", &path, e))
+    }
+
+    fn mounted(&self) -> Vec<(PathBuf, PathBuf)> {
+        Self::NAMES.iter().map(|name| (self.dir.join(name), Path::new("/etc").join(name))).collect()
+    }
+}
+
+fn hosts_without_network(spec: &CellSpec) -> String {
+    match spec.network.mode {
+        NetMode::Host => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        _ => format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", spec.hostname),
+    }
+}
+
+/// A running container in the hands of its supervisor.
+struct LiveContainer {
+    running: Running,
+    cgroup: Cgroup,
+}
+
+impl LiveCell for LiveContainer {
+    fn ended(&self) -> BorrowedFd<'_> {
+        self.running.pidfd.as_fd()
+    }
+
+    fn notices(&self) -> Option<BorrowedFd<'_>> {
+        self.running.seccomp.as_ref().map(AsFd::as_fd)
+    }
+
+    fn notice(&mut self) -> Result<Option<Exit>> {
+        let Some(listener) = &self.running.seccomp else { return Ok(None) };
+        match sys::seccomp::next(listener) {
+            Ok(call) => Ok(Some(Exit::Seccomp { syscall: Some(call.number) })),
+            // The thread that made the call was killed for another reason before it could be asked about.
+            Err(sys::Errno::NOENT) => Ok(None),
+            Err(e) => Err(Error::io("hearing the system call filter", e)),
+        }
+    }
+
+    fn reap(&mut self, limits: &Limits) -> Result<Exit> {
+        let ended = self.running.reap()?;
+        // The kernel's killer sends SIGKILL, and so does whoever kills on purpose: the counter tells which it was.
+        if ended == Ended::Signal(SIGKILL) && self.cgroup.oom_kills() > 0 {
+            return Ok(Exit::OutOfMemory { limit: limits.memory });
+        }
+        Ok(exit_of(ended))
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        let sent = sys::process::send_signal(self.running.pidfd.as_fd(), signal);
+        sent.map_err(|e| Error::io(format!("sending {}", crate::why::signal_name(signal)), e))
+    }
+
+    fn kill(&self) -> Result<()> {
+        // The first process takes all others of its namespace with it; a frozen one dies too, once it is let go.
+        let killed = sys::process::kill(self.running.pidfd.as_fd());
+        let _ = self.cgroup.kill_all();
+        killed.map_err(|e| Error::io("killing the cell", e))
+    }
+
+    fn pause(&self) -> Result<()> {
+        Ok(self.cgroup.freeze()?)
+    }
+
+    fn resume(&self) -> Result<()> {
+        Ok(self.cgroup.thaw()?)
+    }
+
+    fn set(&self, limits: &Limits) -> Result<Vec<Degraded>> {
+        Ok(self.cgroup.apply(limits))
+    }
+
+    fn dismantle(&mut self) -> Result<()> {
+        Ok(self.cgroup.remove()?)
+    }
+}

@@ -1,0 +1,71 @@
+//! Small files that are either as they were or as they shall be, never in between.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+/// Whether a write has reached the disk when the call returns. What a command acknowledges is [`Self::Synced`]; what
+/// only has to be right while the machine stays up may be [`Self::Relaxed`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    Synced,
+    Relaxed,
+}
+
+/// A file larger than this is not one of ours.
+const MAX_BYTES: u64 = 4 << 20;
+
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    use std::io::Read;
+    let file = File::open(path).map_err(|e| Error::at("opening", path, e))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|e| Error::at("reading", path, e))?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::Damaged { path: path.to_owned(), why: e.to_string() })
+}
+
+/// Replaces the file: a new one is written beside it and renamed over it.
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<()> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|e| Error::Damaged { path: path.to_owned(), why: format!("cannot be written: {e}") })?;
+    let staged = path.with_extension("staged");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&staged)?;
+        file.write_all(&bytes)?;
+        if durability == Durability::Synced {
+            file.sync_all()?;
+        }
+        std::fs::rename(&staged, path)
+    };
+    write().map_err(|e| Error::at("writing", path, e))?;
+    if durability == Durability::Synced
+        && let Some(dir) = path.parent()
+    {
+        sync_dir(dir)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|it| it.sync_all()).map_err(|e| Error::at("syncing", dir, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        write_json(&path, &vec![1, 2], Durability::Synced).unwrap();
+        assert_eq!(read_json::<Vec<u8>>(&path).unwrap(), [1, 2]);
+        std::fs::write(&path, "[1,").unwrap();
+        let error = read_json::<Vec<u8>>(&path).unwrap_err().to_string();
+        assert!(error.contains("state.json is damaged"), "{error}");
+    }
+}

@@ -1,0 +1,126 @@
+//! What can go wrong in the life of a cell, in the engine's words. Hints are the command line's business; the facts that
+//! a hint needs are in the variants.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model::{Boundary, CellId, CellName, IllegalTransition, StartStep, Verb};
+
+/// Shorthand.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an operation on cells failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No cell goes by that name or id.
+    #[error("no cell is called '{wanted}'")]
+    NoSuchCell {
+        /// What was asked for.
+        wanted: String,
+        /// A name that is close to it.
+        similar: Option<String>,
+    },
+    /// Several ids begin like that.
+    #[error("'{wanted}' is the beginning of {count} cell ids")]
+    Ambiguous {
+        /// What was asked for.
+        wanted: String,
+        /// How many fit.
+        count: usize,
+    },
+    /// Another cell has that name.
+    #[error("the name '{name}' is taken by cell {by}")]
+    NameTaken {
+        /// The name.
+        name: CellName,
+        /// Who has it.
+        by: CellId,
+    },
+    /// The cell is not in a state for it.
+    #[error("{cell}: {refusal}")]
+    State {
+        /// The cell's name.
+        cell: CellName,
+        /// Which step of its life was refused.
+        refusal: IllegalTransition,
+    },
+    /// The cell does not run.
+    #[error("{cell} is not running (it is {state})")]
+    NotRunning {
+        /// The cell's name.
+        cell: CellName,
+        /// The state's word.
+        state: &'static str,
+    },
+    /// The boundary cannot do that.
+    #[error("a {boundary} cell cannot {verb}")]
+    Unsupported {
+        /// The cell's boundary.
+        boundary: Boundary,
+        /// What was asked.
+        verb: Verb,
+        /// A boundary that can.
+        by: Option<Boundary>,
+    },
+    /// The boundary is not part of this build.
+    #[error("the {0} boundary is not part of this build")]
+    NoBoundary(Boundary),
+    /// A program could not be started.
+    #[error("{message}")]
+    Start {
+        /// At which step.
+        step: StartStep,
+        /// What happened.
+        message: String,
+    },
+    /// The supervisor refused a request.
+    #[error("{0}")]
+    Refused(String),
+    /// The supervisor went away in the middle of a conversation.
+    #[error("the supervisor of {0} ended unexpectedly")]
+    SupervisorGone(CellName),
+    /// A file of ours does not read as it was written.
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The system refused something.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done, with the path.
+        doing: String,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The container boundary, other than a start.
+    #[error(transparent)]
+    Container(container::Error),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] net::Error),
+}
+
+impl From<container::Error> for Error {
+    fn from(error: container::Error) -> Self {
+        match error.step() {
+            Some(step) => Self::Start { step, message: error.to_string() },
+            None => Self::Container(error),
+        }
+    }
+}
+
+impl Error {
+    pub(crate) fn io(doing: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io { doing: doing.into(), source: source.into() }
+    }
+
+    pub(crate) fn at(doing: &str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::io(format!("{doing} {}", path.display()), source)
+    }
+}

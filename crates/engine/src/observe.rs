@@ -1,0 +1,142 @@
+//! Looking at a running cell, and running further programs in it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use model::{ByteSize, EventKind, Exit, Process, Verb};
+use serde::Serialize;
+
+use crate::boundary::{Companion, ProgramStreams, boundary_for};
+use crate::cell::Cell;
+use crate::error::{Error, Result};
+use crate::events;
+use crate::stats::Stats;
+use crate::table::Engine;
+
+/// One process of a cell, for `skep top`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProcessRow {
+    /// Its number on the host.
+    pub pid: u32,
+    /// Its number in the cell.
+    pub cell_pid: u32,
+    /// Its user's number on the host.
+    pub uid: u32,
+    /// `proc_pid_stat(5)`'s letter: `R`unning, `S`leeping, …
+    pub state: char,
+    /// Memory that is in use.
+    pub memory: ByteSize,
+    /// Its command line.
+    pub command: String,
+}
+
+impl Engine {
+    fn must_run(cell: &Cell) -> Result<()> {
+        if cell.record.state.is_live() {
+            return Ok(());
+        }
+        Err(Error::NotRunning { cell: cell.spec.name.clone(), state: cell.record.state.word() })
+    }
+
+    /// Measures what a running cell uses.
+    pub fn stats(&self, cell: &Cell) -> Result<Stats> {
+        Self::must_run(cell)?;
+        boundary_for(&cell.spec, Verb::Stats)?.stats(cell)
+    }
+
+    /// The processes of a running cell.
+    pub fn processes(&self, cell: &Cell) -> Result<Vec<ProcessRow>> {
+        Self::must_run(cell)?;
+        let pids = boundary_for(&cell.spec, Verb::Stats)?.processes(cell)?;
+        // A process that ends while it is looked at is left out.
+        Ok(pids.into_iter().filter_map(process_row).collect())
+    }
+
+    /// Runs a further program in a running cell, on the given streams, as a child of this process.
+    pub fn exec(&self, cell: &Cell, process: &Process, streams: ExecStreams) -> Result<RunningExec> {
+        Self::must_run(cell)?;
+        let boundary = boundary_for(&cell.spec, Verb::Exec)?;
+        let streams = match streams {
+            ExecStreams::Pty(rows, columns) => ProgramStreams::Pty(rows, columns),
+            ExecStreams::Inherit { input } => {
+                let clone = |fd: BorrowedFd<'_>| {
+                    fd.try_clone_to_owned().map_err(|e| Error::io("handing on the standard streams", e))
+                };
+                let stdin = match input {
+                    model::Stdin::Open => clone(std::io::stdin().as_fd())?,
+                    model::Stdin::Closed => crate::supervisor::open_null()?,
+                };
+                let (stdout, stderr) = (clone(std::io::stdout().as_fd())?, clone(std::io::stderr().as_fd())?);
+                ProgramStreams::Three { stdin, stdout, stderr }
+            }
+            ExecStreams::Nothing => {
+                let null = crate::supervisor::open_null;
+                ProgramStreams::Three { stdin: null()?, stdout: null()?, stderr: null()? }
+            }
+        };
+        let companion = boundary.exec(cell, process, streams)?;
+        events::record(&self.home, cell, EventKind::Executed { command: process.argv.join(" ") });
+        Ok(RunningExec { companion })
+    }
+}
+
+/// The streams of an `exec`.
+#[derive(Clone, Copy, Debug)]
+pub enum ExecStreams {
+    /// A new terminal of so many rows and columns.
+    Pty(u16, u16),
+    /// This process's own three, standard input only if asked for.
+    Inherit {
+        /// Whether this process's standard input is handed on.
+        input: model::Stdin,
+    },
+    /// None.
+    Nothing,
+}
+
+/// A program that was started by `exec`.
+pub struct RunningExec {
+    companion: Companion,
+}
+
+impl RunningExec {
+    /// Becomes readable when the program has ended.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.companion.running.pidfd.as_fd()
+    }
+
+    /// The near end of its terminal; gives it once.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.companion.running.terminal.take()
+    }
+
+    /// Its number on the host.
+    pub fn pid(&self) -> u32 {
+        self.companion.running.pid
+    }
+
+    /// Sends it a signal; one that has ended meanwhile gets none.
+    pub fn signal(&self, signal: i32) {
+        let _ = sys::process::send_signal(self.companion.running.pidfd.as_fd(), signal);
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Result<Exit> {
+        Ok(crate::container::exit_of(self.companion.running.reap()?))
+    }
+}
+
+fn process_row(pid: u32) -> Option<ProcessRow> {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
+    let status = read("status")?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let command = read("cmdline").unwrap_or_default().trim_end_matches('\0').replace('\0', " ");
+    let resident: u64 = field("VmRSS").and_then(|it| it.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0);
+    Some(ProcessRow {
+        pid,
+        cell_pid: field("NSpid")?.split_ascii_whitespace().next_back()?.parse().ok()?,
+        uid: field("Uid")?.split_ascii_whitespace().next()?.parse().ok()?,
+        state: field("State")?.trim().chars().next()?,
+        memory: ByteSize::bytes(resident << 10),
+        command: if command.is_empty() { format!("[{}]", field("Name")?.trim()) } else { command },
+    })
+}

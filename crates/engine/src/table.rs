@@ -1,0 +1,334 @@
+//! The cells of a home: made, found, listed, renamed, removed.
+//!
+//! A cell appears by one rename of its finished directory and disappears by one rename into a nascent name, so no reader
+//! ever sees half a cell. A name is claimed by creating `names/NAME` exclusively; a claim whose cell does not exist is
+//! left over from a crash and counts for nothing.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use model::{CellId, CellName, CellSpec, EventKind, Input, State};
+use store::Store;
+
+use crate::cell::{Cell, CellLock, Record};
+use crate::disk::{self, Durability};
+use crate::error::{Error, Result};
+use crate::events;
+use crate::home::Home;
+
+/// Everything that commands do with cells, on one home.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) home: Home,
+    pub(crate) store: Store,
+}
+
+impl Engine {
+    /// Opens a home, making its directories when they are not there.
+    pub fn open(home: Home) -> Result<Self> {
+        home.prepare()?;
+        let store = Store::open(home.pool())?;
+        Ok(Self { home, store })
+    }
+
+    /// The store of this home.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The directories of this home.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// A fresh identity that no cell of this home has.
+    pub fn fresh_id(&self) -> Result<CellId> {
+        loop {
+            let mut bits = [0; 8];
+            rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty())
+                .map_err(|e| Error::io("getting random bits", e))?;
+            let id = CellId::from_random(u64::from_le_bytes(bits));
+            if !self.home.cell(id).exists() {
+                return Ok(id);
+            }
+        }
+    }
+
+    /// Makes a cell. It is on disk for good when this returns, unless it is to vanish with its program anyway. The lock
+    /// that comes back must go to a supervisor or be dropped.
+    pub fn create(&self, spec: CellSpec) -> Result<(Cell, CellLock)> {
+        let durability = match spec.lifetime {
+            model::Lifetime::Keep => Durability::Synced,
+            model::Lifetime::RemoveOnExit => Durability::Relaxed,
+        };
+        let nascent = self.home.nascent_cell(spec.id);
+        std::fs::create_dir(&nascent).map_err(|e| Error::at("making", &nascent, e))?;
+        let lock = CellLock::try_take(&nascent)?
+            .ok_or_else(|| Error::at("locking", &nascent, std::io::Error::from(std::io::ErrorKind::WouldBlock)))?;
+        let record = Record {
+            state: State::Created,
+            engine: model::Engine::Native,
+            process: None,
+            supervisor: None,
+            runs: 0,
+            cgroup: None,
+            attachment: None,
+            degraded: Vec::new(),
+        };
+        let mut cell = Cell { dir: nascent.clone(), spec, record };
+        let finish = |cell: &mut Cell| -> Result<()> {
+            self.claim_name(&cell.spec.name, cell.spec.id)?;
+            let layer = cell.layer();
+            std::fs::create_dir(&layer).map_err(|e| Error::at("making", &layer, e))?;
+            cell.write_spec(durability)?;
+            cell.write_record(&lock, durability)?;
+            let dir = self.home.cell(cell.spec.id);
+            std::fs::rename(&nascent, &dir).map_err(|e| Error::at("making", &dir, e))?;
+            cell.dir = dir;
+            Ok(())
+        };
+        if let Err(error) = finish(&mut cell) {
+            self.release_name(&cell.spec.name, cell.spec.id);
+            let _ = std::fs::remove_dir_all(&nascent);
+            return Err(error);
+        }
+        if durability == Durability::Synced {
+            disk::sync_dir(&self.home.cells())?;
+        }
+        events::record(&self.home, &cell, EventKind::Created { image: cell.spec.image.name.clone() });
+        Ok((cell, lock))
+    }
+
+    /// Every cell, by age. Records that a crash left untrue are mended on the way.
+    pub fn cells(&self) -> Result<Vec<Cell>> {
+        self.forget_stale_names();
+        let mut cells = Vec::new();
+        for id in self.ids()? {
+            match self.read(id) {
+                Ok(cell) => cells.push(cell),
+                // It was removed between the listing and the reading, or its recovery removed it.
+                Err(Error::NoSuchCell { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        cells.sort_by_key(|it| (it.spec.created, it.spec.id));
+        Ok(cells)
+    }
+
+    fn ids(&self) -> Result<Vec<CellId>> {
+        let dir = self.home.cells();
+        let entries = std::fs::read_dir(&dir).map_err(|e| Error::at("reading", &dir, e))?;
+        let mut ids = Vec::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            match (name.parse(), name.strip_prefix(".new-").map(str::parse)) {
+                (Ok(id), _) => ids.push(id),
+                (_, Some(Ok(id))) => self.clear_nascent(id),
+                _ => {}
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Deletes a cell that was being made or removed by a process which is gone.
+    fn clear_nascent(&self, id: CellId) {
+        let dir = self.home.nascent_cell(id);
+        if let Ok(Some(_lock)) = CellLock::try_take(&dir) {
+            let _ = std::fs::remove_dir_all(&dir);
+        }
+    }
+
+    /// The cell by its name, its id, or a beginning of its id that no other has.
+    pub fn find(&self, wanted: &str) -> Result<Cell> {
+        if let Ok(name) = wanted.parse::<CellName>()
+            && let Some(id) = self.named(&name)
+            && let Ok(cell) = self.read(id)
+            && cell.spec.name == name
+        {
+            return Ok(cell);
+        }
+        if let Ok(id) = wanted.parse::<CellId>()
+            && self.home.cell(id).exists()
+        {
+            return self.read(id);
+        }
+        let ids = self.ids()?;
+        let fitting: Vec<_> =
+            ids.iter().filter(|id| !wanted.is_empty() && id.to_string().starts_with(wanted)).collect();
+        match fitting.as_slice() {
+            [id] => self.read(**id),
+            [] => Err(Error::NoSuchCell { wanted: wanted.to_owned(), similar: self.similar_name(wanted) }),
+            many => Err(Error::Ambiguous { wanted: wanted.to_owned(), count: many.len() }),
+        }
+    }
+
+    /// Reads a cell and mends its record if its supervisor is gone.
+    fn read(&self, id: CellId) -> Result<Cell> {
+        let dir = self.home.cell(id);
+        let gone = || Error::NoSuchCell { wanted: id.to_string(), similar: None };
+        let cell = match Cell::read(dir.clone()) {
+            Ok(cell) => cell,
+            Err(_) if !dir.exists() => return Err(gone()),
+            Err(error) => return Err(error),
+        };
+        if cell.record.state.needs_supervisor() || cell.record.state == State::Removing {
+            return self.recover(cell)?.ok_or_else(gone);
+        }
+        Ok(cell)
+    }
+
+    fn named(&self, name: &CellName) -> Option<CellId> {
+        std::fs::read_to_string(self.home.name(name)).ok()?.trim().parse().ok()
+    }
+
+    /// The names of all cells, for completion and for hints.
+    pub fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.home.names()).into_iter().flatten().flatten();
+        let mut names: Vec<_> = entries.filter_map(|it| it.file_name().into_string().ok()).collect();
+        names.sort();
+        names
+    }
+
+    fn similar_name(&self, wanted: &str) -> Option<String> {
+        let distance = |name: &String| edit_distance(name, wanted);
+        self.names().into_iter().min_by_key(distance).filter(|name| distance(name) <= 1 + wanted.len() / 4)
+    }
+
+    fn claim_name(&self, name: &CellName, id: CellId) -> Result<()> {
+        let path = self.home.name(name);
+        loop {
+            match File::options().write(true).create_new(true).open(&path) {
+                Ok(mut file) => return writeln!(file, "{id}").map_err(|e| Error::at("writing", &path, e)),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(Error::at("making", &path, e)),
+            }
+            match self.named(name) {
+                Some(by) if by == id => return Ok(()),
+                Some(by) if self.is_claimant(by) => {
+                    return Err(Error::NameTaken { name: name.clone(), by });
+                }
+                _ => std::fs::remove_file(&path).map_err(|e| Error::at("removing", &path, e))?,
+            }
+        }
+    }
+
+    /// Whether a name may belong to that cell; one that belongs to none was left by a crash. A cell that is being made
+    /// moves from its nascent directory to its own, so they are looked at in that order.
+    fn is_claimant(&self, id: CellId) -> bool {
+        self.home.nascent_cell(id).exists() || self.home.cell(id).exists()
+    }
+
+    fn forget_stale_names(&self) {
+        for name in self.names() {
+            let Ok(name) = name.parse::<CellName>() else { continue };
+            if let Some(id) = self.named(&name).filter(|id| !self.is_claimant(*id)) {
+                self.release_name(&name, id);
+            }
+        }
+    }
+
+    fn release_name(&self, name: &CellName, id: CellId) {
+        if self.named(name) == Some(id) {
+            let _ = std::fs::remove_file(self.home.name(name));
+        }
+    }
+
+    /// Gives a cell another name.
+    pub fn rename(&self, cell: &mut Cell, name: CellName) -> Result<()> {
+        if name == cell.spec.name {
+            return Ok(());
+        }
+        self.claim_name(&name, cell.spec.id)?;
+        let from = std::mem::replace(&mut cell.spec.name, name);
+        if let Err(error) = cell.write_spec(Durability::Synced) {
+            self.release_name(&cell.spec.name, cell.spec.id);
+            return Err(error);
+        }
+        self.release_name(&from, cell.spec.id);
+        events::record(&self.home, cell, EventKind::Renamed { from });
+        if cell.record.state.needs_supervisor() {
+            crate::client::request(self, cell, crate::wire::Request::Reread)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the lock of a cell that has no supervisor. One that has just written down the end of its cell is about to let
+    /// go, and is waited for.
+    pub(crate) fn lock_idle(&self, cell: &Cell, wish: &'static str) -> Result<CellLock> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(lock) = CellLock::try_take(&cell.dir)? {
+                return Ok(lock);
+            }
+            let state = Cell::read(cell.dir.clone())?.record.state;
+            if state.needs_supervisor() || Instant::now() > deadline {
+                let refusal = model::IllegalTransition { from: state.word(), input: wish };
+                return Err(Error::State { cell: cell.spec.name.clone(), refusal });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Removes a cell that does not run.
+    pub fn remove(&self, cell: Cell) -> Result<()> {
+        let lock = self.lock_idle(&cell, "be removed")?;
+        // Somebody may have started and stopped it since it was read.
+        let mut cell = Cell::read(cell.dir)?;
+        if cell.record.state != State::Removing {
+            cell.advance(Input::Remove)?;
+        }
+        self.remove_locked(&cell, &lock)
+    }
+
+    pub(crate) fn remove_locked(&self, cell: &Cell, _: &CellLock) -> Result<()> {
+        let doomed = self.home.nascent_cell(cell.spec.id);
+        self.release_name(&cell.spec.name, cell.spec.id);
+        std::fs::rename(&cell.dir, &doomed).map_err(|e| Error::at("removing", &cell.dir, e))?;
+        let _ = std::fs::remove_file(self.home.socket(cell.spec.id));
+        std::fs::remove_dir_all(&doomed).map_err(|e| Error::at("removing", &doomed, e))?;
+        events::record(&self.home, cell, EventKind::Removed);
+        Ok(())
+    }
+
+    /// The root file systems that cells stand on: what the store must not collect.
+    pub fn trees_in_use(&self) -> Result<Vec<model::ObjectId>> {
+        Ok(self.cells()?.into_iter().map(|it| it.spec.image.tree).collect())
+    }
+
+    /// Where a cell's files are, for those who only need the path.
+    pub fn dir_of(&self, id: CellId) -> PathBuf {
+        self.home.cell(id)
+    }
+}
+
+/// Levenshtein's distance: so many letters must be added, left out or changed.
+pub fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let change = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::edit_distance;
+
+    #[test]
+    fn distances() {
+        let check = |a, b, distance| assert_eq!(edit_distance(a, b), distance, "{a} {b}");
+        check("", "abc", 3);
+        check("web", "web", 0);
+        check("web", "wbe", 2);
+        check("redis", "reds", 1);
+    }
+}

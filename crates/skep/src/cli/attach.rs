@@ -1,0 +1,23 @@
+//! `skep attach`
+
+use super::Context;
+use crate::error::Result;
+use crate::foreground::{self, Detach};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Send no input
+    #[arg(long)]
+    no_stdin: bool,
+    /// The cell, by name or id
+    #[arg(value_name = "CELL")]
+    cell: String,
+}
+
+pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
+    let engine = context.engine()?;
+    let cell = engine.find(&args.cell)?;
+    let conversation = engine.attach(&cell)?;
+    let input = if args.no_stdin { model::Stdin::Closed } else { cell.spec.process.stdin };
+    foreground::follow(&cell, conversation, input, Detach::ByKeys)
+}

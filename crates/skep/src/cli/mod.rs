@@ -1,0 +1,194 @@
+//! The commands, one file each. A command parses its arguments into the model's types, calls the engine or the image
+//! crate, and prints.
+
+mod attach;
+mod completions;
+mod cp;
+mod create;
+mod doctor;
+mod events;
+mod exec;
+mod image;
+mod inspect;
+mod kill;
+mod logs;
+mod man;
+mod pause;
+mod pool;
+mod ps;
+mod rename;
+mod resume;
+mod rm;
+mod run;
+mod select;
+mod set;
+mod spec_args;
+mod start;
+mod stats;
+mod stop;
+mod top;
+mod version;
+mod wait;
+mod why;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use engine::{Engine, Home};
+
+use crate::error::Result;
+
+/// Run any Linux program at the isolation it needs
+#[derive(Debug, Parser)]
+#[command(name = "skep", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(
+    after_help = "Images: deb:PKG  host:/PATH  oci:DIR  oci-archive:FILE  docker-archive:FILE  docker://HOST/REPO"
+)]
+struct Arguments {
+    /// Keep everything in DIR instead of the usual directories (also: SKEP_ROOT)
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a cell from an image and start it
+    Run(run::Args),
+    /// Make a cell from an image without starting it
+    Create(create::Args),
+    /// Start cells that do not run
+    Start(start::Args),
+    /// Ask cells to end, and end them if they do not
+    Stop(stop::Args),
+    /// Send a signal to the programs of cells
+    Kill(kill::Args),
+    /// Remove cells
+    Rm(rm::Args),
+    /// List cells
+    Ps(ps::Args),
+    /// Show everything about cells or images, as JSON
+    Inspect(inspect::Args),
+    /// Show what a cell printed
+    Logs(logs::Args),
+    /// Run a further program in a running cell
+    Exec(exec::Args),
+    /// Copy files between the host and a cell
+    Cp(cp::Args),
+    /// Join the streams of a running cell
+    Attach(attach::Args),
+    /// Wait until cells end, and print their exit codes
+    Wait(wait::Args),
+    /// Stop the processors of cells
+    Pause(pause::Args),
+    /// Let paused cells go on
+    #[command(visible_alias = "unpause")]
+    Resume(resume::Args),
+    /// Change the limits and the restart policy of cells
+    #[command(visible_alias = "update")]
+    Set(set::Args),
+    /// Give a cell another name
+    Rename(rename::Args),
+    /// List the processes of a cell
+    Top(top::Args),
+    /// Show what cells use
+    Stats(stats::Args),
+    /// Show what happens to cells
+    Events(events::Args),
+    /// Explain how a cell came to be as it is
+    Why(why::Args),
+    /// Measure what this machine can do for cells
+    Doctor(doctor::Args),
+    /// Get, keep and pass on images
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Look after the store beneath images
+    #[command(subcommand)]
+    Pool(pool::Command),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Print the manual, or write manual pages
+    Man(man::Args),
+    /// Print the version
+    Version(version::Args),
+}
+
+/// What every command gets.
+#[derive(Debug)]
+struct Context {
+    root: Option<PathBuf>,
+}
+
+impl Context {
+    fn home(&self) -> Result<Home> {
+        let variable = |name: &str| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+        Ok(match self.root.clone().or_else(|| variable("SKEP_ROOT")) {
+            Some(root) => Home::at(std::path::absolute(root)?),
+            None => Home::default_for_user(variable)?,
+        })
+    }
+
+    fn engine(&self) -> Result<Engine> {
+        Ok(Engine::open(self.home()?)?)
+    }
+}
+
+/// Parses the arguments, does what they say, and reports.
+pub(crate) fn main() -> ExitCode {
+    completions::answer_shell();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match arguments.command.execute(&Context { root: arguments.root }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.report();
+            error.exit_code()
+        }
+    }
+}
+
+impl Command {
+    fn execute(self, context: &Context) -> Result<()> {
+        match self {
+            Self::Run(args) => run::execute(context, args),
+            Self::Create(args) => create::execute(context, args),
+            Self::Start(args) => start::execute(context, args),
+            Self::Stop(args) => stop::execute(context, args),
+            Self::Kill(args) => kill::execute(context, args),
+            Self::Rm(args) => rm::execute(context, args),
+            Self::Ps(args) => ps::execute(context, args),
+            Self::Inspect(args) => inspect::execute(context, args),
+            Self::Logs(args) => logs::execute(context, args),
+            Self::Exec(args) => exec::execute(context, args),
+            Self::Cp(args) => cp::execute(context, args),
+            Self::Attach(args) => attach::execute(context, args),
+            Self::Wait(args) => wait::execute(context, args),
+            Self::Pause(args) => pause::execute(context, args),
+            Self::Resume(args) => resume::execute(context, args),
+            Self::Set(args) => set::execute(context, args),
+            Self::Rename(args) => rename::execute(context, args),
+            Self::Top(args) => top::execute(context, args),
+            Self::Stats(args) => stats::execute(context, args),
+            Self::Events(args) => events::execute(context, args),
+            Self::Why(args) => why::execute(context, args),
+            Self::Doctor(args) => doctor::execute(context, args),
+            Self::Image(command) => image::execute(context, command),
+            Self::Pool(command) => pool::execute(context, command),
+            Self::Completions(args) => completions::execute(args),
+            Self::Man(args) => man::execute(args),
+            Self::Version(args) => version::execute(args),
+        }
+    }
+}
+
+/// The whole command line as clap knows it, for completions and manual pages.
+fn definition() -> clap::Command {
+    Arguments::command()
+}

@@ -1,0 +1,51 @@
+//! `skep run`
+
+use std::os::fd::AsFd;
+
+use engine::Attach;
+
+use super::Context;
+use super::spec_args::SpecArgs;
+use crate::error::{CommandError, Result};
+use crate::foreground::{self, Detach};
+use crate::output;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Leave it running, and print its id
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    spec: SpecArgs,
+}
+
+pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
+    if args.spec.tty && !args.detach && !rustix::termios::isatty(std::io::stdin().as_fd()) && args.spec.interactive {
+        return Err(
+            CommandError::usage("standard input is not a terminal").hinted("leave out -t to feed it from a pipe")
+        );
+    }
+    if args.spec.explain {
+        let engine = context.engine()?;
+        return output::pretty_json(&args.spec.specify(&engine)?);
+    }
+    run(context, args).map_err(CommandError::before_program)
+}
+
+fn run(context: &Context, args: Args) -> Result<()> {
+    let interactive = args.spec.interactive;
+    let engine = context.engine()?;
+    let spec = args.spec.specify(&engine)?;
+    let (cell, lock) = engine.create(spec)?;
+    let attach = if args.detach { Attach::Nothing } else { Attach::Streams(foreground::own_terminal()) };
+    let mut conversation = engine.start(&cell, lock, attach)?;
+    if !args.detach {
+        let input = if interactive { model::Stdin::Open } else { model::Stdin::Closed };
+        return foreground::follow(&cell, conversation, input, Detach::ByKeys);
+    }
+    match conversation.started()? {
+        Ok(warnings) => warnings.iter().for_each(output::warning),
+        Err(report) => return Err(foreground::ending(&cell, &report)),
+    }
+    output::line(cell.spec.id.to_string())
+}

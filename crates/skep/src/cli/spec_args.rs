@@ -1,0 +1,244 @@
+//! The arguments that `run` and `create` share: everything that a cell can be told.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use engine::CellRequest;
+use model::{
+    Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, ImageRef, Init, IoLimit, Lifetime, Limits,
+    LogPolicy, Mount, MountAccess, MountKind, NetMode, Network, NewPrivileges, PortMapping, RestartPolicy, RootAccess,
+    Seccomp, Security, Span, Stdin, StopPolicy, Terminal, UserNamespace, UserSpec, Weight,
+};
+
+use crate::cli::select::{self, Pull};
+use crate::error::{CommandError, Result};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SpecArgs {
+    /// Call the cell NAME
+    #[arg(long, value_name = "NAME")]
+    name: Option<CellName>,
+    /// What separates the cell from the rest: container, unikernel or machine
+    #[arg(long = "as", value_name = "BOUNDARY", default_value = "container", hide_default_value = true)]
+    boundary: Boundary,
+    /// Take the image for this processor
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<Arch>,
+    /// When to get the image: always, missing or never
+    #[arg(long, value_name = "WHEN", default_value = "missing", hide_default_value = true)]
+    pull: Pull,
+    /// Leave Debian's security updates out of a deb: image
+    #[arg(long)]
+    no_security: bool,
+    /// Run the packages' own configuration scripts when a deb: image is built
+    #[arg(long)]
+    configure: bool,
+    /// Remove the cell when its program ends
+    #[arg(long)]
+    pub(super) rm: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    pub(super) interactive: bool,
+    /// Give the program a terminal
+    #[arg(short, long)]
+    pub(super) tty: bool,
+    /// Set an environment variable; NAME alone takes the value it has here
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Start in this directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+    /// Run as this user
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<UserSpec>,
+    /// Run this instead of the image's entry point
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// The cell's host name [default: its name]
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// The most memory it may hold, like 64m
+    #[arg(short, long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// The most processor time, like 0.5 or 2
+    #[arg(long, value_name = "COUNT")]
+    cpus: Option<Cpus>,
+    /// Its share of contended processors, 1 to 10000 [default: 100]
+    #[arg(long, value_name = "WEIGHT")]
+    cpu_weight: Option<Weight>,
+    /// The most processes and threads
+    #[arg(long, value_name = "COUNT")]
+    pids_limit: Option<u32>,
+    /// The rate of a block device, like /dev/vda:wbps=10m
+    #[arg(long, value_name = "RATE")]
+    io: Vec<IoLimit>,
+    /// Lead a port of the host into the cell, like 8080:80
+    #[arg(short, long, value_name = "[ADDR:][HOST:]CELL[/udp]")]
+    publish: Vec<PortMapping>,
+    /// What it is connected to: default, none, host, or a network's name
+    #[arg(long, visible_alias = "network", value_name = "NET", default_value = "default", hide_default_value = true)]
+    net: NetMode,
+    /// Mount a file or directory of the host
+    #[arg(short, long, value_name = "HOST:CELL[:ro]")]
+    volume: Vec<Mount>,
+    /// Mount memory there, optionally of a size: /run:16m
+    #[arg(long, value_name = "PATH[:SIZE]")]
+    tmpfs: Vec<String>,
+    /// Make the root file system read-only
+    #[arg(long)]
+    read_only: bool,
+    /// Add a capability, or ALL
+    #[arg(long, value_name = "CAP")]
+    cap_add: Vec<String>,
+    /// Drop a capability, or ALL
+    #[arg(long, value_name = "CAP")]
+    cap_drop: Vec<String>,
+    /// Give it every capability and no system call filter
+    #[arg(long)]
+    privileged: bool,
+    /// The system call filter: default, strict or unconfined
+    #[arg(long, value_name = "PROFILE")]
+    seccomp: Option<Seccomp>,
+    /// Let set-user-id programs raise privileges
+    #[arg(long)]
+    allow_new_privileges: bool,
+    /// The user namespace: host or auto
+    #[arg(long, value_name = "HOW", default_value = "host", hide_default_value = true)]
+    userns: UserNamespace,
+    /// Make the program process 1 instead of skep's small init
+    #[arg(long)]
+    no_init: bool,
+    /// When to start it again: no, on-failure[:MAX] or always
+    #[arg(long, value_name = "POLICY", default_value = "no", hide_default_value = true)]
+    restart: RestartPolicy,
+    /// The signal that asks it to end [default: the image's, or TERM]
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// How long to wait for that [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    stop_timeout: Option<Span>,
+    /// Annotate the cell
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Begin a new log file at this size [default: 10m]
+    #[arg(long, value_name = "SIZE")]
+    log_size: Option<ByteSize>,
+    /// Keep that many log files [default: 3]
+    #[arg(long, value_name = "COUNT")]
+    log_files: Option<u32>,
+    /// Print the specification that this would make, and make nothing
+    #[arg(long)]
+    pub(super) explain: bool,
+    /// The image: deb:PKG, host:/PATH, oci:DIR, docker://HOST/REPO, or one of the pool
+    #[arg(value_name = "IMAGE")]
+    image: ImageRef,
+    /// The command and its arguments [default: the image's]
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl SpecArgs {
+    /// Gets the image and makes the specification.
+    pub(super) fn specify(self, engine: &engine::Engine) -> Result<CellSpec> {
+        let wanted = select::Wanted {
+            arch: self.arch,
+            pull: self.pull,
+            security: if self.no_security { image::SecurityUpdates::LeaveOut } else { image::SecurityUpdates::Include },
+            scripts: if self.configure { select::Scripts::Run } else { select::Scripts::Skip },
+        };
+        let found = select::image(engine, &self.image, &wanted)?;
+        let name = self.image.to_string();
+        let stop_signal =
+            self.stop_signal.clone().or(Some(found.record.config.stop_signal.clone()).filter(|it| !it.is_empty()));
+        let request = self.request(stop_signal.as_deref())?;
+        let image = engine::NamedImage { name: &name, id: found.id, record: &found.record };
+        engine::specify(request, image, engine.fresh_id()?, engine::now()).map_err(|engine::NoCommand| {
+            CommandError::usage(format!("{name} has no default command"))
+                .hinted(format!("give one: 'skep run {name} -- COMMAND'"))
+        })
+    }
+
+    fn request(self, stop_signal: Option<&str>) -> Result<CellRequest> {
+        let mut stop = StopPolicy::default();
+        if let Some(signal) = stop_signal {
+            stop.signal = select::signal(signal)?;
+        }
+        stop.timeout = self.stop_timeout.unwrap_or(stop.timeout);
+        let mut log = LogPolicy::default();
+        log.max_size = self.log_size.unwrap_or(log.max_size);
+        log.max_files = self.log_files.unwrap_or(log.max_files);
+        let mut mounts = self.volume.clone();
+        for text in &self.tmpfs {
+            mounts.push(parse_tmpfs(text)?);
+        }
+        let mut labels = BTreeMap::new();
+        for text in &self.label {
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(CellRequest {
+            security: self.security()?,
+            name: self.name,
+            boundary: self.boundary,
+            command: self.command,
+            entrypoint: self.entrypoint,
+            env: select::environment(&self.env)?,
+            cwd: self.workdir,
+            user: self.user,
+            terminal: if self.tty { Terminal::Pty } else { Terminal::None },
+            stdin: if self.interactive { Stdin::Open } else { Stdin::Closed },
+            hostname: self.hostname,
+            limits: Limits {
+                memory: self.memory,
+                cpus: self.cpus,
+                cpu_weight: self.cpu_weight,
+                pids: self.pids_limit,
+                io: self.io,
+            },
+            network: Network { mode: self.net, ports: self.publish },
+            mounts,
+            init: if self.no_init { Init::Program } else { Init::Reaper },
+            restart: self.restart,
+            stop,
+            log,
+            lifetime: if self.rm { Lifetime::RemoveOnExit } else { Lifetime::Keep },
+            labels,
+        })
+    }
+
+    fn security(&self) -> Result<Security> {
+        let mut security = if self.privileged { Security::privileged() } else { Security::default() };
+        for name in &self.cap_drop {
+            match name.to_ascii_uppercase().as_str() {
+                "ALL" => security.capabilities.clear(),
+                _ => drop(security.capabilities.remove(&name.parse::<Capability>()?)),
+            }
+        }
+        for name in &self.cap_add {
+            match name.to_ascii_uppercase().as_str() {
+                "ALL" => security.capabilities.extend(Capability::ALL),
+                _ => drop(security.capabilities.insert(name.parse()?)),
+            }
+        }
+        security.seccomp = self.seccomp.unwrap_or(security.seccomp);
+        if self.allow_new_privileges {
+            security.new_privileges = NewPrivileges::Allowed;
+        }
+        if self.read_only {
+            security.root = RootAccess::ReadOnly;
+        }
+        security.user_namespace = self.userns;
+        Ok(security)
+    }
+}
+
+fn parse_tmpfs(text: &str) -> Result<Mount> {
+    let (path, size) = match text.split_once(':') {
+        Some((path, size)) => (path, Some(size.strip_prefix("size=").unwrap_or(size).parse()?)),
+        None => (text, None),
+    };
+    if !path.starts_with('/') {
+        return Err(CommandError::usage(format!("'{text}' is not an absolute path")).hinted("like --tmpfs /run:16m"));
+    }
+    Ok(Mount { kind: MountKind::Tmpfs(size), target: path.into(), access: MountAccess::ReadWrite })
+}

@@ -1,0 +1,39 @@
+//! `skep start`
+
+use engine::Attach;
+
+use super::{Context, select};
+use crate::error::{CommandError, Result};
+use crate::foreground::{self, Detach};
+use crate::output;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Join the cell's streams
+    #[arg(short, long)]
+    attach: bool,
+    /// The cells, by name or id
+    #[arg(value_name = "CELL", required = true)]
+    cells: Vec<String>,
+}
+
+pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
+    let engine = context.engine()?;
+    if args.attach && args.cells.len() > 1 {
+        return Err(CommandError::usage("only one cell can be joined at a time"));
+    }
+    select::for_each(&engine, &args.cells, |cell| {
+        let lock = engine.lock(&cell)?;
+        let attach = if args.attach { Attach::Streams(foreground::own_terminal()) } else { Attach::Nothing };
+        let mut conversation = engine.start(&cell, lock, attach)?;
+        if args.attach {
+            let input = cell.spec.process.stdin;
+            return foreground::follow(&cell, conversation, input, Detach::ByKeys);
+        }
+        match conversation.started()? {
+            Ok(warnings) => warnings.iter().for_each(output::warning),
+            Err(report) => return Err(foreground::ending(&cell, &report)),
+        }
+        output::line(cell.spec.name.as_str())
+    })
+}

@@ -1,0 +1,157 @@
+//! One line of what went wrong, a hint that names the next command, and the exit code that goes with it.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use engine::Error as EngineError;
+
+/// Shorthand.
+pub(crate) type Result<T> = std::result::Result<T, CommandError>;
+
+/// How a command fails.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    kind: Kind,
+    message: String,
+    hints: Vec<String>,
+}
+
+/// What kind of failure it is; each has its exit code, which scripts may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Something did not work.
+    Failed,
+    /// The arguments make no sense.
+    Usage,
+    /// What was named does not exist.
+    NotFound,
+    /// It exists, but is not in a state for this.
+    Conflict,
+    /// This machine, this build or this boundary cannot do it.
+    Unsupported,
+    /// The reader of our output went away: no failure, and nothing to say.
+    BrokenPipe,
+    /// A program of a cell decided the exit code; everything has been said.
+    Program(u8),
+}
+
+impl CommandError {
+    pub(crate) fn new(kind: Kind, message: impl fmt::Display) -> Self {
+        Self { kind, message: message.to_string(), hints: Vec::new() }
+    }
+
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    pub(crate) fn failed(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    /// The exit code of a program, with nothing more to say.
+    pub(crate) fn program(code: u8) -> Self {
+        Self::new(Kind::Program(code), "")
+    }
+
+    pub(crate) fn hinted(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The same, failing with the codes that `run` and `exec` use for failures of their own.
+    pub(crate) fn before_program(mut self) -> Self {
+        if matches!(self.kind, Kind::Failed) {
+            self.kind = Kind::Program(125);
+        }
+        self
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self.kind {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::NotFound => 3,
+            Kind::Conflict => 4,
+            Kind::Unsupported => 5,
+            Kind::BrokenPipe => 0,
+            Kind::Program(code) => code,
+        })
+    }
+
+    /// Tells the user, on standard error.
+    pub(crate) fn report(&self) {
+        if self.kind == Kind::BrokenPipe || self.message.is_empty() {
+            return;
+        }
+        crate::output::error(&self.message, &self.hints);
+    }
+}
+
+impl From<std::io::Error> for CommandError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::new(Kind::BrokenPipe, ""),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<rustix::io::Errno> for CommandError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        std::io::Error::from(errno).into()
+    }
+}
+
+impl From<EngineError> for CommandError {
+    fn from(error: EngineError) -> Self {
+        let message = error.to_string();
+        match error {
+            EngineError::NoSuchCell { similar, .. } => {
+                let hint = match similar {
+                    Some(name) => format!("did you mean '{name}'?"),
+                    None => "'skep ps -a' lists the cells there are".to_owned(),
+                };
+                Self::new(Kind::NotFound, message).hinted(hint)
+            }
+            EngineError::Ambiguous { .. } => {
+                Self::new(Kind::Conflict, message).hinted("give more of the id, or the name")
+            }
+            EngineError::NameTaken { name, .. } => Self::new(Kind::Conflict, message)
+                .hinted(format!("remove it with 'skep rm {name}', or choose another with --name")),
+            EngineError::State { ref cell, ref refusal } => {
+                let hint = match (refusal.from, refusal.input) {
+                    ("running" | "paused" | "restarting" | "starting", "be removed") => {
+                        format!("stop it first: 'skep stop {cell}', or remove it anyway: 'skep rm -f {cell}'")
+                    }
+                    ("running" | "paused", "be started") => format!("'skep attach {cell}' joins it"),
+                    _ => format!("'skep why {cell}' tells how it came to that"),
+                };
+                Self::new(Kind::Conflict, message).hinted(hint)
+            }
+            EngineError::NotRunning { ref cell, .. } => {
+                let hint = format!("'skep why {cell}' tells why, 'skep start {cell}' starts it");
+                Self::new(Kind::Conflict, message).hinted(hint)
+            }
+            EngineError::Unsupported { by: Some(by), .. } => {
+                Self::new(Kind::Unsupported, message).hinted(format!("a cell run with '--as {by}' can"))
+            }
+            EngineError::Unsupported { .. } | EngineError::NoBoundary(_) => {
+                Self::new(Kind::Unsupported, message).hinted("'--as container' is the boundary that every build has")
+            }
+            EngineError::Damaged { .. } => Self::failed(message).hinted("'skep pool fsck' checks the pool"),
+            EngineError::Store(error) => error.into(),
+            EngineError::Start { .. }
+            | EngineError::Refused(_)
+            | EngineError::SupervisorGone(_)
+            | EngineError::Io { .. }
+            | EngineError::Container(_)
+            | EngineError::Net(_) => Self::failed(message),
+        }
+    }
+}
+
+impl From<model::ParseError> for CommandError {
+    fn from(error: model::ParseError) -> Self {
+        Self::usage(error)
+    }
+}

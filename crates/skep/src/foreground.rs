@@ -1,0 +1,341 @@
+//! A command that stays in front of a running program: streams in and out, signals handed on, the terminal borrowed and
+//! given back.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use engine::{Cell, Conversation, Error as EngineError, RunningExec, Said, Stream};
+use model::{Exit, ExitReport, StartStep, Stdin, Terminal};
+use rustix::event::{PollFd, PollFlags};
+
+use crate::error::{CommandError, Kind, Result};
+use crate::output;
+
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGQUIT: i32 = 3;
+const SIGTERM: i32 = 15;
+const SIGWINCH: i32 = 28;
+
+/// Whether the user can leave without ending the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detach {
+    /// By control-P control-Q, on a terminal.
+    ByKeys,
+}
+
+/// Stays with a cell's own program until it ends, and ends as it did.
+pub(crate) fn follow(cell: &Cell, conversation: Conversation, input: Stdin, detach: Detach) -> Result<()> {
+    match Follower::new(cell, conversation, input, detach)?.run()? {
+        Some(report) => exit_report(cell, &report),
+        None => {
+            output::note(format!("left {} running; 'skep attach {}' joins it again", cell.spec.name, cell.spec.name));
+            Ok(())
+        }
+    }
+}
+
+fn exit_report(cell: &Cell, report: &ExitReport) -> Result<()> {
+    match &report.exit {
+        Exit::Code { code: 0 } => Ok(()),
+        Exit::Code { code } => Err(CommandError::program(*code)),
+        _ => Err(ending(cell, report)),
+    }
+}
+
+/// An ending that is not the program's own choice, told with its reason.
+pub(crate) fn ending(cell: &Cell, report: &ExitReport) -> CommandError {
+    let kept = cell.spec.lifetime == model::Lifetime::Keep;
+    let error = match &report.exit {
+        Exit::NotStarted { error, .. } => CommandError::new(Kind::Program(report.exit.code()), error),
+        // Ctrl-C and 'skep stop' say nothing new to whoever typed them.
+        Exit::Signal { .. } => return CommandError::program(report.exit.code()),
+        other => CommandError::new(Kind::Program(report.exit.code()), format!("{}: {other}", cell.spec.name)),
+    };
+    if kept { error.hinted(format!("'skep why {}' tells more", cell.spec.name)) } else { error }
+}
+
+/// A program that could not be started by `exec`, with the exit code for it.
+pub(crate) fn start_failure(error: EngineError) -> CommandError {
+    match error {
+        EngineError::Start { step, ref message } => {
+            let exit = Exit::NotStarted { step, error: String::new() };
+            let found = step != StartStep::CommandNotFound;
+            let error = CommandError::new(Kind::Program(exit.code()), message);
+            if found { error } else { error.hinted("'skep cp' brings a program into a cell") }
+        }
+        other => other.into(),
+    }
+}
+
+/// Ends as a program of `exec` did.
+pub(crate) fn exit_with(exit: &Exit) -> Result<()> {
+    match exit.code() {
+        0 => Ok(()),
+        code => Err(CommandError::program(code)),
+    }
+}
+
+/// Rows and columns of the terminal that this command stands on.
+pub(crate) fn terminal_size() -> (u16, u16) {
+    rustix::termios::tcgetwinsize(std::io::stdout()).map_or((24, 80), |size| (size.ws_row, size.ws_col))
+}
+
+/// Rows and columns of this command's terminal, when it stands on one.
+pub(crate) fn own_terminal() -> Option<(u16, u16)> {
+    rustix::termios::isatty(std::io::stdout()).then(terminal_size)
+}
+
+struct Follower {
+    conversation: Conversation,
+    signals: OwnedFd,
+    reads_input: bool,
+    keys: Option<DetachKeys>,
+    _raw: Option<sys::pty::RawMode<'static>>,
+    is_terminal: bool,
+}
+
+impl Follower {
+    fn new(cell: &Cell, mut conversation: Conversation, input: Stdin, detach: Detach) -> Result<Self> {
+        let is_terminal = cell.spec.process.terminal == Terminal::Pty;
+        let signals = forwarded_signals()?;
+        let stdin_is_terminal = rustix::termios::isatty(std::io::stdin());
+        let raw =
+            (is_terminal && stdin_is_terminal).then(|| sys::pty::RawMode::enter(rustix::stdio::stdin())).transpose()?;
+        if is_terminal {
+            let (rows, columns) = terminal_size();
+            conversation.resize(rows, columns)?;
+        }
+        let keys = match detach {
+            Detach::ByKeys => (is_terminal && stdin_is_terminal).then(DetachKeys::default),
+        };
+        Ok(Self { conversation, signals, reads_input: input == Stdin::Open, keys, _raw: raw, is_terminal })
+    }
+
+    /// Gives how the cell ended, or nothing when the user left it running.
+    fn run(mut self) -> Result<Option<ExitReport>> {
+        loop {
+            let (spoke, typed, signalled) = self.wait()?;
+            if signalled {
+                self.forward_signals()?;
+            }
+            if typed && !self.pass_input()? {
+                return Ok(None);
+            }
+            if !spoke {
+                continue;
+            }
+            loop {
+                match self.conversation.next_word()? {
+                    Said::Started(warnings) => warnings.iter().for_each(output::warning),
+                    Said::Output(Stream::Out, bytes) => write_all(std::io::stdout().lock(), &bytes)?,
+                    Said::Output(Stream::Err, bytes) => write_all(std::io::stderr().lock(), &bytes)?,
+                    Said::Exited(report) => return Ok(Some(report)),
+                }
+                if !self.conversation.has_word() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<(bool, bool, bool)> {
+        let stdin = rustix::stdio::stdin();
+        let input = if self.reads_input { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(self.conversation.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+        ];
+        if self.reads_input {
+            fds.push(PollFd::from_borrowed_fd(stdin, input));
+        }
+        poll(&mut fds)?;
+        let ready = |index: usize| fds.get(index).is_some_and(|it| !it.revents().is_empty());
+        Ok((ready(0), ready(2), ready(1)))
+    }
+
+    fn forward_signals(&mut self) -> Result<()> {
+        while let Some(signal) = next_signal(self.signals.as_fd())? {
+            match signal {
+                SIGWINCH if self.is_terminal => {
+                    let (rows, columns) = terminal_size();
+                    self.conversation.resize(rows, columns)?;
+                }
+                SIGWINCH => {}
+                other => self.conversation.forward_signal(other)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether to stay.
+    fn pass_input(&mut self) -> Result<bool> {
+        let mut piece = [0; 16 << 10];
+        let count = std::io::stdin().lock().read(&mut piece).unwrap_or(0);
+        let bytes = &piece[..count];
+        if count == 0 {
+            self.reads_input = false;
+        }
+        if let Some(keys) = &mut self.keys {
+            let kept = keys.filter(bytes);
+            if !kept.is_empty() {
+                self.conversation.input(&kept)?;
+            }
+            return Ok(!keys.complete);
+        }
+        self.conversation.input(bytes)?;
+        Ok(true)
+    }
+}
+
+/// Control-P control-Q, docker's way out.
+#[derive(Debug, Default)]
+struct DetachKeys {
+    half: bool,
+    complete: bool,
+}
+
+impl DetachKeys {
+    const FIRST: u8 = 0x10;
+    const SECOND: u8 = 0x11;
+
+    /// What of the input is for the program. A first key that no second follows is handed on with the next input.
+    fn filter(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut kept = Vec::with_capacity(bytes.len() + 1);
+        for &byte in bytes {
+            match (self.half, byte) {
+                (true, Self::SECOND) => {
+                    self.complete = true;
+                    return kept;
+                }
+                (true, _) => {
+                    kept.push(Self::FIRST);
+                    self.half = byte == Self::FIRST;
+                    if !self.half {
+                        kept.push(byte);
+                    }
+                }
+                (false, Self::FIRST) => self.half = true,
+                (false, _) => kept.push(byte),
+            }
+        }
+        kept
+    }
+}
+
+fn write_all(mut out: impl Write, bytes: &[u8]) -> Result<()> {
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
+}
+
+fn forwarded_signals() -> Result<OwnedFd> {
+    let set = sys::signal::SignalSet::of(&[SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH]);
+    Ok(sys::signal::descriptor(set)?)
+}
+
+fn next_signal(signals: BorrowedFd<'_>) -> Result<Option<i32>> {
+    Ok(sys::signal::next(signals)?.map(|it| it.signal))
+}
+
+fn poll(fds: &mut [PollFd<'_>]) -> Result<()> {
+    match rustix::event::poll(fds, None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(e) => Err(std::io::Error::from(e).into()),
+    }
+}
+
+/// Waits for a program of `exec` that has our own streams.
+pub(crate) fn wait_forwarding_signals(running: RunningExec) -> Result<Exit> {
+    let signals = forwarded_signals()?;
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(running.ended(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        poll(&mut fds)?;
+        if !fds[0].revents().is_empty() {
+            return Ok(running.wait()?);
+        }
+        while let Some(signal) = next_signal(signals.as_fd())? {
+            running.signal(signal);
+        }
+    }
+}
+
+/// Stands between our terminal and that of a program of `exec`.
+pub(crate) fn drive_terminal(mut running: RunningExec, input: Stdin) -> Result<Exit> {
+    let Some(terminal) = running.take_terminal() else { return wait_forwarding_signals(running) };
+    let stdin = rustix::stdio::stdin();
+    let _raw = (input == Stdin::Open && rustix::termios::isatty(stdin))
+        .then(|| sys::pty::RawMode::enter(stdin))
+        .transpose()?;
+    let signals = forwarded_signals()?;
+    let (mut reads_input, mut has_output) = (input == Stdin::Open, true);
+    while has_output {
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(terminal.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        if reads_input {
+            fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
+        }
+        poll(&mut fds)?;
+        let ready: Vec<_> = fds.iter().map(|it| !it.revents().is_empty()).collect();
+        if ready[1] {
+            while let Some(signal) = next_signal(signals.as_fd())? {
+                match signal {
+                    SIGWINCH => {
+                        let (rows, columns) = terminal_size();
+                        let size =
+                            rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+                        let _ = rustix::termios::tcsetwinsize(&terminal, size);
+                    }
+                    other => running.signal(other),
+                }
+            }
+        }
+        if ready.get(2) == Some(&true) {
+            reads_input = copy_some(stdin, terminal.as_fd())?;
+        }
+        if ready[0] {
+            has_output = copy_some(terminal.as_fd(), rustix::stdio::stdout())?;
+        }
+    }
+    Ok(running.wait()?)
+}
+
+/// Copies what is there; whether there may be more. A terminal whose other side is closed reads as an error.
+fn copy_some(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<bool> {
+    let mut piece = [0; 16 << 10];
+    let count = match rustix::io::read(from, &mut piece) {
+        Ok(count) => count,
+        Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return Ok(true),
+        Err(_) => 0,
+    };
+    let mut rest = &piece[..count];
+    while !rest.is_empty() {
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(to, rest)).map_err(std::io::Error::from)?;
+        rest = &rest[written..];
+    }
+    Ok(count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_both_keys_in_order_detach() {
+        let check = |pieces: &[&[u8]], passed: &[u8], complete: bool| {
+            let mut keys = DetachKeys::default();
+            let kept: Vec<u8> = pieces.iter().flat_map(|it| keys.filter(it)).collect();
+            assert_eq!((kept.as_slice(), keys.complete), (passed, complete), "{pieces:?}");
+        };
+        check(&[b"ls\n"], b"ls\n", false);
+        check(&[b"a\x10\x11b"], b"a", true);
+        check(&[b"\x10", b"\x11"], b"", true);
+        check(&[b"\x10x"], b"\x10x", false);
+        check(&[b"\x10\x10\x11"], b"\x10", true);
+        check(&[b"\x11"], b"\x11", false);
+    }
+}

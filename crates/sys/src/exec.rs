@@ -1,0 +1,135 @@
+//! The last steps before another program takes the process over: identity, privileges, descriptors, `execve`.
+//!
+//! Every function here is fork-safe and changes only the calling thread, which after a fork is the whole process.
+
+#![expect(unsafe_code, reason = "raw identity calls (the C library's act on all threads) and execve")]
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::{Errno, Result, check};
+
+/// A null-terminated array of C strings, as `execve` takes arguments and environment.
+pub struct StringArray {
+    // The pointers lead into `strings`, whose heap blocks do not move.
+    pointers: Vec<*const c_char>,
+    strings: Vec<CString>,
+}
+
+impl StringArray {
+    /// The array of these strings.
+    pub fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|it| it.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { pointers, strings }
+    }
+
+    /// The strings.
+    pub fn strings(&self) -> &[CString] {
+        &self.strings
+    }
+}
+
+/// Replaces the process by the program at `path`. Returns only when that fails.
+pub fn execve(path: &CStr, arguments: &StringArray, environment: &StringArray) -> Result<Infallible> {
+    // SAFETY: `path` and both arrays are null-terminated and alive.
+    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    Err(crate::last_error())
+}
+
+/// Replaces the process by the program that `file` is open on. Returns only when that fails.
+pub fn execve_file(file: BorrowedFd<'_>, arguments: &StringArray, environment: &StringArray) -> Result<Infallible> {
+    let (argv, envp) = (arguments.pointers.as_ptr(), environment.pointers.as_ptr());
+    // SAFETY: the empty path and both arrays are null-terminated and alive.
+    check(unsafe {
+        libc::syscall(libc::SYS_execveat, file.as_raw_fd(), c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH)
+    })?;
+    Err(Errno::IO)
+}
+
+/// Sets all user and group ids and the supplementary groups of the calling thread.
+pub fn become_user(uid: u32, gid: u32, groups: &[u32], change_groups: GroupChange) -> Result<()> {
+    if change_groups == GroupChange::Set {
+        // SAFETY: `groups` is that many group ids.
+        check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    }
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Whether supplementary groups can be set: an ordinary user's own user namespace forbids it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupChange {
+    /// Set them.
+    Set,
+    /// Leave those that are.
+    Leave,
+}
+
+/// Forbids for good that an executed file raises privileges.
+pub fn no_new_privileges() -> Result<()> {
+    // SAFETY: prctl with plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
+}
+
+/// Hides the process's memory, links and descriptors in `/proc` from everybody without `SYS_PTRACE`. `execve` undoes it.
+pub fn hide() -> Result<()> {
+    // SAFETY: prctl with plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
+}
+
+/// Has the process killed when the thread that made it ends. The kernel forgets this when the process gains privileges
+/// or changes its user.
+pub fn die_with_parent() -> Result<()> {
+    // SAFETY: prctl with plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }).map(drop)
+}
+
+/// Makes `from` the descriptors 0, 1 and 2.
+pub fn set_stdio(from: [BorrowedFd<'_>; 3]) -> Result<()> {
+    let mut from = from.map(|it| it.as_raw_fd());
+    for (target, source) in (0..3).zip(&mut from) {
+        // One that stands where another must go is moved out of the way first.
+        if *source < 3 && *source != target {
+            // SAFETY: duplicates a live descriptor to a free number.
+            *source = check(unsafe { libc::syscall(libc::SYS_fcntl, *source, libc::F_DUPFD_CLOEXEC, 3) })? as i32;
+        }
+    }
+    for (target, source) in (0..3).zip(from) {
+        // SAFETY: after a fork descriptors 0 to 2 belong to this process alone; nobody else relies on what they were.
+        let done = if source == target {
+            // SAFETY: as above; clears close-on-exec.
+            unsafe { libc::syscall(libc::SYS_fcntl, source, libc::F_SETFD, 0) }
+        } else {
+            // SAFETY: as above.
+            unsafe { libc::syscall(libc::SYS_dup3, source, target, 0) }
+        };
+        check(done)?;
+    }
+    Ok(())
+}
+
+/// Closes every descriptor but `kept`, runs `body` with it and the number `argument`, and ends the process with the
+/// code that it returns: for a forked process that goes on without executing anything. Fork-safe.
+///
+/// It never returns and `body` can capture nothing, so nobody is left who could use a closed descriptor.
+pub fn go_on_with(kept: BorrowedFd<'_>, argument: u32, body: fn(BorrowedFd<'_>, u32) -> u8) -> ! {
+    if kept.as_raw_fd() != 0 {
+        // SAFETY: the caller is never returned to, so it does not see descriptor 0 change.
+        unsafe { libc::syscall(libc::SYS_dup3, kept.as_raw_fd(), 0, libc::O_CLOEXEC) };
+    }
+    // SAFETY: as above, for all others.
+    unsafe { libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0) };
+    // SAFETY: descriptor 0 is open for the rest of the process's life. (Had dup3 failed, calls on it fail; that is all.)
+    let kept = unsafe { BorrowedFd::borrow_raw(0) };
+    crate::fork::exit_now(body(kept, argument))
+}
+
+/// Marks every descriptor from `first` on to be closed by `execve`.
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    let flag = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: only sets a flag; nothing is closed now.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flag) }).map(drop)
+}

@@ -1,0 +1,86 @@
+//! Installing system call filters.
+
+#![expect(unsafe_code, reason = "seccomp(2) takes a raw pointer to the program")]
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use crate::{Errno, Result, check};
+
+/// One instruction of a classic BPF program, laid out as the kernel's `sock_filter`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip when a comparison holds.
+    pub jt: u8,
+    /// Instructions to skip when it does not.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
+}
+
+#[repr(C)]
+struct Program {
+    len: u16,
+    filter: *const Instruction,
+}
+
+/// Puts the calling thread under `filter` for good. It must have set no-new-privileges or have `SYS_ADMIN`. Fork-safe.
+pub fn install(filter: &[Instruction]) -> Result<()> {
+    load(filter, 0).map(drop)
+}
+
+/// As [`install`], and returns the descriptor on which calls that the filter answers with "ask the listener" arrive.
+pub fn install_with_listener(filter: &[Instruction]) -> Result<OwnedFd> {
+    let fd = load(filter, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // SAFETY: with this flag the kernel returns a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn load(filter: &[Instruction], flags: libc::c_ulong) -> Result<libc::c_long> {
+    let len = u16::try_from(filter.len()).map_err(|_| Errno::TOOBIG)?;
+    let program = Program { len, filter: filter.as_ptr() };
+    // SAFETY: the program points to `len` instructions; the kernel copies and checks them.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) })
+}
+
+/// A call that a filter announces to its listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Names this call to the kernel.
+    pub id: u64,
+    /// The thread that made it, by the listener's number (0: in no namespace that it sees).
+    pub pid: u32,
+    /// The call's number.
+    pub number: u32,
+    /// The architecture whose number it is (`AUDIT_ARCH_*`).
+    pub arch: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Notification {
+    id: u64,
+    pid: u32,
+    flags: u32,
+    number: i32,
+    arch: u32,
+    instruction_pointer: u64,
+    arguments: [u64; 6],
+}
+
+/// `SECCOMP_IOCTL_NOTIF_RECV`.
+const RECEIVE: libc::c_ulong = 0xc050_2100;
+
+/// The next call that is announced on a descriptor of [`install_with_listener`], waiting for one if need be (poll it to
+/// know). The thread that made it stays stopped until it is killed or the descriptor closed.
+pub fn next(listener: impl AsFd) -> Result<Announced> {
+    let mut notification = Notification::default();
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the kernel fills a structure of just this layout and size (80 bytes, as the request number says), which
+    // must be zero before.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, fd, RECEIVE, &raw mut notification) })?;
+    let Notification { id, pid, number, arch, .. } = notification;
+    Ok(Announced { id, pid, number: number as u32, arch })
+}

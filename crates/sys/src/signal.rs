@@ -1,0 +1,134 @@
+//! Signals: masks, descriptors that read them, waiting for them.
+
+#![expect(unsafe_code, reason = "signal masks and signalfd are raw calls on plain data")]
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::process::Signal;
+
+use crate::{Errno, Result, check, last_error};
+
+/// A signal by its number, real-time ones included.
+pub fn named(number: i32) -> Result<Signal> {
+    if !(1..=64).contains(&number) {
+        return Err(Errno::INVAL);
+    }
+    // SAFETY: any number in the kernel's range is a valid signal to send; the two that the C library keeps for itself
+    // only matter to handlers inside this process, and this value is for sending to others.
+    Ok(unsafe { Signal::from_raw_unchecked(number) })
+}
+
+/// A set of signals, as the kernel takes it: bit `n - 1` stands for signal `n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalSet(u64);
+
+impl SignalSet {
+    /// Every signal.
+    pub const ALL: Self = Self(u64::MAX);
+    /// No signal.
+    pub const NONE: Self = Self(0);
+
+    /// The set of those numbers; numbers outside 1 to 64 are left out.
+    pub fn of(numbers: &[i32]) -> Self {
+        let bits = numbers.iter().filter(|it| (1..=64).contains(*it)).fold(0, |set, it| set | 1u64 << (it - 1));
+        Self(bits)
+    }
+}
+
+/// Blocks exactly these signals in the calling thread and returns what was blocked before. Fork-safe.
+pub fn block(set: SignalSet) -> Result<SignalSet> {
+    let mut old = 0u64;
+    // SAFETY: both point to 8 bytes, the size of the kernel's signal set, which is given.
+    check(unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const set.0, &raw mut old, size_of::<u64>())
+    })?;
+    Ok(SignalSet(old))
+}
+
+/// The kernel's `sigaction`, all zero: the default action, no flags, nothing masked.
+#[repr(C)]
+struct DefaultAction([u64; 4]);
+
+/// Puts the handler of each signal back to the default one, so that a program that is executed starts with none ignored.
+/// Fork-safe.
+pub fn reset_handlers() {
+    let action = DefaultAction([0; 4]);
+    for number in 1..=64 {
+        let (none, size) = (std::ptr::null::<u8>(), size_of::<u64>());
+        // SAFETY: the structure has the kernel's layout and size, and the default action runs no code of ours. (The C
+        // library's function leaves two signals out.) It fails for SIGKILL and SIGSTOP, which are always default.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, &raw const action, none, size) };
+    }
+}
+
+/// Takes one of the (blocked) signals in `set`, waiting until there is one. Fork-safe.
+pub fn wait(set: SignalSet) -> Result<i32> {
+    let none = std::ptr::null::<u8>();
+    // SAFETY: the set is 8 bytes as the size given says; no information and no time limit are asked for.
+    let number =
+        check(unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set.0, none, none, size_of::<u64>()) })?;
+    Ok(number as i32)
+}
+
+/// A descriptor that polls readable when one of the (blocked) signals in `set` is pending. Non-blocking.
+pub fn descriptor(set: SignalSet) -> Result<OwnedFd> {
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: the set is 8 bytes as the size given says; -1 asks for a new descriptor.
+    let fd = check(unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const set.0, size_of::<u64>(), flags) })?;
+    // SAFETY: the kernel just made it; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// What a signal descriptor tells of one signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its number.
+    pub signal: i32,
+    /// The process that sent it, or the child it is about.
+    pub pid: u32,
+}
+
+/// The next pending signal of a descriptor made by [`descriptor`], if there is one.
+pub fn next(descriptor: BorrowedFd<'_>) -> Result<Option<Received>> {
+    let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
+    let size = size_of::<libc::signalfd_siginfo>();
+    // SAFETY: the buffer is writable and `size` bytes long.
+    let read = unsafe { libc::read(descriptor.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+    if read < 0 {
+        return match last_error() {
+            Errno::AGAIN => Ok(None),
+            error => Err(error),
+        };
+    }
+    // SAFETY: all-zero bytes are a valid value of this plain structure, so it is initialised whatever was read.
+    let info = unsafe { info.assume_init() };
+    Ok(Some(Received { signal: info.ssi_signo as i32, pid: info.ssi_pid }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_blocked_signal_comes_out_of_the_descriptor() {
+        let before = block(SignalSet::of(&[libc::SIGUSR1])).unwrap();
+        let fd = descriptor(SignalSet::of(&[libc::SIGUSR1])).unwrap();
+        assert_eq!(next(fd.as_fd()).unwrap(), None);
+        // SAFETY: sends a signal to this very thread, which has it blocked.
+        unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR1) };
+        let received = next(fd.as_fd()).unwrap().unwrap();
+        assert_eq!((received.signal, received.pid), (libc::SIGUSR1, std::process::id()));
+        block(before).unwrap();
+    }
+
+    #[test]
+    fn numbers_outside_the_range_are_no_signals() {
+        for wrong in [i32::MIN, -1, 0, 65] {
+            assert_eq!(named(wrong), Err(Errno::INVAL));
+        }
+        assert_eq!(SignalSet::of(&[1, 64, 0, 99]), SignalSet(1 | 1 << 63));
+    }
+}

@@ -1,0 +1,44 @@
+//! Images: got, listed, named, passed on.
+
+use std::process::Command;
+
+use skep_tests::{TestEnv, can_run};
+
+const BUSYBOX: &str = "deb:busybox-static";
+
+#[test]
+fn an_image_goes_out_and_comes_back_the_same() {
+    let env = TestEnv::with(BUSYBOX);
+    let digest = env.skep(["image", "export", BUSYBOX, "oci-archive:b.tar"]).ok();
+    if can_run(&["skopeo"]) {
+        let inspected =
+            Command::new("skopeo").args(["inspect", "oci-archive:b.tar"]).current_dir(env.scratch()).output();
+        let seen: serde_json::Value = serde_json::from_slice(&inspected.unwrap().stdout).unwrap();
+        assert_eq!(seen["Digest"], digest.trim());
+    }
+    let layers = |name: &str| {
+        let text = env.skep(["image", "inspect", name]).ok();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (value[0]["image"]["layers"][0]["diff_id"].clone(), value[0]["image"]["tree"].clone())
+    };
+    env.skep(["image", "import", "oci-archive:b.tar", "again"]).ok();
+    assert_eq!(layers("again"), layers(BUSYBOX));
+    env.skep(["image", "tag", "again", "web:v2"]).ok();
+    let names = env.skep(["image", "ls"]).ok();
+    assert!(names.contains("web:v2") && names.contains(BUSYBOX), "{names}");
+    env.skep(["image", "rm", "web:v2"]).ok();
+    assert!(env.skep(["image", "rm", "web:v2"]).fails(3).contains("no image is called 'web:v2'"));
+    assert!(env.skep(["image", "history", BUSYBOX]).ok().contains("busybox"));
+    let status = env.skep(["pool", "status", "--json"]).json().remove(0);
+    assert!(status["objects"].as_u64().unwrap() > 0, "{status}");
+}
+
+#[test]
+fn a_program_of_this_machine_runs() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::empty();
+    let listed = env.skep(["run", "--rm", "--net", "none", "host:/bin/ls", "--", "/"]).ok();
+    assert!(listed.lines().any(|line| line == "proc"), "{listed}");
+}
