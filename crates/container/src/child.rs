@@ -181,25 +181,21 @@ fn open_terminal(root: BorrowedFd<'_>, size: WindowSize) -> sys::Result<pty::Pty
 /// Runs the program as process 2 and serves as process 1 until it ends.
 fn reaper(script: &Script, streams: &Streams, control: BorrowedFd<'_>) -> Result<u8> {
     signal::block(SignalSet::ALL).map_err(|errno| Stage::Fork.fail(errno))?;
-    let (ours, theirs) = sys::socket::pair().map_err(|errno| Stage::Fork.fail(errno))?;
-    let program = fork::spawn(Namespaces::empty(), None, || {
-        let failure = match signal::block(SignalSet::NONE) {
-            Err(errno) => Stage::Fork.fail(errno),
+    let mut failure = None;
+    let program = fork::spawn_to_exec(|| {
+        failure = match signal::block(SignalSet::NONE) {
+            Err(errno) => Some(Stage::Fork.fail(errno)),
             Ok(_) => match script.program.become_it(streams, control) {
                 Ok(never) => match never {},
-                Err(failure) => failure,
+                Err(failure) => Some(failure),
             },
         };
-        let _ = report(theirs.as_fd(), Report::Failed(failure), &[]);
         125
     });
     let program = program.map_err(|errno| Stage::Fork.fail(errno))?;
-    drop(theirs);
-    // Executing the program closes the other end.
-    if let Ok(Some((Report::Failed(failure), _))) = crate::protocol::receive(ours.as_fd()) {
+    if let Some(failure) = failure {
         return Err(failure);
     }
-    drop(ours);
     script.program.drop_to_reaper()?;
     // When the supervisor is gone, the kernel is about to kill this process.
     let _ = report(control, Report::Started, &[]);

@@ -101,7 +101,7 @@ pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
     drop((theirs, script));
     // Before the process hides itself from an ordinary user, which it does as soon as its map is written.
     let netns = format!("/proc/{pid}/ns/net");
-    let netns = rustix::fs::openat(CWD, netns, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(handshake)?;
+    let netns = rustix::fs::openat(CWD, netns, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     if let Some((map, writer)) = ids.map() {
         namespace::write_id_map(pid, map, writer)
             .map_err(|errno| Error::start(StartStep::Namespaces, "mapping the users of the cell (--userns)", errno))?;
@@ -112,6 +112,7 @@ pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
         Some((Report::Failed(failure), _)) => return Err(words.error(failure)),
         _ => return Err(Error::refused(StartStep::Namespaces, "preparing the cell", "its first process was killed")),
     };
+    let netns = netns.map_err(handshake)?;
     Ok(Prepared { cell, control, netns, degraded, terminal, init: plan.init, words, ids })
 }
 

@@ -233,7 +233,7 @@ fn choose(home: &Path, name: &str, taken: &[(Ipv4Addr, u8)]) -> Option<Subnet> {
     };
     let candidates = (0..COUNT).map(|n| Subnet {
         bridge: bridge.clone(),
-        base: Ipv4Addr::from(FIRST + ((start + n) % COUNT << (32 - PREFIX))),
+        base: Ipv4Addr::from(FIRST + (((start + n) % COUNT) << (32 - PREFIX))),
         prefix: PREFIX,
     });
     candidates.into_iter().find(|it| !taken.iter().any(|(base, prefix)| it.overlaps(*base, *prefix)))

@@ -42,7 +42,8 @@ impl Pair {
         let outward = self.outward.pump(&mut self.near, &mut self.far);
         let inward = self.inward.pump(&mut self.far, &mut self.near);
         let failed = outward.is_err() || inward.is_err();
-        !failed && !(self.outward.shut && self.inward.shut)
+        let done = self.outward.shut && self.inward.shut;
+        !failed && !done
     }
 
     /// What to wait for on the near and on the far connection.

@@ -5,6 +5,7 @@
 //! fields and octal escapes, and a mount may be hidden by a later one.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -40,7 +41,7 @@ pub struct Layout {
 impl Layout {
     /// The layout that the calling process sees.
     pub fn discover() -> std::io::Result<Self> {
-        Ok(Self::parse(&std::fs::read("/proc/self/mountinfo")?, &std::fs::read("/proc/self/cgroup")?))
+        Ok(Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
     }
 
     /// The layout told by the bytes of `/proc/PID/mountinfo` and `/proc/PID/cgroup`. Lines that make no sense are left
@@ -75,6 +76,13 @@ impl Layout {
     pub fn v2(&self) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|it| it.version == Version::V2)
     }
+}
+
+/// A file of `/proc`, whole. Such files tell no length, and the kernel makes the text anew for every short read.
+fn read(path: &str) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(32 << 10);
+    std::fs::File::open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 impl Hierarchy {

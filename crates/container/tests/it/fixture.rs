@@ -44,7 +44,7 @@ impl Fixture {
         for applet in [
             "sh", "true", "false", "cat", "echo", "id", "ls", "sleep", "kill", "ps", "stty", "tty", "env", "pwd",
             "mount", "mkdir", "rm", "touch", "dd", "wc", "head", "hostname", "readlink", "stat", "ip", "chmod",
-            "chown", "ln", "mknod", "umount", "unshare", "yes", "seq", "grep", "tail", "df",
+            "chown", "ln", "mknod", "umount", "unshare", "yes", "seq", "grep", "tail", "df", "awk", "sort",
         ] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
         }

@@ -5,6 +5,7 @@
 
 mod fixture;
 mod limits;
+mod oracle;
 mod rootfs;
 mod security;
 mod start;

@@ -1,11 +1,11 @@
 //! The root file system: what the cell writes, what is mounted in it, and what a hostile image tries.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 
 use container::{Ended, Rootfs, open_in, root_of_running, root_of_stopped};
 use model::{Lifetime, Mount, MountAccess, MountKind, StartStep};
 use rustix::fs::{Mode, OFlags};
-use std::os::fd::AsFd;
 
 use crate::fixture::{Fixture, can_run, pipes, run, start};
 
@@ -183,4 +183,34 @@ fn commands_that_cannot_run_are_told_apart() {
     plan.rootfs = Rootfs::Plain { dir: "/nonexistent".into(), missing: Vec::new() };
     let (stdio, _streams) = pipes();
     assert_eq!(container::prepare(&plan, stdio).unwrap_err().step(), Some(StartStep::Image));
+}
+
+/// The image as the store unpacks it: metadata in EROFS, content shared by digest.
+#[test]
+fn a_composed_image_runs_like_a_directory() {
+    if !can_run() {
+        return;
+    }
+    let fixture = Fixture::new();
+    // More than fits beside its inode, so that its bytes are an object.
+    std::fs::write(fixture.root().join("etc/large"), "0123456789\n".repeat(20_000)).unwrap();
+    let store = store::Store::open(fixture.dir.path().join("pool")).unwrap();
+    let mut writer = store.writer().unwrap();
+    let tree = writer.directory(&fixture.root()).unwrap();
+    let tree = writer.tree(&tree).unwrap();
+    writer.publish(&[]).unwrap();
+    let rootfs = store.rootfs(&tree, store::Layout::Composed, &()).unwrap();
+    assert!(matches!(rootfs, Rootfs::Composed { .. }));
+    for user_namespace in [model::UserNamespace::Host, model::UserNamespace::Auto] {
+        let script = "wc -c < /etc/large; stat -c %u /etc/large; echo more >> /etc/large; tail -1 /etc/large; \
+                      mv /etc /moved && cat /moved/group | head -1; rm -r /moved; ls /";
+        let mut plan = fixture.plan(&["sh", "-c", script]);
+        plan.rootfs = rootfs.clone();
+        plan.security.user_namespace = user_namespace;
+        plan.upper = fixture.dir.path().join(user_namespace.as_str());
+        std::fs::create_dir(&plan.upper).unwrap();
+        let outcome = run(&plan);
+        let expected = "220000\n0\nmore\nroot:x:0:\nbin\ndev\nproc\nroot\nsys\ntmp\nvar\n";
+        assert_eq!(outcome.stdout, expected, "{user_namespace}: {outcome:?}");
+    }
 }

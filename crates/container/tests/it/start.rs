@@ -53,3 +53,48 @@ fn exec_runs_beside_the_program() {
     assert_eq!(streams.finish(&mut running).ended, Ended::Signal(15));
     cgroup.remove().unwrap();
 }
+
+#[test]
+fn a_mebibyte_goes_through_and_orphans_are_reaped() {
+    if !can_run() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let (mut running, cgroup, mut streams) = start(&fixture.plan(&["wc", "-c"]));
+    streams.send(&vec![b'x'; 1 << 20]);
+    assert_eq!(streams.finish(&mut running).stdout, "1048576\n");
+    cgroup.remove().unwrap();
+    // The inner shells end before their children, which process 1 inherits and must reap.
+    let script = "for i in 1 2 3 4 5; do sh -c 'sleep 0.05 & sleep 0.05 &'; done; sleep 0.3; ps -o stat,args; \
+                  head -c 1048576 /dev/zero | tail -c 1048576 | wc -c";
+    let outcome = fixture.shell(script);
+    assert!(!outcome.stdout.contains('Z') && outcome.stdout.ends_with("1048576\n"), "{outcome:?}");
+}
+
+#[test]
+fn a_program_that_is_process_1_itself_behaves_the_same() {
+    if !can_run() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let mut plan = fixture.plan(&["sh", "-c", "echo $$; exit 5"]);
+    plan.init = model::Init::Program;
+    let outcome = crate::fixture::run(&plan);
+    assert_eq!((outcome.ended, outcome.stdout.as_str()), (Ended::Code(5), "1\n"));
+}
+
+#[test]
+fn signals_reach_the_program_through_init() {
+    if !can_run() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let script = "trap 'echo usr1; exit 6' USR1; echo ready; while true; do sleep 0.01; done";
+    let (mut running, cgroup, mut streams) = start(&fixture.plan(&["sh", "-c", script]));
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(&mut streams.stdout, &mut ready).unwrap();
+    sys::process::send_signal(&running.pidfd, 10).unwrap();
+    let outcome = streams.finish(&mut running);
+    assert_eq!((outcome.ended, outcome.stdout.as_str()), (Ended::Code(6), "usr1\n"));
+    cgroup.remove().unwrap();
+}
