@@ -18,6 +18,7 @@ mod ids;
 mod init;
 mod layout;
 mod mounts;
+mod overlay;
 mod path;
 mod plan;
 mod prepare;

@@ -7,12 +7,13 @@ use std::path::Path;
 use model::{Lifetime, StartStep};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-use rustix::mount::{fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
+use rustix::mount::{fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 use store::Rootfs;
 use sys::Errno;
 use sys::mount::{Reach, clone_tree};
 
 use crate::error::{Error, Result};
+use crate::overlay::{DIRECTORY, Durability, Layer, Layers};
 use crate::protocol::{Failure, Stage};
 
 /// Who mounts the overlay, and with it: whose name for an attribute it may use, and how its layers are reached.
@@ -26,25 +27,10 @@ pub(crate) enum Mounter<'a> {
     Child,
 }
 
-/// An overlay to be mounted: directories and options, nothing left to decide.
+/// An overlay to be mounted: directories and options, nothing left to decide but what the kernel decides.
 #[derive(Debug)]
 pub(crate) struct Overlay {
-    lower: Layer,
-    data: Option<Layer>,
-    upper: Layer,
-    work: Layer,
-    /// The detached mount that `upper` and `work` lie in, if there is one: closing it takes it apart.
-    _written: Option<OwnedFd>,
-    options: &'static [(&'static CStr, &'static CStr)],
-    lifetime: Lifetime,
-}
-
-/// A directory that takes part in an overlay.
-#[derive(Debug)]
-enum Layer {
-    Open(OwnedFd),
-    /// To be opened by who mounts: the kernel takes no directory of another mount namespace.
-    Path(CString),
+    layers: Layers,
 }
 
 /// Content of files by reference to another layer; renaming directories of the image; nothing kept for NFS.
@@ -71,7 +57,8 @@ impl Overlay {
                     let what = format!("mounting {}", metadata.display());
                     return Err(Error::refused(StartStep::Image, what, "only root can mount a composed image"));
                 }
-                (Layer::Open(mounter.mapped(erofs(metadata)?)?), Some(Layer::Open(directory(objects)?)))
+                let lower = mounter.mapped(erofs(metadata)?)?;
+                (Layer::Detached(lower), Some(Layer::Attached(directory(objects)?)))
             }
             _ => return Err(Error::refused(StartStep::Image, "mounting the image", "a kind of root unknown here")),
         };
@@ -80,72 +67,24 @@ impl Overlay {
             (_, None) => PLAIN,
             (_, Some(_)) => COMPOSED,
         };
-        let (upper, work, written) = mounter.both(upper)?;
-        Ok(Self { lower, data, upper, work, _written: written, options, lifetime })
+        // What is thrown away with the cell need not reach the disk before.
+        let durability = if lifetime == Lifetime::RemoveOnExit { Durability::Volatile } else { Durability::Synced };
+        Ok(Self { layers: Layers { lower, data, written: mounter.layer(upper)?, options, durability } })
     }
 
     /// Mounts it nowhere yet. Fork-safe.
     pub(crate) fn mount(&self) -> std::result::Result<OwnedFd, Failure> {
-        self.try_mount().map_err(|errno| Stage::Root.fail(errno))
-    }
-
-    fn try_mount(&self) -> sys::Result<OwnedFd> {
-        let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        let context = context.as_fd();
-        for (name, value) in self.options {
-            if value.is_empty() {
-                fsconfig_set_flag(context, *name)?;
-            } else {
-                fsconfig_set_string(context, *name, *value)?;
-            }
-        }
-        if self.lifetime == Lifetime::RemoveOnExit {
-            // What is thrown away with the cell need not reach the disk before.
-            fsconfig_set_flag(context, c"volatile")?;
-        }
-        self.lower.add(context, c"lowerdir+")?;
-        if let Some(data) = &self.data {
-            data.add(context, c"datadir+")?;
-        }
-        self.upper.add(context, c"upperdir")?;
-        self.work.add(context, c"workdir")?;
-        fsconfig_create(context)?;
-        fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-    }
-}
-
-impl Layer {
-    fn add(&self, context: BorrowedFd<'_>, option: &CStr) -> sys::Result<()> {
-        match self {
-            Self::Open(fd) => fsconfig_set_fd(context, option, fd),
-            Self::Path(path) => {
-                let fd = rustix::fs::openat(CWD, path.as_c_str(), DIRECTORY, Mode::empty())?;
-                fsconfig_set_fd(context, option, fd)
-            }
-        }
+        self.layers.mount().map_err(|errno| Stage::Root.fail(errno))
     }
 }
 
 impl Mounter<'_> {
     fn layer(self, path: &Path) -> Result<Layer> {
         Ok(match self {
-            Self::Parent => Layer::Open(directory(path)?),
-            Self::Mapping(_) => Layer::Open(self.mapped(clone(path)?)?),
+            Self::Parent => Layer::Attached(directory(path)?),
+            Self::Mapping(_) => Layer::Detached(self.mapped(clone(path)?)?),
             Self::Child => Layer::Path(text(path)?),
         })
-    }
-
-    /// The directories `upper` and `work` in `parent`, by one mount, as an overlay needs them.
-    fn both(self, parent: &Path) -> Result<(Layer, Layer, Option<OwnedFd>)> {
-        if !matches!(self, Self::Mapping(_)) {
-            return Ok((self.layer(&parent.join("upper"))?, self.layer(&parent.join("work"))?, None));
-        }
-        let tree = self.mapped(clone(parent)?)?;
-        let open = |name: &CStr| {
-            let opened = rustix::fs::openat(&tree, name, DIRECTORY, Mode::empty());
-            opened.map(Layer::Open).map_err(|errno| failed("opening", parent, errno))
-        };
-        Ok((open(c"upper")?, open(c"work")?, Some(tree)))
     }
 
     fn mapped(self, tree: OwnedFd) -> Result<OwnedFd> {
@@ -157,8 +96,6 @@ impl Mounter<'_> {
         Ok(tree)
     }
 }
-
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
     Error::start(StartStep::Mounts, format!("{doing} {}", path.display()), errno)
