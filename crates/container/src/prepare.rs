@@ -107,7 +107,14 @@ pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
             .map_err(|errno| Error::start(StartStep::Namespaces, "mapping the users of the cell (--userns)", errno))?;
         protocol::go(control.as_fd()).map_err(handshake)?;
     }
-    let netns = netns.map_err(handshake)?;
+    let netns = match netns {
+        Ok(netns) => netns,
+        // It died in the meantime, and its last words tell why.
+        Err(errno) => match protocol::receive(control.as_fd()) {
+            Ok(Some((Report::Failed(failure), _))) => return Err(words.error(failure)),
+            _ => return Err(handshake(errno)),
+        },
+    };
     Ok(Prepared { cell, control, netns, degraded, init: plan.init, words, ids })
 }
 
@@ -217,7 +224,8 @@ impl Prepared {
     /// Lets the program run. When that fails, nothing of the cell is left but what the caller holds.
     pub fn start(mut self) -> Result<Running> {
         let lost = |errno| Error::start(StartStep::Namespaces, "starting the program", errno);
-        protocol::go(self.control.as_fd()).map_err(lost)?;
+        // If it is dead already, its last words are still to be read, and tell more than this failure.
+        let _ = protocol::go(self.control.as_fd());
         let (mut terminal, mut seccomp) = (None, None);
         loop {
             match protocol::receive(self.control.as_fd()).map_err(lost)? {

@@ -107,11 +107,13 @@ fn a_hostile_image_stays_inside() {
         let mut plan = fixture.plan(&["true"]);
         plan.files = vec![(fixture.dir.path().join("hosts"), target.into())];
         let (stdio, streams) = pipes();
-        let prepared = container::prepare(&plan, stdio).unwrap();
-        let cgroup = prepared.cgroup().clone();
-        let failed = match prepared.start() {
+        let started = container::prepare(&plan, stdio).and_then(|prepared| {
+            let cgroup = prepared.cgroup().clone();
+            Ok((prepared.start()?, cgroup))
+        });
+        let failed = match started {
             Err(error) => error.step(),
-            Ok(mut running) => {
+            Ok((mut running, cgroup)) => {
                 streams.finish(&mut running);
                 cgroup.remove().unwrap();
                 None
