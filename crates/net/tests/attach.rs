@@ -1,5 +1,7 @@
 //! Networks for real: needs root, makes namespaces and bridges of its own and leaves none.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,3 +1,5 @@
+//! Layers in and out: what is kept, what is refused.
+
 use proptest::prelude::*;
 use store::{Content, Device, Kind, Metadata, Mtime, Node, Store, Tree};
 
