@@ -141,6 +141,9 @@ impl From<EngineError> for CommandError {
             }
             EngineError::Damaged { .. } => Self::failed(message).hinted("'skep pool fsck' checks the pool"),
             EngineError::Store(error) => error.into(),
+            EngineError::Build { .. } => {
+                Self::failed(message).hinted("without --configure no script is run; most packages need none")
+            }
             EngineError::Start { .. }
             | EngineError::Refused(_)
             | EngineError::SupervisorGone(_)
