@@ -1,6 +1,6 @@
 //! Networks for real: needs root, makes namespaces and bridges of its own and leaves none.
 
-#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a helper of a test fails the test and says so")]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

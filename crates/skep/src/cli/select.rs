@@ -59,13 +59,13 @@ pub(super) fn image(engine: &Engine, wanted: &ImageRef, how: &Wanted) -> Result<
         ImageRef::Source(source) => Some(source),
         ImageRef::Named(_) => None,
     };
-    if source.is_none() || how.pull != Pull::Always {
-        if let Some(found) = in_pool(engine, wanted)? {
-            let fits = how.arch.is_none_or(|arch| arch == found.record.arch)
-                && (how.scripts == Scripts::Skip || image::deb::is_configured(&found.record));
-            if fits || source.is_none() {
-                return Ok(found);
-            }
+    if (source.is_none() || how.pull != Pull::Always)
+        && let Some(found) = in_pool(engine, wanted)?
+    {
+        let fits = how.arch.is_none_or(|arch| arch == found.record.arch)
+            && (how.scripts == Scripts::Skip || image::deb::is_configured(&found.record));
+        if fits || source.is_none() {
+            return Ok(found);
         }
     }
     match source {
