@@ -86,5 +86,7 @@ fn output_of(command: &mut Command) -> Result<String> {
 /// Whether a program by that name can be run.
 fn has_program(name: &str) -> bool {
     let dirs = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&dirs).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| dir.join(name).is_file())
+    // Podman keeps the programs that it alone calls in a directory of its own.
+    let further = ["/usr/sbin", "/sbin", "/usr/lib/podman"].map(PathBuf::from);
+    std::env::split_paths(&dirs).chain(further).any(|dir| dir.join(name).is_file())
 }

@@ -14,15 +14,15 @@ const LAYERS: &[&[&str]] = &[&["model", "sys"], &["store", "image", "net"], &["c
 const UNSAFE_MODULES: &[&str] = &[
     "crates/sys/src/capability.rs",
     "crates/sys/src/exec.rs",
+    "crates/sys/src/file_identity.rs",
     "crates/sys/src/fork.rs",
     "crates/sys/src/inherit.rs",
     "crates/sys/src/kvm.rs",
     "crates/sys/src/landlock.rs",
     "crates/sys/src/mount.rs",
     "crates/sys/src/namespace.rs",
-    "crates/sys/src/process.rs",
-    "crates/sys/src/pty.rs",
-    "crates/sys/src/resource.rs",
+    "crates/sys/src/network.rs",
+    "crates/sys/src/probe.rs",
     "crates/sys/src/seccomp.rs",
     "crates/sys/src/signal.rs",
 ];

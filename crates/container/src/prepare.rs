@@ -22,14 +22,13 @@ use crate::protocol::{self, Failure, Report, Stage};
 use crate::rootfs::{Mounter, Overlay};
 use crate::users;
 
-/// A cell whose boundary stands but whose program has not run. Dropping it ends it and removes its control groups.
+/// A cell whose namespaces stand but whose program has not run. Dropping it ends it and removes its control groups.
 #[derive(Debug)]
 pub struct Prepared {
     cell: Unstarted,
     control: OwnedFd,
     netns: OwnedFd,
     degraded: Vec<Degraded>,
-    terminal: Option<OwnedFd>,
     init: Init,
     words: Words,
     ids: Ids,
@@ -88,8 +87,9 @@ pub(crate) struct Words {
     pub(crate) mounts: Vec<String>,
 }
 
-/// Makes the cell: control groups with their limits, namespaces, the root file system with its mounts. The program
-/// waits for [`Prepared::start`].
+/// Makes the cell: control groups with their limits, namespaces; its first process begins on the root file system and the
+/// mounts in it, and then waits for [`Prepared::start`]. What goes wrong there is told by `start`, so that the caller can
+/// connect the network meanwhile: each wait of one process for another costs a wake-up, which under load is milliseconds.
 ///
 /// The calling thread must live as long as the cell: when it ends, the kernel kills the cell.
 pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
@@ -117,13 +117,15 @@ pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
             .map_err(|errno| Error::start(StartStep::Namespaces, "mapping the users of the cell (--userns)", errno))?;
         protocol::go(control.as_fd()).map_err(handshake)?;
     }
-    let terminal = match protocol::receive(control.as_fd()).map_err(handshake)? {
-        Some((Report::Ready, [terminal, ..])) => terminal,
-        Some((Report::Failed(failure), _)) => return Err(words.error(failure)),
-        _ => return Err(Error::refused(StartStep::Namespaces, "preparing the cell", "its first process was killed")),
+    let netns = match netns {
+        Ok(netns) => netns,
+        // It died in the meantime, and its last words tell why.
+        Err(errno) => match protocol::receive(control.as_fd()) {
+            Ok(Some((Report::Failed(failure), _))) => return Err(words.error(failure)),
+            _ => return Err(handshake(errno)),
+        },
     };
-    let netns = netns.map_err(handshake)?;
-    Ok(Prepared { cell, control, netns, degraded, terminal, init: plan.init, words, ids })
+    Ok(Prepared { cell, control, netns, degraded, init: plan.init, words, ids })
 }
 
 fn namespaces(plan: &Plan, user: UserMode) -> Namespaces {
@@ -232,10 +234,12 @@ impl Prepared {
     /// Lets the program run. When that fails, nothing of the cell is left but what the caller holds.
     pub fn start(mut self) -> Result<Running> {
         let lost = |errno| Error::start(StartStep::Namespaces, "starting the program", errno);
-        protocol::go(self.control.as_fd()).map_err(lost)?;
-        let mut seccomp = None;
+        // If it is dead already, its last words are still to be read, and tell more than this failure.
+        let _ = protocol::go(self.control.as_fd());
+        let (mut terminal, mut seccomp) = (None, None);
         loop {
             match protocol::receive(self.control.as_fd()).map_err(lost)? {
+                Some((Report::Ready, [controller, ..])) => terminal = controller,
                 Some((Report::Listener, [listener, ..])) => seccomp = listener,
                 Some((Report::Failed(failure), _)) => return Err(self.words.error(failure)),
                 Some((Report::Started, _)) => break,
@@ -258,7 +262,7 @@ impl Prepared {
             Init::Reaper => Witness::Init(self.control),
         };
         let (pid, pidfd) = (child.pid, child.pidfd);
-        Ok(Running { pid, pidfd, terminal: self.terminal, seccomp, witness, _ids: self.ids })
+        Ok(Running { pid, pidfd, terminal, seccomp, witness, _ids: self.ids })
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use model::{CellId, CellSpec, Degraded, Engine, State};
@@ -54,14 +55,21 @@ pub struct Record {
 pub struct CellLock(File);
 
 impl CellLock {
-    /// Takes the lock if nobody has it.
+    /// Takes the lock if nobody has it. The lock of a directory that goes away meanwhile is none: it fails as if the
+    /// directory had not been there.
     pub(crate) fn try_take(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join("lock");
         let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = open.map_err(|e| Error::at("opening", &path, e))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(e) => return Err(Error::at("locking", &path, e)),
+        }
+        let ours = file.metadata().map_err(|e| Error::at("reading", &path, e))?;
+        match std::fs::metadata(&path) {
+            Ok(there) if there.ino() == ours.ino() => Ok(Some(Self(file))),
+            Ok(_) => Err(Error::at("locking", &path, std::io::Error::from(std::io::ErrorKind::NotFound))),
             Err(e) => Err(Error::at("locking", &path, e)),
         }
     }
@@ -80,9 +88,13 @@ impl CellLock {
 impl Cell {
     /// Reads a cell. The record may be out of date at once; commands that act on it go through the supervisor.
     pub(crate) fn read(dir: PathBuf) -> Result<Self> {
-        let spec = disk::read_json(&dir.join("spec.json"))?;
+        let spec = Self::read_spec(&dir)?;
         let record = disk::read_json(&dir.join("state.json"))?;
         Ok(Self { dir, spec, record })
+    }
+
+    pub(crate) fn read_spec(dir: &Path) -> Result<CellSpec> {
+        disk::read_json(&dir.join("spec.json"))
     }
 
     /// Its identity.

@@ -167,7 +167,10 @@ pub(crate) fn request(engine: &Engine, cell: &Cell, request: Request) -> Result<
     match conversation.answer()? {
         Answer::Refused { why } => Err(Error::Refused(why)),
         Answer::Done { warnings } | Answer::Started { warnings } => Ok(warnings),
-        Answer::Exited(_) => Ok(Vec::new()),
+        Answer::Exited(report) => {
+            let state = model::State::Exited { report }.word();
+            Err(Error::NotRunning { cell: cell.spec.name.clone(), state })
+        }
     }
 }
 
@@ -182,9 +185,7 @@ impl Engine {
 
     /// Asks a cell to end, ends it by force when it takes longer than `timeout`, and waits for that.
     pub fn stop(&self, cell: &Cell, signal: i32, timeout: Span) -> Result<ExitReport> {
-        let mut conversation = Conversation::connect(self, cell)?;
-        conversation.ask(Request::Stop { signal, timeout_ms: timeout.as_millis() })?;
-        conversation.exit()
+        self.ask_and_wait(cell, Request::Stop { signal, timeout_ms: timeout.as_millis() })
     }
 
     /// Sends a cell's program a signal.
@@ -209,6 +210,8 @@ impl Engine {
             crate::boundary::boundary_for(&cell.spec, model::Verb::Set)?;
             return request(self, cell, Request::Set { limits, restart });
         }
+        let _lock = self.lock_idle(cell, "be changed")?;
+        cell.spec = Cell::read_spec(&cell.dir)?;
         cell.spec.limits = std::mem::take(&mut cell.spec.limits).updated(limits);
         cell.spec.restart = restart.unwrap_or(cell.spec.restart);
         cell.write_spec(crate::disk::Durability::Synced)?;
@@ -217,15 +220,15 @@ impl Engine {
 
     /// Waits until a cell has ended for good. One that has, answers at once; one that never ran has nothing to wait for.
     pub fn wait(&self, cell: &Cell) -> Result<ExitReport> {
-        let ended = |cell: &Cell| match &cell.record.state {
-            model::State::Exited { report } => Some(report.clone()),
-            _ => None,
-        };
         if let Some(report) = ended(cell) {
             return Ok(report);
         }
+        self.ask_and_wait(cell, Request::Wait)
+    }
+
+    fn ask_and_wait(&self, cell: &Cell, request: Request) -> Result<ExitReport> {
         let outcome = Conversation::connect(self, cell).and_then(|mut it| {
-            it.ask(Request::Wait)?;
+            it.ask(request)?;
             it.exit()
         });
         // It may have ended, or its supervisor been lost, between the reading and the asking: then the record knows.
@@ -233,6 +236,14 @@ impl Engine {
             let again = self.find(&cell.spec.id.to_string())?;
             ended(&again).ok_or(error)
         })
+    }
+}
+
+/// How a cell ended, when it has.
+fn ended(cell: &Cell) -> Option<ExitReport> {
+    match &cell.record.state {
+        model::State::Exited { report } => Some(report.clone()),
+        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use model::{Boundary, CellId, CellName, IllegalTransition, StartStep, Verb};
+use model::{Boundary, CellId, CellName, Exit, IllegalTransition, StartStep, Verb};
 
 /// Shorthand.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -72,6 +72,16 @@ pub enum Error {
         step: StartStep,
         /// What happened.
         message: String,
+    },
+    /// A step in the making of an image failed.
+    #[error("{what} failed ({exit})\n{output}")]
+    Build {
+        /// What was being done.
+        what: String,
+        /// How its command ended.
+        exit: Exit,
+        /// The last lines that it printed.
+        output: String,
     },
     /// The supervisor refused a request.
     #[error("{0}")]

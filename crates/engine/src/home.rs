@@ -6,6 +6,7 @@
 //! DATA/cells/ID/            a cell: spec.json state.json lock upper/ work/ log/ and the files mounted into it
 //! DATA/cells/.new-ID/       a cell being made; its maker holds its lock
 //! DATA/names/NAME           holds the id of the cell that has the name
+//! DATA/names.lock           held while names are claimed
 //! DATA/events.jsonl         what happened
 //! RUN/cells/ID.sock         the supervisor's control socket
 //! RUN/net/                  networks and leases
@@ -100,6 +101,11 @@ impl Home {
     /// The claim on one name.
     pub fn name(&self, name: &CellName) -> PathBuf {
         self.names().join(name.as_str())
+    }
+
+    /// The lock under which names are claimed.
+    pub fn names_lock(&self) -> PathBuf {
+        self.data.join("names.lock")
     }
 
     /// The journal of events.

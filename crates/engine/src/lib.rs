@@ -9,6 +9,7 @@
 //! crate's), any state in memory that a crash could lose.
 
 mod boundary;
+mod build;
 mod cell;
 mod client;
 mod clock;
@@ -30,6 +31,7 @@ mod table;
 mod why;
 mod wire;
 
+pub use build::{BUILD_LABEL, BuildStep};
 pub use cell::{Cell, CellLock, Record};
 pub use client::{Conversation, Said};
 pub use clock::now;

@@ -55,6 +55,11 @@ impl Engine {
     /// Runs a further program in a running cell, on the given streams, as a child of this process.
     pub fn exec(&self, cell: &Cell, process: &Process, streams: ExecStreams) -> Result<RunningExec> {
         Self::must_run(cell)?;
+        if matches!(cell.record.state, model::State::Paused { .. }) {
+            // It would stand still at once, and its caller with it.
+            let refusal = model::IllegalTransition { from: cell.record.state.word(), input: "run a further program" };
+            return Err(Error::State { cell: cell.spec.name.clone(), refusal });
+        }
         let boundary = boundary_for(&cell.spec, Verb::Exec)?;
         // Nobody stays to take its streams: it goes on without its caller.
         let bond = match streams {

@@ -1,15 +1,15 @@
 //! The cells of a home: made, found, listed, renamed, removed.
 //!
 //! A cell appears by one rename of its finished directory and disappears by one rename into a nascent name, so no reader
-//! ever sees half a cell. A name is claimed by creating `names/NAME` exclusively; a claim whose cell does not exist is
-//! left over from a crash and counts for nothing.
+//! ever sees half a cell. A name is claimed by writing `names/NAME` under the lock of all names; a claim whose cell does
+//! not exist, or goes by another name, is left over from a crash and counts for nothing.
 
 use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use model::{CellId, CellName, CellSpec, EventKind, Input, State};
+use rustix::fs::FlockOperation;
 use store::Store;
 
 use crate::cell::{Cell, CellLock, Record};
@@ -59,14 +59,13 @@ impl Engine {
     /// Makes a cell. It is on disk for good when this returns, unless it is to vanish with its program anyway. The lock
     /// that comes back must go to a supervisor or be dropped.
     pub fn create(&self, spec: CellSpec) -> Result<(Cell, CellLock)> {
+        crate::boundary::boundary(spec.boundary)?;
         let durability = match spec.lifetime {
             model::Lifetime::Keep => Durability::Synced,
             model::Lifetime::RemoveOnExit => Durability::Relaxed,
         };
         let nascent = self.home.nascent_cell(spec.id);
-        std::fs::create_dir(&nascent).map_err(|e| Error::at("making", &nascent, e))?;
-        let lock = CellLock::try_take(&nascent)?
-            .ok_or_else(|| Error::at("locking", &nascent, std::io::Error::from(std::io::ErrorKind::WouldBlock)))?;
+        let lock = make_locked(&nascent)?;
         let record = Record {
             state: State::Created,
             engine: model::Engine::Native,
@@ -79,7 +78,7 @@ impl Engine {
         };
         let mut cell = Cell { dir: nascent.clone(), spec, record };
         let finish = |cell: &mut Cell| -> Result<()> {
-            self.claim_name(&cell.spec.name, cell.spec.id)?;
+            self.claim_name(&self.lock_names()?, &cell.spec.name, cell.spec.id)?;
             let layer = cell.layer();
             std::fs::create_dir(&layer).map_err(|e| Error::at("making", &layer, e))?;
             cell.write_spec(durability)?;
@@ -103,7 +102,6 @@ impl Engine {
 
     /// Every cell, by age. Records that a crash left untrue are mended on the way.
     pub fn cells(&self) -> Result<Vec<Cell>> {
-        self.forget_stale_names();
         let mut cells = Vec::new();
         for id in self.ids()? {
             match self.read(id) {
@@ -113,6 +111,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
+        self.forget_stale_names(&cells);
         cells.sort_by_key(|it| (it.spec.created, it.spec.id));
         Ok(cells)
     }
@@ -168,7 +167,7 @@ impl Engine {
     /// Reads a cell and mends its record if its supervisor is gone.
     fn read(&self, id: CellId) -> Result<Cell> {
         let dir = self.home.cell(id);
-        let gone = || Error::NoSuchCell { wanted: id.to_string(), similar: None };
+        let gone = || no_such_cell(id);
         let cell = match Cell::read(dir.clone()) {
             Ok(cell) => cell,
             Err(_) if !dir.exists() => return Err(gone()),
@@ -187,7 +186,8 @@ impl Engine {
     /// The names of all cells, for completion and for hints.
     pub fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.home.names()).into_iter().flatten().flatten();
-        let mut names: Vec<_> = entries.filter_map(|it| it.file_name().into_string().ok()).collect();
+        let names = entries.filter_map(|it| it.file_name().into_string().ok());
+        let mut names: Vec<_> = names.filter(|it| !it.starts_with('.')).collect();
         names.sort();
         names
     }
@@ -197,35 +197,59 @@ impl Engine {
         self.names().into_iter().min_by_key(distance).filter(|name| distance(name) <= 1 + wanted.len() / 4)
     }
 
-    fn claim_name(&self, name: &CellName, id: CellId) -> Result<()> {
+    /// The right to claim names and to judge claims. Held for a moment only, and by a rename from its claim to its end.
+    fn lock_names(&self) -> Result<File> {
+        let path = self.home.names_lock();
+        let file = open_lock(&path)?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))
+            .map_err(|e| Error::at("locking", &path, e))?;
+        Ok(file)
+    }
+
+    fn claim_name(&self, _: &File, name: &CellName, id: CellId) -> Result<()> {
         let path = self.home.name(name);
-        loop {
-            match File::options().write(true).create_new(true).open(&path) {
-                Ok(mut file) => return writeln!(file, "{id}").map_err(|e| Error::at("writing", &path, e)),
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Error::at("making", &path, e)),
-            }
-            match self.named(name) {
-                Some(by) if by == id => return Ok(()),
-                Some(by) if self.is_claimant(by) => {
+        match self.named(name) {
+            Some(by) if by == id => return Ok(()),
+            Some(by) => {
+                self.clear_nascent(by);
+                if self.is_claimant(by, name) {
                     return Err(Error::NameTaken { name: name.clone(), by });
                 }
-                _ => std::fs::remove_file(&path).map_err(|e| Error::at("removing", &path, e))?,
             }
+            None => {}
         }
+        std::fs::write(&path, format!("{id}\n")).map_err(|e| {
+            // Half a claim is none.
+            let _ = std::fs::remove_file(&path);
+            Error::at("writing", &path, e)
+        })
     }
 
     /// Whether a name may belong to that cell; one that belongs to none was left by a crash. A cell that is being made
-    /// moves from its nascent directory to its own, so they are looked at in that order.
-    fn is_claimant(&self, id: CellId) -> bool {
-        self.home.nascent_cell(id).exists() || self.home.cell(id).exists()
+    /// moves from its nascent directory to its own, so they are looked at in that order. A specification that cannot be
+    /// read keeps its cell's claims.
+    fn is_claimant(&self, id: CellId, name: &CellName) -> bool {
+        let dir = self.home.cell(id);
+        self.home.nascent_cell(id).exists()
+            || Cell::read_spec(&dir).map_or_else(|_| dir.exists(), |spec| spec.name == *name)
     }
 
-    fn forget_stale_names(&self) {
-        for name in self.names() {
-            let Ok(name) = name.parse::<CellName>() else { continue };
-            if let Some(id) = self.named(&name).filter(|id| !self.is_claimant(*id)) {
-                self.release_name(&name, id);
+    /// Forgets the claims that crashes left. `cells` are those that certainly have theirs.
+    fn forget_stale_names(&self, cells: &[Cell]) {
+        let names = self.names().into_iter().filter_map(|it| it.parse::<CellName>().ok());
+        let doubtful: Vec<_> = names.filter(|name| !cells.iter().any(|cell| cell.spec.name == *name)).collect();
+        if doubtful.is_empty() {
+            return;
+        }
+        // Somebody who claims names right now will see for himself.
+        let Ok(lock) = open_lock(&self.home.names_lock()) else { return };
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return;
+        }
+        for name in doubtful {
+            match self.named(&name) {
+                Some(id) if self.is_claimant(id, &name) => {}
+                _ => drop(std::fs::remove_file(self.home.name(&name))),
             }
         }
     }
@@ -236,22 +260,39 @@ impl Engine {
         }
     }
 
-    /// Gives a cell another name.
-    pub fn rename(&self, cell: &mut Cell, name: CellName) -> Result<()> {
+    /// Gives a cell another name, by which its neighbours find it from now on.
+    pub fn rename(&self, cell: &Cell, name: CellName) -> Result<()> {
         if name == cell.spec.name {
             return Ok(());
         }
-        self.claim_name(&name, cell.spec.id)?;
-        let from = std::mem::replace(&mut cell.spec.name, name);
-        if let Err(error) = cell.write_spec(Durability::Synced) {
-            self.release_name(&cell.spec.name, cell.spec.id);
+        let names = self.lock_names()?;
+        self.claim_name(&names, &name, cell.spec.id)?;
+        if let Err(error) = self.write_name(cell, &name) {
+            self.release_name(&name, cell.spec.id);
             return Err(error);
         }
-        self.release_name(&from, cell.spec.id);
-        events::record(&self.home, cell, EventKind::Renamed { from });
+        self.release_name(&cell.spec.name, cell.spec.id);
+        Ok(())
+    }
+
+    /// Has whoever holds the cell's lock write its name down.
+    fn write_name(&self, cell: &Cell, name: &CellName) -> Result<()> {
         if cell.record.state.needs_supervisor() {
-            crate::client::request(self, cell, crate::wire::Request::Reread)?;
+            return crate::client::request(self, cell, crate::wire::Request::Rename { name: name.clone() }).map(drop);
         }
+        let _lock = self.lock_idle(cell, "be renamed")?;
+        self.rename_locked(&mut Cell::read(cell.dir.clone())?, name.clone())
+    }
+
+    /// Writes a cell's new name down; for the holder of its lock.
+    pub(crate) fn rename_locked(&self, cell: &mut Cell, name: CellName) -> Result<()> {
+        let from = std::mem::replace(&mut cell.spec.name, name);
+        if let Err(error) = cell.write_spec(Durability::Synced) {
+            cell.spec.name = from;
+            return Err(error);
+        }
+        net::Net::open(self.home.net())?.rename(cell.spec.id, &cell.spec.name)?;
+        events::record(&self.home, cell, EventKind::Renamed { from });
         Ok(())
     }
 
@@ -259,11 +300,12 @@ impl Engine {
     /// go, and is waited for.
     pub(crate) fn lock_idle(&self, cell: &Cell, wish: &'static str) -> Result<CellLock> {
         let deadline = Instant::now() + Duration::from_secs(10);
+        let gone = |error| if cell.dir.exists() { error } else { no_such_cell(cell.spec.id) };
         loop {
-            if let Some(lock) = CellLock::try_take(&cell.dir)? {
+            if let Some(lock) = CellLock::try_take(&cell.dir).map_err(gone)? {
                 return Ok(lock);
             }
-            let state = Cell::read(cell.dir.clone())?.record.state;
+            let state = Cell::read(cell.dir.clone()).map_err(gone)?.record.state;
             if state.needs_supervisor() || Instant::now() > deadline {
                 let refusal = model::IllegalTransition { from: state.word(), input: wish };
                 return Err(Error::State { cell: cell.spec.name.clone(), refusal });
@@ -283,14 +325,19 @@ impl Engine {
         self.remove_locked(&cell, &lock)
     }
 
-    pub(crate) fn remove_locked(&self, cell: &Cell, _: &CellLock) -> Result<()> {
+    pub(crate) fn remove_locked(&self, cell: &Cell, lock: &CellLock) -> Result<()> {
+        self.make_vanish(cell, lock)?.delete()
+    }
+
+    /// Makes a cell vanish from all lists, at once; what is left to do is to delete its files.
+    pub(crate) fn make_vanish(&self, cell: &Cell, _: &CellLock) -> Result<Remains> {
         let doomed = self.home.nascent_cell(cell.spec.id);
-        self.release_name(&cell.spec.name, cell.spec.id);
         std::fs::rename(&cell.dir, &doomed).map_err(|e| Error::at("removing", &cell.dir, e))?;
+        // In this order, a crash in between leaves a name without a cell, which is forgotten, and not the reverse.
+        self.release_name(&cell.spec.name, cell.spec.id);
         let _ = std::fs::remove_file(self.home.socket(cell.spec.id));
-        std::fs::remove_dir_all(&doomed).map_err(|e| Error::at("removing", &doomed, e))?;
         events::record(&self.home, cell, EventKind::Removed);
-        Ok(())
+        Ok(Remains { dir: doomed })
     }
 
     /// The root file systems that cells stand on: what the store must not collect.
@@ -301,6 +348,47 @@ impl Engine {
     /// Where a cell's files are, for those who only need the path.
     pub fn dir_of(&self, id: CellId) -> PathBuf {
         self.home.cell(id)
+    }
+}
+
+/// The files of a cell that is in no list any more. Should nobody delete them, the next listing does.
+#[must_use]
+pub(crate) struct Remains {
+    dir: PathBuf,
+}
+
+impl Remains {
+    pub(crate) fn delete(self) -> Result<()> {
+        std::fs::remove_dir_all(&self.dir).map_err(|e| Error::at("removing", &self.dir, e))
+    }
+}
+
+fn no_such_cell(id: CellId) -> Error {
+    Error::NoSuchCell { wanted: id.to_string(), similar: None }
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    let open = File::options().write(true).create(true).truncate(false).open(path);
+    open.map_err(|e| Error::at("opening", path, e))
+}
+
+/// Makes a directory for a cell that is being made, locked by its maker. Whoever clears up after crashes may take it for
+/// a leftover until it is locked: then it is made again.
+fn make_locked(dir: &Path) -> Result<CellLock> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let made = match std::fs::create_dir(dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(Error::at("making", dir, e)),
+            _ => CellLock::try_take(dir),
+        };
+        match made {
+            Ok(Some(lock)) => return Ok(lock),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Ok(None) if Instant::now() > deadline => {
+                return Err(Error::at("locking", dir, std::io::Error::from(std::io::ErrorKind::WouldBlock)));
+            }
+            Ok(None) | Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A frame is a kind (one byte), a length (four bytes, little endian) and that many bytes. Both ends parse what the other
 //! sends as untrusted: an unknown kind or a length above [`MAX_PAYLOAD`] ends the conversation.
 
-use model::{ExitReport, Limits, RestartPolicy};
+use model::{CellName, ExitReport, Limits, RestartPolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::logs::Stream;
@@ -31,8 +31,8 @@ pub(crate) enum Request {
     Resume,
     /// Change its limits and, when given, its restart policy.
     Set { limits: Limits, restart: Option<RestartPolicy> },
-    /// The specification on disk changed (a new name); read it again.
-    Reread,
+    /// It has this name now, which the client claimed for it.
+    Rename { name: CellName },
 }
 
 /// What a supervisor answers.

@@ -30,6 +30,9 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The options that limits are given by, as [`crate::Degraded::what`] has them.
+    pub const OPTIONS: [&'static str; 5] = ["--memory", "--cpus", "--cpu-weight", "--pids-limit", "--io"];
+
     /// Whether no limit is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -1,5 +1,7 @@
 //! Networks for real: needs root, makes namespaces and bridges of its own and leaves none.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a helper of a test fails the test and says so")]
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};

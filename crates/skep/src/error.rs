@@ -123,6 +123,7 @@ impl From<EngineError> for CommandError {
                     ("running" | "paused" | "restarting" | "starting", "be removed") => {
                         format!("stop it first: 'skep stop {cell}', or remove it anyway: 'skep rm -f {cell}'")
                     }
+                    ("paused", "run a further program") => format!("'skep resume {cell}' lets it go on"),
                     ("running" | "paused", "be started") => format!("'skep attach {cell}' joins it"),
                     _ => format!("'skep why {cell}' tells how it came to that"),
                 };
@@ -140,6 +141,9 @@ impl From<EngineError> for CommandError {
             }
             EngineError::Damaged { .. } => Self::failed(message).hinted("'skep pool fsck' checks the pool"),
             EngineError::Store(error) => error.into(),
+            EngineError::Build { .. } => {
+                Self::failed(message).hinted("without --configure no script is run; most packages need none")
+            }
             EngineError::Start { .. }
             | EngineError::Refused(_)
             | EngineError::SupervisorGone(_)

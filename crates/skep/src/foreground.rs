@@ -14,19 +14,44 @@ use crate::output;
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGQUIT: i32 = 3;
+const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
 const SIGWINCH: i32 = 28;
 
-/// Whether the user can leave without ending the program.
+/// What to do when nobody reads our output any more, as after `skep run … | head`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Detach {
-    /// By control-P control-Q, on a terminal.
-    ByKeys,
+pub(crate) enum OnBrokenPipe {
+    /// The program is told, as it would be if it wrote to the pipe itself, and stayed with until it ends.
+    TellProgram,
+    /// The program is left to itself: others may be attached to it.
+    Leave,
+}
+
+/// The signals that are the program's while this command stands in front of it. To be caught before the program starts:
+/// one that came earlier would end this command and leave the program running.
+#[derive(Debug)]
+pub(crate) struct CaughtSignals(OwnedFd);
+
+impl CaughtSignals {
+    pub(crate) fn catch() -> Result<Self> {
+        let set = sys::signal::SignalSet::of(&[SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH]);
+        Ok(Self(sys::signal::descriptor(set)?))
+    }
+
+    fn next(&self) -> Result<Option<i32>> {
+        Ok(sys::signal::next(self.0.as_fd())?.map(|it| it.signal))
+    }
 }
 
 /// Stays with a cell's own program until it ends, and ends as it did.
-pub(crate) fn follow(cell: &Cell, conversation: Conversation, input: Stdin, detach: Detach) -> Result<()> {
-    match Follower::new(cell, conversation, input, detach)?.run()? {
+pub(crate) fn follow(
+    cell: &Cell,
+    conversation: Conversation,
+    signals: CaughtSignals,
+    input: Stdin,
+    on_broken_pipe: OnBrokenPipe,
+) -> Result<()> {
+    match Follower::new(cell, conversation, signals, input, on_broken_pipe)?.run()? {
         Some(report) => exit_report(cell, &report),
         None => {
             output::note(format!("left {} running; 'skep attach {}' joins it again", cell.spec.name, cell.spec.name));
@@ -88,17 +113,23 @@ pub(crate) fn own_terminal() -> Option<(u16, u16)> {
 
 struct Follower {
     conversation: Conversation,
-    signals: OwnedFd,
+    signals: CaughtSignals,
     reads_input: bool,
     keys: Option<DetachKeys>,
     _raw: Option<sys::pty::RawMode<'static>>,
     is_terminal: bool,
+    on_broken_pipe: OnBrokenPipe,
 }
 
 impl Follower {
-    fn new(cell: &Cell, mut conversation: Conversation, input: Stdin, detach: Detach) -> Result<Self> {
+    fn new(
+        cell: &Cell,
+        mut conversation: Conversation,
+        signals: CaughtSignals,
+        input: Stdin,
+        on_broken_pipe: OnBrokenPipe,
+    ) -> Result<Self> {
         let is_terminal = cell.spec.process.terminal == Terminal::Pty;
-        let signals = forwarded_signals()?;
         let stdin_is_terminal = rustix::termios::isatty(std::io::stdin());
         let raw =
             (is_terminal && stdin_is_terminal).then(|| sys::pty::RawMode::enter(rustix::stdio::stdin())).transpose()?;
@@ -106,10 +137,9 @@ impl Follower {
             let (rows, columns) = terminal_size();
             conversation.resize(rows, columns)?;
         }
-        let keys = match detach {
-            Detach::ByKeys => (is_terminal && stdin_is_terminal).then(DetachKeys::default),
-        };
-        Ok(Self { conversation, signals, reads_input: input == Stdin::Open, keys, _raw: raw, is_terminal })
+        let keys = (is_terminal && stdin_is_terminal).then(DetachKeys::default);
+        let reads_input = input == Stdin::Open;
+        Ok(Self { conversation, signals, reads_input, keys, _raw: raw, is_terminal, on_broken_pipe })
     }
 
     /// Gives how the cell ended, or nothing when the user left it running.
@@ -128,8 +158,8 @@ impl Follower {
             loop {
                 match self.conversation.next_word()? {
                     Said::Started(warnings) => warnings.iter().for_each(output::warning),
-                    Said::Output(Stream::Out, bytes) => write_all(std::io::stdout().lock(), &bytes)?,
-                    Said::Output(Stream::Err, bytes) => write_all(std::io::stderr().lock(), &bytes)?,
+                    Said::Output(Stream::Out, bytes) => self.show(std::io::stdout().lock(), &bytes)?,
+                    Said::Output(Stream::Err, bytes) => self.show(std::io::stderr().lock(), &bytes)?,
                     Said::Exited(report) => return Ok(Some(report)),
                 }
                 if !self.conversation.has_word() {
@@ -139,12 +169,23 @@ impl Follower {
         }
     }
 
+    fn show(&mut self, mut out: impl Write, bytes: &[u8]) -> Result<()> {
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Err(e)
+                if e.kind() == std::io::ErrorKind::BrokenPipe && self.on_broken_pipe == OnBrokenPipe::TellProgram =>
+            {
+                Ok(self.conversation.forward_signal(SIGPIPE)?)
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
     fn wait(&self) -> Result<(bool, bool, bool)> {
         let stdin = rustix::stdio::stdin();
         let input = if self.reads_input { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.conversation.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.signals.0.as_fd(), PollFlags::IN),
         ];
         if self.reads_input {
             fds.push(PollFd::from_borrowed_fd(stdin, input));
@@ -155,7 +196,7 @@ impl Follower {
     }
 
     fn forward_signals(&mut self) -> Result<()> {
-        while let Some(signal) = next_signal(self.signals.as_fd())? {
+        while let Some(signal) = self.signals.next()? {
             match signal {
                 SIGWINCH if self.is_terminal => {
                     let (rows, columns) = terminal_size();
@@ -223,20 +264,6 @@ impl DetachKeys {
     }
 }
 
-fn write_all(mut out: impl Write, bytes: &[u8]) -> Result<()> {
-    out.write_all(bytes)?;
-    Ok(out.flush()?)
-}
-
-fn forwarded_signals() -> Result<OwnedFd> {
-    let set = sys::signal::SignalSet::of(&[SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH]);
-    Ok(sys::signal::descriptor(set)?)
-}
-
-fn next_signal(signals: BorrowedFd<'_>) -> Result<Option<i32>> {
-    Ok(sys::signal::next(signals)?.map(|it| it.signal))
-}
-
 fn poll(fds: &mut [PollFd<'_>]) -> Result<()> {
     match rustix::event::poll(fds, None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -246,17 +273,17 @@ fn poll(fds: &mut [PollFd<'_>]) -> Result<()> {
 
 /// Waits for a program of `exec` that has our own streams.
 pub(crate) fn wait_forwarding_signals(running: RunningExec) -> Result<Exit> {
-    let signals = forwarded_signals()?;
+    let signals = CaughtSignals::catch()?;
     loop {
         let mut fds = [
             PollFd::from_borrowed_fd(running.ended(), PollFlags::IN),
-            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.0.as_fd(), PollFlags::IN),
         ];
         poll(&mut fds)?;
         if !fds[0].revents().is_empty() {
             return Ok(running.wait()?);
         }
-        while let Some(signal) = next_signal(signals.as_fd())? {
+        while let Some(signal) = signals.next()? {
             running.signal(signal);
         }
     }
@@ -269,12 +296,12 @@ pub(crate) fn drive_terminal(mut running: RunningExec, input: Stdin) -> Result<E
     let _raw = (input == Stdin::Open && rustix::termios::isatty(stdin))
         .then(|| sys::pty::RawMode::enter(stdin))
         .transpose()?;
-    let signals = forwarded_signals()?;
+    let signals = CaughtSignals::catch()?;
     let (mut reads_input, mut has_output) = (input == Stdin::Open, true);
     while has_output {
         let mut fds = vec![
             PollFd::from_borrowed_fd(terminal.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.0.as_fd(), PollFlags::IN),
         ];
         if reads_input {
             fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
@@ -282,7 +309,7 @@ pub(crate) fn drive_terminal(mut running: RunningExec, input: Stdin) -> Result<E
         poll(&mut fds)?;
         let ready: Vec<_> = fds.iter().map(|it| !it.revents().is_empty()).collect();
         if ready[1] {
-            while let Some(signal) = next_signal(signals.as_fd())? {
+            while let Some(signal) = signals.next()? {
                 match signal {
                     SIGWINCH => {
                         let (rows, columns) = terminal_size();

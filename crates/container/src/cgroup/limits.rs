@@ -35,7 +35,7 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Vec<Degraded> {
         note("--pids-limit", set(cgroup, "pids", "pids.max", "pids.max", &pids.to_string(), &pids.to_string()));
     }
     for io in &limits.io {
-        note("--io-limit", set_io(cgroup, io));
+        note("--io", set_io(cgroup, io));
     }
     degraded
 }

@@ -84,7 +84,7 @@ fn mounts_of_the_user() {
     assert_eq!(std::fs::read_to_string(shared.join("made")).unwrap(), "back\n");
     assert_eq!(outcome.stderr.matches("Read-only file system").count(), 2, "{outcome:?}");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(fixture.dir.path().to_str().unwrap()));
+    assert!(!mounts.contains(shared.to_str().unwrap()), "nothing is mounted outside the cell");
 }
 
 /// Links in an image must not make us write or mount outside the cell.
@@ -107,11 +107,13 @@ fn a_hostile_image_stays_inside() {
         let mut plan = fixture.plan(&["true"]);
         plan.files = vec![(fixture.dir.path().join("hosts"), target.into())];
         let (stdio, streams) = pipes();
-        let failed = match container::prepare(&plan, stdio) {
+        let started = container::prepare(&plan, stdio).and_then(|prepared| {
+            let cgroup = prepared.cgroup().clone();
+            Ok((prepared.start()?, cgroup))
+        });
+        let failed = match started {
             Err(error) => error.step(),
-            Ok(prepared) => {
-                let cgroup = prepared.cgroup().clone();
-                let mut running = prepared.start().unwrap();
+            Ok((mut running, cgroup)) => {
                 streams.finish(&mut running);
                 cgroup.remove().unwrap();
                 None
@@ -142,7 +144,7 @@ fn kernel_file_systems_are_not_mounted_through_links() {
         let fixture = Fixture::new();
         symlink("/tmp", fixture.root().join(name)).unwrap();
         let (stdio, _streams) = pipes();
-        let error = container::prepare(&fixture.plan(&["true"]), stdio).unwrap_err();
+        let error = container::prepare(&fixture.plan(&["true"]), stdio).and_then(|it| it.start()).unwrap_err();
         assert_eq!(error.step(), Some(StartStep::Mounts));
         assert!(error.to_string().contains(what), "{error}");
     }

@@ -36,8 +36,9 @@ impl Client {
         self.stream.as_fd()
     }
 
-    pub(super) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+    /// How many bytes wait for the client to take them.
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent.len()
     }
 
     pub(super) fn is_slow(&self) -> bool {

@@ -57,6 +57,7 @@ pub fn supervise(home: Home, dir: &Path, launcher: OwnedFd, lock: OwnedFd) -> Re
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGKILL: i32 = 9;
+const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
 
 struct Supervisor {
@@ -145,6 +146,11 @@ impl Supervisor {
                 }
             }
             Err(error) => {
+                // It may have started, and not been written down: a program that no record knows of must not stay.
+                if let Some(run) = self.run.take() {
+                    let _ = run.live.kill();
+                    run.finish(&self.cell.spec.limits, &self.engine.home, self.cell.spec.id);
+                }
                 let exit = not_started(&error);
                 self.end_for_good(ExitReport {
                     exit,
@@ -215,7 +221,7 @@ impl Supervisor {
         let takes_input = self.run.as_ref().is_none_or(|run| run.streams.takes_input());
         for (index, client) in self.clients.iter().enumerate() {
             let mut interest = if takes_input { PollFlags::IN } else { PollFlags::empty() };
-            interest.set(PollFlags::OUT, client.has_unsent());
+            interest.set(PollFlags::OUT, client.unsent() > 0);
             sources.push((Source::Client(index), client.fd(), interest));
         }
         let mut fds: Vec<_> =
@@ -346,7 +352,7 @@ impl Supervisor {
             Request::Pause => self.pause(),
             Request::Resume => self.resume(),
             Request::Set { limits, restart } => self.set(limits, restart),
-            Request::Reread => self.reread(),
+            Request::Rename { name } => self.rename(name),
         };
         Some(match outcome {
             Ok(warnings) => Answer::Done { warnings },
@@ -359,15 +365,31 @@ impl Supervisor {
         self.run.as_ref().ok_or_else(|| Error::NotRunning { cell: self.cell.spec.name.clone(), state })
     }
 
+    /// Sends the program a signal. The signals that the cell is stopped with mean that it shall not start again.
     fn kill(&mut self, signal: i32) -> Result<Vec<String>> {
-        let run = self.running()?;
-        if signal == SIGKILL {
-            run.live.kill()?;
+        let ends = signal == SIGKILL || signal == self.cell.spec.stop.signal;
+        if self.run.is_none() && (ends || [SIGHUP, SIGINT, SIGPIPE].contains(&signal)) {
+            // There is no program between two runs; what would have ended it ends the waiting for the next.
             self.stop.get_or_insert(None);
-        } else {
-            run.live.signal(signal)?;
+            self.end_waiting();
+            return Ok(Vec::new());
+        }
+        let run = self.running()?;
+        match signal {
+            SIGKILL => run.live.kill()?,
+            _ => run.live.signal(signal)?,
+        }
+        if ends {
+            self.stop.get_or_insert(None);
         }
         Ok(Vec::new())
+    }
+
+    /// Ends a cell that waits for its next run.
+    fn end_waiting(&mut self) {
+        if let Some(last) = self.cell.record.state.last_exit().cloned() {
+            self.end_for_good(ExitReport { requested: true, ..last });
+        }
     }
 
     fn begin_stop(&mut self, signal: i32, patience: Duration) {
@@ -376,10 +398,10 @@ impl Supervisor {
             let _ = run.live.signal(signal);
             if matches!(self.cell.record.state, State::Paused { .. }) {
                 // A frozen program cannot answer a signal.
-                let _ = run.live.resume();
+                let _ = self.resume();
             }
-        } else if let Some(last) = self.cell.record.state.last_exit().cloned() {
-            self.end_for_good(last);
+        } else {
+            self.end_waiting();
         }
     }
 
@@ -397,28 +419,50 @@ impl Supervisor {
 
     fn resume(&mut self) -> Result<Vec<String>> {
         self.running()?;
+        let paused = self.cell.record.state.clone();
         self.cell.advance(Input::Resume)?;
-        self.running()?.live.resume()?;
+        if let Err(error) = self.running().and_then(|run| run.live.resume()) {
+            self.cell.record.state = paused;
+            return Err(error);
+        }
         self.cell.write_record(&self.lock, Durability::Relaxed)?;
         self.note(EventKind::Resumed);
         Ok(Vec::new())
     }
 
     fn set(&mut self, change: model::Limits, restart: Option<model::RestartPolicy>) -> Result<Vec<String>> {
-        let limits = self.cell.spec.limits.clone().updated(change);
-        let degraded = self.running()?.live.set(&limits)?;
-        self.cell.spec.limits = limits;
-        self.cell.spec.restart = restart.unwrap_or(self.cell.spec.restart);
-        self.cell.write_spec(Durability::Synced)?;
+        let mut spec = self.cell.spec.clone();
+        spec.limits = spec.limits.updated(change);
+        spec.restart = restart.unwrap_or(spec.restart);
+        let before = std::mem::replace(&mut self.cell.spec, spec);
+        if let Err(error) = self.cell.write_spec(Durability::Synced) {
+            self.cell.spec = before;
+            return Err(error);
+        }
         self.note(EventKind::Limited);
+        // Between two runs there is nothing to apply limits to: the next one begins with them.
+        let Some(run) = &self.run else {
+            self.reconsider_restart();
+            return Ok(Vec::new());
+        };
+        let degraded = run.live.set(&self.cell.spec.limits)?;
         let warnings = degraded.iter().map(ToString::to_string).collect();
-        self.cell.record.degraded = degraded;
+        self.cell.record.degraded.retain(|it| !model::Limits::OPTIONS.contains(&it.what.as_str()));
+        self.cell.record.degraded.extend(degraded);
         self.cell.write_record(&self.lock, Durability::Relaxed)?;
         Ok(warnings)
     }
 
-    fn reread(&mut self) -> Result<Vec<String>> {
-        self.cell.spec = Cell::read(self.cell.dir.clone())?.spec;
+    /// A cell that waits for its next run under a policy that would not give it one has ended.
+    fn reconsider_restart(&mut self) {
+        let Some(last) = self.cell.record.state.last_exit().cloned() else { return };
+        if self.cell.spec.restart.delay(self.restarts, last.exit.is_success(), last.requested).is_none() {
+            self.end_for_good(last);
+        }
+    }
+
+    fn rename(&mut self, name: model::CellName) -> Result<Vec<String>> {
+        self.engine.rename_locked(&mut self.cell, name)?;
         Ok(Vec::new())
     }
 
@@ -478,15 +522,23 @@ impl Supervisor {
 
     /// Writes down the end, and only then tells whoever waits for it.
     fn farewell(mut self) -> Result<()> {
+        let mut remains = None;
         let outcome = match self.cell.spec.lifetime {
             Lifetime::Keep => self.cell.write_record(&self.lock, Durability::Synced),
-            Lifetime::RemoveOnExit => self.engine.remove_locked(&self.cell, &self.lock),
+            Lifetime::RemoveOnExit => self.engine.make_vanish(&self.cell, &self.lock).map(|it| remains = Some(it)),
         };
         let _ = std::fs::remove_file(self.engine.home.socket(self.cell.spec.id));
+        // Who got through to us before the socket went shall hear of the end, too.
+        while let Ok((stream, _)) = self.listener.accept() {
+            self.clients.extend(Client::new(stream).ok());
+        }
+        drop(self.listener);
         let report = self.cell.record.state.last_exit().cloned();
-        // The record is written and the listener gone before anybody hears of it, so that whoever acts on the news
-        // finds the lock free.
-        drop(self.lock);
+        // The record is written and the listener gone before anybody hears of it. The lock of a cell that stays is let
+        // go, so that whoever acts on the news finds it free; that of one that vanished guards what is left of it.
+        let guard = remains.is_some().then_some(self.lock);
+        // Those who read what they get come first: the others may take their time.
+        self.clients.sort_by_key(Client::unsent);
         for mut client in self.clients.drain(..) {
             if let Some(report) = &report {
                 client.answer(Answer::Exited(report.clone()));
@@ -494,6 +546,10 @@ impl Supervisor {
             client.flush_last();
         }
         // Nobody waits for this process any more: it can do what takes long.
+        if let Some(remains) = remains {
+            let _ = remains.delete();
+        }
+        drop(guard);
         let _ = net::Net::open(self.engine.home.net()).and_then(|net| net.linger());
         outcome
     }

@@ -29,6 +29,8 @@ pub(super) struct Run {
 impl Run {
     /// Starts the program. What it took to do so is noted in the record, which the caller writes.
     pub(super) fn start(engine: &Engine, cell: &mut Cell, window: (u16, u16)) -> Result<Self> {
+        // No collector takes the root file system away between the finding and the mounting.
+        let _pin = engine.store.pin()?;
         let layout = crate::container::layout();
         let rootfs = engine.store.rootfs(&cell.spec.image.tree, layout, &())?;
         let (mut streams, theirs) = Streams::for_program(&cell.spec.process, window)?;

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use model::{DebSource, ObjectId, Progress, Source};
+use model::{Arch, DebSource, ImageRecord, ObjectId, Progress, Source};
 use store::{Kind, Metadata, Mtime, Node, Store, Tree};
 
 use super::universe::PackageId;
@@ -19,15 +19,18 @@ use super::{Job, with_packages};
 use crate::record::{self, Draft};
 use crate::{Error, FetchOptions, Fetched, Result};
 
+/// The label of an image whose packages configured themselves: it has the name of one where they did not.
+const CONFIGURED_LABEL: &str = "skep.configured";
+
 /// Where the packages lie in the build cell.
 const PLACE: &str = "debs";
 
 /// What the build cell runs. dpkg sorts out the order; dependencies are forced only until the essential packages, which
-/// depend on each other, are all there.
+/// depend on each other, are all there. What is thrown away when the machine goes down need not be synced before.
 const SCRIPT: &str = "\
-dpkg --force-depends --install /debs/essential/*.deb
+dpkg --force-unsafe-io --force-depends --install /debs/essential/*.deb
 set -- /debs/wanted/*.deb
-if [ -e \"$1\" ]; then dpkg --install \"$@\" || dpkg --configure --pending; fi
+if [ -e \"$1\" ]; then dpkg --force-unsafe-io --install \"$@\" || dpkg --configure --pending; fi
 dpkg --audit
 ";
 
@@ -65,6 +68,18 @@ pub struct ConfigurePlan {
     draft: Draft,
 }
 
+impl ConfigurePlan {
+    /// The processor that the cell's programs are for.
+    pub fn arch(&self) -> Arch {
+        self.draft.arch
+    }
+}
+
+/// Whether the scripts of an image's packages have run.
+pub fn is_configured(image: &ImageRecord) -> bool {
+    image.config.labels.contains_key(CONFIGURED_LABEL)
+}
+
 /// Prepares the build cell of an image of packages.
 pub fn configure_plan(
     store: &Store,
@@ -73,6 +88,11 @@ pub fn configure_plan(
     progress: &dyn Progress,
 ) -> Result<ConfigurePlan> {
     let source = crate::fetch::for_arch(source, options.arch)?;
+    let arch = options.arch_or(source.arch);
+    if arch != Arch::HOST {
+        let why = format!("the scripts of packages for {arch} need a processor that this machine does not have");
+        return Err(Error::Unsupported { what: format!("--configure for deb:{source}"), why });
+    }
     with_packages(&source, options, progress, |job, arch, notes| {
         let essential = job.universe.essential();
         // The second name settles that /usr is merged without a program that would merge it.
@@ -85,6 +105,7 @@ pub fn configure_plan(
         let mut seen = Unpacking::new(store.writer()?, options.limits)?;
         job.unpack_all(&mut seen, &chosen, &files, Selection::All)?;
         let (root, mut draft) = job.describe(&Source::Deb(source.clone()), arch, seen, &chosen, options)?;
+        draft.config.labels.insert(CONFIGURED_LABEL.to_owned(), "by its packages' scripts".to_owned());
         draft.notes = notes;
         draft.notes.push("its packages' own scripts were run: another build will not have the same digest".to_owned());
 

@@ -133,6 +133,10 @@ mod tests {
             for path in package.links.iter().map(|link| &link.path).chain(package.dirs.iter().map(|dir| &dir.path)) {
                 assert!(path.starts_with('/') && !path.contains(".."), "{}: {path}", package.name);
             }
+            for edit in &package.edits {
+                let read = crate::deb::unpack::READ.iter().any(|place| edit.path[1..].starts_with(place));
+                assert!(read, "{}: {} is not read while it is unpacked", package.name, edit.path);
+            }
             assert!(package.command.first().is_none_or(|program| program.starts_with('/')), "{}", package.name);
         }
     }

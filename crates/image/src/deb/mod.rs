@@ -20,7 +20,7 @@ mod unpack;
 mod users;
 mod version;
 
-pub use self::configure::{ConfigurePlan, configure_plan, finish_configured};
+pub use self::configure::{ConfigurePlan, configure_plan, finish_configured, is_configured};
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -16,7 +16,7 @@ use crate::limits::Limits;
 use crate::{Error, Result};
 
 /// Files of these places are kept in memory as they pass, as later steps read them.
-const READ: [&str; 9] = [
+pub(crate) const READ: [&str; 9] = [
     "usr/lib/systemd/system/",
     "usr/lib/sysusers.d/",
     "usr/lib/tmpfiles.d/",
@@ -24,8 +24,8 @@ const READ: [&str; 9] = [
     "usr/share/ca-certificates/",
     "etc/default/",
     "etc/ld.so.conf.d/",
-    "etc/mosquitto/",
-    "etc/redis/",
+    "etc/mosquitto/mosquitto.conf",
+    "etc/lighttpd/lighttpd.conf",
 ];
 /// The most of one such file, and of the beginning of any other.
 const MAX_READ: usize = 1 << 20;

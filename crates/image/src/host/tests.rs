@@ -1,3 +1,5 @@
+//! Programs of this machine: closures, links, scripts, and what is refused.
+
 use std::path::{Path, PathBuf};
 
 use store::{Kind, Store};

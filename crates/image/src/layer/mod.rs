@@ -11,3 +11,6 @@ pub(crate) mod reader;
 pub(crate) mod recipe;
 mod sparse;
 pub(crate) mod unpack;
+
+#[cfg(test)]
+mod tests;

@@ -169,16 +169,8 @@ impl Session {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let credentials = auth::find(reference, options.credentials.as_deref())?;
         let stall = Duration::from(options.stall);
-        let open = if is_loopback(&reference.registry) { vec![reference.registry.clone()] } else { Vec::new() };
-        let config = ClientConfig {
-            protocol: ClientProtocol::HttpsExcept(open),
-            use_monolithic_push: true,
-            connect_timeout: Some(stall),
-            read_timeout: Some(stall),
-            user_agent: concat!("skep/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        let client = Client::try_from(config).map_err(|error| registry_error(reference, error.to_string()))?;
+        let client = connect(&reference.registry, stall)
+            .map_err(|error| registry_error(reference, format!("no connection can be made: {}", innermost(&error))))?;
         Ok(Self { client, auth: credentials.auth, reference: reference.clone(), stall, note: credentials.note })
     }
 
@@ -443,6 +435,19 @@ impl Iterator for Pieces {
             Err(error) => Some(Err(error.into())),
         }
     }
+}
+
+/// A client for a registry. The library needs the machine's certificate authorities even for one on the loopback.
+fn connect(registry: &str, stall: Duration) -> Result<Client, OciDistributionError> {
+    let plain = if is_loopback(registry) { vec![registry.to_owned()] } else { Vec::new() };
+    Client::try_from(ClientConfig {
+        protocol: ClientProtocol::HttpsExcept(plain),
+        use_monolithic_push: true,
+        connect_timeout: Some(stall),
+        read_timeout: Some(stall),
+        user_agent: concat!("skep/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    })
 }
 
 /// Whether a registry is on this machine.

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::error::Result;
-use crate::foreground::{self, Detach};
+use crate::foreground::{self, CaughtSignals, OnBrokenPipe};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -17,7 +17,8 @@ pub(super) struct Args {
 pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let engine = context.engine()?;
     let cell = engine.find(&args.cell)?;
+    let signals = CaughtSignals::catch()?;
     let conversation = engine.attach(&cell)?;
     let input = if args.no_stdin { model::Stdin::Closed } else { cell.spec.process.stdin };
-    foreground::follow(&cell, conversation, input, Detach::ByKeys)
+    foreground::follow(&cell, conversation, signals, input, OnBrokenPipe::Leave)
 }

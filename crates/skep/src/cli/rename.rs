@@ -17,6 +17,6 @@ pub(super) struct Args {
 
 pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let engine = context.engine()?;
-    let mut cell = engine.find(&args.cell)?;
-    Ok(engine.rename(&mut cell, args.name)?)
+    let cell = engine.find(&args.cell)?;
+    Ok(engine.rename(&cell, args.name)?)
 }

@@ -39,14 +39,17 @@ fn force(engine: &Engine, mut cell: Cell) -> Result<()> {
         if cell.record.state.needs_supervisor() {
             match engine.stop(&cell, SIGKILL, Span::millis(0)) {
                 // It ended by itself meanwhile.
-                Ok(_) | Err(Error::NotRunning { .. } | Error::SupervisorGone(_)) => {}
+                Ok(_) | Err(Error::NotRunning { .. } | Error::SupervisorGone(_) | Error::NoSuchCell { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         // A cell that vanishes with its program may be gone by now; one that was being started runs.
         cell = match engine.find(&id).and_then(|cell| engine.remove(cell)) {
             Ok(()) | Err(Error::NoSuchCell { .. }) => return Ok(()),
-            Err(Error::State { .. }) => engine.find(&id)?,
+            Err(Error::State { .. }) => match engine.find(&id) {
+                Err(Error::NoSuchCell { .. }) => return Ok(()),
+                found => found?,
+            },
             Err(error) => return Err(error.into()),
         };
     }

@@ -2,12 +2,12 @@
 
 use std::os::fd::AsFd;
 
-use engine::Attach;
+use engine::{Attach, Cell, CellLock, Conversation, Engine};
 
 use super::Context;
 use super::spec_args::SpecArgs;
 use crate::error::{CommandError, Result};
-use crate::foreground::{self, Detach};
+use crate::foreground::{self, CaughtSignals, OnBrokenPipe};
 use crate::output;
 
 #[derive(Debug, clap::Args)]
@@ -37,15 +37,26 @@ fn run(context: &Context, args: Args) -> Result<()> {
     let engine = context.engine()?;
     let spec = args.spec.specify(&engine)?;
     let (cell, lock) = engine.create(spec)?;
-    let attach = if args.detach { Attach::Nothing } else { Attach::Streams(foreground::own_terminal()) };
-    let mut conversation = engine.start(&cell, lock, attach)?;
     if !args.detach {
+        let signals = CaughtSignals::catch()?;
+        let conversation = start(&engine, &cell, lock, Attach::Streams(foreground::own_terminal()))?;
         let input = if interactive { model::Stdin::Open } else { model::Stdin::Closed };
-        return foreground::follow(&cell, conversation, input, Detach::ByKeys);
+        return foreground::follow(&cell, conversation, signals, input, OnBrokenPipe::TellProgram);
     }
+    let mut conversation = start(&engine, &cell, lock, Attach::Nothing)?;
     match conversation.started()? {
         Ok(warnings) => warnings.iter().for_each(output::warning),
         Err(report) => return Err(foreground::ending(&cell, &report)),
     }
     output::line(cell.spec.id.to_string())
+}
+
+/// Starts a cell that was just made; one that shall vanish with its program vanishes when it cannot be started at all.
+fn start(engine: &Engine, cell: &Cell, lock: CellLock, attach: Attach) -> Result<Conversation> {
+    engine.start(cell, lock, attach).map_err(|error| {
+        if cell.spec.lifetime == model::Lifetime::RemoveOnExit {
+            let _ = engine.remove(cell.clone());
+        }
+        error.into()
+    })
 }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use engine::{Cell, Engine};
-use image::{FetchOptions, SecurityUpdates};
+use image::{FetchOptions, Fetched, SecurityUpdates};
 use model::{Arch, ImageName, ImageRecord, ImageRef, ObjectId, ParseError};
 
 use crate::error::{CommandError, Kind, Result};
@@ -59,12 +59,13 @@ pub(super) fn image(engine: &Engine, wanted: &ImageRef, how: &Wanted) -> Result<
         ImageRef::Source(source) => Some(source),
         ImageRef::Named(_) => None,
     };
-    if source.is_none() || how.pull != Pull::Always {
-        if let Some(found) = in_pool(engine, wanted)? {
-            let fits = how.arch.is_none_or(|arch| arch == found.record.arch);
-            if fits || source.is_none() {
-                return Ok(found);
-            }
+    if (source.is_none() || how.pull != Pull::Always)
+        && let Some(found) = in_pool(engine, wanted)?
+    {
+        let fits = how.arch.is_none_or(|arch| arch == found.record.arch)
+            && (how.scripts == Scripts::Skip || image::deb::is_configured(&found.record));
+        if fits || source.is_none() {
+            return Ok(found);
         }
     }
     match source {
@@ -79,12 +80,32 @@ pub(super) fn get(engine: &Engine, source: &model::Source, how: &Wanted, name: O
     let options = FetchOptions { arch: how.arch, security: how.security, name, ..cache };
     let fetched = match how.scripts {
         Scripts::Skip => image::fetch(engine.store(), source, &options, &Reporter::new())?,
-        Scripts::Run => {
-            return Err(CommandError::new(Kind::Unsupported, "--configure is not available yet"));
-        }
+        Scripts::Run => configured(engine, source, &options)?,
     };
     fetched.notes.iter().for_each(note);
     Ok(Found { name: fetched.name, id: fetched.id, record: fetched.record })
+}
+
+/// Makes an image whose packages' own scripts have run, in a build cell.
+fn configured(engine: &Engine, source: &model::Source, options: &FetchOptions) -> Result<Fetched> {
+    let model::Source::Deb(wanted) = source else {
+        return Err(CommandError::usage(format!("--configure is for deb: images, and {source} is none")));
+    };
+    let progress = Reporter::new();
+    // Opened before the build cell's root is stored, so that no collector takes it away before the cell has it.
+    let _held = engine.store().reader()?;
+    let plan = image::deb::configure_plan(engine.store(), wanted, options, &progress)?;
+    let step = engine::BuildStep {
+        what: &format!("running the configuration scripts of {source}"),
+        image: &source.to_string(),
+        tree: plan.tree,
+        arch: plan.arch(),
+        command: &plan.command,
+        env: &plan.env,
+    };
+    engine.build(&step, &progress, |root| {
+        image::deb::finish_configured(engine.store(), &plan, root, options, &progress).map_err(CommandError::from)
+    })
 }
 
 fn in_pool(engine: &Engine, wanted: &ImageRef) -> Result<Option<Found>> {

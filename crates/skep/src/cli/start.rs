@@ -4,7 +4,7 @@ use engine::Attach;
 
 use super::{Context, select};
 use crate::error::{CommandError, Result};
-use crate::foreground::{self, Detach};
+use crate::foreground::{self, CaughtSignals, OnBrokenPipe};
 use crate::output;
 
 #[derive(Debug, clap::Args)]
@@ -24,12 +24,13 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     }
     select::for_each(&engine, &args.cells, |cell| {
         let lock = engine.lock(&cell)?;
-        let attach = if args.attach { Attach::Streams(foreground::own_terminal()) } else { Attach::Nothing };
-        let mut conversation = engine.start(&cell, lock, attach)?;
         if args.attach {
+            let signals = CaughtSignals::catch()?;
+            let conversation = engine.start(&cell, lock, Attach::Streams(foreground::own_terminal()))?;
             let input = cell.spec.process.stdin;
-            return foreground::follow(&cell, conversation, input, Detach::ByKeys);
+            return foreground::follow(&cell, conversation, signals, input, OnBrokenPipe::TellProgram);
         }
+        let mut conversation = engine.start(&cell, lock, Attach::Nothing)?;
         match conversation.started()? {
             Ok(warnings) => warnings.iter().for_each(output::warning),
             Err(report) => return Err(foreground::ending(&cell, &report)),

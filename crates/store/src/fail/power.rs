@@ -37,12 +37,16 @@ fn note(change: impl FnOnce(&mut Journal)) {
 
 /// A file is being written.
 pub(crate) fn writing(path: &Path) {
-    note(|journal| drop(journal.unsynced.insert(path.to_owned())));
+    note(|journal| {
+        journal.unsynced.insert(path.to_owned());
+    });
 }
 
 /// A file's bytes are durable.
 pub(crate) fn synced(path: &Path) {
-    note(|journal| drop(journal.unsynced.remove(path)));
+    note(|journal| {
+        journal.unsynced.remove(path);
+    });
 }
 
 /// Everything is durable.
