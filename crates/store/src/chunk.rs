@@ -7,14 +7,16 @@
 //! - each stretch between such blocks is cut by FastCDC (Xia et al., "The Design of Fast Content-Defined Chunking for
 //!   Data Deduplication Based Storage Systems", IEEE TPDS 2020) with 16, 64 and 256 KiB.
 
+mod gear;
+
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 
-use fastcdc::v2020::{MASKS, cut};
 use model::ObjectId;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+use self::gear::Gear;
 use crate::error::{Error, Result};
 use crate::object::{Content, Extent, Kind, LIST_VERSION, MAX_OBJECT, put_extent};
 
@@ -44,6 +46,7 @@ impl Sink for HashOnly {
 
 /// Cuts one content after another. Its buffer is reused: a file costs no allocation.
 pub(crate) struct Chunker {
+    gear: Gear,
     buffer: Box<[u8]>,
     /// Bytes not yet cut are `buffer[start..end]`; those before `scanned` belong to the stretch being cut.
     start: usize,
@@ -62,6 +65,7 @@ pub(crate) struct Chunker {
 impl Chunker {
     pub(crate) fn new() -> Self {
         Self {
+            gear: Gear::new(),
             buffer: vec![0; BUFFER].into_boxed_slice(),
             start: 0,
             scanned: 0,
@@ -240,12 +244,8 @@ impl Chunker {
     }
 
     fn cut_one(&mut self, sink: &mut impl Sink) -> Result<()> {
-        const BITS: usize = AVERAGE.trailing_zeros() as usize;
-        // Normalisation level 1: one bit more before the average size, one bit less after it.
-        const SMALL: u64 = MASKS[BITS + 1];
-        const LARGE: u64 = MASKS[BITS - 1];
         let stretch = &self.buffer[self.start..self.scanned];
-        let (_, length) = cut(stretch, MIN, AVERAGE, MAX_CHUNK, SMALL, LARGE, SMALL << 1, LARGE << 1);
+        let length = self.gear.cut(stretch);
         let id = sink.put(Kind::Chunk, &stretch[..length])?;
         self.start += length;
         self.push(Extent::Chunk { id, size: length as u64 })

@@ -17,6 +17,7 @@ use redb::{
 use crate::durable;
 use crate::error::{Context, Error, Result};
 use crate::fail::{self, Point};
+use crate::guard::guarded;
 use crate::layout::Paths;
 use crate::pack::{Location, PackNumber, Sealed};
 
@@ -62,47 +63,59 @@ pub(crate) struct IndexReader {
 
 impl IndexReader {
     fn begin(database: &impl ReadableDatabase) -> Result<Self> {
-        let transaction = database.begin_read().map_err(failed)?;
-        Ok(Self {
-            objects: transaction.open_table(OBJECTS).map_err(failed)?,
-            packs: transaction.open_table(PACKS).map_err(failed)?,
-            condemned: transaction.open_table(CONDEMNED).map_err(failed)?,
+        guarded(|| {
+            let transaction = database.begin_read().map_err(failed)?;
+            Ok(Self {
+                objects: transaction.open_table(OBJECTS).map_err(failed)?,
+                packs: transaction.open_table(PACKS).map_err(failed)?,
+                condemned: transaction.open_table(CONDEMNED).map_err(failed)?,
+            })
         })
     }
 
     pub(crate) fn get(&self, id: &ObjectId) -> Result<Option<Location>> {
-        match self.objects.get(id.as_bytes()).map_err(failed)? {
+        guarded(|| match self.objects.get(id.as_bytes()).map_err(failed)? {
             None => Ok(None),
             Some(value) => Location::decode(&value.value()).map(Some).map_err(failed),
-        }
+        })
     }
 
     pub(crate) fn len(&self) -> Result<u64> {
-        self.objects.len().map_err(failed)
+        guarded(|| self.objects.len().map_err(failed))
     }
 
     /// Calls `each` with every object.
     pub(crate) fn for_each(&self, mut each: impl FnMut(ObjectId, Location) -> Result<()>) -> Result<()> {
-        for row in self.objects.iter().map_err(failed)? {
-            let (key, value) = row.map_err(failed)?;
-            each(ObjectId::from_bytes(key.value()), Location::decode(&value.value()).map_err(failed)?)?;
+        let mut rows = guarded(|| self.objects.iter().map_err(failed))?;
+        loop {
+            let next = guarded(|| {
+                let Some(row) = rows.next() else { return Ok(None) };
+                let (key, value) = row.map_err(failed)?;
+                let location = Location::decode(&value.value()).map_err(failed)?;
+                Ok(Some((ObjectId::from_bytes(key.value()), location)))
+            })?;
+            let Some((id, location)) = next else { return Ok(()) };
+            each(id, location)?;
         }
-        Ok(())
     }
 
     pub(crate) fn packs(&self) -> Result<BTreeMap<PackNumber, PackInfo>> {
-        let rows = self.packs.iter().map_err(failed)?;
-        rows.map(|row| {
-            let (number, info) = row.map_err(failed)?;
-            let (size, objects, bytes) = info.value();
-            Ok((number.value(), PackInfo { size, objects, bytes }))
+        guarded(|| {
+            let rows = self.packs.iter().map_err(failed)?;
+            rows.map(|row| {
+                let (number, info) = row.map_err(failed)?;
+                let (size, objects, bytes) = info.value();
+                Ok((number.value(), PackInfo { size, objects, bytes }))
+            })
+            .collect()
         })
-        .collect()
     }
 
     pub(crate) fn condemned(&self) -> Result<Vec<PackNumber>> {
-        let rows = self.condemned.iter().map_err(failed)?;
-        rows.map(|row| Ok(row.map_err(failed)?.0.value())).collect()
+        guarded(|| {
+            let rows = self.condemned.iter().map_err(failed)?;
+            rows.map(|row| Ok(row.map_err(failed)?.0.value())).collect()
+        })
     }
 }
 
@@ -117,7 +130,7 @@ impl Follower {
         if !path.try_exists().context("inspect", path)? {
             return Ok(None);
         }
-        builder().open_read_only(path).map(|database| Some(Self { database })).map_err(failed)
+        guarded(|| builder().open_read_only(path).map(|database| Some(Self { database })).map_err(failed))
     }
 
     /// What is in it now.
@@ -128,7 +141,18 @@ impl Follower {
 
 /// The index open for writing. The caller holds the writer's lock.
 pub(crate) struct Index {
-    database: Database,
+    /// There until it is dropped.
+    database: Option<Database>,
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        // Closing writes, and so may meet damage. There is nobody to tell, and nothing acknowledged depends on it.
+        let _ = guarded(|| {
+            drop(self.database.take());
+            Ok(())
+        });
+    }
 }
 
 /// How far an index is trusted when it is opened.
@@ -149,7 +173,7 @@ impl Index {
         }
         let mut builder = builder();
         builder.set_check_integrity_on_open(trust == Trust::Verify);
-        let index = Self { database: builder.open(path).map_err(failed)? };
+        let index = Self { database: Some(guarded(|| builder.open(path).map_err(failed))?) };
         index.check_version()?;
         Ok(index)
     }
@@ -157,7 +181,7 @@ impl Index {
     /// Puts an index that knows what `fill` tells it in place of whatever there is: readers find a whole one or none.
     pub(crate) fn create_with(paths: &Paths, fill: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         let aside = durable::unique(&paths.tmp, "index");
-        let index = Self { database: builder().create(&aside).map_err(failed)? };
+        let index = Self { database: Some(guarded(|| builder().create(&aside).map_err(failed))?) };
         index.commit(|transaction| {
             transaction.open_table(OBJECTS).map_err(failed)?;
             transaction.open_table(PACKS).map_err(failed)?;
@@ -173,28 +197,36 @@ impl Index {
     }
 
     fn check_version(&self) -> Result<()> {
-        let meta = self.database.begin_read().map_err(failed)?.open_table(META).map_err(failed)?;
-        match meta.get("version").map_err(failed)?.map(|it| it.value()) {
-            Some(VERSION) => Ok(()),
-            other => Err(failed(format!("its version is {other:?}, not {VERSION}"))),
-        }
+        guarded(|| {
+            let meta = self.database()?.begin_read().map_err(failed)?.open_table(META).map_err(failed)?;
+            match meta.get("version").map_err(failed)?.map(|it| it.value()) {
+                Some(VERSION) => Ok(()),
+                other => Err(failed(format!("its version is {other:?}, not {VERSION}"))),
+            }
+        })
     }
 
     /// What was committed last.
     pub(crate) fn snapshot(&self) -> Result<IndexReader> {
-        IndexReader::begin(&self.database)
+        IndexReader::begin(self.database()?)
+    }
+
+    fn database(&self) -> Result<&Database> {
+        self.database.as_ref().ok_or_else(|| failed("it is closed"))
     }
 
     fn commit(&self, fill: impl FnOnce(&WriteTransaction) -> Result<()>) -> Result<()> {
         let point = |point| fail::point(point).map_err(failed);
-        point(Point::IndexBegin)?;
-        let mut transaction = self.database.begin_write().map_err(failed)?;
-        transaction.set_two_phase_commit(true);
-        transaction.set_quick_repair(true);
-        fill(&transaction)?;
-        point(Point::IndexCommit)?;
-        transaction.commit().map_err(failed)?;
-        point(Point::IndexDone)
+        guarded(|| {
+            point(Point::IndexBegin)?;
+            let mut transaction = self.database()?.begin_write().map_err(failed)?;
+            transaction.set_two_phase_commit(true);
+            transaction.set_quick_repair(true);
+            fill(&transaction)?;
+            point(Point::IndexCommit)?;
+            transaction.commit().map_err(failed)?;
+            point(Point::IndexDone)
+        })
     }
 
     /// Adds what is in these packs. An object that is known already stays where it is, unless that is in one of the
@@ -226,7 +258,8 @@ impl Index {
 
     /// Gives back space inside the file to the file system.
     pub(crate) fn compact(&mut self) -> Result<()> {
-        self.database.compact().map(|_| ()).map_err(failed)
+        let database = self.database.as_mut().ok_or_else(|| failed("it is closed"))?;
+        guarded(|| database.compact().map(|_| ()).map_err(failed))
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -19,13 +19,26 @@ use crate::object::Content;
 use crate::tree::{Device, InodeId, Kind, MAX_XATTR, Metadata, Mtime, Node, Tree};
 use crate::writer::Writer;
 
+/// Room for the names of a few attributes: the kernel allocates as much as it is offered, for each file anew.
+const FEW_NAMES: usize = 256;
+/// The longest list of names that Linux gives.
+const MOST_NAMES: usize = 1 << 16;
+/// Room for a part of a directory's listing.
+const LISTING: usize = 32 << 10;
+
 impl Writer {
     /// Stores the files of a host directory and gives the tree that it is, other file systems mounted in it included.
     /// Store the tree itself with [`Writer::tree`].
     pub fn directory(&mut self, path: &Path) -> Result<Tree> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, path, flags, Mode::empty()).context("open", path)?;
-        let mut ingest = Ingest { writer: self, host: path.to_owned(), links: HashMap::new(), names: Vec::new() };
+        let mut ingest = Ingest {
+            writer: self,
+            host: path.to_owned(),
+            links: HashMap::new(),
+            names: vec![0; FEW_NAMES],
+            listing: Vec::with_capacity(LISTING),
+        };
         let stat = rustix::fs::fstat(&root).context("inspect", path)?;
         let mut tree = Tree::new(ingest.metadata(&stat, root.as_fd(), path)?);
         let mut todo = vec![(tree.root(), Vec::new())];
@@ -60,20 +73,24 @@ struct Ingest<'a> {
     links: HashMap<(u64, u64), InodeId>,
     /// Reused for the lists of attribute names.
     names: Vec<u8>,
+    /// Reused for what the system says is in a directory.
+    listing: Vec<u8>,
 }
 
 /// Directories still to be read: where in the tree, and their path in it.
 type Todo = Vec<(InodeId, Vec<u8>)>;
 
 impl Ingest<'_> {
-    fn host_path(&self, inner: &[u8], name: &[u8]) -> PathBuf {
-        self.host.join(OsStr::from_bytes(inner)).join(OsStr::from_bytes(name))
+    fn host_path(&self, inner: &[u8]) -> PathBuf {
+        if inner.is_empty() { self.host.clone() } else { self.host.join(OsStr::from_bytes(inner)) }
     }
 
     fn fill(&mut self, tree: &mut Tree, dir: &OwnedFd, at: InodeId, inner: &[u8], todo: &mut Todo) -> Result<()> {
+        let mut path = self.host_path(inner);
         let mut entries = Vec::new();
-        for entry in Dir::read_from(dir).context("list", &self.host_path(inner, b""))? {
-            let entry = entry.context("list", &self.host_path(inner, b""))?;
+        let mut listing = RawDir::new(dir, self.listing.spare_capacity_mut());
+        while let Some(entry) = listing.next() {
+            let entry = entry.context("list", &path)?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
                 entries.push((name.to_vec(), entry.file_type()));
@@ -83,8 +100,10 @@ impl Ingest<'_> {
         entries.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         let first = todo.len();
         for (name, file_type) in entries {
-            let path = self.host_path(inner, &name);
-            let Some((stat, node)) = self.node(dir, &name, file_type, &path)? else { continue };
+            path.push(OsStr::from_bytes(&name));
+            let found = self.node(dir, &name, file_type, &path)?;
+            path.pop();
+            let Some((stat, node)) = found else { continue };
             let is_directory = node.kind == Kind::Directory;
             let key = (stat.st_dev, stat.st_ino);
             let many = stat.st_nlink > 1 && !is_directory;
@@ -221,13 +240,12 @@ fn take_xattrs(
     list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
     get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
 ) -> rustix::io::Result<()> {
-    if names.is_empty() {
-        // The most that Linux gives.
-        names.resize(1 << 16, 0);
-    }
-    let length = match list(names) {
-        Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOENT) => return Ok(()),
-        length => length?,
+    let length = loop {
+        match list(names) {
+            Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOENT) => return Ok(()),
+            Err(Errno::RANGE) if names.len() < MOST_NAMES => names.resize(MOST_NAMES, 0),
+            length => break length?,
+        }
     };
     let mut value = vec![0; MAX_XATTR + 1];
     let listed = names.get(..length).unwrap_or_default();

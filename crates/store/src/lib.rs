@@ -20,6 +20,7 @@ mod error;
 pub mod fail;
 mod fsck;
 mod gc;
+mod guard;
 mod index;
 mod ingest;
 mod layout;

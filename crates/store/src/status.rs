@@ -40,7 +40,7 @@ pub struct Status {
 }
 
 impl Store {
-    /// Counts. Reads no object.
+    /// Counts, damaged names and records too, as far as what they say is known. Reads no object.
     pub fn status(&self) -> Result<Status> {
         let images = self.images()?;
         let packs = match Follower::open(&self.paths.index)? {
@@ -50,12 +50,13 @@ impl Store {
         let sum = |each: fn(&crate::index::PackInfo) -> u64| packs.values().map(each).fold(0, u64::saturating_add);
         let index = allocated(&self.paths.index)?;
         let small = disk_use(&[&self.paths.images, &self.paths.refs])?;
-        let logical = images.iter().fold(0, |sum: u64, (_, record)| sum.saturating_add(record.size.get()));
+        let sizes = images.iter().filter_map(|(_, record)| record.as_ref().ok()).map(|record| record.size.get());
+        let logical = sizes.fold(0, u64::saturating_add);
         let (unique, stored) = (sum(|pack| pack.bytes), sum(|pack| pack.size) + index + small);
         let unpacked = disk_use(&[&self.paths.objects, &self.paths.roots, &self.paths.farm, &self.paths.plain])?;
         Ok(Status {
             images: images.len() as u64,
-            refs: self.refs()?.len() as u64,
+            refs: self.each_ref()?.len() as u64,
             objects: sum(|pack| pack.objects),
             packs: packs.len() as u64,
             logical: ByteSize::bytes(logical),

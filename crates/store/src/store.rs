@@ -59,7 +59,16 @@ impl Store {
         refs::resolve(&self.paths, name)
     }
 
-    /// Every name, in order, with its image.
+    /// Every name, in order, with its image, or in place of a damaged one what is wrong with it. For lists: one damaged
+    /// file must not hide the others.
+    pub fn each_ref(&self) -> Result<Vec<Result<(ImageName, ObjectId)>>> {
+        let mut refs: Vec<_> = refs::each(&self.paths)?.into_iter().map(|(_, found)| found).collect();
+        // Damaged ones, which have no name, come first.
+        refs.sort_by(|left, right| left.as_ref().ok().cmp(&right.as_ref().ok()));
+        Ok(refs)
+    }
+
+    /// Every name, in order, with its image. Fails when one of them is damaged.
     pub fn refs(&self) -> Result<Vec<(ImageName, ObjectId)>> {
         refs::all(&self.paths)
     }
@@ -69,11 +78,11 @@ impl Store {
         refs::read_image(&self.paths, id)
     }
 
-    /// Every image record in the pool, with or without a name, in order of ids.
-    pub fn images(&self) -> Result<Vec<(ObjectId, ImageRecord)>> {
+    /// Every image in the pool, with or without a name, in order of ids, with its record or with what is wrong with that.
+    pub fn images(&self) -> Result<Vec<(ObjectId, Result<ImageRecord>)>> {
         let mut ids: Vec<ObjectId> = names(&self.paths.images)?.iter().filter_map(|name| name.parse().ok()).collect();
         ids.sort();
-        ids.into_iter().map(|id| self.image(&id).map(|record| (id, record))).collect()
+        Ok(ids.into_iter().map(|id| (id, self.image(&id))).collect())
     }
 
     /// The root file system of a tree: unpacked now, or found to be there already, which costs one `stat`.

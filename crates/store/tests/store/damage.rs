@@ -196,8 +196,10 @@ fn a_damaged_index_is_found_and_rebuilt() {
                 bytes.iter_mut().skip(start).take(4096).for_each(|byte| *byte ^= 0x55);
             }),
         }
-        // Whatever redb makes of it, no wrong byte comes out.
-        let _ = std::panic::catch_unwind(|| pool.readable());
+        // Whatever redb makes of it, no wrong byte and no panic comes out.
+        pool.readable();
+        let _ = pool.store.status();
+        let _ = pool.store.writer();
         found += u32::from(!pool.fsck(Repair::Mend).damage.is_empty());
         assert!(pool.fsck(Repair::CheckOnly).is_sound());
         assert_eq!(pool.readable(), [1, 2, 3]);
@@ -216,6 +218,23 @@ fn swapped_packs_are_named() {
     assert!(!pool.fsck(Repair::CheckOnly).is_sound());
     assert!(pool.fsck(Repair::Mend).is_sound());
     assert_eq!(pool.readable(), [1, 2, 3]);
+}
+
+#[test]
+fn a_damaged_record_or_name_does_not_hide_the_others() {
+    let pool = Pool::new();
+    let record = pool.files("images").remove(0);
+    let name = pool.files("refs").remove(0);
+    change(&record, |bytes| bytes.truncate(3));
+    change(&name, |bytes| bytes.truncate(3));
+    let images = pool.store.images().unwrap();
+    assert_eq!((images.len(), images.iter().filter(|(_, it)| it.is_err()).count()), (3, 1));
+    let (id, damaged) = images.into_iter().find(|(_, it)| it.is_err()).unwrap();
+    assert!(record.ends_with(id.to_string()) && damaged.unwrap_err().to_string().contains(&id.to_string()));
+    let refs = pool.store.each_ref().unwrap();
+    assert_eq!((refs.len(), refs.iter().filter(|it| it.is_err()).count()), (3, 1));
+    assert!(pool.store.refs().is_err());
+    assert_eq!(pool.store.status().unwrap().images, 3);
 }
 
 #[test]
