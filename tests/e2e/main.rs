@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod configure;
 mod engine;
 mod images;
 mod language;
@@ -9,4 +10,6 @@ mod life;
 mod limits;
 mod networks;
 mod readme;
+mod registries;
+mod servers;
 mod streams;

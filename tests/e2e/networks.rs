@@ -1,17 +1,12 @@
 //! Networks: published ports, names, separation.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use skep_tests::{TestEnv, can_run};
+use skep_tests::{TestEnv, can_run, free_port};
 
 const BUSYBOX: &str = "deb:busybox-static";
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// The answer to a request, asked again while nobody listens yet.
 fn get(port: u16, path: &str) -> String {

@@ -76,6 +76,11 @@ pub fn can_run(needs: &[&str]) -> bool {
     true
 }
 
+/// A port of the loopback that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 impl TestEnv {
     /// A home that holds nothing.
     pub fn empty() -> Self {
@@ -182,9 +187,20 @@ fn seed(source: &str) -> PathBuf {
     }
     let _ = std::fs::remove_dir_all(dir.join("pool"));
     std::fs::create_dir_all(&dir).unwrap();
+    share_downloads(&base, &dir);
     finish(command_at(&dir, &base, ["image", "pull", source]).stdin(Stdio::null()), b"").ok();
     std::fs::write(stamp, wanted).unwrap();
     dir
+}
+
+/// Gives a home the downloads of all seeds. A home that is copied from it has them too.
+fn share_downloads(base: &Path, home: &Path) {
+    let (shared, own) = (base.join("downloads"), home.join("cache"));
+    std::fs::create_dir_all(&shared).unwrap();
+    if !own.is_symlink() {
+        let _ = std::fs::remove_dir_all(&own);
+        std::os::unix::fs::symlink(&shared, &own).unwrap();
+    }
 }
 
 /// Copies a home that nobody uses.

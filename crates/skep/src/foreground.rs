@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use engine::{Cell, Conversation, Error as EngineError, RunningExec, Said, Stream};
-use model::{Exit, ExitReport, StartStep, Stdin, Terminal};
+use model::{Arch, Exit, ExitReport, StartStep, Stdin, Terminal};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::error::{CommandError, Kind, Result};
@@ -72,12 +72,25 @@ fn exit_report(cell: &Cell, report: &ExitReport) -> Result<()> {
 pub(crate) fn ending(cell: &Cell, report: &ExitReport) -> CommandError {
     let kept = cell.spec.lifetime == model::Lifetime::Keep;
     let error = match &report.exit {
-        Exit::NotStarted { error, .. } => CommandError::new(Kind::Program(report.exit.code()), error),
+        Exit::NotStarted { step, error } => {
+            let error = CommandError::new(Kind::Program(report.exit.code()), error);
+            let foreign = *step == StartStep::CommandNotExecutable && cell.spec.image.arch != Arch::HOST;
+            if foreign { error.hinted(foreign_hint(cell.spec.image.arch)) } else { error }
+        }
         // Ctrl-C and 'skep stop' say nothing new to whoever typed them.
         Exit::Signal { .. } => return CommandError::program(report.exit.code()),
         other => CommandError::new(Kind::Program(report.exit.code()), format!("{}: {other}", cell.spec.name)),
     };
     if kept { error.hinted(format!("'skep why {}' tells more", cell.spec.name)) } else { error }
+}
+
+/// Why a program of another processor does not run, and what would make it run.
+fn foreign_hint(arch: Arch) -> String {
+    let host = Arch::HOST;
+    format!(
+        "the image is for {arch} and this machine is {host}: take the image with '--arch {host}', or install \
+         qemu-user-static, by which the kernel runs programs of other processors"
+    )
 }
 
 /// A program that could not be started by `exec`, with the exit code for it.

@@ -3,6 +3,7 @@
 mod archive;
 mod auth;
 pub(crate) mod export;
+mod failure;
 mod import;
 pub(crate) mod json;
 pub(crate) mod local;

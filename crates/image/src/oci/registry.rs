@@ -25,6 +25,7 @@ use store::Store;
 
 use super::auth;
 use super::export::{describe, stage};
+use super::failure::{Failure, innermost, registry_error};
 use super::import::{self, Blobs, Chosen, Document, pick, verify};
 use super::json::{self, Descriptor};
 use crate::layer::unpack::Hashing;
@@ -155,14 +156,6 @@ struct Session {
     note: Option<String>,
 }
 
-/// How an attempt ended that did not succeed.
-enum Failure {
-    /// Trying again may help.
-    Passing(String),
-    /// It will not.
-    Lasting(Error),
-}
-
 impl Session {
     fn open(reference: &Reference, options: &FetchOptions) -> Result<Self> {
         // The first to come installs the provider; that another was there already is as good.
@@ -242,29 +235,8 @@ impl Session {
         Err(registry_error(&self.reference, format!("{last} (tried {ATTEMPTS} times)")))
     }
 
-    /// Sorts errors of the protocol into those that may pass and those that will not.
     fn judge(&self, error: OciDistributionError) -> Failure {
-        let lasting = |said: String| Failure::Lasting(registry_error(&self.reference, said));
-        match error {
-            OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
-                lasting(format!("it does not allow this; log in, or check the name{}", self.note_text()))
-            }
-            OciDistributionError::ImageManifestNotFoundError(_) => lasting(format!("it has no {}", self.reference)),
-            OciDistributionError::RegistryError { envelope, .. } => {
-                let said: Vec<String> =
-                    envelope.errors.iter().map(|it| format!("{:?} {}", it.code, it.message)).collect();
-                lasting(said.join("; ").chars().filter(|c| !c.is_control()).take(300).collect())
-            }
-            OciDistributionError::ServerError { code, .. } if code < 500 && code != 429 && code != 408 => {
-                lasting(format!("it answers {code} to {}", self.reference))
-            }
-            OciDistributionError::ServerError { code, .. } => Failure::Passing(format!("it answers {code}")),
-            OciDistributionError::DigestError(error) => lasting(error.to_string()),
-            OciDistributionError::RequestError(_) | OciDistributionError::IoError(_) => {
-                Failure::Passing(innermost(&error))
-            }
-            other => lasting(other.to_string()),
-        }
+        Failure::of(error, &self.reference, &self.note_text())
     }
 
     fn note_text(&self) -> String {
@@ -457,19 +429,6 @@ fn is_loopback(registry: &str) -> bool {
         None => registry.split(':').next().unwrap_or_default(),
     };
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn registry_error(reference: &Reference, said: String) -> Error {
-    Error::Registry { registry: reference.registry.clone(), said }
-}
-
-/// The cause at the bottom of an error, which is the one that tells something.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut at = error;
-    while let Some(source) = at.source() {
-        at = source;
-    }
-    at.to_string()
 }
 
 #[cfg(test)]

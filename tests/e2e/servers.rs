@@ -1,0 +1,166 @@
+//! Programs of Debian packages in cells: servers that answer real clients over published ports, and are asked to end in
+//! the way that their image says.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use skep_tests::{TestEnv, can_run, free_port};
+
+/// A server, and what a client says to it.
+struct Server {
+    image: &'static str,
+    /// The port that it listens on in its cell.
+    port: u16,
+    /// A file of its own configuration: where it is mounted, and its text.
+    file: Option<(&'static str, &'static str)>,
+    /// The command, when it is not the image's own.
+    command: &'static [&'static str],
+    says: &'static [u8],
+    /// What the answer must hold, in this order.
+    hears: &'static [&'static [u8]],
+}
+
+const PLAIN: Server = Server { image: "", port: 80, file: None, command: &[], says: b"", hears: &[] };
+
+const GET: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
+
+macro_rules! servers {
+    ($($name:ident: $server:expr;)+) => {
+        $(#[test]
+        fn $name() {
+            check(&$server);
+        })+
+    };
+}
+
+servers! {
+    redis: Server {
+        image: "deb:redis-server",
+        port: 6379,
+        says: b"PING\r\nSET bee honey\r\nGET bee\r\n",
+        hears: &[b"+PONG\r\n", b"+OK\r\n", b"$5\r\nhoney\r\n"],
+        ..PLAIN
+    };
+    memcached: Server {
+        image: "deb:memcached",
+        port: 11211,
+        says: b"version\r\nset bee 0 0 5\r\nhoney\r\nget bee\r\n",
+        hears: &[b"VERSION 1.", b"STORED\r\n", b"VALUE bee 0 5\r\nhoney\r\nEND\r\n"],
+        ..PLAIN
+    };
+    mosquitto: Server {
+        image: "deb:mosquitto",
+        port: 1883,
+        // CONNECT of MQTT 3.1.1: a clean session, kept alive for a minute, for the client "bee"; and its CONNACK.
+        says: b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x3c\x00\x03bee",
+        hears: &[b"\x20\x02\x00\x00"],
+        ..PLAIN
+    };
+    lighttpd: Server { image: "deb:lighttpd", says: GET, hears: &[b"200 OK", b"lighttpd", b"</html>"], ..PLAIN };
+    apache2: Server { image: "deb:apache2", says: GET, hears: &[b"200 OK", b"Apache2", b"</html>"], ..PLAIN };
+    haproxy: Server {
+        image: "deb:haproxy",
+        // The package's own configuration has no frontend.
+        file: Some((
+            "/etc/haproxy/haproxy.cfg",
+            "defaults\n mode http\n timeout client 5s\n\
+             frontend web\n bind :80\n http-request return status 200 content-type text/plain string busy-bees\n",
+        )),
+        says: GET,
+        hears: &[b"200 OK", b"busy-bees"],
+        ..PLAIN
+    };
+    dnsmasq: Server {
+        image: "deb:dnsmasq",
+        port: 53,
+        file: Some(("/etc/dnsmasq.conf", "address=/bee.test/192.0.2.7\n")),
+        // A query for the address of bee.test over TCP: the length, the header, the question; and the answer's address.
+        says: b"\x00\x1a\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03bee\x04test\x00\x00\x01\x00\x01",
+        hears: &[b"\x03bee\x04test", b"\x00\x04\xc0\x00\x02\x07"],
+        ..PLAIN
+    };
+}
+
+fn check(server: &Server) {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(server.image);
+    let port = free_port();
+    let mut args = vec!["run".to_owned(), "-d".to_owned(), "--name".to_owned(), "server".to_owned()];
+    args.extend(["-p".to_owned(), format!("{port}:{}", server.port)]);
+    if let Some((path, text)) = server.file {
+        let file = env.scratch().join("configuration");
+        std::fs::write(&file, text).unwrap();
+        args.extend(["-v".to_owned(), format!("{}:{path}:ro", file.display())]);
+    }
+    args.push(server.image.to_owned());
+    args.extend(server.command.iter().map(|word| (*word).to_owned()));
+    env.skep(args).ok();
+    let answer = converse(port, server).unwrap_or_else(|answer| {
+        let (logs, why) = (env.skep(["logs", "server"]), env.skep(["why", "server"]));
+        panic!("{} answered {:?}\n{}{}{}", server.image, answer.escape_ascii().to_string(), logs.out, logs.err, why.out)
+    });
+    assert!(!answer.is_empty());
+    env.skep(["stop", "server"]).ok();
+    let stopped: serde_json::Value = serde_json::from_str(&env.skep(["inspect", "server"]).ok()).unwrap();
+    let exit = &stopped[0]["record"]["state"]["report"]["exit"];
+    assert!(exit["reason"].is_string(), "{stopped}");
+    assert_ne!(exit["signal"], 9, "it did not end when it was asked to");
+}
+
+/// Says what the client says until it hears what it should; what it heard last when it never does.
+fn converse(port: u16, server: &Server) -> Result<Vec<u8>, Vec<u8>> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let answer = ask(port, server).unwrap_or_default();
+        if complete(&answer, server.hears) {
+            return Ok(answer);
+        }
+        if Instant::now() > deadline {
+            return Err(answer);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn ask(port: u16, server: &Server) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(server.says)?;
+    let (mut answer, mut piece) = (Vec::new(), [0; 16 << 10]);
+    while !complete(&answer, server.hears) {
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => answer.extend_from_slice(&piece[..count]),
+        }
+    }
+    Ok(answer)
+}
+
+/// Whether all of the parts are there, one after the other.
+fn complete(answer: &[u8], parts: &[&[u8]]) -> bool {
+    let mut rest = answer;
+    parts.iter().all(|part| match rest.windows(part.len()).position(|it| it == *part) {
+        Some(at) => {
+            rest = &rest[at + part.len()..];
+            true
+        }
+        None => false,
+    })
+}
+
+#[test]
+fn programs_that_answer_on_their_output() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let check = |image: &str, command: &[&str], answer: &str| {
+        let env = TestEnv::with(image);
+        let run = ["run", "--rm", "--net", "none", image, "--"];
+        assert_eq!(env.skep(run.iter().chain(command)).ok(), answer, "{image}");
+    };
+    check("deb:sqlite3", &["sqlite3", ":memory:", "select 6*7, sqlite_version() > '3'"], "42|1\n");
+    check("deb:python3-minimal", &["python3", "-c", "import zlib, sys; print(6*7, sys.version_info[0])"], "42 3\n");
+}
