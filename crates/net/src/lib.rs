@@ -79,8 +79,7 @@ impl Net {
         Ok(Self { dir })
     }
 
-    /// Gives the network namespace of a cell what its mode says: a loopback interface, and a link to a network if the
-    /// mode names one. The namespace must be fresh.
+    /// Gives the network namespace of a cell a link to the network that its mode names, if it names one. The namespace must be fresh.
     pub fn attach(
         &self,
         id: CellId,
@@ -88,12 +87,8 @@ impl Net {
         mode: &NetMode,
         netns: BorrowedFd<'_>,
     ) -> Result<Option<Attachment>> {
-        let Some(network) = mode.network() else {
-            if *mode == NetMode::None {
-                netlink::inside(netns, link::raise_loopback)?;
-            }
-            return Ok(None);
-        };
+        // The loopback interface is the boundary's business.
+        let Some(network) = mode.network() else { return Ok(None) };
         let network = NetworkDir::lock(&self.dir, network)?;
         let lease = network.lease(id, name)?;
         match self.connect(&network, &lease, netns) {
