@@ -8,6 +8,7 @@ mod images;
 mod language;
 mod life;
 mod limits;
+mod meetings;
 mod networks;
 mod readme;
 mod registries;

@@ -39,6 +39,9 @@ pub(crate) trait Boundary: Sync {
 
     /// Takes apart whatever a vanished supervisor left of the cell.
     fn clear(&self, cell: &Cell) -> Result<()>;
+
+    /// The same for a cell of which only the identity is known.
+    fn clear_remains(&self, id: model::CellId) -> Result<()>;
 }
 
 /// What a boundary needs to know to start a cell.
@@ -105,9 +108,15 @@ pub(crate) struct Companion {
     pub(crate) running: container::Running,
 }
 
+const TABLE: &[&dyn Boundary] = &[&Containers];
+
+/// Takes apart whatever is left of a cell, whichever boundary it had.
+pub(crate) fn clear_all(id: model::CellId) -> Result<()> {
+    TABLE.iter().try_for_each(|it| it.clear_remains(id))
+}
+
 /// The boundary by that name, if this build has it.
 pub(crate) fn boundary(kind: model::Boundary) -> Result<&'static dyn Boundary> {
-    const TABLE: &[&dyn Boundary] = &[&Containers];
     TABLE.iter().copied().find(|it| it.kind() == kind).ok_or(Error::NoBoundary(kind))
 }
 

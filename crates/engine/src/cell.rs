@@ -50,6 +50,22 @@ pub struct Record {
     pub degraded: Vec<Degraded>,
 }
 
+impl Record {
+    /// That of a cell that was never started.
+    pub(crate) fn new() -> Self {
+        Self {
+            state: State::Created,
+            engine: Engine::Native,
+            process: None,
+            supervisor: None,
+            runs: 0,
+            cgroup: None,
+            attachment: None,
+            degraded: Vec::new(),
+        }
+    }
+}
+
 /// The right to change a cell's record. Held by its supervisor, or for a moment by a command that recovers or removes it.
 #[derive(Debug)]
 pub struct CellLock(File);
@@ -87,9 +103,15 @@ impl CellLock {
 
 impl Cell {
     /// Reads a cell. The record may be out of date at once; commands that act on it go through the supervisor.
+    ///
+    /// A record that does not read (it is not synced at each step, and power was lost) says what is known without it:
+    /// that the cell was started, so that recovery ends it if nobody supervises it.
     pub(crate) fn read(dir: PathBuf) -> Result<Self> {
         let spec = Self::read_spec(&dir)?;
-        let record = disk::read_json(&dir.join("state.json"))?;
+        let record = match disk::read_json(&dir.join("state.json")) {
+            Err(Error::Damaged { .. }) => Record { state: State::Starting { since: spec.created }, ..Record::new() },
+            record => record?,
+        };
         Ok(Self { dir, spec, record })
     }
 

@@ -111,9 +111,13 @@ impl Boundary for Containers {
         {
             let _ = sys::process::kill(&pidfd);
         }
-        let layout = sys::cgroup::Layout::discover().map_err(|e| Error::io("reading the control groups", e))?;
         // The record may be from before the groups were made: what counts is what is there.
-        let left = Cgroup::find(&layout, cell.spec.id);
+        self.clear_remains(cell.spec.id)
+    }
+
+    fn clear_remains(&self, id: model::CellId) -> Result<()> {
+        let layout = sys::cgroup::Layout::discover().map_err(|e| Error::io("reading the control groups", e))?;
+        let left = Cgroup::find(&layout, id);
         left.kill_all()?;
         Ok(left.remove()?)
     }

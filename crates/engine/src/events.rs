@@ -26,8 +26,18 @@ pub(crate) fn record(home: &Home, cell: &Cell, kind: EventKind) {
     if let Ok(mut journal) = File::options().append(true).create(true).open(&path) {
         let _ = journal.write_all(&line);
         if journal.metadata().is_ok_and(|it| it.len() > MAX_BYTES) {
-            let _ = std::fs::rename(&path, set_aside(&path));
+            rotate(&journal, &path);
         }
+    }
+}
+
+/// Sets a full journal aside. Of several processes that find it full, one does: the others see that it is not in its
+/// place any more, and do not set the fresh one aside over it.
+fn rotate(journal: &File, path: &Path) {
+    let locked = rustix::fs::flock(journal, rustix::fs::FlockOperation::LockExclusive).is_ok();
+    let inode = |it: std::io::Result<std::fs::Metadata>| it.ok().map(|it| it.ino());
+    if locked && inode(journal.metadata()) == inode(std::fs::metadata(path)) {
+        let _ = std::fs::rename(path, set_aside(path));
     }
 }
 
@@ -41,6 +51,8 @@ pub struct EventReader {
     path: PathBuf,
     current: Option<BufReader<File>>,
     older: Option<BufReader<File>>,
+    /// A line that was not complete at the last look.
+    partial: Vec<u8>,
     since: Timestamp,
 }
 
@@ -49,47 +61,47 @@ impl EventReader {
     pub fn open(home: &Home, since: Timestamp) -> Result<Self> {
         let path = home.events();
         let older = File::open(set_aside(&path)).ok().map(BufReader::new);
-        Ok(Self { current: open_if_there(&path)?, older, path, since })
+        Ok(Self { current: open_if_there(&path)?, older, path, partial: Vec::new(), since })
     }
 
     /// The next event, or nothing when there is none yet.
     pub fn next_event(&mut self) -> Result<Option<Event>> {
         loop {
-            let reading_older = self.older.is_some();
+            // Asked before the reading: a journal that was set aside by then is read to its very end.
+            let fresh = if self.older.is_some() { None } else { self.fresh_journal()? };
             let Some(reader) = self.older.as_mut().or(self.current.as_mut()) else {
-                self.current = open_if_there(&self.path)?;
+                self.current = fresh;
                 if self.current.is_none() {
                     return Ok(None);
                 }
                 continue;
             };
-            let mut line = String::new();
-            let read = reader.read_line(&mut line).map_err(|e| Error::at("reading", &self.path, e))?;
-            if read == 0 && reading_older {
-                self.older = None;
-            } else if read == 0 {
-                return Ok(self.reopen_if_rotated()?.then(|| self.next_event()).transpose()?.flatten());
-            } else if let Ok(event) = serde_json::from_str::<Event>(&line) {
+            let read = reader.read_until(b'\n', &mut self.partial).map_err(|e| Error::at("reading", &self.path, e))?;
+            if self.partial.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.partial);
                 // A line that is no event was written by another version; it is not this reader's to judge.
-                if event.at >= self.since {
-                    return Ok(Some(event));
+                match serde_json::from_slice::<Event>(&line) {
+                    Ok(event) if event.at >= self.since => return Ok(Some(event)),
+                    _ => {}
                 }
+            } else if read == 0 && self.older.is_some() {
+                self.older = None;
+                self.partial.clear();
+            } else if read == 0 {
+                if fresh.is_none() {
+                    return Ok(None);
+                }
+                self.current = fresh;
+                self.partial.clear();
             }
         }
     }
 
-    fn reopen_if_rotated(&mut self) -> Result<bool> {
-        let Some(reader) = &self.current else { return Ok(false) };
-        let Some(fresh) = open_if_there(&self.path)? else { return Ok(false) };
-        let same = match (reader.get_ref().metadata(), fresh.get_ref().metadata()) {
-            (Ok(a), Ok(b)) => a.ino() == b.ino(),
-            _ => false,
-        };
-        if same {
-            return Ok(false);
-        }
-        self.current = Some(fresh);
-        Ok(true)
+    /// The journal that took the place of the one that is being read, if one did.
+    fn fresh_journal(&self) -> Result<Option<BufReader<File>>> {
+        let inode = |reader: &BufReader<File>| reader.get_ref().metadata().ok().map(|it| it.ino());
+        let fresh = open_if_there(&self.path)?;
+        Ok(fresh.filter(|fresh| self.current.as_ref().is_none_or(|current| inode(current) != inode(fresh))))
     }
 }
 
@@ -98,5 +110,35 @@ fn open_if_there(path: &Path) -> Result<Option<BufReader<File>>> {
         Ok(file) => Ok(Some(BufReader::new(file))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::at("opening", path, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(n: u64) -> String {
+        format!(r#"{{"at":{n},"cell":"000000000000","name":"web","event":"paused"}}"#)
+    }
+
+    fn times(reader: &mut EventReader) -> Vec<u64> {
+        std::iter::from_fn(|| reader.next_event().unwrap()).map(|it| it.at.as_nanos()).collect()
+    }
+
+    #[test]
+    fn a_journal_is_read_across_rotation_and_half_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        let path = home.events();
+        std::fs::write(&path, [line(1).as_bytes(), b"\n\xff no event\n", &line(2).as_bytes()[..9]].concat()).unwrap();
+        let mut reader = EventReader::open(&home, Timestamp::default()).unwrap();
+        assert_eq!(times(&mut reader), [1], "half a line is no event yet");
+        let mut journal = File::options().append(true).open(&path).unwrap();
+        journal.write_all(format!("{}\n{}\n", &line(2)[9..], line(3)).as_bytes()).unwrap();
+        rotate(&journal, &path);
+        std::fs::write(&path, line(4) + "\n").unwrap();
+        rotate(&journal, &path);
+        assert_eq!(times(&mut reader), [2, 3, 4]);
+        assert_eq!(times(&mut EventReader::open(&home, Timestamp::default()).unwrap()), [1, 2, 3, 4]);
     }
 }

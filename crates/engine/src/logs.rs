@@ -68,7 +68,11 @@ impl LogWriter {
             let mut record = format!("{} {word} {}\n", at.as_nanos(), piece.len()).into_bytes();
             record.extend_from_slice(piece);
             record.push(b'\n');
-            self.file.write_all(&record).map_err(|e| Error::at("writing the log in", &self.dir, e))?;
+            if let Err(error) = self.file.write_all(&record) {
+                // Half a record would hide all that follow it.
+                let _ = self.file.set_len(self.written);
+                return Err(Error::at("writing the log in", &self.dir, error));
+            }
             self.written += record.len() as u64;
         }
         Ok(())
@@ -89,11 +93,64 @@ impl LogWriter {
     }
 }
 
+/// Opens the current file for appending, less the torn record that a crash may have left at its end.
 fn open_current(dir: &Path) -> Result<(File, u64)> {
     let path = dir.join(CURRENT);
-    let file = File::options().append(true).create(true).open(&path).map_err(|e| Error::at("opening", &path, e))?;
-    let written = file.metadata().map_err(|e| Error::at("reading", &path, e))?.len();
-    Ok((file, written))
+    let open = File::options().read(true).append(true).create(true).open(&path);
+    let file = open.map_err(|e| Error::at("opening", &path, e))?;
+    let failed = |e| Error::at("reading", &path, e);
+    let sound = sound_length(&file).map_err(failed)?;
+    if file.metadata().map_err(failed)?.len() > sound {
+        file.set_len(sound).map_err(|e| Error::at("mending", &path, e))?;
+    }
+    Ok((file, sound))
+}
+
+/// How many bytes at the beginning of a log are whole records.
+fn sound_length(file: &File) -> std::io::Result<u64> {
+    let end = file.metadata()?.len();
+    let mut reader = BufReader::new(file);
+    let mut sound = 0;
+    let mut header = Vec::new();
+    loop {
+        header.clear();
+        reader.by_ref().take(MAX_HEADER).read_until(b'\n', &mut header)?;
+        let Some((_, _, length)) = header.strip_suffix(b"\n").and_then(parse_header) else { return Ok(sound) };
+        let next = sound + header.len() as u64 + length as u64 + 1;
+        if next > end {
+            return Ok(sound);
+        }
+        reader.seek_relative(length as i64 + 1)?;
+        sound = next;
+    }
+}
+
+/// A header is at most two numbers of 20 digits; a longer one is damage.
+const MAX_HEADER: u64 = 64;
+
+type LogFile = BufReader<File>;
+
+/// Opens the files of a log: those set aside, the oldest last, and the current one. A rotation in between is noticed,
+/// and they are opened anew.
+fn open_all(dir: &Path) -> (Vec<LogFile>, Option<LogFile>) {
+    let open = |name: &str| File::open(dir.join(name)).ok().map(BufReader::new);
+    loop {
+        let current = open(CURRENT);
+        let older = (1..u32::MAX).map_while(|number| open(&number.to_string())).collect();
+        if current.as_ref().is_none_or(|it| !is_rotated(dir, it)) {
+            return (older, current);
+        }
+    }
+}
+
+fn inode(reader: &LogFile) -> Option<u64> {
+    reader.get_ref().metadata().ok().map(|it| it.ino())
+}
+
+/// Whether another file is the current one now, in which case nothing will be added to this one.
+fn is_rotated(dir: &Path, reader: &LogFile) -> bool {
+    let now = std::fs::metadata(dir.join(CURRENT)).map(|it| it.ino());
+    matches!((now, inode(reader)), (Ok(now), Some(then)) if now != then)
 }
 
 /// Reads a cell's log from its oldest record on, across rotations, and goes on when more is written.
@@ -101,8 +158,8 @@ fn open_current(dir: &Path) -> Result<(File, u64)> {
 pub struct LogReader {
     dir: PathBuf,
     /// Files older than the current one that are still to be read, the next one last.
-    older: Vec<BufReader<File>>,
-    current: Option<BufReader<File>>,
+    older: Vec<LogFile>,
+    current: Option<LogFile>,
     /// Bytes of a record that was not complete at the last look.
     partial: Vec<u8>,
 }
@@ -110,51 +167,51 @@ pub struct LogReader {
 impl LogReader {
     /// Opens every file of the log. A cell that never ran has none, which reads as empty.
     pub fn open(dir: &Path) -> Self {
-        let open = |name: &str| File::open(dir.join(name)).ok().map(BufReader::new);
-        let older = (1..u32::MAX).map_while(|number| open(&number.to_string())).collect();
-        Self { dir: dir.to_owned(), older, current: open(CURRENT), partial: Vec::new() }
+        let (older, current) = open_all(dir);
+        Self { dir: dir.to_owned(), older, current, partial: Vec::new() }
     }
 
     /// The next record, or nothing when there is none yet.
     pub fn next_record(&mut self) -> Result<Option<LogRecord>> {
-        while let Some(mut reader) = self.older.pop() {
-            if let Some(record) = self.read_from(&mut reader)? {
-                self.older.push(reader);
-                return Ok(Some(record));
+        loop {
+            while let Some(mut reader) = self.older.pop() {
+                if let Some(record) = self.read_from(&mut reader)? {
+                    self.older.push(reader);
+                    return Ok(Some(record));
+                }
+                self.partial.clear();
             }
-            self.partial.clear();
-        }
-        if let Some(mut reader) = self.current.take() {
+            let Some(mut reader) = self.current.take() else {
+                (_, self.current) = open_all(&self.dir);
+                if self.current.is_none() {
+                    return Ok(None);
+                }
+                continue;
+            };
+            // Asked before the reading: a file that was set aside by then is read to its very end.
+            let rotated = is_rotated(&self.dir, &reader);
             let record = self.read_from(&mut reader)?;
-            let rotated = record.is_none() && self.is_rotated(&reader);
-            self.current = Some(reader);
-            if !rotated {
+            if record.is_some() || !rotated {
+                self.current = Some(reader);
                 return Ok(record);
             }
-        }
-        self.partial.clear();
-        self.current = File::open(self.dir.join(CURRENT)).ok().map(BufReader::new);
-        match self.current.take() {
-            None => Ok(None),
-            Some(mut reader) => {
-                let record = self.read_from(&mut reader);
-                self.current = Some(reader);
-                record
-            }
+            self.partial.clear();
+            self.go_on_after(&reader);
         }
     }
 
-    fn is_rotated(&self, reader: &BufReader<File>) -> bool {
-        let now = std::fs::metadata(self.dir.join(CURRENT)).map(|it| it.ino());
-        let then = reader.get_ref().metadata().map(|it| it.ino());
-        matches!((now, then), (Ok(now), Ok(then)) if now != then)
+    /// Goes on with the files that are younger than the one that was read to its end, however many came to be meanwhile.
+    fn go_on_after(&mut self, read: &LogFile) {
+        (self.older, self.current) = open_all(&self.dir);
+        if let Some(position) = self.older.iter().position(|it| inode(it) == inode(read)) {
+            self.older.truncate(position);
+        }
     }
 
     fn read_from(&mut self, reader: &mut BufReader<File>) -> Result<Option<LogRecord>> {
         let failed = |e| Error::at("reading the log in", &self.dir, e);
-        // The header is at most two 20-digit numbers; a longer one is damage and ends the file.
         if !self.partial.contains(&b'\n') {
-            reader.by_ref().take(64).read_until(b'\n', &mut self.partial).map_err(failed)?;
+            reader.by_ref().take(MAX_HEADER).read_until(b'\n', &mut self.partial).map_err(failed)?;
         }
         let Some(end) = self.partial.iter().position(|it| *it == b'\n') else { return Ok(None) };
         let Some((at, stream, length)) = parse_header(&self.partial[..end]) else { return Ok(None) };
@@ -226,6 +283,32 @@ mod tests {
         assert_eq!(read_all(&mut reader), ["defgh"]);
     }
 
+    #[test]
+    fn a_follower_that_comes_late_misses_nothing_that_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::open(dir.path(), policy(40, 9)).unwrap();
+        let line = |n: u64| format!("line {n}\n");
+        writer.append(Timestamp::default(), Stream::Out, line(0).as_bytes()).unwrap();
+        let mut follower = LogReader::open(dir.path());
+        assert_eq!(read_all(&mut follower), [line(0)]);
+        for n in 1..12 {
+            writer.append(Timestamp::from_nanos(n), Stream::Out, line(n).as_bytes()).unwrap();
+        }
+        assert!(dir.path().join("3").exists(), "the log rotated several times");
+        assert_eq!(read_all(&mut follower), (1..12).map(line).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_follows_a_torn_record_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        for torn in [&b"2 e 5\nde"[..], b"2 e", b"\x00\x00\x00\x00\n"] {
+            std::fs::write(dir.path().join(CURRENT), [&b"1 o 3\nabc\n"[..], torn].concat()).unwrap();
+            let mut writer = LogWriter::open(dir.path(), policy(1000, 1)).unwrap();
+            writer.append(Timestamp::default(), Stream::Out, b"after").unwrap();
+            assert_eq!(read_all(&mut LogReader::open(dir.path())), ["abc", "after"], "{torn:?}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn arbitrary_bytes_never_fail_a_reader(bytes: Vec<u8>) {
@@ -233,6 +316,7 @@ mod tests {
             std::fs::write(dir.path().join(CURRENT), &bytes).unwrap();
             let mut reader = LogReader::open(dir.path());
             while reader.next_record().unwrap().is_some() {}
+            LogWriter::open(dir.path(), LogPolicy::default()).unwrap();
         }
     }
 }

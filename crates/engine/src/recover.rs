@@ -44,12 +44,18 @@ impl Engine {
         };
         let report = ExitReport { exit: Exit::SupervisorLost, at: now(), ran: now().since(began), requested: false };
         cell.advance(Input::Exit(report))?;
-        events::record(&self.home, &cell, EventKind::Recovered { why: Exit::SupervisorLost.to_string() });
+        let note = |cell: &Cell| {
+            events::record(&self.home, cell, EventKind::Recovered { why: Exit::SupervisorLost.to_string() });
+        };
         if cell.spec.lifetime == Lifetime::RemoveOnExit {
+            note(&cell);
             self.remove_locked(&cell, &lock)?;
             return Ok(None);
         }
-        cell.write_record(&lock, Durability::Synced)?;
+        // What cannot be written down (a full disk) is true nevertheless, and the next command finds it out again.
+        if cell.write_record(&lock, Durability::Synced).is_ok() {
+            note(&cell);
+        }
         Ok(Some(cell))
     }
 

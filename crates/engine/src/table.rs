@@ -66,17 +66,7 @@ impl Engine {
         };
         let nascent = self.home.nascent_cell(spec.id);
         let lock = make_locked(&nascent)?;
-        let record = Record {
-            state: State::Created,
-            engine: model::Engine::Native,
-            process: None,
-            supervisor: None,
-            runs: 0,
-            cgroup: None,
-            attachment: None,
-            degraded: Vec::new(),
-        };
-        let mut cell = Cell { dir: nascent.clone(), spec, record };
+        let mut cell = Cell { dir: nascent.clone(), spec, record: Record::new() };
         let finish = |cell: &mut Cell| -> Result<()> {
             self.claim_name(&self.lock_names()?, &cell.spec.name, cell.spec.id)?;
             let layer = cell.layer();
@@ -108,12 +98,37 @@ impl Engine {
                 Ok(cell) => cells.push(cell),
                 // It was removed between the listing and the reading, or its recovery removed it.
                 Err(Error::NoSuchCell { .. }) => {}
+                // One damaged cell must not hide the others: see `damaged`.
+                Err(Error::Damaged { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
         self.forget_stale_names(&cells);
         cells.sort_by_key(|it| (it.spec.created, it.spec.id));
         Ok(cells)
+    }
+
+    /// The cells whose specification does not read, and why.
+    pub fn damaged(&self) -> Result<Vec<(CellId, Error)>> {
+        let read = |id| Cell::read_spec(&self.home.cell(id)).err().map(|error| (id, error));
+        Ok(self.ids()?.into_iter().filter_map(read).filter(|(_, it)| matches!(it, Error::Damaged { .. })).collect())
+    }
+
+    /// Removes a cell whose specification does not read, with whatever of it is left on the host; nothing is done to
+    /// others. Whether it was such a one.
+    pub fn remove_damaged(&self, wanted: &str) -> Result<bool> {
+        let damaged = self.damaged()?;
+        let Some((id, _)) = damaged.into_iter().find(|(id, _)| id.to_string() == wanted) else { return Ok(false) };
+        let dir = self.home.cell(id);
+        let busy = || Error::at("removing", &dir, std::io::Error::from(std::io::ErrorKind::ResourceBusy));
+        let _lock = CellLock::try_take(&dir)?.ok_or_else(busy)?;
+        crate::boundary::clear_all(id)?;
+        net::Net::open(self.home.net())?.detach(id)?;
+        let doomed = self.home.nascent_cell(id);
+        std::fs::rename(&dir, &doomed).map_err(|e| Error::at("removing", &dir, e))?;
+        let _ = std::fs::remove_file(self.home.socket(id));
+        std::fs::remove_dir_all(&doomed).map_err(|e| Error::at("removing", &doomed, e))?;
+        Ok(true)
     }
 
     fn ids(&self) -> Result<Vec<CellId>> {

@@ -102,8 +102,9 @@ pub(crate) fn leases_of(dir: &Path, network: &str) -> Result<Vec<Lease>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::at("reading", &leases, e)),
     };
-    // A lease that vanishes while it is read, or that a crash left half written, is none.
-    Ok(entries.flatten().filter_map(|entry| read(&entry.path()).ok()).collect())
+    // A lease that vanishes while it is read is none, and so is one that was never renamed into its place.
+    let leases = entries.flatten().filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+    Ok(leases.filter_map(|entry| read(&entry.path()).ok()).collect())
 }
 
 fn lease_path(network: &Path, id: CellId) -> PathBuf {
@@ -273,5 +274,8 @@ mod tests {
         network.release(leases[1].id).unwrap();
         assert_eq!(network.lease(CellId::from_random(9), &name).unwrap().address, leases[1].address);
         assert_eq!(network_names(home.path()).unwrap(), ["blue"]);
+        let staged = home.path().join("blue/leases").join(format!(".{}", CellId::from_random(77)));
+        std::fs::copy(lease_path(&home.path().join("blue"), leases[0].id), staged).unwrap();
+        assert_eq!(network.leases().unwrap().len(), 5, "what a crash left staged is no lease");
     }
 }

@@ -79,7 +79,7 @@ impl Net {
         Ok(Self { dir })
     }
 
-    /// Gives the network namespace of a cell a link to a network, if its mode names one. The namespace must be fresh.
+    /// Gives the network namespace of a cell a link to the network that its mode names, if it names one. The namespace must be fresh.
     pub fn attach(
         &self,
         id: CellId,
@@ -87,6 +87,7 @@ impl Net {
         mode: &NetMode,
         netns: BorrowedFd<'_>,
     ) -> Result<Option<Attachment>> {
+        // The loopback interface is the boundary's business.
         let Some(network) = mode.network() else { return Ok(None) };
         let network = NetworkDir::lock(&self.dir, network)?;
         let lease = network.lease(id, name)?;

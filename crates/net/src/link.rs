@@ -139,18 +139,11 @@ fn try_make_pair(route: &mut Route, name: &str, bridge: u32, netns: BorrowedFd<'
 /// Addresses and routes of a cell; to be called inside its namespace.
 pub(crate) fn configure_inside(address: Ipv4Addr, subnet: &Subnet) -> Result<()> {
     let mut route = Route::open()?;
-    raise_loopback(&mut route)?;
     let missing = || Error::kernel("looking for eth0", std::io::Error::from(std::io::ErrorKind::NotFound));
     let index = route.index_of("eth0")?.ok_or_else(missing)?;
     route.address(index, address, subnet.prefix)?;
     route.raise(index)?;
     route.default_route(subnet.gateway())
-}
-
-fn raise_loopback(route: &mut Route) -> Result<()> {
-    // The loopback interface is the first of every namespace.
-    const LOOPBACK: u32 = 1;
-    route.raise(LOOPBACK)
 }
 
 /// Removes an interface; one that is not there is no failure.

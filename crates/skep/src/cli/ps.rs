@@ -28,6 +28,9 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let filters = args.filter.iter().map(|it| Filter::parse(it)).collect::<Result<Vec<_>>>()?;
     let asks_state = filters.iter().any(|it| matches!(it, Filter::State(_)));
     let mut cells = engine.cells()?;
+    for (id, why) in engine.damaged()? {
+        output::warning(format!("cell {id} is left out: {why}; 'skep rm -f {id}' removes it"));
+    }
     cells.retain(|cell| args.all || asks_state || cell.record.state.needs_supervisor());
     cells.retain(|cell| filters.iter().all(|it| it.accepts(cell)));
     if args.quiet {

@@ -21,7 +21,14 @@ pub(super) struct Args {
 
 pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let engine = context.engine()?;
-    select::for_each(&engine, &args.cells, |cell| {
+    let mut cells = Vec::new();
+    for wanted in args.cells {
+        match args.force && engine.remove_damaged(&wanted)? {
+            true => output::line(&wanted)?,
+            false => cells.push(wanted),
+        }
+    }
+    select::for_each(&engine, &cells, |cell| {
         let name = cell.spec.name.clone();
         if args.force {
             force(&engine, cell)?;

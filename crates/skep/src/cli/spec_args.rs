@@ -159,6 +159,13 @@ impl SpecArgs {
     }
 
     fn request(self, stop_signal: Option<&str>) -> Result<CellRequest> {
+        if let (Some(port), NetMode::None | NetMode::Host) = (self.publish.first(), &self.net) {
+            let error = CommandError::usage(format!("port {port} cannot be published with --net {}", self.net));
+            return Err(error.hinted(match self.net {
+                NetMode::Host => "leave out -p: the cell's ports are the host's own",
+                _ => "leave out --net none: the cell must be on a network to be reached",
+            }));
+        }
         let mut stop = StopPolicy::default();
         if let Some(signal) = stop_signal {
             stop.signal = select::signal(signal)?;
