@@ -94,7 +94,9 @@ pub fn configure_plan(
         return Err(Error::Unsupported { what: format!("--configure for deb:{source}"), why });
     }
     with_packages(&source, options, progress, |job, arch, notes| {
-        let essential = job.universe.essential();
+        let mut essential = job.universe.essential();
+        // An awk is essential too, but only as something that several packages provide: the smallest, as on any machine.
+        essential.extend(["mawk".to_owned()].into_iter().filter(|name| !job.universe.named(name).is_empty()));
         // The second name settles that /usr is merged without a program that would merge it.
         let mut wanted = source.packages.clone();
         wanted.extend(essential.iter().cloned());

@@ -174,5 +174,5 @@ fn debians_registry_takes_and_gives() {
     let back = env.fetch(&at(&format!("mine/web@{}", pushed.digest))).unwrap();
     assert_eq!(back.record.oci_id, fetched.record.oci_id);
     let error = env.fetch(&at("mine/web:none")).unwrap_err();
-    assert!(matches!(error, Error::Registry { .. }), "{error}");
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
 }

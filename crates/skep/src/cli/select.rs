@@ -45,6 +45,14 @@ pub(super) struct Wanted {
     pub(super) scripts: Scripts,
 }
 
+impl Wanted {
+    /// Whether an image that the pool has under the source's name is the one that is meant.
+    fn accepts(&self, image: &ImageRecord) -> bool {
+        self.arch.is_none_or(|arch| arch == image.arch)
+            && (self.scripts == Scripts::Skip || image::deb::is_configured(image))
+    }
+}
+
 /// An image of the pool.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -61,12 +69,9 @@ pub(super) fn image(engine: &Engine, wanted: &ImageRef, how: &Wanted) -> Result<
     };
     if (source.is_none() || how.pull != Pull::Always)
         && let Some(found) = in_pool(engine, wanted)?
+        && (source.is_none() || how.accepts(&found.record))
     {
-        let fits = how.arch.is_none_or(|arch| arch == found.record.arch)
-            && (how.scripts == Scripts::Skip || image::deb::is_configured(&found.record));
-        if fits || source.is_none() {
-            return Ok(found);
-        }
+        return Ok(found);
     }
     match source {
         Some(source) if how.pull != Pull::Never => get(engine, source, how, None),
