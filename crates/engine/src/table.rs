@@ -374,6 +374,9 @@ pub(crate) struct Remains {
 
 impl Remains {
     pub(crate) fn delete(self) -> Result<()> {
+        // The kernel keeps an overlay's own directory closed to everybody but root; its owner may open it.
+        let closed = self.dir.join("layer/work/work");
+        let _ = std::fs::set_permissions(closed, std::os::unix::fs::PermissionsExt::from_mode(0o700));
         std::fs::remove_dir_all(&self.dir).map_err(|e| Error::at("removing", &self.dir, e))
     }
 }

@@ -156,7 +156,7 @@ fn what_is_missing_is_told_by_the_flag_that_asked() {
     for layout in [layout, Layout::default()] {
         let (_, degraded) = Cgroup::create(&layout, fake.id, &wanted).unwrap();
         let flags: Vec<&str> = degraded.iter().map(|it| it.what.as_str()).collect();
-        assert_eq!(flags, ["--memory", "--cpus", "--cpu-weight", "--pids-limit", "--io-limit"]);
+        assert_eq!(flags, ["--memory", "--cpus", "--cpu-weight", "--pids-limit", "--io"]);
         assert!(degraded[0].why.contains("memory controller"), "{degraded:?}");
     }
 }

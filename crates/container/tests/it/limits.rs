@@ -122,7 +122,7 @@ fn a_limit_that_cannot_be_applied_is_told() {
     let (stdio, _streams) = pipes();
     let prepared = container::prepare(&plan, stdio).unwrap();
     let [degraded] = prepared.degraded() else { panic!("{:?}", prepared.degraded()) };
-    assert_eq!((degraded.what.as_str(), degraded.why.as_str()), ("--io-limit", "/dev/null is not a block device"));
+    assert_eq!((degraded.what.as_str(), degraded.why.as_str()), ("--io", "/dev/null is not a block device"));
     // Never started: dropping it takes everything back.
     let id = plan.id;
     drop(prepared);
