@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_index_is_an_error_and_the_thread_goes_on() {
-        let result: Result<()> = guarded(|| {
+        let result: Result<u8> = guarded(|| {
             guarded(|| Ok(()))?;
             panic!("a page is what it is not")
         });

@@ -118,10 +118,21 @@ pub(super) fn execute(context: &Context, command: Command) -> Result<()> {
 }
 
 fn list(engine: &engine::Engine, quiet: bool, json: bool) -> Result<()> {
-    let mut images = Vec::new();
-    for (name, id) in engine.store().refs()? {
-        images.push(Found { record: engine.store().image(&id)?, name, id });
+    let (mut images, mut damaged) = (Vec::new(), Vec::new());
+    for listed in engine.store().each_ref()? {
+        match listed.and_then(|(name, id)| Ok(Found { record: engine.store().image(&id)?, name, id })) {
+            Ok(found) => images.push(found),
+            Err(error) => damaged.push(error),
+        }
     }
+    print_list(&images, quiet, json)?;
+    // Whatever can be shown has been; the failure is told last, where it is seen.
+    let Some(last) = damaged.pop() else { return Ok(()) };
+    damaged.into_iter().for_each(|error| CommandError::from(error).report());
+    Err(last.into())
+}
+
+fn print_list(images: &[Found], quiet: bool, json: bool) -> Result<()> {
     if quiet {
         return images.iter().try_for_each(|it| output::line(it.id.short()));
     }
@@ -130,7 +141,7 @@ fn list(engine: &engine::Engine, quiet: bool, json: bool) -> Result<()> {
     }
     let columns = [("NAME", Align::Left), ("ID", Align::Left), ("ARCH", Align::Left), ("SIZE", Align::Right)];
     let mut table = Table::new(columns.into_iter().chain([("CREATED", Align::Left)]));
-    for it in &images {
+    for it in images {
         let cells = [it.name.to_string(), it.id.short(), it.record.arch.to_string(), it.record.size.to_string()];
         table.row(cells.into_iter().chain([ago(it.record.created)]));
     }
