@@ -10,4 +10,5 @@ mod limits;
 mod meetings;
 mod networks;
 mod readme;
+mod reference;
 mod streams;

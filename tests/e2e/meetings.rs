@@ -154,7 +154,8 @@ fn several_may_remove_or_stop_one_cell_at_once() {
 #[test]
 fn of_several_that_want_a_name_one_gets_it() {
     let Some(env) = env() else { return };
-    let create = |name: &str| ["create", "--net", "none", "--name", name, BUSYBOX, "--", "busybox", "true"].map(str::to_owned);
+    let create =
+        |name: &str| ["create", "--net", "none", "--name", name, BUSYBOX, "--", "busybox", "true"].map(str::to_owned);
     for round in 0..5 {
         let name = format!("n{round}");
         let lister = env.spawn(["ps", "-a"]);

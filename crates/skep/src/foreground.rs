@@ -175,7 +175,9 @@ impl Follower {
 
     fn show(&mut self, mut out: impl Write, bytes: &[u8]) -> Result<()> {
         match out.write_all(bytes).and_then(|()| out.flush()) {
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe && self.on_broken_pipe == OnBrokenPipe::TellProgram => {
+            Err(e)
+                if e.kind() == std::io::ErrorKind::BrokenPipe && self.on_broken_pipe == OnBrokenPipe::TellProgram =>
+            {
                 Ok(self.conversation.forward_signal(SIGPIPE)?)
             }
             outcome => Ok(outcome?),
