@@ -80,7 +80,7 @@ impl Engine {
         };
         if let Err(error) = finish(&mut cell) {
             self.release_name(&cell.spec.name, cell.spec.id);
-            let _ = std::fs::remove_dir_all(&nascent);
+            let _ = disk::remove_tree(&nascent);
             return Err(error);
         }
         if durability == Durability::Synced {
@@ -127,7 +127,7 @@ impl Engine {
         let doomed = self.home.nascent_cell(id);
         std::fs::rename(&dir, &doomed).map_err(|e| Error::at("removing", &dir, e))?;
         let _ = std::fs::remove_file(self.home.socket(id));
-        std::fs::remove_dir_all(&doomed).map_err(|e| Error::at("removing", &doomed, e))?;
+        disk::remove_tree(&doomed).map_err(|e| Error::at("removing", &doomed, e))?;
         Ok(true)
     }
 
@@ -151,7 +151,7 @@ impl Engine {
     fn clear_nascent(&self, id: CellId) {
         let dir = self.home.nascent_cell(id);
         if let Ok(Some(_lock)) = CellLock::try_take(&dir) {
-            let _ = std::fs::remove_dir_all(&dir);
+            let _ = disk::remove_tree(&dir);
         }
     }
 
@@ -346,7 +346,7 @@ impl Engine {
         // In this order, a crash in between leaves a name without a cell, which is forgotten, and not the reverse.
         self.release_name(&cell.spec.name, cell.spec.id);
         let _ = std::fs::remove_file(self.home.socket(cell.spec.id));
-        std::fs::remove_dir_all(&doomed).map_err(|e| Error::at("removing", &doomed, e))?;
+        disk::remove_tree(&doomed).map_err(|e| Error::at("removing", &doomed, e))?;
         events::record(&self.home, cell, EventKind::Removed);
         Ok(())
     }
