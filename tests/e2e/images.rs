@@ -42,3 +42,20 @@ fn a_program_of_this_machine_runs() {
     let listed = env.skep(["run", "--rm", "--net", "none", "host:/bin/ls", "--", "/"]).ok();
     assert!(listed.lines().any(|line| line == "proc"), "{listed}");
 }
+
+#[test]
+fn an_image_that_a_cell_uses_can_lose_its_name_and_is_kept_by_gc() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(BUSYBOX);
+    let sleeper = ["run", "-d", "--net", "none", "--name", "a", BUSYBOX, "--", "busybox", "sleep", "1000"];
+    env.skep(sleeper).ok();
+    env.skep(["image", "rm", BUSYBOX]).ok();
+    env.skep(["pool", "gc"]).ok();
+    assert_eq!(env.skep(["exec", "a", "busybox", "echo", "still here"]).ok(), "still here\n");
+    env.skep(["stop", "-t", "0", "a"]).ok();
+    env.skep(["start", "a"]).ok();
+    assert_eq!(env.skep(["exec", "a", "busybox", "echo", "again"]).ok(), "again\n");
+    env.skep(["pool", "fsck"]).ok();
+}

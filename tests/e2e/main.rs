@@ -11,6 +11,7 @@ mod limits;
 mod meetings;
 mod networks;
 mod readme;
+mod reference;
 mod registries;
 mod servers;
 mod streams;

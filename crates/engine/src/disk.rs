@@ -54,9 +54,52 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|it| it.sync_all()).map_err(|e| Error::at("syncing", dir, e))
 }
 
+/// Removes a directory with all that is in it, for its owner even where permissions stand in the way: an overlay's
+/// working directory has none, and a program may take them from its own.
+pub(crate) fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            open_up(dir)?;
+            std::fs::remove_dir_all(dir)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Lets the owner into a directory and those below. Links are not followed.
+fn open_up(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_that_nobody_may_enter_is_removed() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("a");
+        std::fs::create_dir_all(tree.join("b/c")).unwrap();
+        std::fs::write(tree.join("b/c/f"), "x").unwrap();
+        std::os::unix::fs::symlink("/", tree.join("b/root")).unwrap();
+        for inner in ["b/c", "b"] {
+            std::fs::set_permissions(tree.join(inner), std::fs::Permissions::from_mode(0)).unwrap();
+        }
+        // Root may enter anyway; so the walk is tested by itself.
+        open_up(&tree).unwrap();
+        assert_eq!(std::fs::metadata(tree.join("b/c")).unwrap().permissions().mode() & 0o777, 0o700);
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
+    }
 
     #[test]
     fn a_damaged_file_is_named() {

@@ -56,14 +56,21 @@ impl Home {
         Ok(Self { data: data.join("skep"), run })
     }
 
-    /// Makes the directories that are not there yet, readable by their owner alone.
+    /// Makes the directories that are not there yet, readable by their owner alone. The one for what need not survive may
+    /// lie where everybody makes directories: one that is somebody else's is refused.
     pub fn prepare(&self) -> Result<()> {
-        use std::os::unix::fs::DirBuilderExt;
+        use std::os::unix::fs::{DirBuilderExt, MetadataExt};
         for dir in [self.cells(), self.names(), self.sockets(), self.net()] {
             if !dir.is_dir() {
                 let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
                 made.map_err(|e| Error::at("making", &dir, e))?;
             }
+        }
+        let found = std::fs::symlink_metadata(&self.run).map_err(|e| Error::at("reading", &self.run, e))?;
+        let is_ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
+        if !is_ours {
+            let why = "somebody else owns it or may write to it; remove it, or set XDG_RUNTIME_DIR";
+            return Err(Error::at("trusting", &self.run, std::io::Error::other(why)));
         }
         Ok(())
     }
@@ -136,5 +143,26 @@ impl Home {
     /// The directory for what need not.
     pub fn run(&self) -> &Path {
         &self.run
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::of_parts(dir.path().join("data"), dir.path().join("run"));
+        home.prepare().unwrap();
+        home.prepare().unwrap();
+        std::fs::set_permissions(home.run(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(home.prepare().unwrap_err().to_string().contains("XDG_RUNTIME_DIR"));
+        std::fs::rename(home.run(), dir.path().join("elsewhere")).unwrap();
+        std::fs::set_permissions(dir.path().join("elsewhere"), std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), home.run()).unwrap();
+        assert!(home.prepare().is_err(), "a link may lead anywhere");
     }
 }

@@ -80,7 +80,7 @@ impl Engine {
         };
         if let Err(error) = finish(&mut cell) {
             self.release_name(&cell.spec.name, cell.spec.id);
-            let _ = std::fs::remove_dir_all(&nascent);
+            let _ = disk::remove_tree(&nascent);
             return Err(error);
         }
         if durability == Durability::Synced {
@@ -127,7 +127,7 @@ impl Engine {
         let doomed = self.home.nascent_cell(id);
         std::fs::rename(&dir, &doomed).map_err(|e| Error::at("removing", &dir, e))?;
         let _ = std::fs::remove_file(self.home.socket(id));
-        std::fs::remove_dir_all(&doomed).map_err(|e| Error::at("removing", &doomed, e))?;
+        disk::remove_tree(&doomed).map_err(|e| Error::at("removing", &doomed, e))?;
         Ok(true)
     }
 
@@ -151,7 +151,7 @@ impl Engine {
     fn clear_nascent(&self, id: CellId) {
         let dir = self.home.nascent_cell(id);
         if let Ok(Some(_lock)) = CellLock::try_take(&dir) {
-            let _ = std::fs::remove_dir_all(&dir);
+            let _ = disk::remove_tree(&dir);
         }
     }
 
@@ -374,10 +374,7 @@ pub(crate) struct Remains {
 
 impl Remains {
     pub(crate) fn delete(self) -> Result<()> {
-        // The kernel keeps an overlay's own directory closed to everybody but root; its owner may open it.
-        let closed = self.dir.join("layer/work/work");
-        let _ = std::fs::set_permissions(closed, std::os::unix::fs::PermissionsExt::from_mode(0o700));
-        std::fs::remove_dir_all(&self.dir).map_err(|e| Error::at("removing", &self.dir, e))
+        disk::remove_tree(&self.dir).map_err(|e| Error::at("removing", &self.dir, e))
     }
 }
 

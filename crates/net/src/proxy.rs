@@ -30,6 +30,11 @@ pub(crate) struct Interest {
     pub(crate) write: bool,
 }
 
+impl Interest {
+    /// Nothing at all, not even a hang-up.
+    pub(crate) const NONE: Self = Self { read: false, write: false };
+}
+
 impl Pair {
     /// Both must be non-blocking; `far` may still be connecting.
     pub(crate) fn new(near: TcpStream, far: TcpStream) -> Self {
@@ -44,6 +49,11 @@ impl Pair {
         let failed = outward.is_err() || inward.is_err();
         let done = self.outward.shut && self.inward.shut;
         !failed && !done
+    }
+
+    /// Whether the far end was refused before it became a connection: nobody listens there, or not yet.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.far.take_error().ok().flatten().is_some_and(|it| it.kind() == ErrorKind::ConnectionRefused)
     }
 
     /// What to wait for on the near and on the far connection.

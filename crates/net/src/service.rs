@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use model::{PortMapping, Protocol};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::time::{self, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use crate::dns::{self, Decision};
 use crate::error::{Error, Result};
@@ -19,8 +21,15 @@ use crate::netlink::inside;
 use crate::proxy::{Interest, Pair};
 use crate::{Attachment, RESOLVER, lease};
 
-/// So many connections and conversations at a time; further ones wait in the kernel or are dropped.
-const MAX_CONVERSATIONS: usize = 4096;
+/// So many ends of connections and conversations at a time, if descriptors suffice; further connections are closed, and
+/// conversations take the place of the oldest.
+const MAX_SOURCES: usize = 4096;
+/// Descriptors that the supervisor keeps for everything else.
+const RESERVED_DESCRIPTORS: u64 = 64;
+/// For so long after its start a cell's program may not listen yet on a port that is published already: until then,
+/// connections that it refuses are tried again.
+const WARM_UP: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// So many questions are on their way to the host's resolver.
 const MAX_QUESTIONS: usize = 256;
 /// No datagram is longer.
@@ -36,6 +45,11 @@ pub struct Service {
     leases: PathBuf,
     network: String,
     upstream: Option<SocketAddr>,
+    room: usize,
+    opened: Instant,
+    /// Near ends whose far ends were refused and are to be tried again when `retry` expires.
+    refused: Vec<u64>,
+    retry: OwnedFd,
 }
 
 #[derive(Debug)]
@@ -50,8 +64,8 @@ enum Source {
     Datagrams { socket: UdpSocket, to: SocketAddr, peers: HashMap<SocketAddr, u64> },
     /// The cell's side of a conversation on a datagram port.
     Peer { socket: UdpSocket, port: u64, peer: SocketAddr },
-    /// A connection's near end; its pair and the key of its far end.
-    Near { pair: Pair, far: u64, interests: (Interest, Interest) },
+    /// A connection's near end; its pair, where it leads, and the key of its far end.
+    Near { pair: Pair, to: SocketAddr, far: u64, interests: (Interest, Interest) },
     /// A connection's far end: see its near end.
     Far { near: u64 },
 }
@@ -65,6 +79,10 @@ impl Service {
     ) -> Result<Self> {
         let epoll =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| Error::kernel("making an event queue", e))?;
+        let retry = time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
+            .map_err(|e| Error::kernel("making a timer", e))?;
+        epoll::add(&epoll, &retry, EventData::new_u64(RETRY_KEY), EventFlags::IN)
+            .map_err(|e| Error::kernel("waiting for a timer", e))?;
         let servers = dns::name_servers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
         let mut service = Self {
             epoll,
@@ -73,6 +91,10 @@ impl Service {
             leases,
             network: attachment.network.clone(),
             upstream: servers.first().map(|it| SocketAddr::new(*it, DNS_PORT)),
+            room: room(),
+            opened: Instant::now(),
+            refused: Vec::new(),
+            retry,
         };
         service.open_resolver(netns)?;
         for mapping in ports {
@@ -176,6 +198,9 @@ impl Service {
     }
 
     fn handle(&mut self, key: u64) {
+        if key == RETRY_KEY {
+            return self.on_retry();
+        }
         match self.sources.get(&key) {
             Some(Source::Resolver(_)) => self.on_question(key),
             Some(Source::Question { .. }) => self.on_answer(key),
@@ -241,50 +266,85 @@ impl Service {
             if !self.has_room() || near.set_nonblocking(true).is_err() {
                 continue;
             }
-            if let Some(far) = connection_to(to) {
-                self.join(near, far);
+            match connect(to) {
+                Some((far, Begun::Connecting)) => drop(self.join(near, far, to)),
+                Some((far, Begun::Refused)) if self.tries_again(to) => {
+                    let joined = self.join(near, far, to);
+                    joined.into_iter().for_each(|key| self.try_later(key));
+                }
+                _ => {}
             }
         }
     }
 
-    fn join(&mut self, near: TcpStream, far: TcpStream) {
+    /// Whether what is refused there may be answered soon.
+    fn tries_again(&self, to: SocketAddr) -> bool {
+        self.opened.elapsed() < WARM_UP && Some(to) != self.upstream
+    }
+
+    fn join(&mut self, near: TcpStream, far: TcpStream, to: SocketAddr) -> Option<u64> {
         let far_key = self.next_key;
         self.next_key += 1;
-        // A connection that is being made tells by becoming writable.
-        let both = EventFlags::IN | EventFlags::OUT;
-        if epoll::add(&self.epoll, &far, EventData::new_u64(far_key), both).is_err() {
-            return;
-        }
-        let started = Interest { read: true, write: true };
-        let waiting = Interest { read: true, write: false };
-        let pair = Source::Near { pair: Pair::new(near, far), far: far_key, interests: (waiting, started) };
-        if let Ok(near) = self.add(pair, EventFlags::IN) {
-            self.sources.insert(far_key, Source::Far { near });
-        }
+        epoll::add(&self.epoll, &far, EventData::new_u64(far_key), flags(BEGINNING.1)).ok()?;
+        let pair = Source::Near { pair: Pair::new(near, far), to, far: far_key, interests: BEGINNING };
+        let near = self.add(pair, flags(BEGINNING.0)).ok()?;
+        self.sources.insert(far_key, Source::Far { near });
+        Some(near)
     }
 
     fn on_stream(&mut self, key: u64) {
-        let Some(Source::Near { pair, far, interests }) = self.sources.get_mut(&key) else { return };
+        let Some(Source::Near { pair, to, .. }) = self.sources.get(&key) else { return };
+        if self.tries_again(*to) && pair.is_refused() {
+            return self.try_later(key);
+        }
+        let Some(Source::Near { pair, far, interests, .. }) = self.sources.get_mut(&key) else { return };
         if !pair.pump() {
             let far = *far;
-            self.sources.remove(&far);
-            self.sources.remove(&key);
-            return;
+            return self.close(key, far);
         }
         let wanted = pair.interests();
-        let flags = |it: Interest| {
-            let mut flags = EventFlags::empty();
-            flags.set(EventFlags::IN, it.read);
-            flags.set(EventFlags::OUT, it.write);
-            flags
-        };
-        if wanted.0 != interests.0 {
-            let _ = epoll::modify(&self.epoll, &pair.near, EventData::new_u64(key), flags(wanted.0));
-        }
-        if wanted.1 != interests.1 {
-            let _ = epoll::modify(&self.epoll, &pair.far, EventData::new_u64(*far), flags(wanted.1));
-        }
+        watch(&self.epoll, &pair.near, key, interests.0, wanted.0);
+        watch(&self.epoll, &pair.far, *far, interests.1, wanted.1);
         *interests = wanted;
+    }
+
+    fn close(&mut self, near: u64, far: u64) {
+        self.sources.remove(&far);
+        self.sources.remove(&near);
+    }
+
+    /// Lets a pair be until the next try; what its near end sends waits in the kernel.
+    fn try_later(&mut self, key: u64) {
+        let Some(Source::Near { pair, far, interests, .. }) = self.sources.get_mut(&key) else { return };
+        watch(&self.epoll, &pair.near, key, interests.0, Interest::NONE);
+        watch(&self.epoll, &pair.far, *far, interests.1, Interest::NONE);
+        *interests = (Interest::NONE, Interest::NONE);
+        self.refused.push(key);
+        let once = Timespec { tv_sec: 0, tv_nsec: i64::from(RETRY_AFTER.subsec_nanos()) };
+        let setting = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: once };
+        let _ = time::timerfd_settime(&self.retry, TimerfdTimerFlags::empty(), &setting);
+    }
+
+    /// Tries again what was refused.
+    fn on_retry(&mut self) {
+        let _ = rustix::io::read(&self.retry, &mut [0; 8]);
+        for key in std::mem::take(&mut self.refused) {
+            let Some(Source::Near { pair, to, far, interests }) = self.sources.get_mut(&key) else { continue };
+            let (to, far) = (*to, *far);
+            let Some((again, begun)) = connect(to) else {
+                self.close(key, far);
+                continue;
+            };
+            pair.far = again;
+            watch(&self.epoll, &pair.near, key, interests.0, BEGINNING.0);
+            watch(&self.epoll, &pair.far, far, interests.1, BEGINNING.1);
+            *interests = BEGINNING;
+            match begun {
+                Begun::Refused if self.tries_again(to) => self.try_later(key),
+                Begun::Refused => self.close(key, far),
+                Begun::Connecting => {}
+            }
+        }
     }
 
     fn on_datagram(&mut self, key: u64) {
@@ -334,8 +394,37 @@ impl Service {
     }
 
     fn has_room(&self) -> bool {
-        self.sources.len() < MAX_CONVERSATIONS
+        self.sources.len() < self.room
     }
+}
+
+/// The timer's key; sources are counted from 0 and do not get there.
+const RETRY_KEY: u64 = u64::MAX;
+
+/// How many sources there may be without running out of descriptors.
+fn room() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS)).map_or(MAX_SOURCES, |it| it.clamp(16, MAX_SOURCES))
+}
+
+fn flags(interest: Interest) -> EventFlags {
+    let mut flags = EventFlags::empty();
+    flags.set(EventFlags::IN, interest.read);
+    flags.set(EventFlags::OUT, interest.write);
+    flags
+}
+
+/// Changes what a connection is watched for. One that nothing is wanted from is not watched at all: a hang-up would be
+/// reported again and again, and nobody could do anything about it.
+fn watch(epoll: &OwnedFd, connection: &TcpStream, key: u64, before: Interest, wanted: Interest) {
+    let data = EventData::new_u64(key);
+    // What fails here shows when the connection is read or written.
+    let _ = match (before == Interest::NONE, wanted == Interest::NONE) {
+        _ if before == wanted => Ok(()),
+        (_, true) => epoll::delete(epoll, connection),
+        (true, false) => epoll::add(epoll, connection, data, flags(wanted)),
+        (false, false) => epoll::modify(epoll, connection, data, flags(wanted)),
+    };
 }
 
 fn datagrams_to(to: SocketAddr) -> Option<UdpSocket> {
@@ -346,13 +435,24 @@ fn datagrams_to(to: SocketAddr) -> Option<UdpSocket> {
     Some(socket)
 }
 
-/// Begins a connection without waiting for it.
-fn connection_to(to: SocketAddr) -> Option<TcpStream> {
+/// What became of a connection so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    Connecting,
+    Refused,
+}
+
+/// What a pair is watched for at first. A connection that is being made tells by becoming writable.
+const BEGINNING: (Interest, Interest) = (Interest { read: true, write: false }, Interest { read: true, write: true });
+
+/// Begins a connection without waiting for it. A refusal may come at once.
+fn connect(to: SocketAddr) -> Option<(TcpStream, Begun)> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None).ok()?;
     match rustix::net::connect(&socket, &to) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Some(socket.into()),
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Some((socket.into(), Begun::Connecting)),
+        Err(rustix::io::Errno::CONNREFUSED) => Some((socket.into(), Begun::Refused)),
         Err(_) => None,
     }
 }

@@ -72,6 +72,10 @@ fn exit_report(cell: &Cell, report: &ExitReport) -> Result<()> {
 pub(crate) fn ending(cell: &Cell, report: &ExitReport) -> CommandError {
     let kept = cell.spec.lifetime == model::Lifetime::Keep;
     let error = match &report.exit {
+        Exit::NotStarted { step: StartStep::Network, error } if !rustix::process::geteuid().is_root() => {
+            CommandError::new(Kind::Program(report.exit.code()), error)
+                .hinted("making networks needs root: run it with '--net none' or '--net host', or as root")
+        }
         Exit::NotStarted { step, error } => {
             let error = CommandError::new(Kind::Program(report.exit.code()), error);
             let foreign = *step == StartStep::CommandNotExecutable && cell.spec.image.arch != Arch::HOST;

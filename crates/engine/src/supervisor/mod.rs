@@ -287,8 +287,23 @@ impl Supervisor {
 
     fn distribute(&mut self, at: Timestamp, stream: Stream, bytes: &[u8]) {
         // A log that cannot be written (a full disk) must not stop the cell; its clients still get the output.
-        let _ = self.log.append(at, stream, bytes);
+        if let Err(error) = self.log.append(at, stream, bytes) {
+            self.note_lost_output(&error);
+        }
         self.clients.iter_mut().filter(|it| it.attached).for_each(|it| it.output(stream, bytes));
+    }
+
+    /// Writes down, once a run, that the log lacks something.
+    fn note_lost_output(&mut self, error: &Error) {
+        let what = "log";
+        if self.cell.record.degraded.iter().any(|it| it.what == what) {
+            return;
+        }
+        let why = format!("output was lost: {error}");
+        self.note(EventKind::Degraded { what: what.to_owned(), why: why.clone() });
+        self.cell.record.degraded.push(model::Degraded { what: what.to_owned(), why });
+        // With a full disk this fails, too; the next record that is written has it.
+        let _ = self.cell.write_record(&self.lock, Durability::Relaxed);
     }
 
     fn on_notice(&mut self) {
