@@ -92,7 +92,7 @@ mod tests {
         std::fs::write(tree.join("b/c/f"), "x").unwrap();
         std::os::unix::fs::symlink("/", tree.join("b/root")).unwrap();
         for inner in ["b/c", "b"] {
-            std::fs::set_permissions(tree.join(inner), std::fs::Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(tree.join(inner), std::fs::Permissions::from_mode(0o000)).unwrap();
         }
         // Root may enter anyway; so the walk is tested by itself.
         open_up(&tree).unwrap();
