@@ -29,7 +29,7 @@ pub(super) struct Run {
 impl Run {
     /// Starts the program. What it took to do so is noted in the record, which the caller writes.
     pub(super) fn start(engine: &Engine, cell: &mut Cell, window: (u16, u16)) -> Result<Self> {
-        let layout = crate::container::layout();
+        let layout = crate::container::layout(&engine.home.pool());
         let rootfs = engine.store.rootfs(&cell.spec.image.tree, layout, &())?;
         let (mut streams, theirs) = Streams::for_program(&cell.spec.process, window)?;
         let net = net::Net::open(engine.home.net())?;
