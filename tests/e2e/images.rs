@@ -59,3 +59,19 @@ fn an_image_that_a_cell_uses_can_lose_its_name_and_is_kept_by_gc() {
     assert_eq!(env.skep(["exec", "a", "busybox", "echo", "again"]).ok(), "again\n");
     env.skep(["pool", "fsck"]).ok();
 }
+
+/// A file of a memory file system cannot be mounted as an image, nor one of an overlay: such a pool is laid out plainly.
+#[test]
+fn a_pool_in_memory_serves_cells() {
+    let memory = std::path::Path::new("/dev/shm");
+    if !can_run(&["root"]) || !memory.is_dir() {
+        return;
+    }
+    let env = TestEnv::with(BUSYBOX);
+    let dir = tempfile::tempdir_in(memory).unwrap();
+    let copied = Command::new("cp").arg("-a").arg(env.home().join("pool")).arg(dir.path()).status().unwrap();
+    assert!(copied.success());
+    let root = dir.path().to_str().unwrap();
+    let said = env.skep(["--root", root, "run", "--rm", "--net", "none", BUSYBOX, "--", "busybox", "echo", "hello"]);
+    assert_eq!(said.ok(), "hello\n");
+}

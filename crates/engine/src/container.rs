@@ -125,9 +125,18 @@ impl Boundary for Containers {
 
 /// How the root file system of a cell is laid out: shared objects under metadata where the kernel can, hard links
 /// elsewhere. A pool that was laid out the other way is laid out anew.
-pub(crate) fn layout() -> Layout {
+pub(crate) fn layout(pool: &Path) -> Layout {
     let is_root = rustix::process::geteuid().is_root();
-    if is_root && has_erofs_on_files() { Layout::Composed } else { Layout::Plain }
+    if is_root && holds_mountable_files(pool) && has_erofs_on_files() { Layout::Composed } else { Layout::Plain }
+}
+
+/// Whether a file of the file system there can be mounted as an image: those without a page cache of their own refuse
+/// it (ENOTBLK), as does every system whose root is an overlay.
+fn holds_mountable_files(pool: &Path) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    const OVERLAY: u64 = 0x794c_7630;
+    rustix::fs::statfs(pool).is_ok_and(|it| ![TMPFS, RAMFS, OVERLAY].contains(&(it.f_type as u64)))
 }
 
 /// Whether the kernel mounts an EROFS image that is a plain file (Linux 6.12), which implies data-only layers (6.5). Read

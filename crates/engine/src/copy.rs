@@ -46,7 +46,7 @@ impl Engine {
     /// source ends in `/.`, which means its content; a destination that does not exist becomes the copy.
     pub fn copy(&self, cell: &Cell, from: &CopyEnd, to: &CopyEnd) -> Result<CopyReport> {
         let boundary = boundary_for(&cell.spec, Verb::Copy)?;
-        let rootfs = self.store.rootfs(&cell.spec.image.tree, crate::container::layout(), &())?;
+        let rootfs = self.store.rootfs(&cell.spec.image.tree, crate::container::layout(&self.home.pool()), &())?;
         let root = boundary.root(cell, &rootfs)?;
         let side = |end: &CopyEnd| match end {
             CopyEnd::Host(path) => (Side { root: None }, path.clone()),

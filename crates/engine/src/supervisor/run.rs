@@ -31,7 +31,7 @@ impl Run {
     pub(super) fn start(engine: &Engine, cell: &mut Cell, window: (u16, u16)) -> Result<Self> {
         // No collector takes the root file system away between the finding and the mounting.
         let _pin = engine.store.pin()?;
-        let layout = crate::container::layout();
+        let layout = crate::container::layout(&engine.home.pool());
         let rootfs = engine.store.rootfs(&cell.spec.image.tree, layout, &())?;
         let (mut streams, theirs) = Streams::for_program(&cell.spec.process, window)?;
         let net = net::Net::open(engine.home.net())?;

@@ -47,7 +47,7 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
             cell.spec.name.to_string(),
             shortened(&cell.spec.image.name, 30),
             shortened(&cell.spec.process.argv.join(" "), 24),
-            state(cell),
+            shortened(&state(cell), 40),
             cell.spec.boundary.to_string(),
             cell.record.engine.to_string(),
             ports(cell),
