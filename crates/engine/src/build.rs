@@ -93,7 +93,7 @@ impl Engine {
         let _lock = self.lock_idle(cell, "be read")?;
         // Read anew: the record in hand is from before the start, the cell's first process is gone since.
         let cell = Cell::read(cell.dir.clone())?;
-        let layout = crate::container::layout();
+        let layout = crate::container::layout(&self.home.pool());
         let rootfs = self.store.rootfs(&cell.spec.image.tree, layout, &()).map_err(Error::from)?;
         let root = crate::boundary::boundary(cell.spec.boundary)?.root(&cell, &rootfs)?;
         // The overlay is mounted nowhere: its descriptor is the only way to it.
