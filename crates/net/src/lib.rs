@@ -87,7 +87,6 @@ impl Net {
         mode: &NetMode,
         netns: BorrowedFd<'_>,
     ) -> Result<Option<Attachment>> {
-        // The loopback interface is the boundary's business.
         let Some(network) = mode.network() else { return Ok(None) };
         let network = NetworkDir::lock(&self.dir, network)?;
         let lease = network.lease(id, name)?;

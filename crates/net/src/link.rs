@@ -27,6 +27,8 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const IFF_UP: u32 = 1;
 const AF_INET: u8 = 2;
+/// The loopback interface is the first of every namespace.
+const LOOPBACK: u32 = 1;
 
 /// `struct ifinfomsg`: an interface by index (0: by name), with the flags to set.
 fn interface(index: u32, flags: u32) -> [u8; 16] {
@@ -139,6 +141,8 @@ fn try_make_pair(route: &mut Route, name: &str, bridge: u32, netns: BorrowedFd<'
 /// Addresses and routes of a cell; to be called inside its namespace.
 pub(crate) fn configure_inside(address: Ipv4Addr, subnet: &Subnet) -> Result<()> {
     let mut route = Route::open()?;
+    // The cell's own first process raises it, too, at the same time as this: the resolver must not depend on who is first.
+    route.raise(LOOPBACK)?;
     let missing = || Error::kernel("looking for eth0", std::io::Error::from(std::io::ErrorKind::NotFound));
     let index = route.index_of("eth0")?.ok_or_else(missing)?;
     route.address(index, address, subnet.prefix)?;

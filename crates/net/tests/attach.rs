@@ -24,8 +24,6 @@ impl Cell {
             // Only this thread moves, and it ends at once; the descriptor keeps the namespace.
             #[expect(deprecated, reason = "only flags that unshare descriptors make it unsafe")]
             rustix::thread::unshare(UnshareFlags::NEWNET).unwrap();
-            // As the boundary does for a cell.
-            sys::network::bring_loopback_up().unwrap();
             std::fs::File::open("/proc/thread-self/ns/net").unwrap().into()
         });
         let id = CellId::from_random(bits ^ u64::from(std::process::id()) << 16);
