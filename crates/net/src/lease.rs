@@ -107,6 +107,11 @@ pub(crate) fn leases_of(dir: &Path, network: &str) -> Result<Vec<Lease>> {
     Ok(leases.filter_map(|entry| read(&entry.path()).ok()).collect())
 }
 
+/// The addresses of a network that exists, read without the lock.
+pub(crate) fn subnet_of(dir: &Path, network: &str) -> Option<Subnet> {
+    read(&dir.join(network).join("network")).ok()
+}
+
 fn lease_path(network: &Path, id: CellId) -> PathBuf {
     network.join("leases").join(id.to_string())
 }

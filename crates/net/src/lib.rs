@@ -140,17 +140,25 @@ impl Net {
     /// network standing. One process at a time does this for all; the others return at once.
     pub fn linger(&self) -> Result<()> {
         const MOMENT: std::time::Duration = std::time::Duration::from_secs(2);
-        let is_idle = || -> Result<bool> {
-            let names = lease::network_names(&self.dir)?;
-            Ok(names.iter().any(|name| lease::leases_of(&self.dir, name).is_ok_and(|it| it.is_empty())))
+        let idle = || -> Result<Vec<lease::Subnet>> {
+            let names = lease::network_names(&self.dir)?.into_iter();
+            let idle = names.filter(|name| lease::leases_of(&self.dir, name).is_ok_and(|it| it.is_empty()));
+            Ok(idle.filter_map(|name| lease::subnet_of(&self.dir, &name)).collect())
         };
         // Asked again after the right was given back: somebody may have left a network idle in reliance on it.
-        while is_idle()? {
+        loop {
+            let waiting = idle()?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
             let Some(_only_one) = lease::try_linger(&self.dir)? else { return Ok(()) };
             std::thread::sleep(MOMENT);
+            if !self.dir.exists() {
+                // Somebody deleted the whole home; what it had in the kernel is known to this process alone.
+                return waiting.iter().try_for_each(take_down);
+            }
             self.dissolve_idle()?;
         }
-        Ok(())
     }
 
     /// The name service and the published ports of an attached cell. Ports are open when this returns.
@@ -178,10 +186,14 @@ fn dissolve_if_idle(network: &NetworkDir) -> Result<()> {
     if !network.leases()?.is_empty() {
         return Ok(());
     }
-    let subnet = network.subnet()?;
-    let _ = masquerade::remove(&subnet);
-    link::remove(&mut netlink::Route::open()?, &subnet.bridge)?;
+    take_down(&network.subnet()?)?;
     network.dissolve()
+}
+
+/// Removes what a network has in the kernel.
+fn take_down(subnet: &lease::Subnet) -> Result<()> {
+    let _ = masquerade::remove(subnet);
+    link::remove(&mut netlink::Route::open()?, &subnet.bridge)
 }
 
 impl Attachment {

@@ -135,6 +135,26 @@ fn cells_reach_each_other_by_name_and_are_reached_by_port() {
     assert!(!has_bridge_of(&place), "the bridge goes with the last cell");
 }
 
+#[test]
+fn a_deleted_home_leaves_no_bridge() {
+    if !is_root() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let net = Net::open(home.path().join("net")).unwrap();
+    let cell = Cell::new(4, "gone");
+    let place = cell.attach(&net, &NetMode::Default);
+    net.detach(cell.id).unwrap();
+    let deleting = home.path().join("net");
+    let deleter = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        std::fs::remove_dir_all(deleting).unwrap();
+    });
+    net.linger().unwrap();
+    deleter.join().unwrap();
+    assert!(!has_bridge_of(&place));
+}
+
 fn has_bridge_of(place: &Attachment) -> bool {
     let routes = std::fs::read_to_string("/proc/net/route").unwrap();
     let gateway = u32::from(place.gateway).swap_bytes() & 0x00f0_ffff;
