@@ -12,6 +12,7 @@
 mod access;
 pub mod cgroup;
 mod child;
+mod command;
 mod error;
 mod exec;
 mod ids;
@@ -27,13 +28,18 @@ mod protocol;
 mod rootfs;
 mod seccomp;
 mod users;
+mod visit;
 
 pub use access::{open_in, root_of_running, root_of_stopped};
+pub use command::{Command, Streams};
 pub use error::{Error, Result};
-pub use exec::{Bond, Target, exec};
+pub use exec::{Target, exec};
 pub use plan::{NetNs, Plan, Stdio};
-pub use prepare::{Prepared, Running, prepare};
+pub use prepare::{Prepared, Running, Words, prepare};
+pub use protocol::{Failure, Stage};
+pub use rootfs::scratch_root;
 pub use seccomp::syscall_name;
 pub use store::Rootfs;
 pub use sys::process::Ended;
 pub use sys::pty::WindowSize;
+pub use visit::{Bond, Visit, visit};

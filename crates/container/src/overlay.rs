@@ -12,11 +12,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::mount::{fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
-use sys::mount::{Reach, clone_tree, make_private, new_file_system};
+use sys::mount::{Reach, attach, clone_tree, make_private, new_file_system};
 use sys::namespace::Namespaces;
 use sys::{Errno, Result, fork, process, socket};
-
-use crate::mounts::attach;
 
 /// A directory that takes part in an overlay.
 #[derive(Debug)]

@@ -13,11 +13,12 @@ use sys::socket;
 
 use crate::cgroup::Cgroup;
 use crate::child::{self, Loopback, Root, Script, StreamPlan, UserMode};
+use crate::command::Streams;
 use crate::error::{Error, Result};
 use crate::ids::{self, Ids};
 use crate::layout;
 use crate::plan::{NetNs, Plan, Stdio};
-use crate::program::{Program, Streams};
+use crate::program::Program;
 use crate::protocol::{self, Failure, Report, Stage};
 use crate::rootfs::{Mounter, Overlay};
 use crate::users;
@@ -80,11 +81,13 @@ enum Witness {
     Guardian(fork::Child, OwnedFd),
 }
 
-/// What the failures of the child are about, for people.
-#[derive(Debug)]
-pub(crate) struct Words {
-    pub(crate) command: String,
-    pub(crate) mounts: Vec<String>,
+/// What the failures of a child are about, for people.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// The command that was to be executed.
+    pub command: String,
+    /// What was to be mounted, in order.
+    pub mounts: Vec<String>,
 }
 
 /// Makes the cell: control groups with their limits, namespaces; its first process begins on the root file system and the
@@ -195,7 +198,7 @@ fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Wo
 
 impl Words {
     /// A child's failure as an error for people.
-    pub(crate) fn error(&self, failure: Failure) -> Error {
+    pub fn error(&self, failure: Failure) -> Error {
         let mut what = failure.stage.words().to_owned();
         let detail = match failure.stage.step() {
             StartStep::Mounts => self.mounts.get(failure.index as usize).map(String::as_str),
@@ -270,13 +273,12 @@ impl Running {
     /// A further program in a cell, with a guardian that waits for it.
     pub(crate) fn visiting(
         program: fork::Child,
-        terminal: Option<OwnedFd>,
         seccomp: Option<OwnedFd>,
         guardian: fork::Child,
         ending: OwnedFd,
     ) -> Self {
         let fork::Child { pid, pidfd } = program;
-        Self { pid, pidfd, terminal, seccomp, witness: Witness::Guardian(guardian, ending), _ids: Ids::Host }
+        Self { pid, pidfd, terminal: None, seccomp, witness: Witness::Guardian(guardian, ending), _ids: Ids::Host }
     }
 
     /// Waits until the first process (or the further program) ended, at once when [`Running::pidfd`] is readable, and

@@ -9,18 +9,22 @@ use sys::socket::{self, MAX_DESCRIPTORS};
 /// What the child was doing. Its words go into the error that people see.
 macro_rules! stages {
     ($($variant:ident = $step:ident $words:literal,)+) => {
+        /// What a child that sets itself up was doing.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
-        pub(crate) enum Stage { $($variant,)+ }
+        #[expect(missing_docs, reason = "`words` says what each is")]
+        pub enum Stage { $($variant,)+ }
 
         impl Stage {
             const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            pub(crate) const fn step(self) -> StartStep {
+            /// The step of a start that it belongs to.
+            pub const fn step(self) -> StartStep {
                 match self { $(Self::$variant => StartStep::$step,)+ }
             }
 
-            pub(crate) const fn words(self) -> &'static str {
+            /// In words, for the error that people see.
+            pub const fn words(self) -> &'static str {
                 match self { $(Self::$variant => $words,)+ }
             }
         }
@@ -56,16 +60,18 @@ stages! {
 
 /// A step that failed in the child, as it travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) stage: Stage,
-    pub(crate) errno: Errno,
+pub struct Failure {
+    /// What was being done.
+    pub stage: Stage,
+    /// The kernel's answer.
+    pub errno: Errno,
     /// Which of several like things (mounts, devices), counted from 0.
-    pub(crate) index: u32,
+    pub index: u32,
 }
 
 impl Stage {
     /// Turns the error of a system call made at this stage into a failure.
-    pub(crate) const fn fail(self, errno: Errno) -> Failure {
+    pub const fn fail(self, errno: Errno) -> Failure {
         Failure { stage: self, errno, index: 0 }
     }
 }

@@ -47,18 +47,7 @@ impl Overlay {
         if lifetime == Lifetime::RemoveOnExit {
             unmark(work.as_fd());
         }
-        let (lower, data) = match rootfs {
-            Rootfs::Plain { dir, .. } => (mounter.layer(dir)?, None),
-            Rootfs::Composed { metadata, objects } => {
-                if matches!(mounter, Mounter::Child) {
-                    let what = format!("mounting {}", metadata.display());
-                    return Err(Error::refused(StartStep::Image, what, "only root can mount a composed image"));
-                }
-                let lower = mounter.mapped(erofs(metadata)?)?;
-                (Layer::Detached(lower), Some(Layer::Attached(directory(objects)?)))
-            }
-            _ => return Err(Error::refused(StartStep::Image, "mounting the image", "a kind of root unknown here")),
-        };
+        let (lower, data) = mounter.image(rootfs)?;
         let options = match (mounter, &data) {
             (Mounter::Child, _) => ORDINARY,
             (_, None) => PLAIN,
@@ -75,7 +64,39 @@ impl Overlay {
     }
 }
 
+/// An image's root file system, mounted nowhere yet, whose writes go to `upper` in the mount `scratch` (which has the
+/// directories `upper` and `work`, and is mounted nowhere either). With `users` the owners of the image's files are
+/// mapped as that user namespace says; what is in `scratch` has its owners as they are.
+///
+/// # Errors
+/// [`StartStep::Image`] or [`StartStep::Mounts`], with what could not be mounted.
+pub fn scratch_root(rootfs: &Rootfs, scratch: OwnedFd, users: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    let mounter = users.map_or(Mounter::Parent, Mounter::Mapping);
+    let (lower, data) = mounter.image(rootfs)?;
+    let options = if data.is_some() { COMPOSED } else { PLAIN };
+    // It lies in memory, where nothing is ever synced.
+    let durability = Durability::Synced;
+    let layers = Layers { lower, data, written: Layer::Detached(scratch), options, durability };
+    layers.mount().map_err(|errno| Error::start(StartStep::Mounts, "mounting the root file system", errno))
+}
+
 impl Mounter<'_> {
+    /// The layers of an image: its files, and where their content is when that is elsewhere.
+    fn image(self, rootfs: &Rootfs) -> Result<(Layer, Option<Layer>)> {
+        match rootfs {
+            Rootfs::Plain { dir, .. } => Ok((self.layer(dir)?, None)),
+            Rootfs::Composed { metadata, objects } => {
+                if matches!(self, Mounter::Child) {
+                    let what = format!("mounting {}", metadata.display());
+                    return Err(Error::refused(StartStep::Image, what, "only root can mount a composed image"));
+                }
+                let lower = self.mapped(erofs(metadata)?)?;
+                Ok((Layer::Detached(lower), Some(Layer::Attached(directory(objects)?))))
+            }
+            _ => Err(Error::refused(StartStep::Image, "mounting the image", "a kind of root unknown here")),
+        }
+    }
+
     fn layer(self, path: &Path) -> Result<Layer> {
         Ok(match self {
             Self::Parent => Layer::Attached(directory(path)?),
