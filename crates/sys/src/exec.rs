@@ -87,6 +87,18 @@ pub fn die_with_parent() -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }).map(drop)
 }
 
+/// Has the process sent `signal` when the thread that made it ends, with the same reservations as [`die_with_parent`].
+pub fn signal_with_parent(signal: i32) -> Result<()> {
+    // SAFETY: prctl with plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) }).map(drop)
+}
+
+/// Makes the process the parent of every process below it whose own parent ends.
+pub fn adopt_orphans() -> Result<()> {
+    // SAFETY: prctl with plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
+}
+
 /// Makes `from` the descriptors 0, 1 and 2.
 pub fn set_stdio(from: [BorrowedFd<'_>; 3]) -> Result<()> {
     let mut from = from.map(|it| it.as_raw_fd());

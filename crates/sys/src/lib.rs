@@ -21,6 +21,7 @@ pub mod namespace;
 pub mod network;
 pub mod probe;
 pub mod process;
+pub mod ptrace;
 pub mod pty;
 pub mod random;
 pub mod seccomp;
