@@ -17,6 +17,7 @@ pub mod kvm;
 pub mod landlock;
 pub mod limit;
 pub mod mount;
+pub mod mountinfo;
 pub mod namespace;
 pub mod network;
 pub mod probe;
