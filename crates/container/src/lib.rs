@@ -30,7 +30,7 @@ mod seccomp;
 mod users;
 mod visit;
 
-pub use access::{open_in, root_of_running, root_of_stopped};
+pub use access::{open_in, program_of, root_of_running, root_of_stopped};
 pub use command::{Command, Streams};
 pub use error::{Error, Result};
 pub use exec::{Target, exec};
@@ -38,7 +38,7 @@ pub use plan::{NetNs, Plan, Stdio};
 pub use prepare::{Prepared, Running, Words, prepare};
 pub use protocol::{Failure, Stage};
 pub use rootfs::scratch_root;
-pub use seccomp::syscall_name;
+pub use seccomp::{filter_of, syscall_name};
 pub use store::Rootfs;
 pub use sys::process::Ended;
 pub use sys::pty::WindowSize;

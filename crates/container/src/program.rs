@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use model::{NewPrivileges, Process, Seccomp, Security, StartStep};
+use model::{NewPrivileges, Process, Security, StartStep};
 use sys::capability::{self, CapabilitySet};
 use sys::exec::{self, GroupChange};
 use sys::seccomp::Instruction;
@@ -133,10 +133,6 @@ impl Program {
 }
 
 fn filter(security: &Security) -> Option<Filter> {
-    let refusal = match security.seccomp {
-        Seccomp::Unconfined => return None,
-        Seccomp::Default => Refusal::Error,
-        Seccomp::Strict => Refusal::Announce,
-    };
-    Some(Filter { instructions: seccomp::compile(&security.capabilities, refusal), refusal })
+    let refusal = Refusal::of(security.seccomp)?;
+    Some(Filter { instructions: seccomp::filter_of(security)?, refusal })
 }

@@ -37,6 +37,9 @@ pub(crate) trait Boundary: Sync {
     /// The root directory of the cell, running or not, through which alone its files are reached.
     fn root(&self, cell: &Cell, rootfs: &store::Rootfs) -> Result<OwnedFd>;
 
+    /// The cell's program, for a toolbox to be attached to.
+    fn debug_target(&self, cell: &Cell) -> Result<toolbox::Target>;
+
     /// Takes apart whatever a vanished supervisor left of the cell.
     fn clear(&self, cell: &Cell) -> Result<()>;
 

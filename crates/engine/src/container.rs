@@ -26,7 +26,7 @@ impl Boundary for Containers {
     }
 
     fn verbs(&self) -> &'static [Verb] {
-        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats]
+        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats, Verb::Debug]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
@@ -105,6 +105,15 @@ impl Boundary for Containers {
         }
     }
 
+    fn debug_target(&self, cell: &Cell) -> Result<toolbox::Target> {
+        let (first, _) = whereabouts(cell)?;
+        let program = container::program_of(first, cell.spec.init)?;
+        // The kernel shows filters to a tracer only, and what a cell was given is known without.
+        let filters = container::filter_of(&cell.spec.security).into_iter().collect();
+        let name = cell.spec.name.as_str();
+        Ok(toolbox::Target::open(name, program, None, toolbox::Filters::Known(filters))?)
+    }
+
     fn clear(&self, cell: &Cell) -> Result<()> {
         if let Some(process) = cell.record.process.filter(|it| it.is_alive())
             && let Ok(pidfd) = sys::process::open(process.pid)
@@ -165,7 +174,8 @@ fn whereabouts(cell: &Cell) -> Result<(u32, &Cgroup)> {
     }
 }
 
-fn stdio(streams: ProgramStreams) -> Stdio {
+/// The streams in the container crate's words.
+pub(crate) fn stdio(streams: ProgramStreams) -> Stdio {
     match streams {
         ProgramStreams::Pty(rows, columns) => Stdio::Pty { size: WindowSize { rows, columns } },
         ProgramStreams::Three { stdin, stdout, stderr } => Stdio::Pipes { stdin, stdout, stderr },

@@ -31,7 +31,7 @@ pub struct ProcessRow {
 }
 
 impl Engine {
-    fn must_run(cell: &Cell) -> Result<()> {
+    pub(crate) fn must_run(cell: &Cell) -> Result<()> {
         if cell.record.state.is_live() {
             return Ok(());
         }
@@ -66,25 +66,7 @@ impl Engine {
             ExecStreams::Nothing => Bond::OnItsOwn,
             ExecStreams::Pty(..) | ExecStreams::Inherit { .. } => Bond::DiesWithCaller,
         };
-        let streams = match streams {
-            ExecStreams::Pty(rows, columns) => ProgramStreams::Pty(rows, columns),
-            ExecStreams::Inherit { input } => {
-                let clone = |fd: BorrowedFd<'_>| {
-                    fd.try_clone_to_owned().map_err(|e| Error::io("handing on the standard streams", e))
-                };
-                let stdin = match input {
-                    model::Stdin::Open => clone(std::io::stdin().as_fd())?,
-                    model::Stdin::Closed => crate::supervisor::open_null()?,
-                };
-                let (stdout, stderr) = (clone(std::io::stdout().as_fd())?, clone(std::io::stderr().as_fd())?);
-                ProgramStreams::Three { stdin, stdout, stderr }
-            }
-            ExecStreams::Nothing => {
-                let null = crate::supervisor::open_null;
-                ProgramStreams::Three { stdin: null()?, stdout: null()?, stderr: null()? }
-            }
-        };
-        let companion = boundary.exec(cell, process, streams, bond)?;
+        let companion = boundary.exec(cell, process, streams.open()?, bond)?;
         events::record(&self.home, cell, EventKind::Executed { command: process.argv.join(" ") });
         Ok(RunningExec { companion })
     }
@@ -104,9 +86,29 @@ pub enum ExecStreams {
     Nothing,
 }
 
-/// A program that was started by `exec`.
+impl ExecStreams {
+    pub(crate) fn open(self) -> Result<ProgramStreams> {
+        let clone =
+            |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| Error::io("handing on the standard streams", e));
+        let null = crate::supervisor::open_null;
+        Ok(match self {
+            Self::Pty(rows, columns) => ProgramStreams::Pty(rows, columns),
+            Self::Inherit { input } => {
+                let stdin = match input {
+                    model::Stdin::Open => clone(std::io::stdin().as_fd())?,
+                    model::Stdin::Closed => null()?,
+                };
+                let (stdout, stderr) = (clone(std::io::stdout().as_fd())?, clone(std::io::stderr().as_fd())?);
+                ProgramStreams::Three { stdin, stdout, stderr }
+            }
+            Self::Nothing => ProgramStreams::Three { stdin: null()?, stdout: null()?, stderr: null()? },
+        })
+    }
+}
+
+/// A program that was started by `exec` or `debug`.
 pub struct RunningExec {
-    companion: Companion,
+    pub(crate) companion: Companion,
 }
 
 impl RunningExec {

@@ -139,6 +139,7 @@ impl From<EngineError> for CommandError {
             EngineError::Unsupported { .. } | EngineError::NoBoundary(_) => {
                 Self::new(Kind::Unsupported, message).hinted("'--as container' is the boundary that every build has")
             }
+            EngineError::Toolbox(error) => error.into(),
             EngineError::Damaged { .. } => Self::failed(message).hinted("'skep pool fsck' checks the pool"),
             EngineError::Store(error) => error.into(),
             EngineError::Build { .. } => {
@@ -150,6 +151,25 @@ impl From<EngineError> for CommandError {
             | EngineError::Io { .. }
             | EngineError::Container(_)
             | EngineError::Net(_) => Self::failed(message),
+        }
+    }
+}
+
+impl From<engine::ToolboxError> for CommandError {
+    fn from(error: engine::ToolboxError) -> Self {
+        use engine::ToolboxError;
+        let message = error.to_string();
+        match error {
+            ToolboxError::NotRunning(_) => {
+                Self::new(Kind::NotFound, message).hinted("'skep debug' lists what runs here")
+            }
+            ToolboxError::Filters { tracer: Some(_), .. } => Self::new(Kind::Conflict, message)
+                .hinted("end that first, or leave the filter out with '--privileged-tools'"),
+            ToolboxError::Filters { .. } => {
+                Self::failed(message).hinted("run it as root, or leave the filter out with '--privileged-tools'")
+            }
+            ToolboxError::Unmatched { .. } => Self::new(Kind::Unsupported, message),
+            ToolboxError::Kernel { .. } | ToolboxError::Container(_) => Self::failed(message),
         }
     }
 }

@@ -8,6 +8,18 @@
 //! hostile** (paths in it are resolved inside it, and nothing of it is executed or believed with more privileges than it
 //! has), **nothing is left** when a session has ended.
 
-mod error;
+#![forbid(unsafe_code)]
 
+mod confinement;
+mod environment;
+mod error;
+mod facts;
+mod session;
+mod steward;
+mod target;
+mod view;
+
+pub use confinement::Privileges;
 pub use error::{Error, Result};
+pub use session::{Arrangement, Tools, Wish, attach};
+pub use target::{Filters, Target};

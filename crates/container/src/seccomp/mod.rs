@@ -12,7 +12,7 @@ mod table;
 
 use std::collections::BTreeSet;
 
-use model::Capability;
+use model::{Capability, Seccomp, Security};
 use sys::seccomp::Instruction;
 
 use table::{NONE, TABLE};
@@ -77,6 +77,23 @@ const PERSONAS: [u32; 5] = [0xffff_ffff, 0, 8, 0x2_0000, 0x2_0008];
 /// The name of a system call of x86-64.
 pub fn syscall_name(number: u32) -> Option<&'static str> {
     TABLE.iter().find(|row| row.1 != NONE && u32::from(row.1) == number).map(|row| row.0)
+}
+
+/// The filter that programs under `security` run with, if they run with one.
+pub fn filter_of(security: &Security) -> Option<Vec<Instruction>> {
+    let refusal = Refusal::of(security.seccomp)?;
+    Some(compile(&security.capabilities, refusal))
+}
+
+impl Refusal {
+    /// What a profile does with a call that it refuses; nothing when there is no profile.
+    pub(crate) const fn of(profile: Seccomp) -> Option<Self> {
+        match profile {
+            Seccomp::Unconfined => None,
+            Seccomp::Default => Some(Self::Error),
+            Seccomp::Strict => Some(Self::Announce),
+        }
+    }
 }
 
 /// The filter for programs with those capabilities.

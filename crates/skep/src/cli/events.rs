@@ -42,7 +42,7 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
 
 /// A removed cell still has its events, so the name is compared, not looked up.
 fn concerns(event: &Event, cell: Option<&str>) -> bool {
-    cell.is_none_or(|it| event.name.as_str() == it || event.cell.to_string().starts_with(it))
+    cell.is_none_or(|it| event.name == it || event.cell.is_some_and(|id| id.to_string().starts_with(it)))
 }
 
 fn describe(event: &Event) -> String {
@@ -51,6 +51,12 @@ fn describe(event: &Event) -> String {
         EventKind::Started { pid } => format!(" as process {pid}"),
         EventKind::Renamed { from } => format!(" from {from}"),
         EventKind::Executed { command } => format!(" {command}"),
+        EventKind::Debugged { toolbox, command, privileges } if privileges == "target" => {
+            format!(" with {toolbox}: {command}")
+        }
+        EventKind::Debugged { toolbox, command, privileges } => {
+            format!(" with {toolbox} ({privileges} privileges): {command}")
+        }
         EventKind::Degraded { what, why } => format!(": {what} not applied: {why}"),
         EventKind::Exited { exit, .. } => format!(": {exit}"),
         EventKind::Restarting { attempt } => format!(", attempt {attempt}"),

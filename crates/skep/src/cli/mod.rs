@@ -5,6 +5,7 @@ mod attach;
 mod completions;
 mod cp;
 mod create;
+mod debug;
 mod doctor;
 mod events;
 mod exec;
@@ -75,6 +76,8 @@ enum Command {
     Logs(logs::Args),
     /// Run a further program in a running cell
     Exec(exec::Args),
+    /// Open a shell with tools inside whatever runs
+    Debug(debug::Args),
     /// Copy files between the host and a cell
     Cp(cp::Args),
     /// Join the streams of a running cell
@@ -167,6 +170,7 @@ impl Command {
             Self::Inspect(args) => inspect::execute(context, args),
             Self::Logs(args) => logs::execute(context, args),
             Self::Exec(args) => exec::execute(context, args),
+            Self::Debug(args) => debug::execute(context, args),
             Self::Cp(args) => cp::execute(context, args),
             Self::Attach(args) => attach::execute(context, args),
             Self::Wait(args) => wait::execute(context, args),

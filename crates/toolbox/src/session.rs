@@ -1,0 +1,202 @@
+//! A session from its caller's side: everything is gathered and decided here, as plain data and open descriptors, before
+//! the process is made that carries it out ([`crate::steward`]).
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use container::{Bond, Command, Running, Stdio, Streams, Visit, Words};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
+use rustix::mount::MountAttrFlags;
+use sys::Errno;
+use sys::exec::GroupChange;
+use sys::mount::{Reach, new_file_system, set_attributes};
+use sys::namespace::Namespaces;
+
+use crate::confinement::Privileges;
+use crate::environment;
+use crate::error::{Error, Result};
+use crate::steward::{self, Covers, Program, Script};
+use crate::target::Target;
+
+/// Which of the two file systems is the root of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrangement {
+    /// The toolbox is the root, the target's root is at `/target`.
+    ToolboxAsRoot,
+    /// The target's root is the root, the toolbox is at `/toolbox`: paths in the target's configuration are what they are
+    /// for the target.
+    TargetAsRoot,
+}
+
+/// Where the tools are.
+#[derive(Debug)]
+pub enum Tools<'a> {
+    /// A root file system of the pool.
+    Stored(&'a store::Rootfs),
+}
+
+/// What is wanted of a session.
+#[derive(Debug)]
+pub struct Wish {
+    /// The command and its arguments.
+    pub command: Vec<CString>,
+    /// `NAME=value` pairs over the target's.
+    pub env: Vec<String>,
+    /// `NAME=value` pairs of the toolbox's own configuration.
+    pub image_env: Vec<String>,
+    /// The directory to start in; the root unless told otherwise.
+    pub cwd: Option<PathBuf>,
+    /// Which file system is the root.
+    pub arrangement: Arrangement,
+    /// More privileges than the target's?
+    pub privileges: Privileges,
+    /// The terminal's kind (`TERM`), when there is one.
+    pub terminal: Option<String>,
+    /// The program's streams.
+    pub stdio: Stdio,
+    /// Whether it ends with its caller.
+    pub bond: Bond,
+}
+
+/// The target's own files that a session has in the place of the toolbox's: they say what names mean.
+const FILES: [&CStr; 5] = [c"etc/hosts", c"etc/hostname", c"etc/resolv.conf", c"etc/passwd", c"etc/group"];
+
+/// Directories of a session's root that something is mounted on.
+const PLACES: [&CStr; 5] = [c"target", c"proc", c"sys", c"dev", c"etc"];
+
+/// Begins a session at `target`: returns when its program runs.
+///
+/// # Errors
+/// Whatever keeps the session from being confined as its target is, or its program from running. Nothing is left then.
+pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running> {
+    let ordinary = !rustix::process::geteuid().is_root();
+    let confinement = target.confinement(wish.privileges)?;
+    let (cgroups, membership) = target.cgroups()?;
+    let files = present(target);
+    let root = tools.root(target, &files)?;
+    let view = target.view()?;
+    let environment = environment::compose(
+        &target.environment()?,
+        &wish.image_env,
+        &wish.env,
+        wish.terminal.as_deref(),
+        wish.arrangement,
+    );
+    let cwd = wish.cwd.unwrap_or_else(|| PathBuf::from("/"));
+    let cwd = CString::new(cwd.as_os_str().as_encoded_bytes()).unwrap_or_else(|_| c"/".to_owned());
+    let command = Command::compile(wish.command, environment, cwd)?;
+    let words = words(&command, &files, &view.covers);
+    let (streams, terminal) = streams(wish.stdio)?;
+    let script = Script {
+        cgroups,
+        membership,
+        oom_score: target.oom_score()?,
+        namespaces: target.namespaces,
+        target: target.pidfd(),
+        target_root: target.root.as_fd(),
+        tools: root,
+        devpts: terminal.as_ref().map(|it| it.devpts.as_fd()),
+        covers: Covers { access: view.access, covers: view.covers },
+        files,
+        program: Program {
+            users: target.users.as_ref().map(AsFd::as_fd),
+            group_change: if target.may_set_groups() { GroupChange::Set } else { GroupChange::Leave },
+            confinement,
+            limits: target.limits()?,
+            label: target.label(),
+            command,
+            streams,
+        },
+    };
+    let first = if ordinary && target.users.is_some() { Namespaces::USER } else { Namespaces::empty() };
+    let visit = Visit { host: target.pidfd(), first, group: None, bond: wish.bond };
+    let running = container::visit(&visit, &words, |control| match steward::live(&script, control) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    });
+    let mut running = running?;
+    running.terminal = terminal.map(|it| it.controller);
+    Ok(running)
+}
+
+impl Tools<'_> {
+    /// The root of a session, mounted nowhere yet: the tools, with a scratch layer in memory above that has the places
+    /// where things will be mounted.
+    fn root(&self, target: &Target, files: &[&'static CStr]) -> Result<OwnedFd> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |cause| Error::Kernel { what, cause }
+        };
+        let Self::Stored(rootfs) = self;
+        let owner = target.uids.outside(0).zip(target.gids.outside(0)).filter(|_| target.users.is_some());
+        let scratch = scratch(files, owner).map_err(failed("making the scratch layer of the session"))?;
+        let root = container::scratch_root(rootfs, scratch, target.users.as_ref().map(AsFd::as_fd))?;
+        // A toolbox brings programs that its target never had: none of them may raise privileges.
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        set_attributes(&root, attributes, Reach::One).map_err(failed("restricting the toolbox"))?;
+        Ok(root)
+    }
+}
+
+/// The directories `upper` and `work` in memory, with the mount points of a session, owned by root of the target.
+fn scratch(files: &[&CStr], owner: Option<(u32, u32)>) -> sys::Result<OwnedFd> {
+    let scratch = new_file_system(c"tmpfs", &[(c"mode", c"0755")], MountAttrFlags::empty())?;
+    let directory = |parent: BorrowedFd<'_>, name: &CStr| -> sys::Result<OwnedFd> {
+        rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        own(parent, name, owner)?;
+        Ok(made)
+    };
+    directory(scratch.as_fd(), c"work")?;
+    let upper = directory(scratch.as_fd(), c"upper")?;
+    for place in PLACES {
+        directory(upper.as_fd(), place)?;
+    }
+    for file in files {
+        rustix::fs::mknodat(&upper, *file, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)?;
+        own(upper.as_fd(), file, owner)?;
+    }
+    Ok(scratch)
+}
+
+fn own(parent: BorrowedFd<'_>, name: &CStr, owner: Option<(u32, u32)>) -> sys::Result<()> {
+    let Some((uid, gid)) = owner else { return Ok(()) };
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::chownat(parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), flags)
+}
+
+/// Which of [`FILES`] the target has, as plain files.
+fn present(target: &Target) -> Vec<&'static CStr> {
+    let is_file = |path: &&CStr| steward::open_file(target.root.as_fd(), path).is_ok();
+    FILES.into_iter().filter(is_file).collect()
+}
+
+/// What goes with [`Script`]'s mounts, in the same order.
+fn words(command: &Command, files: &[&CStr], covers: &[(CString, crate::view::Cover)]) -> Words {
+    let fixed = ["/target", "/proc", "/sys", "/dev", "/dev/pts"].map(str::to_owned);
+    let files = files.iter().map(|it| format!("/{}", it.to_string_lossy()));
+    let covers = covers.iter().map(|(path, _)| format!("/proc/{}", path.to_string_lossy()));
+    Words { command: command.name(), mounts: fixed.into_iter().chain(files).chain(covers).collect() }
+}
+
+/// A terminal of a session, and the file system that it lies in: one of its own, so that nobody in the target can write to
+/// it or read what is typed.
+struct Terminal {
+    devpts: OwnedFd,
+    controller: OwnedFd,
+}
+
+fn streams(stdio: Stdio) -> Result<(Streams, Option<Terminal>)> {
+    let size = match stdio {
+        Stdio::Pipes { stdin, stdout, stderr } => return Ok((Streams::Three([stdin, stdout, stderr]), None)),
+        Stdio::Pty { size } => size,
+    };
+    let failed = |cause: Errno| Error::Kernel { what: "making a terminal for the session".to_owned(), cause };
+    let options = [(c"newinstance", c""), (c"mode", c"620"), (c"ptmxmode", c"666"), (c"gid", c"5")];
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let devpts = new_file_system(c"devpts", &options, attributes).map_err(failed)?;
+    let pty = sys::pty::open_in(devpts.as_fd(), size).map_err(failed)?;
+    Ok((Streams::Terminal(pty.terminal), Some(Terminal { devpts, controller: pty.controller })))
+}
