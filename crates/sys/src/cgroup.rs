@@ -129,7 +129,7 @@ fn locate(mount_point: &Path, root: &Path, path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// The first line of `theirs` whose cgroup cannot be reached, because no mount shows it.
-pub fn to_join(mountinfo: &[u8], own: &[u8], theirs: &[u8]) -> std::result::Result<Vec<PathBuf>, String> {
+pub fn to_join(mountinfo: &[u8], own: &[u8], theirs: &[u8]) -> std::result::Result<Vec<(Version, PathBuf)>, String> {
     let own: Vec<&[u8]> = own.split(|b| *b == b'\n').collect();
     let mounts = mountinfo::parse(mountinfo);
     let mut found = Vec::new();
@@ -169,11 +169,11 @@ impl Membership {
     }
 
     /// The directory at which that mount shows this cgroup, if it does.
-    fn shown_by(&self, mount: &Mount) -> Option<PathBuf> {
+    fn shown_by(&self, mount: &Mount) -> Option<(Version, PathBuf)> {
         let version = version_of(mount)?;
         let climbs = self.path.components().any(|part| part.as_os_str() == "..");
         let rest = self.path.strip_prefix(&mount.root).ok()?;
-        (!climbs && self.belongs_to(version, &mount.options)).then(|| mount.mount_point.join(rest))
+        (!climbs && self.belongs_to(version, &mount.options)).then(|| (version, mount.mount_point.join(rest)))
     }
 
     fn belongs_to(&self, version: Version, options: &[String]) -> bool {
@@ -267,7 +267,9 @@ mod tests {
     fn what_must_be_joined_is_found_or_named() {
         let check = |own: &str, theirs: &str, expected: Result<&[&str], &str>| {
             let found = to_join(HYBRID.as_bytes(), own.as_bytes(), theirs.as_bytes());
-            let paths = |it: Vec<PathBuf>| it.iter().map(|it| it.to_str().unwrap().to_owned()).collect::<Vec<_>>();
+            let paths = |it: Vec<(Version, PathBuf)>| -> Vec<String> {
+                it.iter().map(|(_, path)| path.to_str().unwrap().to_owned()).collect()
+            };
             let expected = expected.map(|it| it.iter().map(|it| (*it).to_owned()).collect()).map_err(str::to_owned);
             assert_eq!(found.map(paths), expected, "{theirs}");
         };
@@ -279,7 +281,7 @@ mod tests {
         check(own, "4:memory:/../x\n", Err("4:memory:/../x"));
         check(own, "rubbish\n", Err("rubbish"));
         let subtree = b"35 31 0:32 /docker /cg ro - cgroup cgroup rw,memory\n";
-        assert_eq!(to_join(subtree, b"", b"4:memory:/docker/abc\n").unwrap(), [PathBuf::from("/cg/abc")]);
+        assert_eq!(to_join(subtree, b"", b"4:memory:/docker/abc\n"), Ok(vec![(Version::V1, "/cg/abc".into())]));
         assert_eq!(to_join(subtree, b"", b"4:memory:/other\n").unwrap_err(), "4:memory:/other");
     }
 

@@ -72,7 +72,7 @@ const PLACES: [&CStr; 5] = [c"target", c"proc", c"sys", c"dev", c"etc"];
 pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running> {
     let ordinary = !rustix::process::geteuid().is_root();
     let confinement = target.confinement(wish.privileges)?;
-    let (cgroups, membership) = target.cgroups()?;
+    let membership = target.membership()?;
     let files = present(target);
     let root = tools.root(target, &files)?;
     let view = target.view()?;
@@ -89,8 +89,8 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
     let words = words(&command, &files, &view.covers);
     let (streams, terminal) = streams(wish.stdio)?;
     let script = Script {
-        cgroups,
-        membership,
+        tasks: membership.tasks,
+        membership: membership.told,
         oom_score: target.oom_score()?,
         namespaces: target.namespaces,
         target: target.pidfd(),
@@ -110,7 +110,8 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
         },
     };
     let first = if ordinary && target.users.is_some() { Namespaces::USER } else { Namespaces::empty() };
-    let visit = Visit { host: target.pidfd(), first, group: None, bond: wish.bond };
+    let visit =
+        Visit { host: target.pidfd(), first, group: membership.group.as_ref().map(AsFd::as_fd), bond: wish.bond };
     let running = container::visit(&visit, &words, |control| match steward::live(&script, control) {
         Ok(never) => match never {},
         Err(failure) => failure,

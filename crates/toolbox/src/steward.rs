@@ -33,8 +33,8 @@ type Done<T> = std::result::Result<T, Failure>;
 
 /// All that the two processes need, decided before they are made.
 pub(crate) struct Script<'a> {
-    /// Files to write to.
-    pub(crate) cgroups: Vec<OwnedFd>,
+    /// Files of control groups (version 1) to write to.
+    pub(crate) tasks: Vec<OwnedFd>,
     /// What the kernel must say of the steward's control groups then.
     pub(crate) membership: Vec<u8>,
     pub(crate) oom_score: Vec<u8>,
@@ -102,7 +102,7 @@ pub(crate) fn live(script: &Script<'_>, control: BorrowedFd<'_>) -> Done<Infalli
 impl Script<'_> {
     fn join_cgroups(&self) -> Done<()> {
         let failed = |errno| Stage::JoinCgroup.fail(errno);
-        for cgroup in &self.cgroups {
+        for cgroup in &self.tasks {
             rustix::io::write(cgroup, b"0").map_err(failed)?;
         }
         // Believed is what the kernel says, and not that the writing went well.
