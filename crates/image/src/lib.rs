@@ -23,6 +23,7 @@ mod oci;
 mod record;
 mod staging;
 
+pub use elf::interpreter;
 pub use error::{Error, Result};
 pub use fetch::{FetchOptions, Fetched, SecurityUpdates, fetch};
 pub use history::{HistoryEntry, history};

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use crate::session::Arrangement;
+use crate::swap::LAUNCHERS;
 
 /// Where programs are in a toolbox.
 const TOOLS: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -41,7 +42,7 @@ pub(crate) fn compose(
         }
         Arrangement::TargetAsRoot => {
             let theirs = found.iter().find(|(name, _)| name == b"PATH").map_or(TOOLS.to_vec(), |it| it.1.clone());
-            replace(&mut found, b"PATH", [theirs.as_slice(), b":/toolbox/bin"].concat());
+            replace(&mut found, b"PATH", [theirs.as_slice(), b":", LAUNCHERS.as_bytes()].concat());
         }
     }
     for pair in asked {
@@ -73,7 +74,7 @@ mod tests {
             assert_eq!(found, expected);
         };
         check(Arrangement::ToolboxAsRoot, &["PATH=/tools", "A=4", "B=\u{fffd}", "TERM=vt", "C=3"]);
-        let swapped = ["PATH=/app/bin:/toolbox/bin", "LD_PRELOAD=/app/x.so", "A=4", "B=\u{fffd}", "TERM=vt", "C=3"];
+        let swapped = ["PATH=/app/bin:/toolbox/launch", "LD_PRELOAD=/app/x.so", "A=4", "B=\u{fffd}", "TERM=vt", "C=3"];
         check(Arrangement::TargetAsRoot, &swapped);
     }
 }

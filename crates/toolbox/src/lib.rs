@@ -14,8 +14,10 @@ mod confinement;
 mod environment;
 mod error;
 mod facts;
+mod launcher;
 mod session;
 mod steward;
+mod swap;
 mod target;
 mod view;
 

@@ -16,7 +16,8 @@ use sys::namespace::Namespaces;
 use crate::confinement::Privileges;
 use crate::environment;
 use crate::error::{Error, Result};
-use crate::steward::{self, Covers, Program, Script};
+use crate::steward::{self, Covers, Program, RootPlan, Script};
+use crate::swap::{self, Frame};
 use crate::target::Target;
 
 /// Which of the two file systems is the root of a session.
@@ -73,8 +74,14 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
     let ordinary = !rustix::process::geteuid().is_root();
     let confinement = target.confinement(wish.privileges)?;
     let membership = target.membership()?;
-    let files = present(target);
-    let root = tools.root(target, &files)?;
+    let plan = match wish.arrangement {
+        Arrangement::ToolboxAsRoot => RootPlan::Toolbox(present(target)),
+        Arrangement::TargetAsRoot => {
+            let frame = Frame::of(target.root.as_fd());
+            RootPlan::Target(frame.map_err(|cause| target.failed("listing the root directory", cause))?)
+        }
+    };
+    let root = tools.root(target, &plan)?;
     let view = target.view()?;
     let environment = environment::compose(
         &target.environment()?,
@@ -86,7 +93,7 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
     let cwd = wish.cwd.unwrap_or_else(|| PathBuf::from("/"));
     let cwd = CString::new(cwd.as_os_str().as_encoded_bytes()).unwrap_or_else(|_| c"/".to_owned());
     let command = Command::compile(wish.command, environment, cwd)?;
-    let words = words(&command, &files, &view.covers);
+    let words = words(&command, &plan, &view.covers);
     let (streams, terminal) = streams(wish.stdio)?;
     let script = Script {
         tasks: membership.tasks,
@@ -96,9 +103,9 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
         target: target.pidfd(),
         target_root: target.root.as_fd(),
         tools: root,
+        plan,
         devpts: terminal.as_ref().map(|it| it.devpts.as_fd()),
         covers: Covers { access: view.access, covers: view.covers },
-        files,
         program: Program {
             users: target.users.as_ref().map(AsFd::as_fd),
             group_change: if target.may_set_groups() { GroupChange::Set } else { GroupChange::Leave },
@@ -112,7 +119,7 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
     let first = if ordinary && target.users.is_some() { Namespaces::USER } else { Namespaces::empty() };
     let visit =
         Visit { host: target.pidfd(), first, group: membership.group.as_ref().map(AsFd::as_fd), bond: wish.bond };
-    let running = container::visit(&visit, &words, |control| match steward::live(&script, control) {
+    let running = container::visit(&visit, &words, |_| match steward::live(&script) {
         Ok(never) => match never {},
         Err(failure) => failure,
     });
@@ -124,15 +131,22 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
 impl Tools<'_> {
     /// The root of a session, mounted nowhere yet: the tools, with a scratch layer in memory above that has the places
     /// where things will be mounted.
-    fn root(&self, target: &Target, files: &[&'static CStr]) -> Result<OwnedFd> {
+    fn root(&self, target: &Target, plan: &RootPlan) -> Result<OwnedFd> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |cause| Error::Kernel { what, cause }
         };
         let Self::Stored(rootfs) = self;
         let owner = target.uids.outside(0).zip(target.gids.outside(0)).filter(|_| target.users.is_some());
-        let scratch = scratch(files, owner).map_err(failed("making the scratch layer of the session"))?;
+        let (places, files) = match plan {
+            RootPlan::Toolbox(files) => (PLACES.as_slice(), files.as_slice()),
+            RootPlan::Target(_) => ([c"launch"].as_slice(), [].as_slice()),
+        };
+        let scratch = scratch(places, files, owner).map_err(failed("making the scratch layer of the session"))?;
         let root = container::scratch_root(rootfs, scratch, target.users.as_ref().map(AsFd::as_fd))?;
+        if matches!(plan, RootPlan::Target(_)) {
+            swap::make_launchers(root.as_fd()).map_err(failed("making the toolbox's programs run in the target"))?;
+        }
         // A toolbox brings programs that its target never had: none of them may raise privileges.
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         set_attributes(&root, attributes, Reach::One).map_err(failed("restricting the toolbox"))?;
@@ -141,7 +155,7 @@ impl Tools<'_> {
 }
 
 /// The directories `upper` and `work` in memory, with the mount points of a session, owned by root of the target.
-fn scratch(files: &[&CStr], owner: Option<(u32, u32)>) -> sys::Result<OwnedFd> {
+fn scratch(places: &[&CStr], files: &[&CStr], owner: Option<(u32, u32)>) -> sys::Result<OwnedFd> {
     let scratch = new_file_system(c"tmpfs", &[(c"mode", c"0755")], MountAttrFlags::empty())?;
     let directory = |parent: BorrowedFd<'_>, name: &CStr| -> sys::Result<OwnedFd> {
         rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
@@ -152,7 +166,7 @@ fn scratch(files: &[&CStr], owner: Option<(u32, u32)>) -> sys::Result<OwnedFd> {
     };
     directory(scratch.as_fd(), c"work")?;
     let upper = directory(scratch.as_fd(), c"upper")?;
-    for place in PLACES {
+    for place in places {
         directory(upper.as_fd(), place)?;
     }
     for file in files {
@@ -175,9 +189,16 @@ fn present(target: &Target) -> Vec<&'static CStr> {
 }
 
 /// What goes with [`Script`]'s mounts, in the same order.
-fn words(command: &Command, files: &[&CStr], covers: &[(CString, crate::view::Cover)]) -> Words {
-    let fixed = ["/target", "/proc", "/sys", "/dev", "/dev/pts"].map(str::to_owned);
-    let files = files.iter().map(|it| format!("/{}", it.to_string_lossy()));
+pub(crate) fn words(command: &Command, plan: &RootPlan, covers: &[(CString, crate::view::Cover)]) -> Words {
+    let (fixed, more): (_, Vec<&CStr>) = match plan {
+        RootPlan::Toolbox(files) => (["/target", "/proc", "/sys", "/dev", "/dev/pts"], files.clone()),
+        RootPlan::Target(frame) => (
+            ["/toolbox", "/proc", "/", "/dev", "/dev/pts"],
+            frame.entries.iter().map(|it| it.name.as_c_str()).collect(),
+        ),
+    };
+    let fixed = fixed.map(str::to_owned);
+    let files = more.iter().map(|it| format!("/{}", it.to_string_lossy()));
     let covers = covers.iter().map(|(path, _)| format!("/proc/{}", path.to_string_lossy()));
     Words { command: command.name(), mounts: fixed.into_iter().chain(files).chain(covers).collect() }
 }

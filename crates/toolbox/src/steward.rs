@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use container::{Command, Failure, Stage, Streams};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::{Pid, Rlimit, WaitOptions, WaitStatus};
 use sys::capability::{self, CapabilitySet};
 use sys::exec::{self, GroupChange};
@@ -27,6 +27,7 @@ use sys::{Errno, fork};
 
 use crate::confinement::Confinement;
 use crate::facts::Limit;
+use crate::swap::Frame;
 use crate::view::Cover;
 
 type Done<T> = std::result::Result<T, Failure>;
@@ -42,13 +43,20 @@ pub(crate) struct Script<'a> {
     pub(crate) namespaces: Namespaces,
     pub(crate) target: BorrowedFd<'a>,
     pub(crate) target_root: BorrowedFd<'a>,
-    /// The session's root, mounted nowhere.
+    /// The toolbox, mounted nowhere.
     pub(crate) tools: OwnedFd,
+    pub(crate) plan: RootPlan,
     pub(crate) devpts: Option<BorrowedFd<'a>>,
     pub(crate) covers: Covers,
-    /// Files of the target put over the toolbox's, relative to the root of either.
-    pub(crate) files: Vec<&'static CStr>,
     pub(crate) program: Program<'a>,
+}
+
+/// What the session's root is made of.
+pub(crate) enum RootPlan {
+    /// The toolbox, with these files of the target's over its own (relative to the root of either).
+    Toolbox(Vec<&'static CStr>),
+    /// The target.
+    Target(Frame),
 }
 
 /// What is done to the new `/proc`.
@@ -74,7 +82,7 @@ const HANGUP: i32 = 1;
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// The steward's life: returns only when no program came of it. Fork-safe.
-pub(crate) fn live(script: &Script<'_>, control: BorrowedFd<'_>) -> Done<Infallible> {
+pub(crate) fn live(script: &Script<'_>) -> Done<Infallible> {
     let handshake = |errno| Stage::Handshake.fail(errno);
     signal::block(SignalSet::ALL).map_err(handshake)?;
     // Not to be killed with its caller, but to end its session then.
@@ -96,7 +104,8 @@ pub(crate) fn live(script: &Script<'_>, control: BorrowedFd<'_>) -> Done<Infalli
         return Err(failure);
     }
     drop_to_steward()?;
-    exec::go_on_with(control, program.pid, |_, program| serve(program))
+    // Nothing needs to be kept. Above all not the socket: its closing tells the caller that the program runs.
+    exec::go_on_with(script.target, program.pid, |_, program| serve(program))
 }
 
 impl Script<'_> {
@@ -121,9 +130,8 @@ impl Script<'_> {
         }
     }
 
-    /// Makes the session's tree of mounts and enters it.
+    /// Makes the session's tree of mounts and enters it. The numbers are those of [`crate::session::words`].
     fn build_root(&self) -> Done<()> {
-        let mount = |index| move |errno| Failure { index, ..Stage::Mount.fail(errno) };
         // While the caller's mount namespace is around: in the target's the kernel may refuse a new `/proc`.
         let safe =
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -136,32 +144,59 @@ impl Script<'_> {
         // What is mounted in the target from now on is seen here, and never the other way round.
         make_slave(&target, Reach::Tree).map_err(tree)?;
         namespace::leave(Namespaces::MOUNT).map_err(|errno| Stage::Unshare.fail(errno))?;
-        let root = enter_root(self.tools.as_fd()).map_err(|errno| Stage::Pivot.fail(errno))?;
-        let place = |path: &CStr| rustix::fs::openat(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-        place(c"target").and_then(|place| attach(&target, place)).map_err(mount(0))?;
-        place(c"proc").and_then(|place| attach(&proc, place)).map_err(mount(1))?;
-        for (index, name) in [(2, c"sys"), (3, c"dev")] {
-            // A target that has none goes without.
-            if let Ok(theirs) = open_inside(target.as_fd(), name, DIRECTORY) {
-                let copy = clone_tree(theirs, c"", Reach::Tree).map_err(mount(index))?;
-                place(name).and_then(|place| attach(&copy, place)).map_err(mount(index))?;
+        let base = match &self.plan {
+            RootPlan::Toolbox(_) => self.tools.as_fd(),
+            RootPlan::Target(frame) => frame.mount.as_fd(),
+        };
+        let root = enter_root(base).map_err(|errno| Stage::Pivot.fail(errno))?;
+        let root = root.as_fd();
+        let target = target.as_fd();
+        match &self.plan {
+            RootPlan::Toolbox(files) => {
+                put(target, root, c"target").map_err(mount(0))?;
+                put(proc.as_fd(), root, c"proc").map_err(mount(1))?;
+                for (index, name) in [(2, c"sys"), (3, c"dev")] {
+                    // A target that has none goes without.
+                    if let Ok(theirs) = open_inside(target, name, DIRECTORY) {
+                        copy(theirs.as_fd(), root, name).map_err(mount(index))?;
+                    }
+                }
+                for (index, file) in (FIXED..).zip(files) {
+                    // It was there a moment ago; that a target takes it away now is its own affair.
+                    let Ok(theirs) = open_file(target, file) else { continue };
+                    copy(theirs.as_fd(), root, file).map_err(mount(index))?;
+                }
+            }
+            RootPlan::Target(frame) => {
+                // Older kernels copy only what is mounted somewhere.
+                put(target, root, c"toolbox").map_err(mount(0))?;
+                for (index, entry) in (FIXED..).zip(&frame.entries) {
+                    let theirs = open_inside(target, &entry.name, OFlags::PATH | OFlags::NOFOLLOW);
+                    let Ok(theirs) = theirs else { continue };
+                    let kind = rustix::fs::fstat(&theirs).map(|it| FileType::from_raw_mode(it.st_mode));
+                    if kind == Ok(entry.kind) {
+                        copy(theirs.as_fd(), root, &entry.name).map_err(mount(index))?;
+                    }
+                }
+                unmount(c"/toolbox", UnmountFlags::DETACH).map_err(mount(0))?;
+                put(self.tools.as_fd(), root, c"toolbox").map_err(mount(0))?;
+                put(proc.as_fd(), root, c"proc").map_err(mount(1))?;
+                set_attributes(root, MountAttrFlags::MOUNT_ATTR_RDONLY, Reach::One).map_err(mount(2))?;
             }
         }
-        if let Some(devpts) = self.devpts {
-            let pts = open_inside(root.as_fd(), c"dev/pts", DIRECTORY).map_err(mount(4))?;
-            attach(devpts, pts).map_err(mount(4))?;
-        }
-        for (index, file) in (5..).zip(&self.files) {
-            // It was there a moment ago; that a target takes it away now is its own affair.
-            let Ok(theirs) = open_file(target.as_fd(), file) else { continue };
-            let copy = clone_tree(theirs, c"", Reach::One).map_err(mount(index))?;
-            place(file).and_then(|place| attach(&copy, place)).map_err(mount(index))?;
+        if let Some(devpts) = self.devpts
+            && let Ok(place) = open_inside(root, c"dev/pts", DIRECTORY)
+        {
+            attach(devpts, place).map_err(mount(4))?;
         }
         self.cover_proc(proc.as_fd())
     }
 
     fn cover_proc(&self, proc: BorrowedFd<'_>) -> Done<()> {
-        let first = 5 + self.files.len() as u32;
+        let first = match &self.plan {
+            RootPlan::Toolbox(files) => FIXED + files.len() as u32,
+            RootPlan::Target(frame) => FIXED + frame.entries.len() as u32,
+        };
         for (index, (path, cover)) in (first..).zip(&self.covers.covers) {
             self::cover(proc, path, *cover).map_err(|errno| Failure { index, ..Stage::Mask.fail(errno) })?;
         }
@@ -171,6 +206,23 @@ impl Script<'_> {
         }
         Ok(())
     }
+}
+
+/// So many mounts come before those of files or entries.
+const FIXED: u32 = 5;
+
+fn mount(index: u32) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure { index, ..Stage::Mount.fail(errno) }
+}
+
+/// Mounts a tree at a place in our own root.
+fn put(tree: BorrowedFd<'_>, root: BorrowedFd<'_>, place: &CStr) -> sys::Result<()> {
+    attach(tree, rustix::fs::openat(root, place, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Mounts a copy of something, with what is mounted beneath it, at a place in our own root.
+fn copy(theirs: BorrowedFd<'_>, root: BorrowedFd<'_>, place: &CStr) -> sys::Result<()> {
+    put(clone_tree(theirs, c"", Reach::Tree)?.as_fd(), root, place)
 }
 
 /// Covers a part of the new `/proc`, if it is there.
@@ -206,7 +258,7 @@ fn empty_file() -> sys::Result<OwnedFd> {
 }
 
 /// Opens a path as a process whose root is `root` would, never leaving it. Fork-safe.
-fn open_inside(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> sys::Result<OwnedFd> {
+pub(crate) fn open_inside(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> sys::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     for _ in 0..16 {
         match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
