@@ -36,6 +36,7 @@ pub use error::{Error, Result};
 pub use exec::{Target, exec};
 pub use plan::{NetNs, Plan, Stdio};
 pub use prepare::{Prepared, Running, Words, prepare};
+pub use program::capabilities_of;
 pub use protocol::{Failure, Stage};
 pub use rootfs::scratch_root;
 pub use seccomp::{filter_of, syscall_name};

@@ -234,6 +234,17 @@ impl Prepared {
         &self.degraded
     }
 
+    /// Waits until the root file system and the mounts are in place, and leaves it at that: the program does not run, but
+    /// its surroundings are there to be looked at, until this is dropped.
+    pub fn hold(self) -> Result<Self> {
+        let lost = |errno| Error::start(StartStep::Namespaces, "preparing the cell", errno);
+        match protocol::receive(self.control.as_fd()).map_err(lost)? {
+            Some((Report::Ready, _)) => Ok(self),
+            Some((Report::Failed(failure), _)) => Err(self.words.error(failure)),
+            _ => Err(lost(sys::Errno::PIPE)),
+        }
+    }
+
     /// Lets the program run. When that fails, nothing of the cell is left but what the caller holds.
     pub fn start(mut self) -> Result<Running> {
         let lost = |errno| Error::start(StartStep::Namespaces, "starting the program", errno);

@@ -56,11 +56,10 @@ impl Program {
         }
         let texts = |strings: &[String]| strings.iter().map(|it| text(it)).collect::<Result<Vec<_>>>();
         let working_directory = text(&process.cwd.to_string_lossy())?;
-        let bits = security.capabilities.iter().fold(0, |set, it| set | 1u64 << it.number());
         Ok(Self {
             command: Command::compile(texts(&process.argv)?, texts(&environment)?, working_directory)?,
             group_change,
-            capabilities: CapabilitySet(bits),
+            capabilities: capabilities_of(security),
             new_privileges: security.new_privileges,
             filter: filter(security),
             identity,
@@ -130,6 +129,11 @@ impl Program {
     pub(crate) fn command(&self) -> String {
         self.command.name()
     }
+}
+
+/// The capabilities that programs under `security` have, as the kernel's set.
+pub fn capabilities_of(security: &Security) -> CapabilitySet {
+    CapabilitySet(security.capabilities.iter().fold(0, |set, it| set | 1u64 << it.number()))
 }
 
 fn filter(security: &Security) -> Option<Filter> {

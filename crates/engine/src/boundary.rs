@@ -40,6 +40,9 @@ pub(crate) trait Boundary: Sync {
     /// The cell's program, for a toolbox to be attached to.
     fn debug_target(&self, cell: &Cell) -> Result<toolbox::Target>;
 
+    /// Makes the surroundings of a cell that does not run, for a toolbox to be attached to.
+    fn debug_stopped(&self, cell: &Cell, rootfs: &store::Rootfs) -> Result<(toolbox::Target, container::Prepared)>;
+
     /// Takes apart whatever a vanished supervisor left of the cell.
     fn clear(&self, cell: &Cell) -> Result<()>;
 

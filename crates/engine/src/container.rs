@@ -114,6 +114,25 @@ impl Boundary for Containers {
         Ok(toolbox::Target::open(name, program, None, toolbox::Filters::Known(filters))?)
     }
 
+    fn debug_stopped(&self, cell: &Cell, rootfs: &Rootfs) -> Result<(toolbox::Target, Prepared)> {
+        let files = Files::write(cell)?;
+        let mut plan = plan(cell, rootfs.clone(), files.mounted());
+        // There is nothing to reach, and nobody who could be reached.
+        plan.netns = NetNs::New;
+        let null = crate::supervisor::open_null;
+        let streams = Stdio::Pipes { stdin: null()?, stdout: null()?, stderr: null()? };
+        let held = container::prepare(&plan, streams)?.hold()?;
+        let security = &cell.spec.security;
+        let program = toolbox::Unstarted {
+            capabilities: container::capabilities_of(security),
+            new_privileges: security.new_privileges,
+            filters: container::filter_of(security).into_iter().collect(),
+            env: cell.spec.process.env.clone(),
+        };
+        let target = toolbox::Target::open_unstarted(cell.spec.name.as_str(), held.pid(), program)?;
+        Ok((target, held))
+    }
+
     fn clear(&self, cell: &Cell) -> Result<()> {
         if let Some(process) = cell.record.process.filter(|it| it.is_alive())
             && let Ok(pidfd) = sys::process::open(process.pid)

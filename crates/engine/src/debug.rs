@@ -4,11 +4,12 @@ use std::ffi::CString;
 use std::path::PathBuf;
 
 use container::Bond;
-use model::{EventKind, ObjectId, Verb};
+use model::{CellSpec, EventKind, ObjectId, Verb};
 use toolbox::{Arrangement, Filters, Privileges, Target, Tools, Wish};
 
 use crate::boundary::{Companion, boundary_for};
-use crate::cell::Cell;
+use crate::build::builder_label;
+use crate::cell::{Cell, CellLock};
 use crate::error::{Error, Result};
 use crate::events;
 use crate::observe::{ExecStreams, RunningExec};
@@ -17,8 +18,10 @@ use crate::table::Engine;
 /// What a toolbox is attached to.
 #[derive(Clone, Debug)]
 pub enum Subject {
-    /// A cell.
+    /// A cell. One that does not run is made ready as if it were started, and cannot be started while it is looked at.
     Cell(Box<Cell>),
+    /// An image, as a cell that would be made of it.
+    Image(Box<CellSpec>),
     /// Any process of this machine.
     Process(u32),
 }
@@ -51,9 +54,8 @@ pub struct DebugRequest {
 impl Engine {
     /// Begins a session with a toolbox at `subject`.
     pub fn debug(&self, subject: &Subject, request: &DebugRequest) -> Result<RunningExec> {
-        let target = self.target(subject)?;
-        let layout = crate::container::layout(&self.home.pool());
-        let rootfs = self.store.rootfs(&request.tree, layout, &())?;
+        let (target, opened) = self.open_subject(subject)?;
+        let rootfs = self.rootfs(&request.tree)?;
         let text =
             |it: &String| CString::new(it.as_str()).map_err(|_| Error::Refused("the command holds a zero byte".into()));
         let wish = Wish {
@@ -69,17 +71,47 @@ impl Engine {
         };
         let running = toolbox::attach(&target, &Tools::Stored(&rootfs), wish)?;
         self.note_session(subject, target.name(), request);
-        Ok(RunningExec { companion: Companion { running } })
+        Ok(RunningExec { companion: Companion { running }, opened })
     }
 
-    fn target(&self, subject: &Subject) -> Result<Target> {
+    fn rootfs(&self, tree: &ObjectId) -> Result<store::Rootfs> {
+        let layout = crate::container::layout(&self.home.pool());
+        Ok(self.store.rootfs(tree, layout, &())?)
+    }
+
+    fn open_subject(&self, subject: &Subject) -> Result<(Target, Option<Opened>)> {
         match subject {
-            Subject::Process(pid) => Ok(Target::open(&format!("process {pid}"), *pid, None, Filters::OfKernel)?),
+            Subject::Process(pid) => {
+                Ok((Target::open(&format!("process {pid}"), *pid, None, Filters::OfKernel)?, None))
+            }
+            Subject::Cell(cell) if cell.record.state.is_live() => {
+                Ok((boundary_for(&cell.spec, Verb::Debug)?.debug_target(cell)?, None))
+            }
             Subject::Cell(cell) => {
-                Self::must_run(cell)?;
-                boundary_for(&cell.spec, Verb::Debug)?.debug_target(cell)
+                let lock = self.lock_idle(cell, "be looked into")?;
+                let (target, held) = self.hold(cell)?;
+                Ok((target, Some(Opened { held: Some(held), lock: Some(lock), image: None })))
+            }
+            Subject::Image(spec) => {
+                self.remove_orphaned_builds()?;
+                let mut spec = spec.clone();
+                spec.labels.extend([builder_label()?]);
+                let (cell, lock) = self.create(*spec)?;
+                let mut opened = Opened {
+                    held: None,
+                    lock: Some(lock),
+                    image: Some((Self::open(self.home.clone())?, cell.clone())),
+                };
+                let (target, held) = self.hold(&cell)?;
+                opened.held = Some(held);
+                Ok((target, Some(opened)))
             }
         }
+    }
+
+    fn hold(&self, cell: &Cell) -> Result<(Target, container::Prepared)> {
+        let rootfs = self.rootfs(&cell.spec.image.tree)?;
+        boundary_for(&cell.spec, Verb::Debug)?.debug_stopped(cell, &rootfs)
     }
 
     fn note_session(&self, subject: &Subject, name: &str, request: &DebugRequest) {
@@ -93,8 +125,29 @@ impl Engine {
             privileges: privileges.to_owned(),
         };
         match subject {
+            Subject::Image(_) => {}
             Subject::Cell(cell) => events::record(&self.home, cell, kind),
             Subject::Process(_) => events::record_foreign(&self.home, name, kind),
+        }
+    }
+}
+
+/// What was opened for a session to look at, and is closed after it.
+pub(crate) struct Opened {
+    held: Option<container::Prepared>,
+    lock: Option<CellLock>,
+    /// The cell that stands for an image.
+    image: Option<(Engine, Cell)>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // In this order: nobody can start the cell before its surroundings are gone.
+        drop(self.held.take());
+        drop(self.lock.take());
+        if let Some((engine, cell)) = self.image.take() {
+            // One that stays is removed by the next who makes such a cell.
+            let _ = engine.remove(cell);
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::boundary::{Companion, ProgramStreams, boundary_for};
 use crate::cell::Cell;
+use crate::debug::Opened;
 use crate::error::{Error, Result};
 use crate::events;
 use crate::stats::Stats;
@@ -68,7 +69,7 @@ impl Engine {
         };
         let companion = boundary.exec(cell, process, streams.open()?, bond)?;
         events::record(&self.home, cell, EventKind::Executed { command: process.argv.join(" ") });
-        Ok(RunningExec { companion })
+        Ok(RunningExec { companion, opened: None })
     }
 }
 
@@ -109,6 +110,8 @@ impl ExecStreams {
 /// A program that was started by `exec` or `debug`.
 pub struct RunningExec {
     pub(crate) companion: Companion,
+    /// Closed when the program has ended.
+    pub(crate) opened: Option<Opened>,
 }
 
 impl RunningExec {
@@ -134,7 +137,9 @@ impl RunningExec {
 
     /// Waits for its end.
     pub fn wait(mut self) -> Result<Exit> {
-        Ok(crate::container::exit_of(self.companion.running.reap()?))
+        let ended = self.companion.running.reap()?;
+        drop(self.opened.take());
+        Ok(crate::container::exit_of(ended))
     }
 }
 

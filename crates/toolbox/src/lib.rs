@@ -24,4 +24,4 @@ mod view;
 pub use confinement::Privileges;
 pub use error::{Error, Result};
 pub use session::{Arrangement, Tools, Wish, attach};
-pub use target::{Filters, Target};
+pub use target::{Filters, Target, Unstarted};

@@ -9,8 +9,10 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use model::NewPrivileges;
 use rustix::fs::{CWD, Mode, OFlags};
 use sys::Errno;
+use sys::capability::CapabilitySet;
 use sys::cgroup::Version;
 use sys::namespace::{self, Namespaces};
 use sys::seccomp::Instruction;
@@ -39,6 +41,21 @@ pub struct Target {
     pub(crate) uids: IdMap,
     pub(crate) gids: IdMap,
     filters: Filters,
+    /// When it is not the process's own.
+    environment: Option<Vec<u8>>,
+}
+
+/// What a program would run with that has not been started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unstarted {
+    /// Its capabilities.
+    pub capabilities: CapabilitySet,
+    /// Whether an executed file may raise privileges.
+    pub new_privileges: NewPrivileges,
+    /// Its system call filters.
+    pub filters: Vec<Vec<Instruction>>,
+    /// `NAME=value` pairs.
+    pub env: Vec<String>,
 }
 
 /// Where a target's system call filters are known from.
@@ -99,7 +116,47 @@ impl Target {
         if !same || sys::process::has_ended(&pidfd).map_err(failed("the end"))? {
             return Err(gone());
         }
-        Ok(Self { name: name.to_owned(), pid, pidfd, files, root, status, namespaces, users, uids, gids, filters })
+        Ok(Self {
+            name: name.to_owned(),
+            pid,
+            pidfd,
+            files,
+            root,
+            status,
+            namespaces,
+            users,
+            uids,
+            gids,
+            filters,
+            environment: None,
+        })
+    }
+
+    /// The surroundings of a program that has not been started: `pid` is a process that stands in them, as root, without
+    /// any confinement. A session there runs as their root, confined as the program would be.
+    ///
+    /// # Errors
+    /// As [`Target::open`].
+    pub fn open_unstarted(name: &str, pid: u32, program: Unstarted) -> Result<Self> {
+        let mut target = Self::open(name, pid, None, Filters::OfKernel)?;
+        let root = |map: &IdMap| map.outside(0).unwrap_or(0);
+        target.status = Status {
+            uid: root(&target.uids),
+            gid: root(&target.gids),
+            groups: Vec::new(),
+            umask: 0o022,
+            tracer: 0,
+            inheritable: CapabilitySet(0),
+            effective: program.capabilities,
+            bounding: program.capabilities,
+            no_new_privileges: program.new_privileges == NewPrivileges::Never,
+            seccomp: if program.filters.is_empty() { SeccompMode::Off } else { SeccompMode::Filter },
+            filters: Some(program.filters.len()),
+        };
+        target.filters = Filters::Known(program.filters);
+        // What that process was executed with is none of a session's business.
+        target.environment = Some(program.env.join("\0").into_bytes());
+        Ok(target)
     }
 
     /// What people call it.
@@ -179,6 +236,9 @@ impl Target {
     }
 
     pub(crate) fn environment(&self) -> Result<Vec<u8>> {
+        if let Some(environment) = &self.environment {
+            return Ok(environment.clone());
+        }
         self.files.bytes("environ").map_err(|cause| self.failed("reading the environment", cause))
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use engine::{Arrangement, DebugRequest, Engine, ExecStreams, Privileges, Subject};
+use engine::{Arrangement, CellRequest, DebugRequest, Engine, ExecStreams, NamedImage, Privileges, Subject};
 use model::{DebSource, ImageRef, Source, Stdin};
 
 use super::Context;
@@ -22,6 +22,9 @@ pub(super) struct Args {
     /// Let debuggers trace what the target may not: adds SYS_PTRACE, leaves out the system call filter
     #[arg(long)]
     privileged_tools: bool,
+    /// Open an image, as a cell that would be made of it
+    #[arg(long, value_name = "IMAGE", conflicts_with = "target")]
+    image: Option<ImageRef>,
     /// Set an environment variable
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -64,7 +67,10 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
 
 fn run(context: &Context, args: Args) -> Result<()> {
     let engine = context.engine()?;
-    let subject = subject(&engine, args.target.as_deref())?;
+    let subject = match &args.image {
+        Some(image) => open_image(&engine, image)?,
+        None => subject(&engine, args.target.as_deref())?,
+    };
     let toolbox = toolbox(&engine, args.toolbox)?;
     let streams = streams();
     let command = if args.command.is_empty() { SHELL.map(str::to_owned).to_vec() } else { args.command };
@@ -114,16 +120,27 @@ fn subject(engine: &Engine, wanted: Option<&str>) -> Result<Subject> {
     Ok(Subject::Cell(Box::new(engine.find(wanted)?)))
 }
 
+/// How an image is wanted here: whatever there is.
+const ANY: Wanted =
+    Wanted { arch: None, pull: Pull::Missing, security: image::SecurityUpdates::Include, scripts: Scripts::Skip };
+
+fn open_image(engine: &Engine, image: &ImageRef) -> Result<Subject> {
+    let found = select::image(engine, image, &ANY)?;
+    let name = image.to_string();
+    let named = NamedImage { name: &name, id: found.id, record: &found.record };
+    let spec = engine::specify(CellRequest::of_command(&["/bin/sh"]), named, engine.fresh_id()?, engine::now());
+    let spec = spec.map_err(|_| CommandError::failed("a cell without a command"))?;
+    Ok(Subject::Image(Box::new(spec)))
+}
+
 /// The toolbox, from the pool or from its source.
 fn toolbox(engine: &Engine, wanted: Option<ImageRef>) -> Result<Found> {
-    let how =
-        Wanted { arch: None, pull: Pull::Missing, security: image::SecurityUpdates::Include, scripts: Scripts::Skip };
     let wanted = match wanted {
         None => packages(&DEFAULT.map(str::to_owned), None),
         Some(ImageRef::Source(Source::Deb(source))) => packages(&source.packages, Some(source.clone())),
         Some(other) => other,
     };
-    select::image(engine, &wanted, &how)
+    select::image(engine, &wanted, &ANY)
 }
 
 /// Those packages and what a shell needs, in one order whichever way they were given: one toolbox is made once.
