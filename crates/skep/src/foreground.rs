@@ -99,12 +99,17 @@ fn foreign_hint(arch: Arch) -> String {
 
 /// A program that could not be started by `exec`, with the exit code for it.
 pub(crate) fn start_failure(error: EngineError) -> CommandError {
+    let missing = matches!(error, EngineError::Start { step: StartStep::CommandNotFound, .. });
+    let error = start_failure_plain(error);
+    if missing { error.hinted("'skep cp' brings a program into a cell") } else { error }
+}
+
+/// The same, without advice.
+pub(crate) fn start_failure_plain(error: EngineError) -> CommandError {
     match error {
         EngineError::Start { step, ref message } => {
             let exit = Exit::NotStarted { step, error: String::new() };
-            let found = step != StartStep::CommandNotFound;
-            let error = CommandError::new(Kind::Program(exit.code()), message);
-            if found { error } else { error.hinted("'skep cp' brings a program into a cell") }
+            CommandError::new(Kind::Program(exit.code()), message)
         }
         other => other.into(),
     }

@@ -91,12 +91,18 @@ fn run(context: &Context, args: Args) -> Result<()> {
             "the tools may trace every process of the target (SYS_PTRACE) and are under no system call filter",
         );
     }
-    let running = engine.debug(&subject, &request).map_err(foreground::start_failure)?;
+    let running = engine.debug(&subject, &request).map_err(start_failure)?;
     let exit = match streams {
         ExecStreams::Pty(..) => foreground::drive_terminal(running, Stdin::Open)?,
         ExecStreams::Inherit { .. } | ExecStreams::Nothing => foreground::wait_forwarding_signals(running)?,
     };
     foreground::exit_with(&exit)
+}
+
+fn start_failure(error: engine::Error) -> CommandError {
+    let missing = matches!(error, engine::Error::Start { step: model::StartStep::CommandNotFound, .. });
+    let error = foreground::start_failure_plain(error);
+    if missing { error.hinted("'--toolbox deb:PACKAGE' brings the tools of a package") } else { error }
 }
 
 /// A terminal when this command stands on one, else this command's own streams.
