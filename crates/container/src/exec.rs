@@ -66,6 +66,7 @@ pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: 
         true => (users::resolve(root.as_fd(), &process.user)?, GroupChange::Set),
         false => (ids::only_root(root.as_fd(), &process.user)?, GroupChange::Leave),
     };
+    let owner = ids::outside_of(seen, identity.uid);
     let program = Program::compile(process, security, identity, group_change)?;
     let words = Words { command: program.command(), mounts: Vec::new() };
     let (streams, terminal) = match stdio {
@@ -78,6 +79,9 @@ pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: 
             (Streams::Terminal(pty.terminal), Some(pty.controller))
         }
     };
+    if let Some(owner) = owner {
+        streams.give_to(owner);
+    }
     let (control, theirs) = socket::pair().map_err(failed("making a socket pair"))?;
     let (ending, guardians) = socket::pair().map_err(failed("making a socket pair"))?;
     let visitor = Visitor {

@@ -169,12 +169,16 @@ fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Wo
             (Root::Mounted(root), identity)
         }
     };
+    let owner = ids.outside(identity.uid);
     let program = Program::compile(&plan.process, &plan.security, identity, ids.group_change())?;
     words.command = program.command();
     let streams = match stdio {
         Stdio::Pty { size } => StreamPlan::Terminal(size),
         Stdio::Pipes { stdin, stdout, stderr } => StreamPlan::Given(Streams::Three([stdin, stdout, stderr])),
     };
+    if let StreamPlan::Given(streams) = &streams {
+        streams.give_to(owner);
+    }
     let hostname = CString::new(plan.hostname.as_str())
         .map_err(|_| Error::refused(StartStep::Namespaces, "setting the host name", "it holds a zero byte"))?;
     Ok(Script {

@@ -46,6 +46,20 @@ pub(crate) enum Streams {
     Three([OwnedFd; 3]),
 }
 
+impl Streams {
+    /// Makes pipes the program's own, whose user outside is `uid`: only their owner opens them by a name like
+    /// `/dev/stdout`. Files stay whose they are. Where it fails, the program still has them open.
+    pub(crate) fn give_to(&self, uid: u32) {
+        const PIPEFS: u64 = 0x5049_5045;
+        let Self::Three(three) = self else { return };
+        for stream in three {
+            if rustix::fs::fstatfs(stream).is_ok_and(|it| it.f_type as u64 == PIPEFS) {
+                let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None);
+            }
+        }
+    }
+}
+
 impl Program {
     /// Compiles `process`, to run as `identity` under `security`.
     pub(crate) fn compile(
