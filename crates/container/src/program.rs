@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use model::{NewPrivileges, Process, Seccomp, Security, StartStep};
+use model::{Capability, Degraded, NewPrivileges, Process, Seccomp, Security, StartStep};
 use sys::Errno;
 use sys::capability::{self, CapabilitySet};
 use sys::exec::{self, GroupChange, StringArray};
@@ -89,13 +89,12 @@ impl Program {
         })?;
         let candidates = candidates(command, &environment).iter().map(|it| text(it)).collect::<Result<_>>()?;
         let array = |strings: &[String]| strings.iter().map(|it| text(it)).collect::<Result<_>>().map(StringArray::new);
-        let bits = security.capabilities.iter().fold(0, |set, it| set | 1u64 << it.number());
         Ok(Self {
             candidates,
             arguments: array(&process.argv)?,
             environment: array(&environment)?,
             group_change,
-            capabilities: CapabilitySet(bits),
+            capabilities: wanted(security),
             new_privileges: security.new_privileges,
             filter: filter(security),
             working_directory: text(&process.cwd.to_string_lossy())?,
@@ -133,7 +132,10 @@ impl Program {
     }
 
     fn confine(&self, control: BorrowedFd<'_>) -> std::result::Result<(), Failure> {
-        capability::bound(self.capabilities).map_err(|errno| Stage::Capabilities.fail(errno))?;
+        // What skep lacks itself it cannot give; whoever prepared the cell has reported it.
+        let own = capability::effective().map_err(|errno| Stage::Capabilities.fail(errno))?;
+        let capabilities = self.capabilities.both(own);
+        capability::bound(capabilities).map_err(|errno| Stage::Capabilities.fail(errno))?;
         let privileged_filter = self.new_privileges == NewPrivileges::Allowed;
         if privileged_filter {
             // Without no-new-privileges only somebody privileged may install a filter, so it comes before all is dropped.
@@ -147,7 +149,7 @@ impl Program {
         rustix::process::chdir(self.working_directory.as_c_str())
             .map_err(|errno| Stage::WorkingDirectory.fail(errno))?;
         if self.identity.uid == 0 {
-            capability::set(self.capabilities).map_err(|errno| Stage::Capabilities.fail(errno))?;
+            capability::set(capabilities).map_err(|errno| Stage::Capabilities.fail(errno))?;
         }
         capability::clear_ambient().map_err(|errno| Stage::Capabilities.fail(errno))?;
         if !privileged_filter {
@@ -197,6 +199,23 @@ impl Program {
     pub(crate) fn command(&self) -> String {
         self.arguments.strings().first().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default()
     }
+}
+
+fn wanted(security: &Security) -> CapabilitySet {
+    CapabilitySet(security.capabilities.iter().fold(0, |set, it| set | 1u64 << it.number()))
+}
+
+/// The capabilities that a cell in skep's own user namespace is to have and skep cannot give: it lacks them itself, as in
+/// a container of another engine.
+pub(crate) fn ungivable(security: &Security) -> Result<Vec<Degraded>> {
+    let own = capability::effective()
+        .map_err(|errno| Error::start(StartStep::Security, "reading the capabilities of skep itself", errno))?;
+    let lacking = security.capabilities.iter().filter(|it| !own.contains(it.number()));
+    let report = |it: &Capability| Degraded {
+        what: format!("capability {}", it.as_str()),
+        why: "skep does not have it itself".to_owned(),
+    };
+    Ok(lacking.map(report).collect())
 }
 
 fn candidates(command: &str, environment: &[String]) -> Vec<String> {
