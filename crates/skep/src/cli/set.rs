@@ -9,7 +9,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The most memory it may hold, like 64m
-    #[arg(short, long, value_name = "SIZE")]
+    #[arg(short, long, value_name = "SIZE", value_parser = select::memory_limit)]
     memory: Option<ByteSize>,
     /// The most processor time, like 0.5 or 2
     #[arg(long, value_name = "COUNT")]

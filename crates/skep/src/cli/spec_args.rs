@@ -58,7 +58,7 @@ pub(super) struct SpecArgs {
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
     /// The most memory it may hold, like 64m
-    #[arg(short, long, value_name = "SIZE")]
+    #[arg(short, long, value_name = "SIZE", value_parser = select::memory_limit)]
     memory: Option<ByteSize>,
     /// The most processor time, like 0.5 or 2
     #[arg(long, value_name = "COUNT")]
