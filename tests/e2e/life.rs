@@ -37,7 +37,7 @@ fn a_detached_cell_goes_through_its_whole_life() {
 
     env.skep(["pause", &id[..6]]).ok();
     assert_eq!(state(&env, "a"), "paused");
-    env.skep(["pause", "a"]).fails(1);
+    env.skep(["pause", "a"]).fails(4);
     env.skep(["resume", "a"]).ok();
     assert_eq!(state(&env, "a"), "running");
 
