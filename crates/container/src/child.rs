@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use model::{Init, RootAccess};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
-use sys::exec::GroupChange;
+use sys::exec::{GroupChange, Title};
 use sys::mount::{Reach, attach, clone_tree, set_attributes};
 use sys::namespace::{self, Namespaces};
 use sys::process::Ended;
@@ -36,6 +36,8 @@ pub(crate) struct Script {
     pub(crate) user: UserMode,
     pub(crate) root: Root,
     pub(crate) mounts: Vec<MountStep>,
+    /// What our own process 1 calls itself, so that the cell does not see the supervisor's command line.
+    pub(crate) title: Title,
     pub(crate) root_access: RootAccess,
     /// Made if it is missing.
     pub(crate) working_directory: CString,
@@ -171,6 +173,7 @@ fn open_terminal(root: BorrowedFd<'_>, size: WindowSize) -> sys::Result<pty::Pty
 /// Runs the program as process 2 and serves as process 1 until it ends.
 fn reaper(script: &Script, streams: &Streams, control: BorrowedFd<'_>) -> Result<u8> {
     signal::block(SignalSet::ALL).map_err(|errno| Stage::Fork.fail(errno))?;
+    script.title.take();
     let mut failure = None;
     let program = fork::spawn_to_exec(|| {
         failure = match signal::block(SignalSet::NONE) {

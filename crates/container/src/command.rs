@@ -79,6 +79,18 @@ impl Command {
 }
 
 impl Streams {
+    /// Makes pipes the program's own, whose user outside is `uid`: only their owner opens them by a name like
+    /// `/dev/stdout`. Files stay whose they are. Where it fails, the program still has them open.
+    pub(crate) fn give_to(&self, uid: u32) {
+        const PIPEFS: u64 = 0x5049_5045;
+        let Self::Three(three) = self else { return };
+        for stream in three {
+            if rustix::fs::fstatfs(stream).is_ok_and(|it| it.f_type as u64 == PIPEFS) {
+                let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None);
+            }
+        }
+    }
+
     /// Makes them the calling process's own, which gets a session of its own: signals of the terminal that skep runs in are
     /// not the program's. A terminal is given to user `owner`. Every other descriptor is closed by `execve`. Fork-safe.
     pub fn connect(&self, owner: u32) -> std::result::Result<(), Failure> {

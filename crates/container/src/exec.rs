@@ -51,6 +51,7 @@ pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: 
         true => (users::resolve(root.as_fd(), &process.user)?, GroupChange::Set),
         false => (ids::only_root(root.as_fd(), &process.user)?, GroupChange::Leave),
     };
+    let owner = ids::outside_of(seen, identity.uid);
     let program = Program::compile(process, security, identity, group_change)?;
     let words = Words { command: program.command(), mounts: Vec::new() };
     let (streams, terminal) = match stdio {
@@ -63,6 +64,9 @@ pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: 
             (Streams::Terminal(pty.terminal), Some(pty.controller))
         }
     };
+    if let Some(owner) = owner {
+        streams.give_to(owner);
+    }
     let ordinary = !rustix::process::geteuid().is_root();
     let visitor = Visitor {
         kinds: if ordinary { ALL } else { ALL.and(users) },

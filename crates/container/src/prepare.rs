@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use model::{Degraded, Init, StartStep};
 use rustix::fs::{CWD, Mode, OFlags};
 use sys::cgroup::Layout;
+use sys::exec::Title;
 use sys::fork;
 use sys::namespace::{self, Namespaces};
 use sys::process::{self, Ended};
@@ -18,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::ids::{self, Ids};
 use crate::layout;
 use crate::plan::{NetNs, Plan, Stdio};
-use crate::program::Program;
+use crate::program::{self, Program};
 use crate::protocol::{self, Failure, Report, Stage};
 use crate::rootfs::{Mounter, Overlay};
 use crate::users;
@@ -100,10 +101,13 @@ pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
         let errno = sys::Errno::from_io_error(&error).unwrap_or(sys::Errno::IO);
         Error::start(StartStep::Limits, "reading /proc/self/mountinfo", errno)
     })?;
-    let (cgroup, degraded) = Cgroup::create(&layout, plan.id, &plan.limits)?;
+    let (cgroup, mut degraded) = Cgroup::create(&layout, plan.id, &plan.limits)?;
     let mut cell = Unstarted { child: None, cgroup };
     let mut words = Words { command: String::new(), mounts: Vec::new() };
     let ids = Ids::choose(plan)?;
+    if matches!(ids, Ids::Host) {
+        degraded.extend(program::ungivable(&plan.security)?);
+    }
     let script = compile(plan, stdio, &cell.cgroup, &ids, &mut words)?;
     let handshake = |errno| Error::start(StartStep::Namespaces, "making the cell's first process", errno);
     let (control, theirs) = socket::pair().map_err(handshake)?;
@@ -172,12 +176,16 @@ fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Wo
             (Root::Mounted(root), identity)
         }
     };
+    let owner = ids.outside(identity.uid);
     let program = Program::compile(&plan.process, &plan.security, identity, ids.group_change())?;
     words.command = program.command();
     let streams = match stdio {
         Stdio::Pty { size } => StreamPlan::Terminal(size),
         Stdio::Pipes { stdin, stdout, stderr } => StreamPlan::Given(Streams::Three([stdin, stdout, stderr])),
     };
+    if let StreamPlan::Given(streams) = &streams {
+        streams.give_to(owner);
+    }
     let hostname = CString::new(plan.hostname.as_str())
         .map_err(|_| Error::refused(StartStep::Namespaces, "setting the host name", "it holds a zero byte"))?;
     Ok(Script {
@@ -188,6 +196,7 @@ fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Wo
         user: ids.mode(),
         root,
         mounts: layout::steps(plan, ids, cgroup, &mut words.mounts)?,
+        title: Title::of_this_process(c"skep-init"),
         root_access: plan.security.root,
         working_directory: layout::cell_path(&plan.process.cwd)?,
         init: plan.init,

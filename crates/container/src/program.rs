@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use model::{NewPrivileges, Process, Security, StartStep};
+use model::{Capability, Degraded, NewPrivileges, Process, Security, StartStep};
 use sys::capability::{self, CapabilitySet};
 use sys::exec::{self, GroupChange};
 use sys::seccomp::Instruction;
@@ -79,7 +79,10 @@ impl Program {
     }
 
     fn confine(&self, control: BorrowedFd<'_>) -> std::result::Result<(), Failure> {
-        capability::bound(self.capabilities).map_err(|errno| Stage::Capabilities.fail(errno))?;
+        // What skep lacks itself it cannot give; whoever prepared the cell has reported it.
+        let own = capability::effective().map_err(|errno| Stage::Capabilities.fail(errno))?;
+        let capabilities = self.capabilities.both(own);
+        capability::bound(capabilities).map_err(|errno| Stage::Capabilities.fail(errno))?;
         let privileged_filter = self.new_privileges == NewPrivileges::Allowed;
         if privileged_filter {
             // Without no-new-privileges only somebody privileged may install a filter, so it comes before all is dropped.
@@ -93,7 +96,7 @@ impl Program {
         rustix::process::chdir(self.command.working_directory())
             .map_err(|errno| Stage::WorkingDirectory.fail(errno))?;
         if self.identity.uid == 0 {
-            capability::set(self.capabilities).map_err(|errno| Stage::Capabilities.fail(errno))?;
+            capability::set(capabilities).map_err(|errno| Stage::Capabilities.fail(errno))?;
         }
         capability::clear_ambient().map_err(|errno| Stage::Capabilities.fail(errno))?;
         if !privileged_filter {
@@ -134,6 +137,19 @@ impl Program {
 /// The capabilities that programs under `security` have, as the kernel's set.
 pub fn capabilities_of(security: &Security) -> CapabilitySet {
     CapabilitySet(security.capabilities.iter().fold(0, |set, it| set | 1u64 << it.number()))
+}
+
+/// The capabilities that a cell in skep's own user namespace is to have and skep cannot give: it lacks them itself, as in
+/// a container of another engine.
+pub(crate) fn ungivable(security: &Security) -> Result<Vec<Degraded>> {
+    let own = capability::effective()
+        .map_err(|errno| Error::start(StartStep::Security, "reading the capabilities of skep itself", errno))?;
+    let lacking = security.capabilities.iter().filter(|it| !own.contains(it.number()));
+    let report = |it: &Capability| Degraded {
+        what: format!("capability {}", it.as_str()),
+        why: "skep does not have it itself".to_owned(),
+    };
+    Ok(lacking.map(report).collect())
 }
 
 fn filter(security: &Security) -> Option<Filter> {

@@ -117,7 +117,12 @@ pub(crate) fn report(socket: BorrowedFd<'_>, report: Report, descriptors: &[Borr
 /// Receives a report, or nothing when the child (or, once executed, the program) closed its end.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> sys::Result<Option<(Report, [Option<OwnedFd>; MAX_DESCRIPTORS])>> {
     let mut record = [0u8; RECORD];
-    let (length, descriptors) = match socket::receive(socket, &mut record) {
+    let received = match socket::receive(socket, &mut record) {
+        // It ended without reading what we sent. The kernel tells that first, and once; its last words come after it.
+        Err(Errno::CONNRESET) => socket::receive(socket, &mut record),
+        other => other,
+    };
+    let (length, descriptors) = match received {
         Err(Errno::CONNRESET) => return Ok(None),
         other => other?,
     };
@@ -148,5 +153,24 @@ pub(crate) fn wait_for_go(socket: BorrowedFd<'_>) -> sys::Result<()> {
     match socket::receive(socket, &mut byte)? {
         (1, _) => Ok(()),
         _ => Err(Errno::PIPE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn the_last_words_of_a_child_that_read_nothing_are_heard() {
+        let (ours, theirs) = socket::pair().unwrap();
+        let failure = Stage::Root.fail(Errno::NOENT);
+        go(ours.as_fd()).unwrap();
+        report(theirs.as_fd(), Report::Failed(failure), &[]).unwrap();
+        drop(theirs);
+        let (heard, _) = receive(ours.as_fd()).unwrap().unwrap();
+        assert_eq!(heard, Report::Failed(failure));
+        assert!(receive(ours.as_fd()).unwrap().is_none());
     }
 }

@@ -103,10 +103,18 @@ pub(crate) trait LiveCell {
     fn resume(&self) -> Result<()>;
 
     /// Applies these limits in place of the present ones.
-    fn set(&self, limits: &Limits) -> Result<Vec<Degraded>>;
+    fn set(&mut self, limits: &Limits) -> Result<Limited>;
 
     /// Removes what is left of the ended cell on the host.
     fn dismantle(&mut self) -> Result<()>;
+}
+
+/// What came of new limits.
+pub(crate) struct Limited {
+    /// What could not be applied.
+    pub(crate) degraded: Vec<Degraded>,
+    /// The cell's control groups: a limit may have needed one more.
+    pub(crate) cgroup: Option<container::cgroup::Cgroup>,
 }
 
 /// A program that was started beside a cell's own, a child of the caller.

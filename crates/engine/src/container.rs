@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use container::cgroup::Cgroup;
 use container::{Bond, Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
-use model::{ByteSize, CellSpec, Degraded, Exit, Limits, NetMode, Process, Verb};
+use model::{ByteSize, CellId, CellSpec, Exit, Limits, NetMode, Process, Verb};
 use store::{Layout, Rootfs};
 
-use crate::boundary::{Boundary, Companion, LiveCell, ProgramStreams, StartRequest, Started};
+use crate::boundary::{Boundary, Companion, Limited, LiveCell, ProgramStreams, StartRequest, Started};
 use crate::cell::Cell;
 use crate::clock::now;
 use crate::error::{Error, Result};
@@ -61,7 +61,7 @@ impl Boundary for Containers {
             attachment,
             service,
             degraded,
-            live: Box::new(LiveContainer { running, cgroup }),
+            live: Box::new(LiveContainer { id: spec.id, running, cgroup }),
         })
     }
 
@@ -143,12 +143,15 @@ impl Boundary for Containers {
         self.clear_remains(cell.spec.id)
     }
 
-    fn clear_remains(&self, id: model::CellId) -> Result<()> {
-        let layout = sys::cgroup::Layout::discover().map_err(|e| Error::io("reading the control groups", e))?;
-        let left = Cgroup::find(&layout, id);
+    fn clear_remains(&self, id: CellId) -> Result<()> {
+        let left = Cgroup::find(&control_groups()?, id);
         left.kill_all()?;
         Ok(left.remove()?)
     }
+}
+
+fn control_groups() -> Result<sys::cgroup::Layout> {
+    sys::cgroup::Layout::discover().map_err(|e| Error::io("reading the control groups", e))
 }
 
 /// How the root file system of a cell is laid out: shared objects under metadata where the kernel can, hard links
@@ -281,6 +284,7 @@ fn hosts_without_network(spec: &CellSpec) -> String {
 
 /// A running container in the hands of its supervisor.
 struct LiveContainer {
+    id: CellId,
     running: Running,
     cgroup: Cgroup,
 }
@@ -333,8 +337,9 @@ impl LiveCell for LiveContainer {
         Ok(self.cgroup.thaw()?)
     }
 
-    fn set(&self, limits: &Limits) -> Result<Vec<Degraded>> {
-        Ok(self.cgroup.apply(limits))
+    fn set(&mut self, limits: &Limits) -> Result<Limited> {
+        let degraded = self.cgroup.change(&control_groups()?, self.id, limits);
+        Ok(Limited { degraded, cgroup: Some(self.cgroup.clone()) })
     }
 
     fn dismantle(&mut self) -> Result<()> {

@@ -117,13 +117,13 @@ impl From<EngineError> for CommandError {
                 Self::new(Kind::Conflict, message).hinted("give more of the id, or the name")
             }
             EngineError::NameTaken { name, .. } => Self::new(Kind::Conflict, message)
-                .hinted(format!("remove it with 'skep rm {name}', or choose another with --name")),
+                .hinted(format!("remove it with 'skep rm {name}', or choose another name")),
             EngineError::State { ref cell, ref refusal } => {
                 let hint = match (refusal.from, refusal.input) {
                     ("running" | "paused" | "restarting" | "starting", "be removed") => {
                         format!("stop it first: 'skep stop {cell}', or remove it anyway: 'skep rm -f {cell}'")
                     }
-                    ("paused", "run a further program") => format!("'skep resume {cell}' lets it go on"),
+                    ("paused", "run a further program" | "be paused") => format!("'skep resume {cell}' lets it go on"),
                     ("running" | "paused", "be started") => format!("'skep attach {cell}' joins it"),
                     _ => format!("'skep why {cell}' tells how it came to that"),
                 };

@@ -14,9 +14,13 @@ use crate::output;
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGQUIT: i32 = 3;
+const SIGKILL: i32 = 9;
 const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
 const SIGWINCH: i32 = 28;
+
+/// So many interrupts end a program of `run` by force.
+const INSISTENCE: u32 = 3;
 
 /// What to do when nobody reads our output any more, as after `skep run … | head`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +145,7 @@ struct Follower {
     _raw: Option<sys::pty::RawMode<'static>>,
     is_terminal: bool,
     on_broken_pipe: OnBrokenPipe,
+    interrupts: u32,
 }
 
 impl Follower {
@@ -161,7 +166,7 @@ impl Follower {
         }
         let keys = (is_terminal && stdin_is_terminal).then(DetachKeys::default);
         let reads_input = input == Stdin::Open;
-        Ok(Self { conversation, signals, reads_input, keys, _raw: raw, is_terminal, on_broken_pipe })
+        Ok(Self { conversation, signals, reads_input, keys, _raw: raw, is_terminal, on_broken_pipe, interrupts: 0 })
     }
 
     /// Gives how the cell ended, or nothing when the user left it running.
@@ -225,10 +230,22 @@ impl Follower {
                     self.conversation.resize(rows, columns)?;
                 }
                 SIGWINCH => {}
+                SIGINT if self.on_broken_pipe == OnBrokenPipe::TellProgram => self.interrupt()?,
                 other => self.conversation.forward_signal(other)?,
             }
         }
         Ok(())
+    }
+
+    /// The program is asked first. One that does not listen, as a shell that waits for a child of its own, is ended by
+    /// whoever insists.
+    fn interrupt(&mut self) -> Result<()> {
+        self.interrupts += 1;
+        if self.interrupts + 1 == INSISTENCE {
+            output::note("the program goes on; another Ctrl-C ends it by force");
+        }
+        let signal = if self.interrupts < INSISTENCE { SIGINT } else { SIGKILL };
+        Ok(self.conversation.forward_signal(signal)?)
     }
 
     /// Whether to stay.

@@ -13,6 +13,11 @@ impl CapabilitySet {
     pub const fn contains(self, number: u8) -> bool {
         number < 64 && self.0 >> number & 1 == 1
     }
+
+    /// Those that are in `other`, too.
+    pub const fn both(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
 }
 
 #[repr(C)]

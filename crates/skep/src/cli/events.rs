@@ -29,14 +29,24 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let engine = context.engine()?;
     let since = args.since.as_deref().map(parse_since).transpose()?.unwrap_or_default();
     let mut reader = EventReader::open(engine.home(), since)?;
+    let mut heard = false;
     loop {
-        match reader.next_event()? {
-            Some(event) if !concerns(&event, args.cell.as_deref()) => {}
-            Some(event) if args.json => output::json(&event)?,
-            Some(event) => output::line(describe(&event))?,
-            None if args.follow => std::thread::sleep(Duration::from_millis(100)),
-            None => return Ok(()),
-        }
+        let event = match reader.next_event()? {
+            Some(event) if concerns(&event, args.cell.as_deref()) => event,
+            Some(_) => continue,
+            None if args.follow => {
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+            None => break,
+        };
+        heard = true;
+        if args.json { output::json(&event)? } else { output::line(describe(&event))? }
+    }
+    match args.cell {
+        // Of a cell that never was there is nothing to hear; one that is may just have been quiet.
+        Some(cell) if !heard => Ok(engine.find(&cell).map(drop)?),
+        _ => Ok(()),
     }
 }
 

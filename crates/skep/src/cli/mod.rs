@@ -48,7 +48,7 @@ use crate::error::Result;
 )]
 struct Arguments {
     /// Keep everything in DIR instead of the usual directories (also: SKEP_ROOT)
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", display_order = 900)]
     root: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
