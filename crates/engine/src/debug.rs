@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use container::Bond;
 use model::{CellSpec, EventKind, ObjectId, Verb};
+use toolbox::engines::Found;
 use toolbox::{Arrangement, Filters, Privileges, Target, Tools, Wish};
 
 use crate::boundary::{Companion, boundary_for};
@@ -22,6 +23,8 @@ pub enum Subject {
     Cell(Box<Cell>),
     /// An image, as a cell that would be made of it.
     Image(Box<CellSpec>),
+    /// A container of another engine.
+    Container(Box<Found>),
     /// Any process of this machine.
     Process(u32),
 }
@@ -84,6 +87,11 @@ impl Engine {
             Subject::Process(pid) => {
                 Ok((Target::open(&format!("process {pid}"), *pid, None, Filters::OfKernel)?, None))
             }
+            Subject::Container(found) => {
+                let name = found.to_string();
+                let process = found.process.ok_or_else(|| toolbox::Error::Stopped(name.clone()))?;
+                Ok((Target::open(&name, process.pid, Some(process.began), Filters::OfKernel)?, None))
+            }
             Subject::Cell(cell) if cell.record.state.is_live() => {
                 Ok((boundary_for(&cell.spec, Verb::Debug)?.debug_target(cell)?, None))
             }
@@ -127,7 +135,7 @@ impl Engine {
         match subject {
             Subject::Image(_) => {}
             Subject::Cell(cell) => events::record(&self.home, cell, kind),
-            Subject::Process(_) => events::record_foreign(&self.home, name, kind),
+            Subject::Container(_) | Subject::Process(_) => events::record_foreign(&self.home, name, kind),
         }
     }
 }

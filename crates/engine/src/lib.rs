@@ -29,6 +29,7 @@ mod request;
 mod stats;
 mod supervisor;
 mod table;
+mod targets;
 mod why;
 mod wire;
 
@@ -49,5 +50,7 @@ pub use request::{CellRequest, ExecRequest, NamedImage, NoCommand, companion, sp
 pub use stats::Stats;
 pub use supervisor::supervise;
 pub use table::{Engine, edit_distance};
+pub use targets::Running;
+pub use toolbox::engines::{Found as FoundContainer, Roots as EngineRoots};
 pub use toolbox::{Arrangement, Error as ToolboxError, Privileges};
 pub use why::{Explanation, explain, signal_name, signal_number};

@@ -21,6 +21,7 @@ mod progress;
 mod security;
 mod source;
 mod state;
+mod target;
 mod time;
 mod units;
 
@@ -42,5 +43,6 @@ pub use progress::Progress;
 pub use security::{Capability, NewPrivileges, RootAccess, Seccomp, Security, UserNamespace};
 pub use source::{DebSource, HostSource, ImageRef, Reference, Source};
 pub use state::{IllegalTransition, Input, State};
+pub use target::{Foreign, TargetRef, process_number};
 pub use time::{Span, Timestamp};
 pub use units::{ByteSize, Cpus, Weight, counted};

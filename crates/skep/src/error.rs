@@ -163,6 +163,16 @@ impl From<engine::ToolboxError> for CommandError {
             ToolboxError::NotRunning(_) => {
                 Self::new(Kind::NotFound, message).hinted("'skep debug' lists what runs here")
             }
+            ToolboxError::NoSuchTarget { similar: Some(name), .. } => {
+                Self::new(Kind::NotFound, message).hinted(format!("did you mean '{name}'?"))
+            }
+            ToolboxError::NoSuchTarget { similar: None, .. } => {
+                Self::new(Kind::NotFound, message).hinted("'skep debug' lists what runs here")
+            }
+            ToolboxError::Several { .. } => Self::new(Kind::Conflict, message).hinted("name one of them like that"),
+            ToolboxError::Stopped(_) => {
+                Self::new(Kind::Conflict, message).hinted("start it with its engine; 'skep debug' lists what runs here")
+            }
             ToolboxError::Filters { tracer: Some(_), .. } => Self::new(Kind::Conflict, message)
                 .hinted("end that first, or leave the filter out with '--privileged-tools'"),
             ToolboxError::Filters { .. } => {

@@ -1,6 +1,6 @@
 //! Namespaces: their names as a set, joining and leaving them.
 
-#![expect(unsafe_code, reason = "setns with a pidfd, and unshare of what a process shares with its threads")]
+#![expect(unsafe_code, reason = "setns with a pidfd, unshare of what a process shares with its threads, an ioctl")]
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -132,6 +132,20 @@ pub fn user_namespace(map: IdMap) -> Result<OwnedFd> {
     process::kill(&child.pidfd)?;
     process::wait(&child.pidfd)?;
     opened
+}
+
+/// `NS_GET_OWNER_UID`.
+const GET_OWNER_UID: u64 = 0xb704;
+
+/// The user, by the caller's numbers, who made the user namespace that process `pid` is in, and so has every capability
+/// in it anyway.
+pub fn owner(pid: u32) -> Result<u32> {
+    let path = format!("/proc/{pid}/ns/user");
+    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut uid: libc::uid_t = 0;
+    // SAFETY: the request writes one uid_t, which `uid` is and which outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, file.as_raw_fd(), GET_OWNER_UID, &raw mut uid) })?;
+    Ok(uid)
 }
 
 /// Whether that process is in the namespace of that kind that the caller is in.

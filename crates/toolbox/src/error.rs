@@ -11,6 +11,25 @@ pub enum Error {
     /// The target has no such process, or it ended meanwhile.
     #[error("{0} does not run")]
     NotRunning(String),
+    /// There is nothing of that name.
+    #[error("nothing here is called '{wanted}'")]
+    NoSuchTarget {
+        /// What was asked for.
+        wanted: String,
+        /// A name that is close to it.
+        similar: Option<String>,
+    },
+    /// Several things have that name.
+    #[error("'{wanted}' may be {}", .which.join(" or "))]
+    Several {
+        /// What was asked for.
+        wanted: String,
+        /// Each of them by a name that only it has.
+        which: Vec<String>,
+    },
+    /// There is such a container, and it does not run.
+    #[error("{0} exists but does not run")]
+    Stopped(String),
     /// The target's system call filters, which a session must be under, could not be read.
     #[error("the system call filters of {target} cannot be read: {}", why(*.tracer, *.cause))]
     Filters {

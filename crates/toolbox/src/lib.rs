@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod confinement;
+pub mod engines;
 mod environment;
 mod error;
 mod facts;

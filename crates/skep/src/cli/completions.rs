@@ -48,6 +48,7 @@ fn add_candidates(command: clap::Command) -> clap::Command {
         let titles: Vec<String> = arg.get_value_names().unwrap_or_default().iter().map(|it| it.to_string()).collect();
         match titles.first().map(String::as_str) {
             Some("CELL" | "CELL|IMAGE") => arg.add(ArgValueCandidates::new(cell_names)),
+            Some("TARGET") => arg.add(ArgValueCandidates::new(targets)),
             Some("IMAGE") => arg.add(ArgValueCandidates::new(image_names)),
             _ => arg,
         }
@@ -60,6 +61,13 @@ fn engine() -> Option<Engine> {
 
 fn cell_names() -> Vec<CompletionCandidate> {
     engine().map(|it| it.names()).unwrap_or_default().into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// Cells as they are called, and what runs here under other engines.
+fn targets() -> Vec<CompletionCandidate> {
+    let others = engine().and_then(|it| it.running(&super::Context::engine_roots()).ok()).unwrap_or_default();
+    let others = others.into_iter().filter(|it| !it.is_cell()).map(|it| CompletionCandidate::new(it.target));
+    cell_names().into_iter().chain(others).collect()
 }
 
 fn image_names() -> Vec<CompletionCandidate> {

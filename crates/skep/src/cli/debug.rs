@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use engine::{Arrangement, CellRequest, DebugRequest, Engine, ExecStreams, NamedImage, Privileges, Subject};
-use model::{DebSource, ImageRef, Source, Stdin};
+use model::{DebSource, ImageRef, Source, Stdin, TargetRef};
 
 use super::Context;
 use super::select::{self, Found, Pull, Scripts, Wanted};
 use crate::error::{CommandError, Result};
 use crate::foreground;
-use crate::output;
+use crate::output::{self, Align, Table};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -31,9 +31,12 @@ pub(super) struct Args {
     /// Start in this directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<PathBuf>,
-    /// What to attach to: a cell by name or id, or pid:NUMBER
+    /// Print what runs here as one JSON object a line
+    #[arg(long, conflicts_with_all = ["target", "image", "command", "toolbox"])]
+    json: bool,
+    /// What to attach to: a name or the beginning of an id, ENGINE:NAME or pid:NUMBER. Without: list what runs here
     #[arg(value_name = "TARGET")]
-    target: Option<String>,
+    target: Option<TargetRef>,
     /// The command and its arguments; a shell unless given
     #[arg(value_name = "COMMAND", last = true)]
     command: Vec<String>,
@@ -62,14 +65,18 @@ const DEFAULT: [&str; 12] = [
 const SHELL: [&str; 3] = ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"];
 
 pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
+    if args.target.is_none() && args.image.is_none() {
+        return list(context, &args);
+    }
     run(context, args).map_err(CommandError::before_program)
 }
 
 fn run(context: &Context, args: Args) -> Result<()> {
     let engine = context.engine()?;
-    let subject = match &args.image {
-        Some(image) => open_image(&engine, image)?,
-        None => subject(&engine, args.target.as_deref())?,
+    let subject = match (&args.image, &args.target) {
+        (Some(image), _) => open_image(&engine, image)?,
+        (None, Some(target)) => engine.find_target(&Context::engine_roots(), target)?,
+        (None, None) => return Err(CommandError::usage("what shall be debugged?")),
     };
     let toolbox = toolbox(&engine, args.toolbox)?;
     let streams = streams();
@@ -115,15 +122,28 @@ fn streams() -> ExecStreams {
     ExecStreams::Inherit { input: Stdin::Open }
 }
 
-fn subject(engine: &Engine, wanted: Option<&str>) -> Result<Subject> {
-    let Some(wanted) = wanted else {
-        return Err(CommandError::usage("what shall be debugged?").hinted("'skep ps' lists the cells that run"));
-    };
-    if let Some(pid) = wanted.strip_prefix("pid:") {
-        let wrong = || CommandError::usage(format!("'{pid}' is no process number"));
-        return Ok(Subject::Process(pid.parse().map_err(|_| wrong())?));
+/// What runs here, and how to attach to it.
+fn list(context: &Context, args: &Args) -> Result<()> {
+    if !args.command.is_empty() || args.toolbox.is_some() {
+        return Err(CommandError::usage("what shall be debugged?").hinted("'skep debug' lists what runs here"));
     }
-    Ok(Subject::Cell(Box::new(engine.find(wanted)?)))
+    let running = context.engine()?.running(&Context::engine_roots())?;
+    if args.json {
+        return running.iter().try_for_each(output::json);
+    }
+    let titles = [("ENGINE", Align::Left), ("NAME", Align::Left), ("ID", Align::Left), ("PID", Align::Right)];
+    let mut table = Table::new([titles[0], titles[1], titles[2], titles[3], ("IMAGE", Align::Left)]);
+    for it in &running {
+        let id = it.id.get(..12).unwrap_or(&it.id).to_owned();
+        let image = it.image.clone().unwrap_or_else(|| "-".to_owned());
+        table.row([it.engine.clone(), it.name.clone(), id, it.pid.to_string(), image]);
+    }
+    table.print()?;
+    match running.first() {
+        Some(first) => output::note(format!("'skep debug {}' attaches to the first of them", first.target)),
+        None => output::note("'skep debug pid:NUMBER' attaches to any process"),
+    }
+    Ok(())
 }
 
 /// How an image is wanted here: whatever there is.

@@ -36,7 +36,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use engine::{Engine, Home};
+use engine::{Engine, EngineRoots, Home};
 
 use crate::error::Result;
 
@@ -131,6 +131,12 @@ impl Context {
             Some(root) => Home::at(std::path::absolute(root)?),
             None => Home::default_for_user(variable)?,
         })
+    }
+
+    /// Where the state of other engines lies.
+    fn engine_roots() -> EngineRoots {
+        let top = std::env::var_os("SKEP_ENGINES").filter(|it| !it.is_empty());
+        top.map(EngineRoots::below).unwrap_or_default()
     }
 
     fn engine(&self) -> Result<Engine> {
