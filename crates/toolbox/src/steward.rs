@@ -298,6 +298,7 @@ impl Program<'_> {
     /// Becomes the program, in the steward's memory. Returns only when that failed. Fork-safe.
     fn become_it(&self) -> Done<Infallible> {
         exec::die_with_parent().map_err(|errno| Stage::Handshake.fail(errno))?;
+        signal::block(SignalSet::NONE).map_err(|errno| Stage::Handshake.fail(errno))?;
         self.streams.connect(self.confinement.uid)?;
         let _ = rustix::process::umask(Mode::from_raw_mode(self.confinement.umask));
         self.set_limits()?;
