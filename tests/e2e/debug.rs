@@ -26,8 +26,7 @@ fn run_cell(env: &TestEnv, options: &[&str], script: &str) {
 const SLEEP: &str = "echo up; exec busybox sleep 1000";
 
 fn debug(env: &TestEnv, cell: &str, options: &[&str], script: &str) -> skep_tests::Run {
-    let args = ["debug", cell, "--toolbox", TOOLBOX].iter().chain(options).chain(&["--", "sh", "-c", script]);
-    env.skep(args)
+    env.skep([&["debug", cell, "--toolbox", TOOLBOX], options, &["--", "sh", "-c", script]].concat())
 }
 
 #[test]
@@ -65,7 +64,7 @@ fn a_session_is_confined_as_its_target_is() {
         ("users", &["--userns", "auto"]),
         ("caps", &["--cap-drop", "ALL", "--cap-add", "NET_BIND_SERVICE"]),
         ("privileged", &["--privileged"]),
-        ("unconfined", &["--security-opt", "seccomp=unconfined"]),
+        ("unconfined", &["--seccomp", "unconfined"]),
         ("readonly", &["--read-only"]),
         ("limited", &["--memory", "64m", "--pids-limit", "40", "--cpus", "0.5"]),
         ("somebody", &["--user", "33:33"]),
@@ -261,8 +260,7 @@ fn debuggers_and_tracers_really_work() {
     env.pull("deb:nginx-light");
     env.skep(["run", "-d", "--name", "web", "deb:nginx-light"]).ok();
     let debug = |options: &[&str], script: &str| {
-        let args = ["debug", "web", "--toolbox", TOOLS].iter().chain(options).chain(&["--", "sh", "-c", script]);
-        env.skep(args).ok()
+        env.skep([&["debug", "web", "--toolbox", TOOLS], options, &["--", "sh", "-c", script]].concat()).ok()
     };
     let deadline = Instant::now() + Duration::from_secs(20);
     while !debug(&[], "ss -tln").contains(":80 ") {
@@ -272,7 +270,7 @@ fn debuggers_and_tracers_really_work() {
     assert!(sockets.contains("users:((\"nginx\""), "{sockets}");
     let files = debug(&[], "lsof -p 2");
     assert!(files.contains("/target/usr/sbin/nginx") || files.contains("/usr/sbin/nginx"), "{files}");
-    let traced = debug(&[], "timeout -s INT 2 strace -f -p 2 2>&1 & sleep 1; kill -HUP 2; wait");
+    let traced = debug(&[], "timeout 2 strace -f -p 2 2>&1 & sleep 1; kill -HUP 2; wait");
     assert!(traced.contains("SIGHUP"), "{traced}");
     let stack = debug(&[], "gdb -batch -p 2 -ex 'info registers rip' -ex detach 2>&1");
     assert!(stack.contains("rip"), "{stack}");

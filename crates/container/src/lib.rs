@@ -43,4 +43,4 @@ pub use seccomp::{filter_of, syscall_name};
 pub use store::Rootfs;
 pub use sys::process::Ended;
 pub use sys::pty::WindowSize;
-pub use visit::{Bond, Visit, visit};
+pub use visit::{Bond, Visit, tell_end, visit, visit_unguarded};

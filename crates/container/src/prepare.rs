@@ -80,6 +80,8 @@ enum Witness {
     Init(OwnedFd),
     /// Our child, a program's guardian, over this socket.
     Guardian(fork::Child, OwnedFd),
+    /// Our child, a program's parent, over this socket; the kernel reaps it.
+    Steward(OwnedFd),
 }
 
 /// What the failures of a child are about, for people.
@@ -301,15 +303,28 @@ impl Running {
         Self { pid, pidfd, terminal: None, seccomp, witness: Witness::Guardian(guardian, ending), _ids: Ids::Host }
     }
 
+    /// The same with a parent that tells of its end over that socket, and is reaped by the kernel.
+    pub(crate) fn telling(steward: fork::Child, seccomp: Option<OwnedFd>, ending: OwnedFd) -> Self {
+        let fork::Child { pid, pidfd } = steward;
+        Self { pid, pidfd, terminal: None, seccomp, witness: Witness::Steward(ending), _ids: Ids::Host }
+    }
+
     /// Waits until the first process (or the further program) ended, at once when [`Running::pidfd`] is readable, and
     /// reaps it: how the *program* ended, also when an init of ours was process 1.
     pub fn reap(&mut self) -> Result<Ended> {
         let told = match &self.witness {
             Witness::Kernel => None,
             Witness::Init(socket) | Witness::Guardian(_, socket) => ended(socket),
+            Witness::Steward(socket) => {
+                let told = ended(socket);
+                let gone = process::wait_until_gone(&self.pidfd);
+                gone.map_err(|cause| Error::Kernel { what: "waiting for the session's first process", cause })?;
+                // Whoever ended without a word was killed.
+                return Ok(told.unwrap_or(Ended::Signal(9)));
+            }
         };
         let child = match &self.witness {
-            Witness::Kernel | Witness::Init(_) => &self.pidfd,
+            Witness::Kernel | Witness::Init(_) | Witness::Steward(_) => &self.pidfd,
             Witness::Guardian(guardian, _) => &guardian.pidfd,
         };
         let child = process::wait(child)

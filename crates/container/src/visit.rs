@@ -70,6 +70,61 @@ pub fn visit(visit: &Visit<'_>, words: &Words, inside: impl Fn(BorrowedFd<'_>) -
     }
 }
 
+/// The same without a guardian, and so with less waiting of one process for another: `inside` also gets the socket on
+/// which it tells, by [`tell_end`], how the program ended. For a caller whose privileges suffice without `first`.
+///
+/// **The caller must have asked the kernel to reap its children** ([`sys::signal::reap_automatically`]): then nothing waits
+/// for it, even when it is stopped. Children that the calling thread makes later are made in that pid namespace, too.
+pub fn visit_unguarded(
+    visit: &Visit<'_>,
+    words: &Words,
+    inside: impl Fn(BorrowedFd<'_>) -> Failure,
+) -> Result<Running> {
+    let failed = |what: &'static str| move |errno| Error::start(StartStep::Namespaces, what, errno);
+    let handshake = |errno| Stage::Handshake.fail(errno);
+    let (control, theirs) = socket::pair().map_err(failed("making a socket pair"))?;
+    let (ending, tellers) = socket::pair().map_err(failed("making a socket pair"))?;
+    let caller = rustix::process::getpid();
+    namespace::join(visit.host, Namespaces::PID).map_err(failed("joining the pid namespace"))?;
+    let child = fork::spawn(Namespaces::empty(), visit.group, || {
+        let begun = || -> Done<()> {
+            // Before it is visible inside.
+            sys::exec::hide().map_err(handshake)?;
+            if visit.bond == Bond::DiesWithCaller {
+                sys::exec::die_with_parent().map_err(handshake)?;
+                // A parent in another pid namespace has no number here; one that ended left the child to somebody.
+                if rustix::process::getppid().is_some_and(|it| it != caller) {
+                    return Err(handshake(sys::Errno::SRCH));
+                }
+            }
+            rustix::process::setsid().map_err(handshake)?;
+            signal::reset_handlers();
+            signal::block(SignalSet::NONE).map(drop).map_err(handshake)
+        };
+        let failure = match begun() {
+            Ok(()) => inside(tellers.as_fd()),
+            Err(failure) => failure,
+        };
+        let _ = protocol::report(theirs.as_fd(), Report::Failed(failure), &[]);
+        125
+    });
+    let child = child.map_err(failed("making the program's process"))?;
+    drop((theirs, tellers));
+    match told(&control) {
+        Ok(seccomp) => Ok(Running::telling(child, seccomp, ending)),
+        Err(problem) => {
+            let _ = process::kill(&child.pidfd);
+            Err(problem.into_error(words))
+        }
+    }
+}
+
+/// Tells the caller of [`visit_unguarded`] how the program ended. Fork-safe.
+pub fn tell_end(socket: BorrowedFd<'_>, code: u8) {
+    // Nobody to tell when the caller is gone.
+    let _ = protocol::report(socket, Report::Ended(i32::from(code) << 8), &[]);
+}
+
 /// Why no program came of it.
 enum Problem {
     Told(Failure),
@@ -87,18 +142,23 @@ impl Problem {
 
 /// Waits until the program is executed: its process, and its seccomp listener if it has one.
 fn follow(control: &OwnedFd, ending: &OwnedFd) -> std::result::Result<(fork::Child, Option<OwnedFd>), Problem> {
+    let seccomp = told(control)?;
+    match protocol::receive(ending.as_fd()).map_err(Problem::Silence)? {
+        Some((Report::Made(pid), [Some(pidfd), ..])) => Ok((fork::Child { pid, pidfd }, seccomp)),
+        _ => Err(Problem::Silence(sys::Errno::PIPE)),
+    }
+}
+
+/// Waits until the program is executed, which closes the socket; its seccomp listener if it has one.
+fn told(control: &OwnedFd) -> std::result::Result<Option<OwnedFd>, Problem> {
     let mut seccomp = None;
     loop {
         match protocol::receive(control.as_fd()).map_err(Problem::Silence)? {
-            None => break,
+            None => return Ok(seccomp),
             Some((Report::Listener, [listener, ..])) => seccomp = listener,
             Some((Report::Failed(failure), _)) => return Err(Problem::Told(failure)),
             Some(_) => {}
         }
-    }
-    match protocol::receive(ending.as_fd()).map_err(Problem::Silence)? {
-        Some((Report::Made(pid), [Some(pidfd), ..])) => Ok((fork::Child { pid, pidfd }, seccomp)),
-        _ => Err(Problem::Silence(sys::Errno::PIPE)),
     }
 }
 

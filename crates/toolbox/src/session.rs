@@ -66,7 +66,8 @@ const FILES: [&CStr; 5] = [c"etc/hosts", c"etc/hostname", c"etc/resolv.conf", c"
 /// Directories of a session's root that something is mounted on.
 const PLACES: [&CStr; 5] = [c"target", c"proc", c"sys", c"dev", c"etc"];
 
-/// Begins a session at `target`: returns when its program runs.
+/// Begins a session at `target`: returns when its program runs. From here on the kernel reaps the children of the calling
+/// process, which should be one that exists for the session.
 ///
 /// # Errors
 /// Whatever keeps the session from being confined as its target is, or its program from running. Nothing is left then.
@@ -119,11 +120,17 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
     let first = if ordinary && target.users.is_some() { Namespaces::USER } else { Namespaces::empty() };
     let visit =
         Visit { host: target.pidfd(), first, group: membership.group.as_ref().map(AsFd::as_fd), bond: wish.bond };
-    let running = container::visit(&visit, &words, |_| match steward::live(&script) {
+    let live = |ending: Option<BorrowedFd<'_>>| match steward::live(&script, ending) {
         Ok(never) => match never {},
         Err(failure) => failure,
-    });
-    let mut running = running?;
+    };
+    let mut running = if first == Namespaces::empty() {
+        sys::signal::reap_automatically()
+            .map_err(|cause| Error::Kernel { what: "preparing to make the session".to_owned(), cause })?;
+        container::visit_unguarded(&visit, &words, |ending| live(Some(ending)))?
+    } else {
+        container::visit(&visit, &words, |_| live(None))?
+    };
     running.terminal = terminal.map(|it| it.controller);
     Ok(running)
 }

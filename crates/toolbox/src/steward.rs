@@ -81,8 +81,9 @@ const HANGUP: i32 = 1;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// The steward's life: returns only when no program came of it. Fork-safe.
-pub(crate) fn live(script: &Script<'_>) -> Done<Infallible> {
+/// The steward's life: returns only when no program came of it. How the program ended is told over `ending`, if anybody
+/// listens there, and by the exit code. Fork-safe.
+pub(crate) fn live(script: &Script<'_>, ending: Option<BorrowedFd<'_>>) -> Done<Infallible> {
     let handshake = |errno| Stage::Handshake.fail(errno);
     signal::block(SignalSet::ALL).map_err(handshake)?;
     // Not to be killed with its caller, but to end its session then.
@@ -104,8 +105,15 @@ pub(crate) fn live(script: &Script<'_>) -> Done<Infallible> {
         return Err(failure);
     }
     drop_to_steward()?;
-    // Nothing needs to be kept. Above all not the socket: its closing tells the caller that the program runs.
-    exec::go_on_with(script.target, program.pid, |_, program| serve(program))
+    // Nothing else is kept. Above all not the socket that failures are told by: its closing says that the program runs.
+    match ending {
+        Some(ending) => exec::go_on_with(ending, program.pid, |ending, program| {
+            let code = serve(program);
+            container::tell_end(ending, code);
+            code
+        }),
+        None => exec::go_on_with(script.target, program.pid, |_, program| serve(program)),
+    }
 }
 
 impl Script<'_> {
@@ -298,6 +306,7 @@ impl Program<'_> {
     /// Becomes the program, in the steward's memory. Returns only when that failed. Fork-safe.
     fn become_it(&self) -> Done<Infallible> {
         exec::die_with_parent().map_err(|errno| Stage::Handshake.fail(errno))?;
+        signal::block(SignalSet::NONE).map_err(|errno| Stage::Handshake.fail(errno))?;
         self.streams.connect(self.confinement.uid)?;
         let _ = rustix::process::umask(Mode::from_raw_mode(self.confinement.umask));
         self.set_limits()?;

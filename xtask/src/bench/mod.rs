@@ -4,6 +4,7 @@
 //! and what is judged is their ratio. A peer that is missing is installed; one that cannot be is reported as missing.
 
 mod build;
+mod debug;
 mod faults;
 mod ingest;
 mod sample;
@@ -76,9 +77,10 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
     let rows = match name {
         "start" => start::run()?,
         "ingest" => ingest::run()?,
+        "debug" => debug::run()?,
         "build" => build::run()?,
         "faults" => faults::run()?,
-        _ => return Err(format!("there is no bench '{name}': there are start, ingest, build and faults")),
+        _ => return Err(format!("there is no bench '{name}': there are start, ingest, debug, build and faults")),
     };
     for row in &rows {
         if json {
