@@ -8,7 +8,7 @@ use skep_tests::{TestEnv, can_run};
 
 const BUSYBOX: &str = "deb:busybox-static";
 /// What `--toolbox deb:procps` stands for: named in full, so that it is fetched once for all tests.
-const TOOLBOX: &str = "deb:bash,coreutils,dash,findutils,grep,less,mawk,ncurses-base,procps,sed";
+pub(crate) const TOOLBOX: &str = "deb:bash,coreutils,dash,findutils,grep,less,mawk,ncurses-base,procps,sed";
 
 fn env() -> Option<TestEnv> {
     can_run(&["root"]).then(|| {
@@ -51,7 +51,7 @@ fn a_session_sees_the_target_with_tools_of_its_own() {
 }
 
 /// What the kernel tells of the target's program (process 2, below our init) and of the session's, by the same `/proc`.
-const COMPARE: &str = "for p in 2 $$; do echo \"process $p\"; \
+pub(crate) const COMPARE: &str = "for p in 2 $$; do echo \"process $p\"; \
     grep -E '^(Uid|Gid|Groups|Umask|Cap|NoNewPrivs|Seccomp)' /proc/$p/status; cat /proc/$p/cgroup; \
     cat /proc/$p/limits; echo oom $(cat /proc/$p/oom_score_adj); \
     for n in pid net ipc uts user cgroup; do echo $n $(readlink /proc/$p/ns/$n); done; done";

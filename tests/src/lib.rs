@@ -4,6 +4,8 @@
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set up its surrounding has failed")]
 
+pub mod engines;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
@@ -124,6 +126,11 @@ impl TestEnv {
     /// Runs the binary to its end, feeding it input.
     pub fn skep_fed(&self, input: &[u8], args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
         finish(self.command(args).stdin(Stdio::piped()), input)
+    }
+
+    /// Runs a command of [`TestEnv::command`] to its end.
+    pub fn finish(&self, command: &mut Command) -> Run {
+        finish(command.stdin(Stdio::null()), b"")
     }
 
     /// Starts the binary and leaves it running.

@@ -8,11 +8,18 @@ use crate::{Result, cargo, must};
 /// Programs that tests run for real: servers, engines to compare with, checkers of our formats.
 const TOOLS: &[Tool] = &[
     Tool { program: "busybox", package: "busybox-static" },
+    Tool { program: "conmon", package: "conmon" },
+    Tool { program: "containerd", package: "containerd" },
     Tool { program: "curl", package: "curl" },
     Tool { program: "docker-registry", package: "docker-registry" },
+    Tool { program: "dockerd", package: "docker.io" },
     Tool { program: "fsck.erofs", package: "erofs-utils" },
+    Tool { program: "lxc-start", package: "lxc" },
+    Tool { program: "newuidmap", package: "uidmap" },
+    Tool { program: "podman", package: "podman" },
     Tool { program: "runc", package: "runc" },
     Tool { program: "skopeo", package: "skopeo" },
+    Tool { program: "systemd-nspawn", package: "systemd-container" },
     Tool { program: "umoci", package: "umoci" },
 ];
 

@@ -97,7 +97,11 @@ impl Engine {
 fn only(wanted: &TargetRef, mut found: Vec<Found>) -> Result<Option<Subject>> {
     match found.len() {
         0 => Ok(None),
-        1 => Ok(found.pop().map(|it| Subject::Container(Box::new(it)))),
+        1 => match found.pop() {
+            // Said now, and not when a toolbox has been fetched.
+            Some(found) if found.process.is_none() => Err(ToolboxError::Stopped(found.to_string()).into()),
+            found => Ok(found.map(|it| Subject::Container(Box::new(it)))),
+        },
         _ => {
             let which = found.iter().map(ToString::to_string).collect();
             Err(ToolboxError::Several { wanted: wanted.to_string(), which }.into())

@@ -45,12 +45,25 @@ pub(super) fn containers(roots: &Roots, query: Query<'_>) -> Vec<Found> {
     let Daemon { data, exec } = settings.unwrap_or_default();
     let data = roots.at(data.as_deref().unwrap_or("/var/lib/docker"));
     let exec = roots.at(exec.as_deref().unwrap_or("/run/docker"));
-    let Some(list) = Place::open(&data.join("containers"), Keeper::Trusted) else { return Vec::new() };
     let runtime = Place::open(&exec.join("runtime-runc/moby"), Keeper::Trusted);
+    let Some(data) = Place::open(&data, Keeper::Trusted) else { return Vec::new() };
+    // A daemon with user namespaces keeps all of its state in a directory named after root in them.
+    let remapped = data.entries().into_iter().filter(|it| is_user_and_group(it)).filter_map(|it| data.inside(it));
+    let lists = data.inside("containers").into_iter().chain(remapped.filter_map(|it| it.inside("containers")));
+    lists.flat_map(|list| of(&list, runtime.as_ref(), query)).collect()
+}
+
+/// Whether a directory is named `UID.GID`.
+fn is_user_and_group(name: &str) -> bool {
+    let number = |it: &str| it.parse::<u32>().is_ok();
+    name.split_once('.').is_some_and(|(uid, gid)| number(uid) && number(gid))
+}
+
+fn of(list: &Place, runtime: Option<&Place>, query: Query<'_>) -> Vec<Found> {
     let read = |directory: String| {
         let (found, pid) = parse(&list.read(format!("{directory}/config.v2.json"))?)?;
         query.wants(None, &found.id, &found.names).then(|| {
-            let noted = runtime.as_ref().and_then(|it| runtime::runc(it, &found.id));
+            let noted = runtime.and_then(|it| runtime::runc(it, &found.id));
             // The daemon's own note goes first: the runtime's may be left over from the run before.
             let process = pid.and_then(|pid| {
                 let began = noted.filter(|it| it.pid == pid).and_then(|it| it.began);
