@@ -115,6 +115,14 @@ const CASES: &[(&str, &[&str], &[&str])] = &[
     ("privileged", &["--privileged"], &["Seccomp:\t0"]),
 ];
 
+fn has_all_capabilities() -> bool {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    let status = read("/proc/self/status");
+    let bounding = status.lines().find_map(|it| it.strip_prefix("CapBnd:\t")).unwrap();
+    let last: u32 = read("/proc/sys/kernel/cap_last_cap").trim().parse().unwrap();
+    u64::from_str_radix(bounding, 16).unwrap().count_ones() == last + 1
+}
+
 #[test]
 fn podmans_containers_are_matched() {
     let Some(env) = env(&["busybox", "podman", "runc", "conmon"]) else { return };
@@ -139,7 +147,8 @@ fn dockers_containers_are_matched() {
     let bee = ["-e", "BEE=busy"];
     let docker = Docker::start(Users::Hosts);
     let top = docker.place.top();
-    for (name, options, wanted) in CASES {
+    // Docker gives all capabilities that there are to privileged ones, and fails where the machine has not all.
+    for (name, options, wanted) in CASES.iter().filter(|(name, ..)| *name != "privileged" || has_all_capabilities()) {
         docker.run(name, &[&bee, *options].concat());
         is_matched(&env, top, &format!("docker:{name}"), wanted);
     }

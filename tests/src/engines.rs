@@ -245,7 +245,7 @@ impl Docker {
         let mut docker = Self { place: Place::new() };
         let at = |path: &str| docker.place.at(path);
         let ids = at("subids");
-        std::fs::write(&ids, format!("root:{FOREIGN_IDS}:65536\n")).unwrap();
+        std::fs::write(&ids, format!("nobody:{FOREIGN_IDS}:65536\nnogroup:{FOREIGN_IDS}:65536\n")).unwrap();
         let remap = match users {
             Users::Hosts => String::new(),
             // Who may have which ids is told by the machine's own files, which stay as they are for everybody else.
@@ -258,7 +258,7 @@ impl Docker {
         command.args(["--exec-root", &at("run/docker"), "--pidfile", &at("run/docker.pid")]);
         command.args(["--host", &docker.socket(), "--cgroup-parent", &docker.place.group()]);
         if users == Users::Own {
-            command.args(["--userns-remap", "root"]);
+            command.args(["--userns-remap", "nobody:nogroup"]);
         }
         std::fs::create_dir_all(docker.place.top().join("run")).unwrap();
         docker.place.start(&mut command, "run/docker.sock");
@@ -375,7 +375,10 @@ impl Lxc {
         let config = fixed.into_iter().chain(lines.iter().map(|it| (*it).to_owned())).collect::<Vec<_>>().join("\n");
         std::fs::write(self.place.at(&format!("var/lib/lxc/{name}/config")), config + "\n").unwrap();
         self.names.borrow_mut().push(name.to_owned());
-        run(self.command("lxc-start").args(["-n", name, "-d", "-o", &self.place.at("lxc.log")]));
+        // It asks newuidmap whom root may be, where that is found, and else does as root may.
+        let mut command = self.command("/usr/bin/lxc-start");
+        command.env("PATH", self.place.top());
+        run(command.args(["-n", name, "-d", "-o", &self.place.at("lxc.log")]));
     }
 
     fn command(&self, program: &str) -> Command {

@@ -45,19 +45,19 @@ pub fn set(set: CapabilitySet) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) }).map(drop)
 }
 
-/// Adds `set`, all of which must be permitted, to the inheritable set and makes it the ambient one: what a program has
-/// that is executed by somebody other than root. Fork-safe.
-pub fn hand_on(set: CapabilitySet) -> Result<()> {
+/// Sets the inheritable set, and the ambient one, which must be among it and permitted: what a program has that is
+/// executed by somebody other than root. Fork-safe.
+pub fn hand_on(inheritable: CapabilitySet, ambient: CapabilitySet) -> Result<()> {
     let header = Header { version: VERSION_3, pid: 0 };
     let mut halves = [Half::default(); 2];
     // SAFETY: version 3 takes one header and writes two halves.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, halves.as_mut_ptr()) })?;
-    halves[0].inheritable = set.0 as u32;
-    halves[1].inheritable = (set.0 >> 32) as u32;
+    halves[0].inheritable = inheritable.0 as u32;
+    halves[1].inheritable = (inheritable.0 >> 32) as u32;
     // SAFETY: as in `set`.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) })?;
     clear_ambient()?;
-    for number in (0..64u64).filter(|number| set.0 >> number & 1 == 1) {
+    for number in (0..64u64).filter(|number| ambient.0 >> number & 1 == 1) {
         let raise = libc::PR_CAP_AMBIENT_RAISE;
         // SAFETY: prctl with plain numbers.
         check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAP_AMBIENT, raise, number, 0, 0) })?;

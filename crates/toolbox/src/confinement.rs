@@ -27,6 +27,8 @@ pub(crate) struct Confinement {
     pub(crate) umask: u32,
     /// No program that is executed gets any other.
     pub(crate) bounding: CapabilitySet,
+    /// What a file may ask for when it is executed.
+    pub(crate) inheritable: CapabilitySet,
     /// What a program has that is not root's.
     pub(crate) ambient: CapabilitySet,
     pub(crate) no_new_privileges: bool,
@@ -73,13 +75,16 @@ impl Confinement {
         };
         let allowed = CapabilitySet(status.effective.0 | more.0);
         let is_root = root == Some(status.uid);
+        let ambient = if is_root { CapabilitySet(0) } else { allowed };
         Ok(Self {
             uid: status.uid,
             gid: status.gid,
             groups: status.groups.clone(),
             umask: status.umask,
             bounding: CapabilitySet(if is_root { allowed.0 } else { status.bounding.0 | more.0 }),
-            ambient: if is_root { CapabilitySet(0) } else { allowed },
+            // A root program gets these even if they are not in its bounding set: so no more than it shall have.
+            inheritable: CapabilitySet(ambient.0 | status.inheritable.both(allowed).0),
+            ambient,
             no_new_privileges: status.no_new_privileges,
             filters,
         })
@@ -118,6 +123,19 @@ mod tests {
         check(status(33, 0x400, 0xff), Privileges::AsTarget, 0xff, 0x400);
         check(status(0, 0x0f, 0xff), Privileges::Tracing, 0x8_000f, 0);
         check(status(33, 0, 0), Privileges::Tracing, 0x8_0000, 0x8_0000);
+    }
+
+    #[test]
+    fn what_files_may_ask_for_is_the_targets_and_never_more_than_it_has() {
+        let check = |uid, effective, inheritable, expected| {
+            let status = Status { inheritable: CapabilitySet(inheritable), ..status(uid, effective, 0xff) };
+            let found = Confinement::of(&status, Some(0), Vec::new(), Privileges::AsTarget).unwrap();
+            assert_eq!(found.inheritable, CapabilitySet(expected));
+        };
+        check(0, 0x0f, 0, 0);
+        check(0, 0x0f, 0x0f, 0x0f);
+        check(0, 0x0f, 0xff, 0x0f);
+        check(33, 0x01, 0xff, 0x01);
     }
 
     #[test]

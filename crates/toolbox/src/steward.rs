@@ -348,7 +348,8 @@ impl Program<'_> {
     fn restrict(&self) -> Done<()> {
         let capabilities = |errno| Stage::Capabilities.fail(errno);
         capability::bound(self.confinement.bounding).map_err(capabilities)?;
-        capability::hand_on(self.confinement.ambient).map_err(capabilities)?;
+        let Confinement { inheritable, ambient, .. } = self.confinement;
+        capability::hand_on(inheritable, ambient).map_err(capabilities)?;
         if let Some(label) = &self.label {
             let fail = |errno| Stage::Label.fail(errno);
             let file =
