@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use skep_tests::engines::{Containerd, Docker, FOREIGN_IDS, Lxc, Nspawn, Podman, Users};
+use skep_tests::engines::{Containerd, Docker, FOREIGN_IDS, Lxc, Nspawn, Podman, RootlessPodman, Users};
 use skep_tests::{Run, TestEnv, can_run};
 
 use crate::debug::{COMPARE, TOOLBOX};
@@ -78,7 +78,7 @@ fn is_matched(env: &TestEnv, top: &Path, target: &str, wanted: &[&str]) {
     }
     let host = std::fs::read_link("/proc/self/ns/user").unwrap();
     let has_users = !out.contains(&host.display().to_string());
-    assert_eq!(has_users, target.ends_with("users"), "{target}: {out}");
+    assert_eq!(has_users, target.ends_with("users") || target.contains("alice"), "{target}: {out}");
 }
 
 /// What every engine's containers must stand: the errors, the beginnings of ids, the journal.
@@ -139,6 +139,50 @@ fn podmans_containers_are_matched() {
     is_found(&env, top, "podman:plain");
     skep_tests::engines::run(podman.command().args(["stop", "-t", "0", "plain"]));
     assert!(debug(&env, top, "podman:plain", "true").fails(4).contains("exists but does not run"));
+}
+
+#[test]
+fn containers_of_a_users_own_podman_are_matched_and_no_forged_ones() {
+    let Some(env) = env(&["busybox", "podman", "runc", "conmon", "newuidmap"]) else { return };
+    let podman = RootlessPodman::start();
+    let top = podman.place.top();
+    let bee = ["-e", "BEE=busy"];
+    let rootless = ["plain", "caps", "unconfined", "readonly", "settled"];
+    for (name, options, wanted) in CASES.iter().filter(|(name, ..)| rootless.contains(name)) {
+        podman.run(name, &[&bee, *options].concat());
+        is_matched(&env, top, &format!("podman:alice/{name}"), wanted);
+    }
+    is_found(&env, top, "podman:alice/plain");
+    // As that user, they are found by their plain names.
+    let mut own = env.command(["debug", "--json"]);
+    own.env("SKEP_ENGINES", top).env("SKEP_ROOT", podman.place.at("home/alice/skep"));
+    std::fs::copy(skep_tests::binary(), top.join("skep")).unwrap();
+    let mut own = rerun(&own, &top.join("skep"));
+    podman.as_user(&mut own);
+    let listed = env.finish(&mut own).json();
+    assert!(listed.iter().any(|it| it["target"] == "podman:plain" && it["pid"].is_u64()), "{listed:?}");
+    // Files that claim a process of root's to be a container's.
+    let id = running(&env, top, "podman:alice/plain")["id"].as_str().unwrap().to_owned();
+    let mut victim = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", victim.id())).unwrap();
+    let began = stat.split(' ').nth(21).unwrap();
+    let state = podman.place.at(&format!("run/user/{}/runc/{id}/state.json", podman.uid()));
+    let forged = format!(r#"{{"init_process_pid":{},"init_process_start":{began}}}"#, victim.id());
+    let real = std::fs::read(&state).unwrap();
+    std::fs::write(&state, forged).unwrap();
+    assert!(debug(&env, top, "podman:alice/plain", "true").fails(4).contains("does not run"));
+    std::fs::write(&state, real).unwrap();
+    assert_eq!(debug(&env, top, "podman:alice/plain", "echo $BEE").ok(), "busy\n");
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+}
+
+/// The same command with another program.
+fn rerun(command: &std::process::Command, program: &Path) -> std::process::Command {
+    let mut other = std::process::Command::new(program);
+    other.args(command.get_args()).env_clear();
+    other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    other
 }
 
 #[test]
