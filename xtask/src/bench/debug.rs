@@ -38,6 +38,7 @@ pub(crate) fn run() -> Result<Vec<Row>> {
     must(&mut cargo(&["build", "--release", "--package", "skep"]))?;
     let bench = Bench::prepare()?;
     let mut rows = bench.attaching()?;
+    rows.extend(super::debug_engines::rows(&|target| bench.session(target))?);
     rows.extend(bench.files()?);
     Ok(rows)
 }

@@ -5,6 +5,7 @@
 
 mod build;
 mod debug;
+mod debug_engines;
 mod faults;
 mod ingest;
 mod sample;

@@ -35,9 +35,10 @@ impl Claim<'_> {
             Keeper::Trusted => true,
             Keeper::User(uid) => is_in_namespace_of(self.pid, uid),
         };
+        let lives = Stat::of(self.pid).is_some_and(|it| !it.has_ended);
         // All that was asked about one process: it has been there all the while.
         let stayed = sys::process::start_time(self.pid) == Ok(began);
-        (is_it && may_be_named && stayed).then_some(Process { pid: self.pid, began })
+        (is_it && may_be_named && lives && stayed).then_some(Process { pid: self.pid, began })
     }
 
     fn is_named_by_its_group(&self) -> bool {
@@ -83,6 +84,8 @@ pub(super) struct Stat {
     pub(super) pid: u32,
     pub(super) parent: u32,
     pub(super) name: Vec<u8>,
+    /// It waits for its parent to learn of its end.
+    pub(super) has_ended: bool,
 }
 
 impl Stat {
@@ -99,6 +102,7 @@ impl Stat {
             pid: number(text.get(..open)?)?,
             parent: rest.split_ascii_whitespace().nth(1)?.parse().ok()?,
             name: text.get(open + 1..close)?.to_vec(),
+            has_ended: rest.trim_start().starts_with(['Z', 'X']),
         })
     }
 }
@@ -120,7 +124,7 @@ pub(super) fn watchers(name: &[u8]) -> Vec<Watcher> {
     let all: Vec<Stat> = pids.filter_map(Stat::of).collect();
     let watching = all.iter().filter(|it| it.name == name && is_of_the_host(it.pid));
     let watcher = |stat: &Stat| {
-        let children = all.iter().filter(|it| it.parent == stat.pid).map(|it| it.pid);
+        let children = all.iter().filter(|it| it.parent == stat.pid && !it.has_ended).map(|it| it.pid);
         Some(Watcher {
             words: words(&read(stat.pid, "cmdline")?),
             uid: uid(stat.pid)?,
@@ -215,5 +219,6 @@ mod tests {
         check(b"7 (\xff) S x", None);
         check(b"", None);
         check(b")(", None);
+        assert!(Stat::parse(b"7 (a) Z 3 7 7 0").is_some_and(|it| it.has_ended));
     }
 }
