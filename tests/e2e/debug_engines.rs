@@ -103,6 +103,69 @@ fn is_found(env: &TestEnv, top: &Path, target: &str) {
     assert!(events.iter().any(|it| it["event"] == "debugged" && it["name"] == target), "{events:?}");
 }
 
+/// State as podman and docker keep it, in which this test's own process is their container's.
+fn fabricated(env: &TestEnv) -> std::path::PathBuf {
+    let top = env.scratch().join("top");
+    let write = |path: &str, text: &str| {
+        let path = top.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let (podmans, dockers, pid) = ("1234".repeat(16), "abcd".repeat(16), std::process::id());
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let began = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap();
+    let state = format!(r#"{{"init_process_pid":{pid},"init_process_start":{began}}}"#);
+    let list = format!(
+        r#"[{{"id":"{podmans}","names":["web"],"metadata":"{{\"image-name\":\"bb\"}}"}},{{"id":"5678","names":["idle"]}}]"#
+    );
+    write("var/lib/containers/storage/overlay-containers/containers.json", &list);
+    write(&format!("run/runc/{podmans}/state.json"), &state);
+    let config = format!(
+        r#"{{"ID":"{dockers}","Name":"/web","State":{{"Running":true,"Pid":{pid}}},"Config":{{"Image":"cc"}}}}"#
+    );
+    write(&format!("var/lib/docker/containers/{dockers}/config.v2.json"), &config);
+    write(&format!("run/docker/runtime-runc/moby/{dockers}/state.json"), &state);
+    top
+}
+
+#[test]
+fn what_runs_is_listed_named_and_completed() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::empty();
+    let top = fabricated(&env);
+    let table = skep(&env, &top, &["debug"]);
+    assert!(table.err.contains("'skep debug podman:web' attaches"), "{}", table.err);
+    let pid = std::process::id();
+    let rows: Vec<Vec<String>> =
+        table.ok().lines().map(|it| it.split_whitespace().map(str::to_owned).collect()).collect();
+    let row = |engine: &str, id: &str, image: &str| {
+        vec![engine.into(), "web".into(), id.into(), pid.to_string(), image.into()]
+    };
+    assert_eq!(rows[0], ["ENGINE", "NAME", "ID", "PID", "IMAGE"]);
+    assert_eq!(rows[1..], [row("podman", "123412341234", "bb"), row("docker", "abcdabcdabcd", "cc")]);
+    let listed = skep(&env, &top, &["debug", "--json"]).json();
+    assert_eq!((listed.len(), listed[0]["target"].as_str()), (2, Some("podman:web")));
+    let fails = |args: &[&str], code: i32, words: &[&str]| {
+        let error = skep(&env, &top, &[&["debug"], args].concat()).fails(code);
+        assert!(words.iter().all(|it| error.contains(it)), "{args:?}: {error}");
+    };
+    fails(&["web"], 4, &["'web' may be podman:web or docker:web", "name one of them"]);
+    fails(&["docker:webs"], 3, &["nothing here is called 'docker:webs'", "did you mean 'docker:web'?"]);
+    fails(&["ilde"], 3, &["did you mean 'idle'?"]);
+    fails(&["nothing-like-it"], 3, &["'skep debug' lists"]);
+    fails(&["podman:idle"], 4, &["podman:idle exists but does not run"]);
+    fails(&["idle"], 4, &["podman:idle exists but does not run"]);
+    fails(&["skep:web"], 3, &["no cell is called 'web'"]);
+    fails(&["rkt:web"], 2, &["podman, docker"]);
+    fails(&["--", "true"], 2, &["what shall be debugged?"]);
+    let mut command = env.command(["--", "skep", "debug", "docker"]);
+    command.env("SKEP_ENGINES", &top).env("SKEP_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "2");
+    command.env("_CLAP_IFS", "\n").env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_COMPLETE_SPACE", "true");
+    assert_eq!(env.finish(&mut command).ok().trim(), "docker:web");
+}
+
 /// The cases that podman and docker spell the same.
 const CASES: &[(&str, &[&str], &[&str])] = &[
     ("plain", &[], &["Seccomp:\t2"]),

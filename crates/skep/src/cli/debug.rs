@@ -75,7 +75,7 @@ fn run(context: &Context, args: Args) -> Result<()> {
     let engine = context.engine()?;
     let subject = match (&args.image, &args.target) {
         (Some(image), _) => open_image(&engine, image)?,
-        (None, Some(target)) => engine.find_target(&Context::engine_roots(), target)?,
+        (None, Some(target)) => find(&engine, target)?,
         (None, None) => return Err(CommandError::usage("what shall be debugged?")),
     };
     let toolbox = toolbox(&engine, args.toolbox)?;
@@ -120,6 +120,18 @@ fn streams() -> ExecStreams {
         return ExecStreams::Pty(rows, columns);
     }
     ExecStreams::Inherit { input: Stdin::Open }
+}
+
+fn find(engine: &Engine, target: &TargetRef) -> Result<Subject> {
+    let subject = engine.find_target(&Context::engine_roots(), target)?;
+    if let Subject::Container(found) = &subject {
+        let name = found.to_string();
+        // Who owns a container's user namespace can look into every session there.
+        if found.is_anothers() && name != target.to_string() {
+            output::note(format!("the target is {name}, another user's"));
+        }
+    }
+    Ok(subject)
 }
 
 /// What runs here, and how to attach to it.

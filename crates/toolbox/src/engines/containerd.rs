@@ -49,6 +49,9 @@ impl State {
         let bundles = self.bundles.as_ref()?;
         let pid = bundles.read_number(format!("{space}/{id}/init.pid"))?;
         let noted = self.runtime.as_ref().and_then(|it| runtime::runc(&it.inside(space)?, id));
+        if noted.is_some_and(|it| !it.is_started) {
+            return None;
+        }
         let began = noted.filter(|it| it.pid == pid).and_then(|it| it.began);
         Claim { pid, began, id, keeper: bundles.keeper() }.confirm()
     }

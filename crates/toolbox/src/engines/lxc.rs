@@ -13,9 +13,9 @@ use super::{Found, Query, Roots, plain_id};
 const MONITORS: [&[u8]; 2] = [b"lxc-start", b"lxc-execute"];
 
 pub(super) fn containers(roots: &Roots, query: Query<'_>) -> Vec<Found> {
-    let found = |name: String, process| Found {
+    let found = |scope, name: String, process| Found {
         engine: Foreign::Lxc,
-        scope: None,
+        scope,
         id: name.clone(),
         names: vec![name],
         process,
@@ -23,17 +23,17 @@ pub(super) fn containers(roots: &Roots, query: Query<'_>) -> Vec<Found> {
     };
     let monitors = MONITORS.iter().flat_map(|it| watchers(it)).filter_map(|it| {
         let (path, name) = parse(&it)?;
-        roots.is_below(Path::new(path)).then(|| found(name, it.kept()))
+        roots.is_below(Path::new(path)).then(|| found(it.scope(), name, it.kept()))
     });
     let mut all: Vec<Found> = monitors.filter(|it| it.process.is_some()).collect();
     let defined = Place::open(&roots.at("/var/lib/lxc"), Keeper::Trusted);
     for name in defined.iter().flat_map(Place::entries).filter_map(|it| plain_id(&it)) {
         let is_one = defined.as_ref().is_some_and(|it| it.read(format!("{name}/config")).is_some());
-        if is_one && !all.iter().any(|it| it.id == name) {
-            all.push(found(name, None));
+        if is_one && !all.iter().any(|it| it.scope.is_none() && it.id == name) {
+            all.push(found(None, name, None));
         }
     }
-    all.retain(|it| query.wants(None, &it.id, &it.names));
+    all.retain(|it| query.wants(it.scope.as_deref(), &it.id, &it.names));
     all
 }
 

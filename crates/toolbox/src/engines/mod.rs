@@ -82,6 +82,15 @@ pub struct Process {
 }
 
 impl Found {
+    /// Whether it is of a user who is neither root nor the caller.
+    pub fn is_anothers(&self) -> bool {
+        let by_user = match self.engine {
+            Foreign::Podman | Foreign::Lxc | Foreign::Nspawn => true,
+            Foreign::Docker | Foreign::Kubernetes | Foreign::Containerd => false,
+        };
+        by_user && self.scope.is_some()
+    }
+
     /// What it is called within its engine: `[SCOPE/]NAME`.
     pub fn name(&self) -> String {
         let name = self.names.first().unwrap_or(&self.id);

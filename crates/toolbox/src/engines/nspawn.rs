@@ -13,9 +13,9 @@ use super::{Found, Query, Roots, plain_id};
 const PROGRAM: &[u8] = b"systemd-nspawn";
 
 pub(super) fn containers(roots: &Roots, query: Query<'_>) -> Vec<Found> {
-    let found = |name: String, process, image| Found {
+    let found = |scope, name: String, process, image| Found {
         engine: Foreign::Nspawn,
-        scope: None,
+        scope,
         id: name.clone(),
         names: vec![name],
         process,
@@ -25,17 +25,17 @@ pub(super) fn containers(roots: &Roots, query: Query<'_>) -> Vec<Found> {
         let Machine { name, directory } = parse(&it.words)?;
         let place = Path::new("/var/lib/machines").join(directory.as_deref().unwrap_or(&name));
         roots.is_below(&place).then_some(())?;
-        Some(found(name, Some(it.kept()?), directory))
+        Some(found(it.scope(), name, Some(it.kept()?), directory))
     });
     let mut all: Vec<Found> = running.collect();
     let installed = Place::open(&roots.at("/var/lib/machines"), Keeper::Trusted);
     for entry in installed.iter().flat_map(Place::entries) {
         let Some(name) = plain_id(entry.strip_suffix(".raw").unwrap_or(&entry)) else { continue };
-        if !all.iter().any(|it| it.id == name) {
-            all.push(found(name, None, None));
+        if !all.iter().any(|it| it.scope.is_none() && it.id == name) {
+            all.push(found(None, name, None, None));
         }
     }
-    all.retain(|it| query.wants(None, &it.id, &it.names));
+    all.retain(|it| query.wants(it.scope.as_deref(), &it.id, &it.names));
     all
 }
 

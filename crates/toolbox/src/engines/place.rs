@@ -75,7 +75,12 @@ impl Place {
         (bytes.len() as u64 <= MAX_FILE).then_some(bytes)
     }
 
-    /// The same, as JSON of that form.
+    /// Whether there is such a file, of whatever kind. It is not opened: for a pipe that would be a message.
+    pub(super) fn has(&self, path: impl AsRef<Path>) -> bool {
+        self.open_in(path.as_ref(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC).is_ok()
+    }
+
+    /// What a file in it holds, as JSON of that form.
     pub(super) fn read_json<T: serde::de::DeserializeOwned>(&self, path: impl AsRef<Path>) -> Option<T> {
         serde_json::from_slice(&self.read(path)?).ok()
     }

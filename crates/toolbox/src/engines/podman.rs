@@ -98,9 +98,10 @@ fn process(run: &Place, directory: &str, id: &str) -> Option<Process> {
         let file = ["containers/storage", "containers"]
             .iter()
             .find_map(|it| run.read_number(format!("{it}/{directory}/{id}/userdata/pidfile")));
-        file.map(|pid| Noted { pid, began: None })
+        file.map(|pid| Noted { pid, began: None, is_started: true })
     })?;
-    Claim { pid: noted.pid, began: noted.began, id, keeper: run.keeper() }.confirm()
+    let claim = Claim { pid: noted.pid, began: noted.began, id, keeper: run.keeper() };
+    if noted.is_started { claim.confirm() } else { None }
 }
 
 /// Whose podman is looked at: root's and, by root, everybody's; by everybody else, one's own.

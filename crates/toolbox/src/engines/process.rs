@@ -135,6 +135,12 @@ pub(super) fn watchers(name: &[u8]) -> Vec<Watcher> {
 }
 
 impl Watcher {
+    /// What stands before its container's name: whoever runs it, when that is neither root nor the caller.
+    pub(super) fn scope(&self) -> Option<String> {
+        let is_other = self.uid != 0 && self.uid != rustix::process::geteuid().as_raw();
+        is_other.then(|| self.uid.to_string())
+    }
+
     /// The process that it keeps, if whoever runs it may be believed.
     pub(super) fn kept(&self) -> Option<Process> {
         let [pid] = self.firsts.as_slice() else { return None };

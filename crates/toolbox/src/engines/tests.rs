@@ -74,6 +74,14 @@ fn a_number_that_another_process_got_is_not_believed() {
     let pidfile = format!("/run/containers/storage/overlay-containers/{ID}/userdata/pidfile");
     state.write(&pidfile, own().pid.to_string());
     assert_eq!(process(), None);
+    // Nor is one that the runtime has not started.
+    state.write(&format!("/run/runc/{ID}/state.json"), runc_state(own()));
+    assert_eq!(process(), Some(own()));
+    let pipe = state.0.path().join(format!("run/runc/{ID}/exec.fifo"));
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    assert_eq!(process(), None);
+    state.write(&format!("/run/runc/{ID}/state.json"), "");
     for text in ["", "-1", "0", "99999999999999", "x\n", "\u{0}"] {
         state.write(&pidfile, text);
         assert_eq!(process(), None);
