@@ -13,20 +13,22 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use container::{Command, Failure, Stage, Streams};
+use container::{Command, Failure, Stage, Streams, WindowSize};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::{Pid, Rlimit, WaitOptions, WaitStatus};
 use sys::capability::{self, CapabilitySet};
-use sys::exec::{self, GroupChange};
+use sys::exec::{self, GroupChange, Title};
 use sys::mount::{Reach, attach, clone_tree, enter_root, make_slave, new_file_system, set_attributes};
 use sys::mountinfo::Access;
 use sys::namespace::{self, Namespaces};
+use sys::pty::{self, Pty};
 use sys::signal::{self, SignalSet};
 use sys::{Errno, fork};
 
 use crate::confinement::Confinement;
 use crate::facts::Limit;
+use crate::session::Recipe;
 use crate::swap::Frame;
 use crate::view::Cover;
 
@@ -34,6 +36,8 @@ type Done<T> = std::result::Result<T, Failure>;
 
 /// All that the two processes need, decided before they are made.
 pub(crate) struct Script<'a> {
+    /// What those in the target see as the steward's command line, in place of the host's own.
+    pub(crate) title: Title,
     /// Files of control groups (version 1) to write to.
     pub(crate) tasks: Vec<OwnedFd>,
     /// What the kernel must say of the steward's control groups then.
@@ -43,12 +47,20 @@ pub(crate) struct Script<'a> {
     pub(crate) namespaces: Namespaces,
     pub(crate) target: BorrowedFd<'a>,
     pub(crate) target_root: BorrowedFd<'a>,
-    /// The toolbox, mounted nowhere.
-    pub(crate) tools: OwnedFd,
+    pub(crate) tools: ToolsMount,
     pub(crate) plan: RootPlan,
-    pub(crate) devpts: Option<BorrowedFd<'a>>,
+    /// The size of the program's terminal, when it gets one.
+    pub(crate) terminal: Option<WindowSize>,
     pub(crate) covers: Covers,
     pub(crate) program: Program<'a>,
+}
+
+/// The toolbox.
+pub(crate) enum ToolsMount {
+    /// It is mounted, nowhere yet.
+    Ready(OwnedFd),
+    /// It is to be mounted by root of the target's user namespace, the caller being nobody in particular.
+    Later(Recipe),
 }
 
 /// What the session's root is made of.
@@ -73,7 +85,8 @@ pub(crate) struct Program<'a> {
     pub(crate) limits: Vec<Limit>,
     pub(crate) label: Option<CString>,
     pub(crate) command: Command,
-    pub(crate) streams: Streams,
+    /// None when it gets a terminal.
+    pub(crate) streams: Option<Streams>,
 }
 
 /// Asks the steward to end its session: nobody else sends it that, as it blocks what the kernel would do.
@@ -83,18 +96,20 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 
 /// The steward's life: returns only when no program came of it. How the program ended is told over `ending`, if anybody
 /// listens there, and by the exit code. Fork-safe.
-pub(crate) fn live(script: &Script<'_>, ending: Option<BorrowedFd<'_>>) -> Done<Infallible> {
+pub(crate) fn live(script: &Script<'_>, control: BorrowedFd<'_>, ending: Option<BorrowedFd<'_>>) -> Done<Infallible> {
     let handshake = |errno| Stage::Handshake.fail(errno);
+    script.title.take();
     signal::block(SignalSet::ALL).map_err(handshake)?;
     // Not to be killed with its caller, but to end its session then.
     exec::signal_with_parent(HANGUP).map_err(handshake)?;
     exec::adopt_orphans().map_err(handshake)?;
     script.join_cgroups()?;
     script.set_oom_score();
-    script.build_root()?;
+    let terminal = script.build_root(control)?;
+    let streams = terminal.as_ref().or(script.program.streams.as_ref()).ok_or(Stage::Streams.fail(Errno::BADF))?;
     let mut failure = None;
     let program = fork::spawn_to_exec(|| {
-        failure = match script.program.become_it() {
+        failure = match script.program.become_it(streams) {
             Ok(never) => match never {},
             Err(failure) => Some(failure),
         };
@@ -138,8 +153,19 @@ impl Script<'_> {
         }
     }
 
-    /// Makes the session's tree of mounts and enters it. The numbers are those of [`crate::session::words`].
-    fn build_root(&self) -> Done<()> {
+    /// Makes the session's tree of mounts and enters it; the program's terminal, if it gets one. The numbers are those of
+    /// [`crate::session::words`].
+    fn build_root(&self, control: BorrowedFd<'_>) -> Done<Option<Streams>> {
+        let mut made = None;
+        let tools = match &self.tools {
+            ToolsMount::Ready(tools) => tools,
+            ToolsMount::Later(recipe) => {
+                // Only in a mount namespace of its own user namespace may its root mount anything.
+                namespace::leave(Namespaces::MOUNT).map_err(|errno| Stage::Unshare.fail(errno))?;
+                made.insert(recipe.mount().map_err(|errno| Stage::Root.fail(errno))?)
+            }
+        };
+        let terminal = self.terminal.map(Terminal::make).transpose().map_err(|errno| Stage::Terminal.fail(errno))?;
         // While the caller's mount namespace is around: in the target's the kernel may refuse a new `/proc`.
         let safe =
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -153,7 +179,7 @@ impl Script<'_> {
         make_slave(&target, Reach::Tree).map_err(tree)?;
         namespace::leave(Namespaces::MOUNT).map_err(|errno| Stage::Unshare.fail(errno))?;
         let base = match &self.plan {
-            RootPlan::Toolbox(_) => self.tools.as_fd(),
+            RootPlan::Toolbox(_) => tools.as_fd(),
             RootPlan::Target(frame) => frame.mount.as_fd(),
         };
         let root = enter_root(base).map_err(|errno| Stage::Pivot.fail(errno))?;
@@ -187,17 +213,19 @@ impl Script<'_> {
                     }
                 }
                 unmount(c"/toolbox", UnmountFlags::DETACH).map_err(mount(0))?;
-                put(self.tools.as_fd(), root, c"toolbox").map_err(mount(0))?;
+                put(tools.as_fd(), root, c"toolbox").map_err(mount(0))?;
                 put(proc.as_fd(), root, c"proc").map_err(mount(1))?;
                 set_attributes(root, MountAttrFlags::MOUNT_ATTR_RDONLY, Reach::One).map_err(mount(2))?;
             }
         }
-        if let Some(devpts) = self.devpts
-            && let Ok(place) = open_inside(root, c"dev/pts", DIRECTORY)
-        {
-            attach(devpts, place).map_err(mount(4))?;
+        self.cover_proc(proc.as_fd())?;
+        let Some(terminal) = terminal else { return Ok(None) };
+        if let Ok(place) = open_inside(root, c"dev/pts", DIRECTORY) {
+            attach(terminal.devpts, place).map_err(mount(4))?;
         }
-        self.cover_proc(proc.as_fd())
+        container::tell_terminal(control, terminal.pty.controller.as_fd())
+            .map_err(|errno| Stage::Terminal.fail(errno))?;
+        Ok(Some(Streams::Terminal(terminal.pty.terminal)))
     }
 
     fn cover_proc(&self, proc: BorrowedFd<'_>) -> Done<()> {
@@ -213,6 +241,27 @@ impl Script<'_> {
             set_attributes(proc, read_only, Reach::One).map_err(|errno| Stage::Mask.fail(errno))?;
         }
         Ok(())
+    }
+}
+
+/// A terminal of a session, and the file system that it lies in: one of its own, so that nobody in the target can write to
+/// it or read what is typed.
+struct Terminal {
+    devpts: OwnedFd,
+    pty: Pty,
+}
+
+impl Terminal {
+    fn make(size: WindowSize) -> sys::Result<Self> {
+        let all = [(c"newinstance", c""), (c"mode", c"620"), (c"ptmxmode", c"666"), (c"gid", c"5")];
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let devpts = match new_file_system(c"devpts", &all, attributes) {
+            // A user namespace that has no such group.
+            Err(Errno::INVAL) => new_file_system(c"devpts", &all[..3], attributes)?,
+            other => other?,
+        };
+        let pty = pty::open_in(devpts.as_fd(), size)?;
+        Ok(Self { devpts, pty })
     }
 }
 
@@ -304,10 +353,10 @@ fn read_file(path: &CStr, buffer: &mut [u8]) -> sys::Result<usize> {
 
 impl Program<'_> {
     /// Becomes the program, in the steward's memory. Returns only when that failed. Fork-safe.
-    fn become_it(&self) -> Done<Infallible> {
+    fn become_it(&self, streams: &Streams) -> Done<Infallible> {
         exec::die_with_parent().map_err(|errno| Stage::Handshake.fail(errno))?;
         signal::block(SignalSet::NONE).map_err(|errno| Stage::Handshake.fail(errno))?;
-        self.streams.connect(self.confinement.uid)?;
+        streams.connect(self.confinement.uid)?;
         let _ = rustix::process::umask(Mode::from_raw_mode(self.confinement.umask));
         self.set_limits()?;
         self.change_user()?;
