@@ -314,10 +314,11 @@ mod tests {
                 Naming::LinksInNamespace => Layer::Detached(clone_tree(&lower, c"", Reach::One).unwrap()),
                 Naming::Descriptors | Naming::Links => Layer::Attached(lower),
             };
+            let written = Layer::Attached(open("written"));
             let layers = Layers {
-                lower,
+                lower: &lower,
                 data: None,
-                written: Layer::Attached(open("written")),
+                written: &written,
                 options: &[(c"index", c"off")],
                 durability: Durability::Volatile,
             };

@@ -15,7 +15,10 @@ use sys::namespace::Namespaces;
 use crate::confinement::Privileges;
 use crate::environment;
 use crate::error::{Error, Result};
-use crate::steward::{self, Covers, Program, RootPlan, Script, ToolsMount};
+use crate::inside::open_file;
+use crate::program::Program;
+use crate::root::{Covers, Root, RootPlan, ToolsMount};
+use crate::steward::{self, Script};
 use crate::swap::{self, Frame};
 use crate::target::Target;
 
@@ -111,13 +114,15 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
         tasks: membership.tasks,
         membership: membership.told,
         oom_score: target.oom_score()?,
-        namespaces: target.namespaces,
-        target: target.pidfd(),
-        target_root: target.root.as_fd(),
-        tools,
-        plan,
-        terminal: terminal_plan,
-        covers: Covers { access: view.access, covers: view.covers },
+        root: Root {
+            namespaces: target.namespaces,
+            target: target.pidfd(),
+            target_root: target.root.as_fd(),
+            tools,
+            plan,
+            terminal: terminal_plan,
+            covers: Covers { access: view.access, covers: view.covers },
+        },
         program: Program {
             // An ordinary user has entered it before, as nothing could be mounted without.
             users: target.users.as_ref().map(AsFd::as_fd).filter(|_| !ordinary),
@@ -222,7 +227,7 @@ fn own(parent: BorrowedFd<'_>, name: &CStr, owner: Option<(u32, u32)>) -> sys::R
 
 /// Which of [`FILES`] the target has, as plain files.
 fn present(target: &Target) -> Vec<&'static CStr> {
-    let is_file = |path: &&CStr| steward::open_file(target.root.as_fd(), path).is_ok();
+    let is_file = |path: &&CStr| open_file(target.root.as_fd(), path).is_ok();
     FILES.into_iter().filter(is_file).collect()
 }
 
