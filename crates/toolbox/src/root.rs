@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use container::{Failure, Stage, Streams, WindowSize};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2};
 use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use sys::Errno;
 use sys::mount::{Reach, attach, clone_tree, enter_root, make_slave, new_file_system, set_attributes};
@@ -74,23 +74,11 @@ impl Root<'_> {
         let terminal = self.terminal.map(Terminal::make).transpose().map_err(|errno| Stage::Terminal.fail(errno))?;
         // While the caller's mount namespace is around: in the target's the kernel may refuse a new `/proc`.
         let proc = new_file_system::<&CStr>(c"proc", &[], SAFE).map_err(mount(PROC))?;
-        let target = self.enter_target()?;
-        let (base, other, place) = match &self.plan {
-            RootPlan::Toolbox(_) => (tools.as_fd(), target.as_fd(), c"target"),
-            RootPlan::Target(frame) => (frame.mount.as_fd(), target.as_fd(), c"toolbox"),
+        let root = match &self.plan {
+            RootPlan::Toolbox(files) => self.enter_toolbox(tools.as_fd(), files)?,
+            RootPlan::Target(frame) => self.enter_frame(tools.as_fd(), frame)?,
         };
-        let root = enter_root(base).map_err(|errno| Stage::Pivot.fail(errno))?;
         let root = root.as_fd();
-        // Older kernels copy only what is mounted somewhere.
-        put(other, root, place).map_err(mount(OTHER))?;
-        match &self.plan {
-            RootPlan::Toolbox(files) => put_files(target.as_fd(), root, files)?,
-            RootPlan::Target(frame) => {
-                put_entries(target.as_fd(), root, &frame.entries)?;
-                unmount(c"/toolbox", UnmountFlags::DETACH).map_err(mount(OTHER))?;
-                put(tools.as_fd(), root, c"toolbox").map_err(mount(OTHER))?;
-            }
-        }
         put(proc.as_fd(), root, c"proc").map_err(mount(PROC))?;
         self.cover_proc(proc.as_fd())?;
         if matches!(self.plan, RootPlan::Target(_)) {
@@ -100,18 +88,69 @@ impl Root<'_> {
         terminal.map(|it| it.hand_out(root, control)).transpose()
     }
 
-    /// Joins the target's namespaces and leaves its mount namespace for one of its own; a copy of the target's tree of
-    /// mounts, mounted nowhere.
-    fn enter_target(&self) -> Done<OwnedFd> {
-        if self.namespaces != Namespaces::empty() {
-            namespace::join(self.target, self.namespaces).map_err(|errno| Stage::JoinNamespaces.fail(errno))?;
+    fn join(&self) -> Done<()> {
+        if self.namespaces == Namespaces::empty() {
+            return Ok(());
         }
-        let tree = |errno| Stage::Tree.fail(errno);
-        let target = clone_tree(self.target_root, c"", Reach::Tree).map_err(tree)?;
-        // What is mounted in the target from now on is seen here, and never the other way round.
-        make_slave(&target, Reach::Tree).map_err(tree)?;
+        namespace::join(self.target, self.namespaces).map_err(|errno| Stage::JoinNamespaces.fail(errno))
+    }
+
+    /// The toolbox as the root, the target's tree of mounts at `/target`.
+    fn enter_toolbox(&self, tools: BorrowedFd<'_>, files: &[&CStr]) -> Done<OwnedFd> {
+        self.join()?;
+        let failed = |errno| Stage::Pivot.fail(errno);
+        let leave = || namespace::leave(Namespaces::MOUNT).map_err(|errno| Stage::Unshare.fail(errno));
+        let root = if self.target_has_whole_tree().map_err(failed)? {
+            // The copy that comes with the new namespace moves to where it belongs. Taking it down and mounting another would
+            // do, too, but the kernel takes half a millisecond for the first.
+            leave()?;
+            let target = open_root().map_err(failed)?;
+            make_slave(&target, Reach::Tree).map_err(|errno| Stage::Tree.fail(errno))?;
+            sys::mount::enter_root_keeping(tools, c"target").map_err(failed)?;
+            open_root().map_err(failed)?
+        } else {
+            let tree = self.copy_tree()?;
+            leave()?;
+            let root = enter_root(tools).map_err(failed)?;
+            put(tree.as_fd(), root.as_fd(), c"target").map_err(mount(OTHER))?;
+            root
+        };
+        let target = open_inside(root.as_fd(), c"target", DIRECTORY).map_err(mount(OTHER))?;
+        put_files(target.as_fd(), root.as_fd(), files)?;
+        Ok(root)
+    }
+
+    /// What is at the target's root as the root, the toolbox at `/toolbox`.
+    fn enter_frame(&self, tools: BorrowedFd<'_>, frame: &Frame) -> Done<OwnedFd> {
+        self.join()?;
+        let tree = self.copy_tree()?;
         namespace::leave(Namespaces::MOUNT).map_err(|errno| Stage::Unshare.fail(errno))?;
-        Ok(target)
+        let root = enter_root(frame.mount.as_fd()).map_err(|errno| Stage::Pivot.fail(errno))?;
+        // For a moment: older kernels copy only what is mounted somewhere.
+        put(tree.as_fd(), root.as_fd(), c"toolbox").map_err(mount(OTHER))?;
+        put_entries(tree.as_fd(), root.as_fd(), &frame.entries)?;
+        unmount(c"/toolbox", UnmountFlags::DETACH).map_err(mount(OTHER))?;
+        put(tools, root.as_fd(), c"toolbox").map_err(mount(OTHER))?;
+        Ok(root)
+    }
+
+    /// Whether the target's root directory is the root of its mount namespace, in which this process is.
+    fn target_has_whole_tree(&self) -> sys::Result<bool> {
+        let identity = |directory: BorrowedFd<'_>| {
+            let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+            let found = rustix::fs::statx(directory, c"", AtFlags::EMPTY_PATH, wanted)?;
+            Ok((found.stx_mnt_id, found.stx_ino))
+        };
+        Ok(identity(self.target_root)? == identity(open_root()?.as_fd())?)
+    }
+
+    /// A copy of the target's tree of mounts, mounted nowhere. What is mounted in the target from now on is seen in it, and
+    /// never the other way round.
+    fn copy_tree(&self) -> Done<OwnedFd> {
+        let failed = |errno| Stage::Tree.fail(errno);
+        let tree = clone_tree(self.target_root, c"", Reach::Tree).map_err(failed)?;
+        make_slave(&tree, Reach::Tree).map_err(failed)?;
+        Ok(tree)
     }
 
     fn cover_proc(&self, proc: BorrowedFd<'_>) -> Done<()> {
@@ -204,6 +243,10 @@ const SAFE: MountAttrFlags =
 
 fn mount(index: u32) -> impl Fn(Errno) -> Failure {
     move |errno| Failure { index, ..Stage::Mount.fail(errno) }
+}
+
+fn open_root() -> sys::Result<OwnedFd> {
+    rustix::fs::openat(CWD, c"/", DIRECTORY, Mode::empty())
 }
 
 /// Mounts a tree at a place in our own root.
