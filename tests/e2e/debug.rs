@@ -308,6 +308,9 @@ fn a_session_has_the_targets_variables() {
 
 #[test]
 fn any_process_can_be_a_target_and_none_is_mistaken() {
+    if !can_run(&["busybox"]) {
+        return;
+    }
     let Some(env) = env() else { return };
     let mut process = Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap();
     let target = format!("pid:{}", process.id());
@@ -315,6 +318,20 @@ fn any_process_can_be_a_target_and_none_is_mistaken() {
         ["debug", &target, "--toolbox", TOOLBOX, "--", "sh", "-c", "test -d /target/proc/1 && cat /proc/$0/comm"];
     let pid = process.id().to_string();
     assert_eq!(env.skep(args.iter().chain(&[pid.as_str()])).ok(), "sleep\n");
+    // One whose root is a directory of a larger tree sees that directory, and so does its session.
+    let root = env.scratch().join("root");
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    let mut jailed = Command::new("chroot").arg(&root).args(["/bin/busybox", "sleep", "1000"]).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while std::fs::read_to_string(format!("/proc/{}/comm", jailed.id())).unwrap() != "busybox\n" {
+        assert!(Instant::now() < deadline, "the jailed process does not start");
+    }
+    let target_jailed = format!("pid:{}", jailed.id());
+    let seen = env.skep(["debug", &target_jailed, "--toolbox", TOOLBOX, "--", "ls", "/target"]);
+    jailed.kill().unwrap();
+    jailed.wait().unwrap();
+    assert_eq!(seen.ok(), "bin\n");
     process.kill().unwrap();
     process.wait().unwrap();
     assert!(env.skep(["debug", &target, "--toolbox", TOOLBOX, "--", "true"]).fails(3).contains("does not run"));
