@@ -308,6 +308,9 @@ fn a_session_has_the_targets_variables() {
 
 #[test]
 fn any_process_can_be_a_target_and_none_is_mistaken() {
+    if !can_run(&["busybox"]) {
+        return;
+    }
     let Some(env) = env() else { return };
     let mut process = Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap();
     let target = format!("pid:{}", process.id());
@@ -315,8 +318,83 @@ fn any_process_can_be_a_target_and_none_is_mistaken() {
         ["debug", &target, "--toolbox", TOOLBOX, "--", "sh", "-c", "test -d /target/proc/1 && cat /proc/$0/comm"];
     let pid = process.id().to_string();
     assert_eq!(env.skep(args.iter().chain(&[pid.as_str()])).ok(), "sleep\n");
+    // One whose root is a directory of a larger tree sees that directory, and so does its session.
+    let root = env.scratch().join("root");
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    let mut jailed = Command::new("chroot").arg(&root).args(["/bin/busybox", "sleep", "1000"]).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while std::fs::read_to_string(format!("/proc/{}/comm", jailed.id())).unwrap() != "busybox\n" {
+        assert!(Instant::now() < deadline, "the jailed process does not start");
+    }
+    let target_jailed = format!("pid:{}", jailed.id());
+    let seen = env.skep(["debug", &target_jailed, "--toolbox", TOOLBOX, "--", "ls", "/target"]);
+    jailed.kill().unwrap();
+    jailed.wait().unwrap();
+    assert_eq!(seen.ok(), "bin\n");
     process.kill().unwrap();
     process.wait().unwrap();
     assert!(env.skep(["debug", &target, "--toolbox", TOOLBOX, "--", "true"]).fails(3).contains("does not run"));
     env.skep(["debug", "pid:x"]).fails(2);
+}
+
+/// Somebody without privileges, with a home and a copy of the binary.
+struct OrdinaryUser {
+    dir: tempfile::TempDir,
+}
+
+impl OrdinaryUser {
+    const UID: u32 = 42_424;
+
+    fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(skep_tests::binary(), dir.path().join("skep")).unwrap();
+        let (mode, uid) = (std::fs::Permissions::from_mode(0o755), Some(Self::UID));
+        std::fs::set_permissions(dir.path(), mode).unwrap();
+        std::os::unix::fs::chown(dir.path(), uid, uid).unwrap();
+        Self { dir }
+    }
+
+    fn skep(&self, args: &[&str]) -> std::process::Output {
+        let id = Self::UID.to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(self.dir.path().join("skep")).args(args);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", self.dir.path());
+        command.env("SKEP_ROOT", self.dir.path().join("home")).current_dir("/").stdin(Stdio::null()).output().unwrap()
+    }
+}
+
+impl Drop for OrdinaryUser {
+    fn drop(&mut self) {
+        self.skep(&["rm", "-f", "a"]);
+    }
+}
+
+#[test]
+fn an_ordinary_user_attaches_to_a_cell_and_to_nothing_else() {
+    if !can_run(&["root", "busybox"]) {
+        return;
+    }
+    let user = OrdinaryUser::new();
+    let text = |output: &[u8]| String::from_utf8_lossy(output).into_owned();
+    let run = ["run", "-d", "--net", "none", "--name", "a", "host:/bin/busybox", "--", "/bin/busybox", "sleep", "1000"];
+    let started = user.skep(&run);
+    assert!(started.status.success(), "{}", text(&started.stderr));
+    let session = |target: &str, options: &[&str], script: &str| {
+        let toolbox = ["debug", target, "--toolbox", "host:/bin/busybox"];
+        user.skep(&[&toolbox, options, &["--", "/bin/busybox", "sh", "-c", script]].concat())
+    };
+    let script = "b=/bin/busybox; $b cat /proc/2/comm; $b ls /target/bin; $b touch /target/made; \
+        for p in 2 self; do $b grep -E '^(Cap|NoNewPrivs|Seccomp)' /proc/$p/status | $b md5sum; done";
+    let seen = session("a", &[], script);
+    let lines: Vec<String> = text(&seen.stdout).lines().map(str::to_owned).collect();
+    assert_eq!(lines.get(..2), Some(&["busybox".to_owned(), "busybox".to_owned()][..]), "{}", text(&seen.stderr));
+    assert!(lines.len() == 4 && lines[2] == lines[3], "{lines:?}");
+    let made = user.skep(&["exec", "a", "/bin/busybox", "ls", "/made"]);
+    assert_eq!(text(&made.stdout), "/made\n");
+    let swapped = session("a", &["--swap"], "true");
+    assert!(text(&swapped.stderr).contains("only root"), "{}", text(&swapped.stderr));
+    let own = format!("pid:{}", std::process::id());
+    assert!(!session(&own, &[], "true").status.success());
 }

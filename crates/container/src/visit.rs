@@ -61,7 +61,11 @@ pub fn visit(visit: &Visit<'_>, words: &Words, inside: impl Fn(BorrowedFd<'_>) -
     let child = child.map_err(failed("making the program's process"))?;
     drop(guardian);
     match follow(&control, &ending) {
-        Ok((program, seccomp)) => Ok(Running::visiting(program, seccomp, child, ending)),
+        Ok((program, gifts)) => {
+            let mut running = Running::visiting(program, gifts.seccomp, child, ending);
+            running.terminal = gifts.terminal;
+            Ok(running)
+        }
         Err(problem) => {
             let _ = process::kill(&child.pidfd);
             let _ = process::wait(&child.pidfd);
@@ -78,7 +82,7 @@ pub fn visit(visit: &Visit<'_>, words: &Words, inside: impl Fn(BorrowedFd<'_>) -
 pub fn visit_unguarded(
     visit: &Visit<'_>,
     words: &Words,
-    inside: impl Fn(BorrowedFd<'_>) -> Failure,
+    inside: impl Fn(BorrowedFd<'_>, BorrowedFd<'_>) -> Failure,
 ) -> Result<Running> {
     let failed = |what: &'static str| move |errno| Error::start(StartStep::Namespaces, what, errno);
     let handshake = |errno| Stage::Handshake.fail(errno);
@@ -102,7 +106,7 @@ pub fn visit_unguarded(
             signal::block(SignalSet::NONE).map(drop).map_err(handshake)
         };
         let failure = match begun() {
-            Ok(()) => inside(tellers.as_fd()),
+            Ok(()) => inside(theirs.as_fd(), tellers.as_fd()),
             Err(failure) => failure,
         };
         let _ = protocol::report(theirs.as_fd(), Report::Failed(failure), &[]);
@@ -111,12 +115,21 @@ pub fn visit_unguarded(
     let child = child.map_err(failed("making the program's process"))?;
     drop((theirs, tellers));
     match told(&control) {
-        Ok(seccomp) => Ok(Running::telling(child, seccomp, ending)),
+        Ok(gifts) => {
+            let mut running = Running::telling(child, gifts.seccomp, ending);
+            running.terminal = gifts.terminal;
+            Ok(running)
+        }
         Err(problem) => {
             let _ = process::kill(&child.pidfd);
             Err(problem.into_error(words))
         }
     }
+}
+
+/// Hands the near end of a terminal that was made inside to the caller. Fork-safe.
+pub fn tell_terminal(control: BorrowedFd<'_>, controller: BorrowedFd<'_>) -> sys::Result<()> {
+    protocol::report(control, Report::Ready, &[controller])
 }
 
 /// Tells the caller of [`visit_unguarded`] how the program ended. Fork-safe.
@@ -140,22 +153,30 @@ impl Problem {
     }
 }
 
-/// Waits until the program is executed: its process, and its seccomp listener if it has one.
-fn follow(control: &OwnedFd, ending: &OwnedFd) -> std::result::Result<(fork::Child, Option<OwnedFd>), Problem> {
-    let seccomp = told(control)?;
+/// Waits until the program is executed: its process, and what comes with it.
+fn follow(control: &OwnedFd, ending: &OwnedFd) -> std::result::Result<(fork::Child, Gifts), Problem> {
+    let gifts = told(control)?;
     match protocol::receive(ending.as_fd()).map_err(Problem::Silence)? {
-        Some((Report::Made(pid), [Some(pidfd), ..])) => Ok((fork::Child { pid, pidfd }, seccomp)),
+        Some((Report::Made(pid), [Some(pidfd), ..])) => Ok((fork::Child { pid, pidfd }, gifts)),
         _ => Err(Problem::Silence(sys::Errno::PIPE)),
     }
 }
 
-/// Waits until the program is executed, which closes the socket; its seccomp listener if it has one.
-fn told(control: &OwnedFd) -> std::result::Result<Option<OwnedFd>, Problem> {
-    let mut seccomp = None;
+/// What comes with a program: the near end of its terminal, when that was made inside, and its seccomp listener.
+#[derive(Default)]
+struct Gifts {
+    terminal: Option<OwnedFd>,
+    seccomp: Option<OwnedFd>,
+}
+
+/// Waits until the program is executed, which closes the socket.
+fn told(control: &OwnedFd) -> std::result::Result<Gifts, Problem> {
+    let mut gifts = Gifts::default();
     loop {
         match protocol::receive(control.as_fd()).map_err(Problem::Silence)? {
-            None => return Ok(seccomp),
-            Some((Report::Listener, [listener, ..])) => seccomp = listener,
+            None => return Ok(gifts),
+            Some((Report::Ready, [controller, ..])) => gifts.terminal = controller,
+            Some((Report::Listener, [listener, ..])) => gifts.seccomp = listener,
             Some((Report::Failed(failure), _)) => return Err(Problem::Told(failure)),
             Some(_) => {}
         }

@@ -107,3 +107,13 @@ pub fn enter_root(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     rustix::process::chdir(c"/")?;
     rustix::fs::openat(CWD, c"/", directory, Mode::empty())
 }
+
+/// The same, but keeps the tree that was there: it moves to the directory `place` of the new root. Fork-safe.
+pub fn enter_root_keeping(root: BorrowedFd<'_>, place: &CStr) -> Result<()> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let before = rustix::fs::openat(CWD, c"/", directory, Mode::empty())?;
+    attach(root, &before)?;
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(c".", place)?;
+    rustix::process::chdir(c"/")
+}

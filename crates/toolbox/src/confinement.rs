@@ -3,7 +3,7 @@
 use sys::capability::CapabilitySet;
 use sys::seccomp::Instruction;
 
-use crate::facts::{SeccompMode, Status};
+use crate::facts::{IdMap, SeccompMode, Status};
 
 /// Whether a session has more privileges than its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ const SYS_PTRACE: CapabilitySet = CapabilitySet(1 << 19);
 /// The confinement of a session's program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Confinement {
-    /// User and group ids as the host numbers them.
+    /// User and group ids as the caller numbers them.
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
@@ -88,6 +88,16 @@ impl Confinement {
             no_new_privileges: status.no_new_privileges,
             filters,
         })
+    }
+}
+
+impl Confinement {
+    /// The same for whoever is in the target's user namespace already: with its numbers. Groups that have none there cannot
+    /// be named, and stay as they are.
+    pub(crate) fn numbered_inside(self, uids: &IdMap, gids: &IdMap) -> Option<Self> {
+        let (uid, gid) = (uids.inside(self.uid)?, gids.inside(self.gid)?);
+        let groups = self.groups.iter().filter_map(|it| gids.inside(*it)).collect();
+        Some(Self { uid, gid, groups, ..self })
     }
 }
 

@@ -116,6 +116,14 @@ impl IdMap {
         Self(text.lines().filter_map(line).collect())
     }
 
+    /// What the namespace calls the id that the reader calls `outside`.
+    pub(crate) fn inside(&self, outside: u32) -> Option<u32> {
+        self.0.iter().find_map(|(inside, first, count)| {
+            let offset = outside.checked_sub(*first).filter(|it| it < count)?;
+            inside.checked_add(offset)
+        })
+    }
+
     /// What the reader calls the id that is `inside` in the namespace.
     pub(crate) fn outside(&self, inside: u32) -> Option<u32> {
         self.0.iter().find_map(|(first, outside, count)| {
@@ -159,9 +167,12 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_mapped_outwards() {
+    fn ids_are_mapped_both_ways() {
         let map = IdMap::parse("         0       1000          1\n         1     100000      65536\n");
-        let check = |inside, outside| assert_eq!(map.outside(inside), outside, "{inside}");
+        let check = |inside, outside: Option<u32>| {
+            assert_eq!(map.outside(inside), outside, "{inside}");
+            assert!(outside.is_none_or(|it| map.inside(it) == Some(inside)), "{inside}");
+        };
         check(0, Some(1000));
         check(1, Some(100_000));
         check(65_536, Some(165_535));

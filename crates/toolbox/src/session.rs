@@ -5,18 +5,20 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use container::{Bond, Command, Running, Stdio, Streams, Visit, Words};
+use container::{Bond, Command, Running, ScratchRoot, Stdio, Streams, Visit, Words};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::MountAttrFlags;
-use sys::Errno;
-use sys::exec::GroupChange;
+use sys::exec::{GroupChange, Title};
 use sys::mount::{Reach, new_file_system, set_attributes};
 use sys::namespace::Namespaces;
 
 use crate::confinement::Privileges;
 use crate::environment;
 use crate::error::{Error, Result};
-use crate::steward::{self, Covers, Program, RootPlan, Script};
+use crate::inside::open_file;
+use crate::program::Program;
+use crate::root::{Covers, Root, RootPlan, ToolsMount};
+use crate::steward::{self, Script};
 use crate::swap::{self, Frame};
 use crate::target::Target;
 
@@ -73,8 +75,15 @@ const PLACES: [&CStr; 5] = [c"target", c"proc", c"sys", c"dev", c"etc"];
 /// Whatever keeps the session from being confined as its target is, or its program from running. Nothing is left then.
 pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running> {
     let ordinary = !rustix::process::geteuid().is_root();
-    let confinement = target.confinement(wish.privileges)?;
+    let mut confinement = target.confinement(wish.privileges)?;
+    if ordinary {
+        confinement = target.numbered_inside(confinement)?;
+    }
     let membership = target.membership()?;
+    if ordinary && wish.arrangement == Arrangement::TargetAsRoot {
+        let why = "only root can make the target's file system the root of a session (--swap)".to_owned();
+        return Err(Error::Unmatched { target: target.name().to_owned(), why });
+    }
     let plan = match wish.arrangement {
         Arrangement::ToolboxAsRoot => RootPlan::Toolbox(present(target)),
         Arrangement::TargetAsRoot => {
@@ -82,7 +91,8 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
             RootPlan::Target(frame.map_err(|cause| target.failed("listing the root directory", cause))?)
         }
     };
-    let root = tools.root(target, &plan)?;
+    let recipe = Recipe::of(tools, target, &plan)?;
+    let tools = if ordinary { ToolsMount::Later(recipe) } else { ToolsMount::Ready(recipe.mount_now(&plan)?) };
     let view = target.view()?;
     let environment = environment::compose(
         &target.environment()?,
@@ -95,20 +105,27 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
     let cwd = CString::new(cwd.as_os_str().as_encoded_bytes()).unwrap_or_else(|_| c"/".to_owned());
     let command = Command::compile(wish.command, environment, cwd)?;
     let words = words(&command, &plan, &view.covers);
-    let (streams, terminal) = streams(wish.stdio)?;
+    let (streams, terminal_plan) = match wish.stdio {
+        Stdio::Pipes { stdin, stdout, stderr } => (Some(Streams::Three([stdin, stdout, stderr])), None),
+        Stdio::Pty { size } => (None, Some(size)),
+    };
     let script = Script {
+        title: Title::of_this_process(c"skep-debug"),
         tasks: membership.tasks,
         membership: membership.told,
         oom_score: target.oom_score()?,
-        namespaces: target.namespaces,
-        target: target.pidfd(),
-        target_root: target.root.as_fd(),
-        tools: root,
-        plan,
-        devpts: terminal.as_ref().map(|it| it.devpts.as_fd()),
-        covers: Covers { access: view.access, covers: view.covers },
+        root: Root {
+            namespaces: target.namespaces,
+            target: target.pidfd(),
+            target_root: target.root.as_fd(),
+            tools,
+            plan,
+            terminal: terminal_plan,
+            covers: Covers { access: view.access, covers: view.covers },
+        },
         program: Program {
-            users: target.users.as_ref().map(AsFd::as_fd),
+            // An ordinary user has entered it before, as nothing could be mounted without.
+            users: target.users.as_ref().map(AsFd::as_fd).filter(|_| !ordinary),
             group_change: if target.may_set_groups() { GroupChange::Set } else { GroupChange::Leave },
             confinement,
             limits: target.limits()?,
@@ -117,51 +134,70 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
             streams,
         },
     };
-    let first = if ordinary && target.users.is_some() { Namespaces::USER } else { Namespaces::empty() };
+    let first = if ordinary { Namespaces::USER } else { Namespaces::empty() };
     let visit =
         Visit { host: target.pidfd(), first, group: membership.group.as_ref().map(AsFd::as_fd), bond: wish.bond };
-    let live = |ending: Option<BorrowedFd<'_>>| match steward::live(&script, ending) {
+    let live = |control: BorrowedFd<'_>, ending: Option<BorrowedFd<'_>>| match steward::live(&script, control, ending) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
-    let mut running = if first == Namespaces::empty() {
+    if first == Namespaces::empty() {
         sys::signal::reap_automatically()
             .map_err(|cause| Error::Kernel { what: "preparing to make the session".to_owned(), cause })?;
-        container::visit_unguarded(&visit, &words, |ending| live(Some(ending)))?
-    } else {
-        container::visit(&visit, &words, |_| live(None))?
-    };
-    running.terminal = terminal.map(|it| it.controller);
-    Ok(running)
+        return Ok(container::visit_unguarded(&visit, &words, |control, ending| live(control, Some(ending)))?);
+    }
+    Ok(container::visit(&visit, &words, |control| live(control, None))?)
 }
 
-impl Tools<'_> {
-    /// The root of a session, mounted nowhere yet: the tools, with a scratch layer in memory above that has the places
-    /// where things will be mounted.
-    fn root(&self, target: &Target, plan: &RootPlan) -> Result<OwnedFd> {
+/// How the root of a session is mounted: the tools, with a scratch layer in memory above that has the places where things
+/// will be mounted.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    root: ScratchRoot,
+    places: &'static [&'static CStr],
+    files: Vec<&'static CStr>,
+    /// Root of the target, when that is not the caller's.
+    owner: Option<(u32, u32)>,
+}
+
+impl Recipe {
+    fn of(tools: &Tools<'_>, target: &Target, plan: &RootPlan) -> Result<Self> {
+        let Tools::Stored(rootfs) = tools;
+        let (places, files) = match plan {
+            RootPlan::Toolbox(files) => (PLACES.as_slice(), files.clone()),
+            RootPlan::Target(_) => ([c"launch"].as_slice(), Vec::new()),
+        };
+        let is_root = rustix::process::geteuid().is_root();
+        let owner = target.uids.outside(0).zip(target.gids.outside(0));
+        let owner = owner.filter(|_| is_root && target.users.is_some());
+        let root = ScratchRoot::compile(rootfs, target.users.as_ref().map(AsFd::as_fd))?;
+        Ok(Self { root, places, files, owner })
+    }
+
+    /// Mounts it nowhere yet. Fork-safe.
+    pub(crate) fn mount(&self) -> sys::Result<OwnedFd> {
+        let root = self.root.mount(scratch(self.places, &self.files, self.owner)?)?;
+        // A toolbox brings programs that its target never had: none of them may raise privileges.
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        set_attributes(&root, attributes, Reach::One)?;
+        Ok(root)
+    }
+
+    fn mount_now(&self, plan: &RootPlan) -> Result<OwnedFd> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |cause| Error::Kernel { what, cause }
         };
-        let Self::Stored(rootfs) = self;
-        let owner = target.uids.outside(0).zip(target.gids.outside(0)).filter(|_| target.users.is_some());
-        let (places, files) = match plan {
-            RootPlan::Toolbox(files) => (PLACES.as_slice(), files.as_slice()),
-            RootPlan::Target(_) => ([c"launch"].as_slice(), [].as_slice()),
-        };
-        let scratch = scratch(places, files, owner).map_err(failed("making the scratch layer of the session"))?;
-        let root = container::scratch_root(rootfs, scratch, target.users.as_ref().map(AsFd::as_fd))?;
+        let root = self.mount().map_err(failed("mounting the toolbox"))?;
         if matches!(plan, RootPlan::Target(_)) {
             swap::make_launchers(root.as_fd()).map_err(failed("making the toolbox's programs run in the target"))?;
         }
-        // A toolbox brings programs that its target never had: none of them may raise privileges.
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        set_attributes(&root, attributes, Reach::One).map_err(failed("restricting the toolbox"))?;
         Ok(root)
     }
 }
 
 /// The directories `upper` and `work` in memory, with the mount points of a session, owned by root of the target.
+/// Fork-safe.
 fn scratch(places: &[&CStr], files: &[&CStr], owner: Option<(u32, u32)>) -> sys::Result<OwnedFd> {
     let scratch = new_file_system(c"tmpfs", &[(c"mode", c"0755")], MountAttrFlags::empty())?;
     let directory = |parent: BorrowedFd<'_>, name: &CStr| -> sys::Result<OwnedFd> {
@@ -191,7 +227,7 @@ fn own(parent: BorrowedFd<'_>, name: &CStr, owner: Option<(u32, u32)>) -> sys::R
 
 /// Which of [`FILES`] the target has, as plain files.
 fn present(target: &Target) -> Vec<&'static CStr> {
-    let is_file = |path: &&CStr| steward::open_file(target.root.as_fd(), path).is_ok();
+    let is_file = |path: &&CStr| open_file(target.root.as_fd(), path).is_ok();
     FILES.into_iter().filter(is_file).collect()
 }
 
@@ -208,24 +244,4 @@ pub(crate) fn words(command: &Command, plan: &RootPlan, covers: &[(CString, crat
     let files = more.iter().map(|it| format!("/{}", it.to_string_lossy()));
     let covers = covers.iter().map(|(path, _)| format!("/proc/{}", path.to_string_lossy()));
     Words { command: command.name(), mounts: fixed.into_iter().chain(files).chain(covers).collect() }
-}
-
-/// A terminal of a session, and the file system that it lies in: one of its own, so that nobody in the target can write to
-/// it or read what is typed.
-struct Terminal {
-    devpts: OwnedFd,
-    controller: OwnedFd,
-}
-
-fn streams(stdio: Stdio) -> Result<(Streams, Option<Terminal>)> {
-    let size = match stdio {
-        Stdio::Pipes { stdin, stdout, stderr } => return Ok((Streams::Three([stdin, stdout, stderr]), None)),
-        Stdio::Pty { size } => size,
-    };
-    let failed = |cause: Errno| Error::Kernel { what: "making a terminal for the session".to_owned(), cause };
-    let options = [(c"newinstance", c""), (c"mode", c"620"), (c"ptmxmode", c"666"), (c"gid", c"5")];
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let devpts = new_file_system(c"devpts", &options, attributes).map_err(failed)?;
-    let pty = sys::pty::open_in(devpts.as_fd(), size).map_err(failed)?;
-    Ok((Streams::Terminal(pty.terminal), Some(Terminal { devpts, controller: pty.controller })))
 }

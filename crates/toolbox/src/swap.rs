@@ -15,8 +15,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::MountAttrFlags;
 use sys::mount::new_file_system;
 
+use crate::inside::open_inside;
 use crate::launcher;
-use crate::steward::open_inside;
 
 /// Where launchers are, in the toolbox.
 pub(crate) const LAUNCHERS: &str = "/toolbox/launch";

@@ -182,6 +182,17 @@ impl Target {
         Confinement::of(&self.status, root, filters, privileges).map_err(|unmatched| self.unmatched(unmatched))
     }
 
+    /// The confinement as an ordinary user brings it about: from inside the target's user namespace.
+    pub(crate) fn numbered_inside(&self, confinement: Confinement) -> Result<Confinement> {
+        let unmatched = |why: &str| Error::Unmatched { target: self.name.clone(), why: why.to_owned() };
+        if self.users.is_none() {
+            return Err(unmatched("only root can attach to what has no user namespace of its own"));
+        }
+        confinement
+            .numbered_inside(&self.uids, &self.gids)
+            .ok_or_else(|| unmatched("its user does not exist in its user namespace"))
+    }
+
     fn filters(&self) -> Result<Vec<Vec<Instruction>>> {
         match &self.filters {
             Filters::Known(filters) if self.status.filters.is_none_or(|told| told == filters.len()) => {

@@ -12,6 +12,9 @@ use crate::foreground;
 use crate::output::{self, Align, Table};
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Engines: skep  podman  docker  k8s  containerd  lxc  nspawn, whose state is read below / (or SKEP_ENGINES)"
+)]
 pub(super) struct Args {
     /// The tools: an image, or packages as deb:PKG,PKG (a shell and the core utilities come with them)
     #[arg(long, value_name = "IMAGE")]
