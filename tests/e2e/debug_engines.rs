@@ -216,14 +216,23 @@ fn containers_of_a_users_own_podman_are_matched_and_no_forged_ones() {
         is_matched(&env, top, &format!("podman:alice/{name}"), wanted);
     }
     is_found(&env, top, "podman:alice/plain");
-    // As that user, they are found by their plain names.
-    let mut own = env.command(["debug", "--json"]);
-    own.env("SKEP_ENGINES", top).env("SKEP_ROOT", podman.place.at("home/alice/skep"));
+    // As that user, they are found by their plain names. Filters are shown to root alone.
     std::fs::copy(skep_tests::binary(), top.join("skep")).unwrap();
-    let mut own = rerun(&own, &top.join("skep"));
-    podman.as_user(&mut own);
-    let listed = env.finish(&mut own).json();
+    let own = |args: &[&str]| {
+        let mut command = std::process::Command::new(top.join("skep"));
+        command.args(args).env_clear().env("SKEP_ENGINES", top).env("SKEP_ROOT", podman.place.at("home/alice/skep"));
+        command.env("PATH", "/usr/bin:/bin");
+        podman.as_user(&mut command);
+        env.finish(&mut command)
+    };
+    let listed = own(&["debug", "--json"]).json();
     assert!(listed.iter().any(|it| it["target"] == "podman:plain" && it["pid"].is_u64()), "{listed:?}");
+    let session = |target: &str| {
+        let script = "echo $BEE; /bin/busybox cat /proc/1/comm; /bin/busybox ls /target/bin/busybox";
+        own(&["debug", target, "--toolbox", "host:/bin/busybox", "--", "/bin/busybox", "sh", "-c", script])
+    };
+    assert_eq!(session("unconfined").ok(), "busy\nbusybox\n/target/bin/busybox\n");
+    assert!(session("plain").fails(125).contains("run it as root"));
     // Files that claim a process of root's to be a container's.
     let id = running(&env, top, "podman:alice/plain")["id"].as_str().unwrap().to_owned();
     let mut victim = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
@@ -238,14 +247,6 @@ fn containers_of_a_users_own_podman_are_matched_and_no_forged_ones() {
     assert_eq!(debug(&env, top, "podman:alice/plain", "echo $BEE").ok(), "busy\n");
     victim.kill().unwrap();
     victim.wait().unwrap();
-}
-
-/// The same command with another program.
-fn rerun(command: &std::process::Command, program: &Path) -> std::process::Command {
-    let mut other = std::process::Command::new(program);
-    other.args(command.get_args()).env_clear();
-    other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    other
 }
 
 #[test]
