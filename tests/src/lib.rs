@@ -68,6 +68,7 @@ pub fn can_run(needs: &[&str]) -> bool {
     for need in needs {
         let missing = match *need {
             "root" => !rustix::process::geteuid().is_root(),
+            "every capability" => !has_every_capability(),
             tool => without.split(',').any(|it| it == tool),
         };
         if missing {
@@ -76,6 +77,14 @@ pub fn can_run(needs: &[&str]) -> bool {
         }
     }
     true
+}
+
+fn has_every_capability() -> bool {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    let status = read("/proc/self/status");
+    let bounding = status.lines().find_map(|it| it.strip_prefix("CapBnd:\t")).unwrap();
+    let last: u32 = read("/proc/sys/kernel/cap_last_cap").trim().parse().unwrap();
+    u64::from_str_radix(bounding, 16).unwrap().count_ones() == last + 1
 }
 
 /// A port of the loopback that was free a moment ago.

@@ -173,6 +173,7 @@ impl From<engine::ToolboxError> for CommandError {
             ToolboxError::Stopped(_) => {
                 Self::new(Kind::Conflict, message).hinted("start it with its engine; 'skep debug' lists what runs here")
             }
+            ToolboxError::Paused(_) => Self::new(Kind::Conflict, message).hinted("let it go on first"),
             ToolboxError::Filters { tracer: Some(_), .. } => Self::new(Kind::Conflict, message)
                 .hinted("end that first, or leave the filter out with '--privileged-tools'"),
             ToolboxError::Filters { .. } => {

@@ -30,6 +30,9 @@ pub enum Error {
     /// There is such a container, and it does not run.
     #[error("{0} exists but does not run")]
     Stopped(String),
+    /// Its control group is stopped, and would stop a session.
+    #[error("{0} is paused")]
+    Paused(String),
     /// The target's system call filters, which a session must be under, could not be read.
     #[error("the system call filters of {target} cannot be read: {}", why(*.tracer, *.cause))]
     Filters {

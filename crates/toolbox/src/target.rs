@@ -232,6 +232,10 @@ impl Target {
         };
         let mut membership = Membership { tasks: Vec::new(), group: None, told };
         for (version, place) in places {
+            // Whoever joins a group that stands still does so, too, and nobody could end the session.
+            if stands_still(version, &place) {
+                return Err(Error::Paused(self.name.clone()));
+            }
             match version {
                 Version::V1 => membership.tasks.push(open(&place.join("tasks"), OFlags::WRONLY)?),
                 Version::V2 => membership.group = Some(open(&place, OFlags::PATH | OFlags::DIRECTORY)?),
@@ -284,6 +288,15 @@ impl Target {
             Errno::SRCH => Error::NotRunning(self.name.clone()),
             cause => Error::Kernel { what: format!("{what} of {}", self.name), cause },
         }
+    }
+}
+
+/// Whether the processes of a control group are stopped, by it or by one above it.
+fn stands_still(version: Version, group: &Path) -> bool {
+    let read = |file: &str| std::fs::read_to_string(group.join(file)).unwrap_or_default();
+    match version {
+        Version::V1 => ["FROZEN", "FREEZING"].contains(&read("freezer.state").trim()),
+        Version::V2 => read("cgroup.events").lines().any(|it| it == "frozen 1"),
     }
 }
 
@@ -345,6 +358,21 @@ mod tests {
         check("docker-default (enforce)", true, Some(c"exec docker-default"));
         check("a b//c (complain)", true, Some(c"exec a b//c"));
         check("system_u:system_r:container_t:s0:c1,c2", false, Some(c"system_u:system_r:container_t:s0:c1,c2"));
+    }
+
+    #[test]
+    fn groups_that_stand_still_are_told_by_either_version() {
+        let group = tempfile::tempdir().unwrap();
+        let check = |version, file: &str, text: &str, expected| {
+            std::fs::write(group.path().join(file), text).unwrap();
+            assert_eq!(stands_still(version, group.path()), expected, "{text}");
+        };
+        assert!(!stands_still(Version::V1, group.path()) && !stands_still(Version::V2, group.path()));
+        check(Version::V1, "freezer.state", "THAWED\n", false);
+        check(Version::V1, "freezer.state", "FREEZING\n", true);
+        check(Version::V1, "freezer.state", "FROZEN\n", true);
+        check(Version::V2, "cgroup.events", "populated 1\nfrozen 0\n", false);
+        check(Version::V2, "cgroup.events", "populated 1\nfrozen 1\n", true);
     }
 
     #[test]

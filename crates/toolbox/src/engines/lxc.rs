@@ -21,7 +21,7 @@ pub(super) fn containers(roots: &Roots, query: Query<'_>) -> Vec<Found> {
         process,
         image: None,
     };
-    let monitors = MONITORS.iter().flat_map(|it| watchers(it)).filter_map(|it| {
+    let monitors = watchers(&MONITORS).into_iter().filter_map(|it| {
         let (path, name) = parse(&it)?;
         roots.is_below(Path::new(path)).then(|| found(it.scope(), name, it.kept()))
     });

@@ -21,7 +21,7 @@ pub(super) fn containers(roots: &Roots, query: Query<'_>) -> Vec<Found> {
         process,
         image,
     };
-    let running = watchers(PROGRAM).into_iter().filter_map(|it| {
+    let running = watchers(&[PROGRAM]).into_iter().filter_map(|it| {
         let Machine { name, directory } = parse(&it.words)?;
         let place = Path::new("/var/lib/machines").join(directory.as_deref().unwrap_or(&name));
         roots.is_below(&place).then_some(())?;

@@ -116,13 +116,13 @@ pub(super) struct Watcher {
     pub(super) firsts: Vec<u32>,
 }
 
-/// The processes of the host that go by that name, with the containers they keep. Anybody can name a process so: whose it
+/// The processes of the host that go by one of those names, with the containers they keep. Anybody can name a process so: whose it
 /// is counts.
-pub(super) fn watchers(name: &[u8]) -> Vec<Watcher> {
+pub(super) fn watchers(names: &[&[u8]]) -> Vec<Watcher> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|it| it.file_name().to_str().and_then(model::process_number));
     let all: Vec<Stat> = pids.filter_map(Stat::of).collect();
-    let watching = all.iter().filter(|it| it.name == name && is_of_the_host(it.pid));
+    let watching = all.iter().filter(|it| names.contains(&it.name.as_slice()) && is_of_the_host(it.pid));
     let watcher = |stat: &Stat| {
         let children = all.iter().filter(|it| it.parent == stat.pid && !it.has_ended).map(|it| it.pid);
         Some(Watcher {
