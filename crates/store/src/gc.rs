@@ -193,6 +193,11 @@ impl Sweep<'_> {
             }
         }
         self.farm()?;
+        // Nobody is pinned, so nobody fills it.
+        if self.paths.fresh.exists() {
+            fail::point(Point::GcObject).context("remove", &self.paths.fresh)?;
+            remove_tree(&self.paths.fresh).context("remove", &self.paths.fresh)?;
+        }
         for name in names(&self.paths.tmp)? {
             self.directory_or_file(&self.paths.tmp.join(name))?;
         }

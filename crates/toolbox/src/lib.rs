@@ -9,5 +9,6 @@
 //! has), **nothing is left** when a session has ended.
 
 mod error;
+pub mod lazy;
 
 pub use error::{Error, Result};

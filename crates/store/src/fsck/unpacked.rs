@@ -8,7 +8,7 @@ use model::ObjectId;
 
 use super::{DamageState, Fsck, Repair, reason};
 use crate::chunk::{Chunker, HashOnly};
-use crate::erofs::needs_object;
+use crate::erofs::{Inline, needs_object};
 use crate::error::{Context, Error, Result};
 use crate::gc::remove_tree;
 use crate::layout::{Paths, fanned_ids, names};
@@ -46,7 +46,8 @@ impl Fsck<'_> {
         self.report.unpacked += 1;
         let path = self.paths.roots.join(name);
         let tree = name.strip_suffix(".erofs").and_then(|id| id.parse::<ObjectId>().ok());
-        let made = tree.map(|id| reader.tree(&id).and_then(|tree| Ok((metadata_image(reader, &tree)?, tree))));
+        let made =
+            tree.map(|id| reader.tree(&id).and_then(|tree| Ok((metadata_image(reader, &tree, Inline::Small)?, tree))));
         let why = match made {
             None => "it is not named as one".to_owned(),
             // Nobody's any more: a collector died before it came to it.

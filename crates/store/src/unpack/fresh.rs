@@ -1,0 +1,129 @@
+//! Unpacking one content at a time, when somebody first wants it: for a root file system that is used before it is there.
+//!
+//! **A name in `fresh/BOOT` means that what it names is whole for as long as the machine runs.** Such a file is checked and
+//! written aside like any other, but nobody waits for a disk: a program stands still while its file comes, and a thousand
+//! small files are a thousand waits. After a crash of the machine that promise is worth nothing, so the directory is named
+//! after the boot, and one of another boot is only garbage. `objects` keeps its own, stronger promise: what is fresh gets
+//! in there when a tree is unpacked as a whole ([`super::compose`]), and then by the common way.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use model::ObjectId;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
+use super::metadata_image;
+use crate::durable;
+use crate::erofs::Inline;
+use crate::error::{Context, Error, Result};
+use crate::fail::{self, Point, power};
+use crate::layout::Paths;
+use crate::object::Content;
+use crate::reader::Reader;
+use crate::store::Pin;
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// A tree that is mounted before its files are unpacked. While it lives no collector removes what it needs.
+#[derive(Debug)]
+pub struct OnDemand {
+    /// The EROFS image with all names and metadata. What is in a file is told by an overlay's redirection to `/ab/cdef…`.
+    pub metadata: PathBuf,
+    /// Contents that a whole unpacking left, by that name.
+    pub objects: PathBuf,
+    /// Contents that a [`Filler`] unpacked since this boot, by that name.
+    pub fresh: PathBuf,
+    _pin: Pin,
+}
+
+/// Unpacks contents one by one. Each thread has its own; any number of them work at once, in any number of processes.
+pub struct Filler {
+    reader: Reader,
+    objects: PathBuf,
+    fresh: PathBuf,
+}
+
+/// The directory of this boot, made if need be.
+fn this_boot(paths: &Paths) -> Result<PathBuf> {
+    let boot = Path::new(BOOT_ID);
+    let id = fs::read_to_string(boot).context("read", boot)?;
+    let dir = paths.fresh.join(id.trim());
+    make_directory(&dir)?;
+    Ok(dir)
+}
+
+fn make_directory(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).context("create", dir)
+}
+
+/// Gets a tree ready. Costs reading its names, once a boot.
+pub(crate) fn on_demand(paths: &Paths, pin: Pin, tree: &ObjectId) -> Result<OnDemand> {
+    let fresh = this_boot(paths)?;
+    let whole = paths.root_image(tree);
+    let metadata = if whole.exists() { whole } else { fresh.join(format!("{tree}.erofs")) };
+    if !metadata.exists() {
+        let reader = Reader::open(paths)?;
+        let image = metadata_image(&reader, &reader.tree(tree)?, Inline::Empty)?;
+        publish(&fresh, &metadata, |file, path| file.write_all(&image).context("write", path))?;
+    }
+    Ok(OnDemand { metadata, objects: paths.objects.clone(), fresh, _pin: pin })
+}
+
+/// Has a file written aside and gives it its name. What has that name already is the same.
+fn publish(dir: &Path, name: &Path, write: impl FnOnce(&mut File, &Path) -> Result<()>) -> Result<()> {
+    let aside = durable::unique(dir, "aside");
+    let renamed = durable::create_new(&aside, 0o444).and_then(|mut file| write(&mut file, &aside)).and_then(|()| {
+        fail::point(Point::ObjectRename).context("rename", name)?;
+        power::renaming(&aside, name);
+        Ok(rustix::fs::renameat_with(CWD, &aside, CWD, name, RenameFlags::NOREPLACE))
+    });
+    if !matches!(renamed, Ok(Ok(()))) {
+        // Either it is of no use, or another process was faster.
+        let _ = fs::remove_file(&aside);
+    }
+    match renamed? {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno).context("rename", name),
+    }
+}
+
+impl Filler {
+    pub(crate) fn open(paths: &Paths) -> Result<Self> {
+        Ok(Self { reader: Reader::open(paths)?, objects: paths.objects.clone(), fresh: this_boot(paths)? })
+    }
+
+    /// Makes a content be in `objects` or among the fresh files, whole and checked.
+    pub fn fill(&self, id: &ObjectId) -> Result<()> {
+        let name = Paths::fanned(&self.fresh, id);
+        if name.exists() || Paths::fanned(&self.objects, id).exists() {
+            return Ok(());
+        }
+        let content = Content { id: *id, size: self.reader.content_size(id)? };
+        self.unpack(&content, &name)
+    }
+
+    fn unpack(&self, content: &Content, name: &Path) -> Result<()> {
+        let write = |file: &mut File, path: &Path| {
+            fail::point(Point::ObjectWrite).context("write", path)?;
+            super::fill(file, path, &self.reader, content)
+        };
+        match publish(&self.fresh, name, write) {
+            Err(Error::Io { source, .. }) if Errno::from_io_error(&source) == Some(Errno::NOENT) => {
+                // The first of its fan.
+                name.parent().map_or(Ok(()), make_directory)?;
+                publish(&self.fresh, name, write)
+            }
+            published => published,
+        }
+    }
+}
+
+/// Where a content lies that was unpacked since this boot, if it was.
+pub(crate) fn find(paths: &Paths, id: &ObjectId) -> Option<PathBuf> {
+    let boot = fs::read_to_string(BOOT_ID).ok()?;
+    let path = Paths::fanned(&paths.fresh.join(boot.trim()), id);
+    path.exists().then_some(path)
+}

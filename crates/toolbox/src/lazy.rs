@@ -1,0 +1,196 @@
+//! A root file system that is there at once: its files are unpacked when they are first read.
+//!
+//! It is an overlay of these layers:
+//!
+//! ```text
+//! metadata   EROFS   every name, owner, mode, attribute; each file says under which name its bytes are below
+//! faults     FUSE    has nothing; but it is asked first, and answers when the bytes are in one of the next two
+//! objects    pool    what was unpacked as a whole
+//! fresh      pool    what was unpacked one by one since this boot
+//! ```
+//!
+//! So the FUSE server is a **page fault handler for files**: it sees one look-up of each content, and no read, no `stat`, no
+//! directory. Everything after that look-up is the kernel's own: reads and mappings are those of the pool's file, whose
+//! page cache all cells and toolboxes share. A FUSE file system that serves the tree itself, with kernel passthrough, was
+//! the other way; it costs a request at every `open` for ever (passthrough is granted by an answer to it), a request for
+//! each attribute that an overlay above asks for, and one of the two levels of stacking that the kernel allows; and a dead
+//! server takes away the files that were there already.
+//!
+//! What always holds: **no mount of it is seen by anybody** until its user attaches it; **a content is checked against its
+//! id before anybody reads it**; **whatever happens to the server, nobody hangs**: what is unpacked can still be read, the
+//! rest is an I/O error.
+
+mod server;
+mod wire;
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use model::ObjectId;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen,
+};
+use store::Store;
+use sys::mount::{Reach, map_owners, new_file_system};
+use sys::{fork, process};
+
+use crate::error::{Error, Result};
+pub use server::server_main;
+
+/// As many contents are unpacked at once.
+const WORKERS: usize = 2;
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Who unpacks.
+#[derive(Clone, Copy, Debug)]
+pub enum Serving<'a> {
+    /// Our own program, executed again with these words and two more, all of which it gives to [`server_main`]. It is
+    /// killed with the [`Lazy`].
+    Process(&'a [&'a str]),
+    /// A thread, which ends with the last use of the root file system. For who neither forks nor minds threads.
+    Thread,
+}
+
+/// A tree ready to be mounted, and its server.
+#[derive(Debug)]
+pub struct Lazy {
+    metadata: OwnedFd,
+    faults: OwnedFd,
+    objects: OwnedFd,
+    fresh: OwnedFd,
+    server: Option<fork::Child>,
+}
+
+/// Where an overlay keeps what is written to it: two directories of one mount.
+#[derive(Clone, Copy, Debug)]
+pub struct Scratch<'a> {
+    /// What was written.
+    pub upper: BorrowedFd<'a>,
+    /// The overlay's own.
+    pub work: BorrowedFd<'a>,
+}
+
+impl Lazy {
+    /// Gets a stored tree ready and starts its server. Nothing of it is unpacked. With a `mapping`, owners are those that
+    /// this user namespace calls so.
+    ///
+    /// It needs root, Linux 6.15 and a pool on a file system with a page cache of its own; without, [`Error::NotLazy`],
+    /// and the caller unpacks the tree.
+    pub fn start(
+        store: &Store,
+        tree: &ObjectId,
+        mapping: Option<BorrowedFd<'_>>,
+        serving: Serving<'_>,
+    ) -> Result<Self> {
+        // Before everything else: the server gets ready while we do.
+        let (faults, device) = faults()?;
+        let server = start_server(store, device, serving)?;
+        let ready = store.on_demand(tree)?;
+        let metadata = erofs(&ready.metadata)?;
+        if let Some(namespace) = mapping {
+            map_owners(&metadata, namespace, Reach::One)
+                .map_err(|cause| Error::kernel("mapping the owners of a lazy file system", cause))?;
+        }
+        Ok(Self { metadata, faults, objects: directory(&ready.objects)?, fresh: directory(&ready.fresh)?, server })
+    }
+
+    /// The root file system, mounted nowhere yet: read-only, or writable with a `scratch`.
+    pub fn mount(&self, scratch: Option<Scratch<'_>>) -> Result<OwnedFd> {
+        self.overlay(scratch).map_err(|cause| Error::not_lazy("mounting the layers", cause))
+    }
+
+    fn overlay(&self, scratch: Option<Scratch<'_>>) -> sys::Result<OwnedFd> {
+        let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let context = context.as_fd();
+        let redirect = if scratch.is_some() { c"on" } else { c"follow" };
+        for (name, value) in [(c"metacopy", c"on"), (c"redirect_dir", redirect), (c"index", c"off")] {
+            fsconfig_set_string(context, name, value)?;
+        }
+        fsconfig_set_fd(context, c"lowerdir+", &self.metadata)?;
+        for data in [&self.faults, &self.objects, &self.fresh] {
+            fsconfig_set_fd(context, c"datadir+", data)?;
+        }
+        let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        if let Some(Scratch { upper, work }) = scratch {
+            fsconfig_set_fd(context, c"upperdir", upper)?;
+            fsconfig_set_fd(context, c"workdir", work)?;
+            rustix::mount::fsconfig_set_flag(context, c"volatile")?;
+            attributes = MountAttrFlags::empty();
+        }
+        fsconfig_create(context)?;
+        fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    }
+
+    /// The server's process, when it is one: it polls readable when it ended.
+    pub fn server(&self) -> Option<BorrowedFd<'_>> {
+        self.server.as_ref().map(|it| it.pidfd.as_fd())
+    }
+}
+
+impl Drop for Lazy {
+    fn drop(&mut self) {
+        if let Some(server) = &self.server {
+            // Both fail only when it is gone and reaped already.
+            let _ = process::kill(&server.pidfd);
+            let _ = process::wait(&server.pidfd);
+        }
+    }
+}
+
+/// The file system that is asked first, and the server's end of it.
+fn faults() -> Result<(OwnedFd, OwnedFd)> {
+    let wrong = |cause| Error::not_lazy("mounting a FUSE file system", cause);
+    let device = rustix::fs::openat(CWD, c"/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(wrong)?;
+    let number = CString::new(process::number(device.as_fd()).to_string()).unwrap_or_default();
+    let options: [(&CStr, &CStr); 5] = [
+        (c"fd", &number),
+        (c"rootmode", c"40555"),
+        (c"user_id", c"0"),
+        (c"group_id", c"0"),
+        // Whoever runs on the overlay may make it look here, in the name of who mounted it.
+        (c"allow_other", c""),
+    ];
+    let mount = new_file_system(c"fuse", &options, MountAttrFlags::MOUNT_ATTR_RDONLY).map_err(wrong)?;
+    Ok((mount, device))
+}
+
+fn start_server(store: &Store, device: OwnedFd, serving: Serving<'_>) -> Result<Option<fork::Child>> {
+    match serving {
+        Serving::Thread => {
+            let store = store.clone();
+            let name = std::thread::Builder::new().name("lazy".to_owned());
+            // It cannot be told of a failure; whoever reads is.
+            let started = name.spawn(move || drop(server::serve(device.as_fd(), &store, WORKERS)));
+            let wrong = |error: std::io::Error| sys::Errno::from_io_error(&error).unwrap_or(sys::Errno::IO);
+            started.map(|_| None).map_err(|error| Error::kernel("starting a server", wrong(error)))
+        }
+        Serving::Process(words) => {
+            let number = process::number(device.as_fd()).to_string();
+            let words = words.iter().map(|it| it.as_bytes());
+            let words = words.chain([store.dir().as_os_str().as_bytes(), number.as_bytes()]);
+            let words: std::result::Result<Vec<_>, _> = words.map(CString::new).collect();
+            let words = words.map_err(|_| Error::kernel("starting a server", sys::Errno::INVAL))?;
+            let child = process::reexec_read_only(&words, &[device.as_fd()]);
+            child.map(Some).map_err(|cause| Error::kernel("starting a server", cause))
+        }
+    }
+}
+
+fn directory(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())
+        .map_err(|cause| Error::kernel(format!("opening {}", path.display()), cause))
+}
+
+/// Mounts an EROFS image that is a plain file.
+fn erofs(image: &Path) -> Result<OwnedFd> {
+    let wrong = |cause| Error::not_lazy("mounting metadata", cause);
+    let file = rustix::fs::openat(CWD, image, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(wrong)?;
+    // By descriptor: the kernel takes no text longer than 255 bytes here, which a path may well be.
+    let source = CString::new(format!("/proc/self/fd/{}", process::number(file.as_fd()))).unwrap_or_default();
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+    new_file_system(c"erofs", &[(c"source", source.as_c_str())], attributes).map_err(wrong)
+}

@@ -1,0 +1,4 @@
+//! Trees that are mounted before they are unpacked.
+
+mod fixture;
+mod serving;
