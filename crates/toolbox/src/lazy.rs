@@ -20,6 +20,7 @@
 //! id before anybody reads it**; **whatever happens to the server, nobody hangs**: what is unpacked can still be read, the
 //! rest is an I/O error.
 
+mod ahead;
 mod server;
 mod wire;
 
@@ -40,15 +41,15 @@ use sys::{fork, process};
 use crate::error::{Error, Result};
 pub use server::server_main;
 
-/// As many contents are unpacked at once.
-const WORKERS: usize = 2;
+/// The first argument that makes the binary `skep` a server: its [`Serving::Process`] begins with `skep` and this.
+pub const SERVE: &str = "lazy-serve";
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Who unpacks.
 #[derive(Clone, Copy, Debug)]
 pub enum Serving<'a> {
-    /// Our own program, executed again with these words and two more, all of which it gives to [`server_main`]. It is
+    /// Our own program, executed again with these words and three more, all of which it gives to [`server_main`]. It is
     /// killed with the [`Lazy`].
     Process(&'a [&'a str]),
     /// A thread, which ends with the last use of the root file system. For who neither forks nor minds threads.
@@ -88,7 +89,7 @@ impl Lazy {
     ) -> Result<Self> {
         // Before everything else: the server gets ready while we do.
         let (faults, device) = faults()?;
-        let server = start_server(store, device, serving)?;
+        let server = start_server(store, tree, device, serving)?;
         let ready = store.on_demand(tree)?;
         let metadata = erofs(&ready.metadata)?;
         if let Some(namespace) = mapping {
@@ -158,20 +159,20 @@ fn faults() -> Result<(OwnedFd, OwnedFd)> {
     Ok((mount, device))
 }
 
-fn start_server(store: &Store, device: OwnedFd, serving: Serving<'_>) -> Result<Option<fork::Child>> {
+fn start_server(store: &Store, tree: &ObjectId, device: OwnedFd, serving: Serving<'_>) -> Result<Option<fork::Child>> {
     match serving {
         Serving::Thread => {
-            let store = store.clone();
+            let (store, tree) = (store.clone(), *tree);
             let name = std::thread::Builder::new().name("lazy".to_owned());
             // It cannot be told of a failure; whoever reads is.
-            let started = name.spawn(move || drop(server::serve(device.as_fd(), &store, WORKERS)));
+            let started = name.spawn(move || drop(server::serve(device.as_fd(), &store, &tree)));
             let wrong = |error: std::io::Error| sys::Errno::from_io_error(&error).unwrap_or(sys::Errno::IO);
             started.map(|_| None).map_err(|error| Error::kernel("starting a server", wrong(error)))
         }
         Serving::Process(words) => {
-            let number = process::number(device.as_fd()).to_string();
+            let (tree, number) = (tree.to_string(), process::number(device.as_fd()).to_string());
             let words = words.iter().map(|it| it.as_bytes());
-            let words = words.chain([store.dir().as_os_str().as_bytes(), number.as_bytes()]);
+            let words = words.chain([store.dir().as_os_str().as_bytes(), tree.as_bytes(), number.as_bytes()]);
             let words: std::result::Result<Vec<_>, _> = words.map(CString::new).collect();
             let words = words.map_err(|_| Error::kernel("starting a server", sys::Errno::INVAL))?;
             let child = process::reexec_read_only(&words, &[device.as_fd()]);

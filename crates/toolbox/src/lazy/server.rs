@@ -6,12 +6,16 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
 
 use model::ObjectId;
+use rustix::fs::{CWD, Mode, OFlags};
 use store::{Filler, Store};
 use sys::Errno;
+use sys::landlock::{self, Access};
 
+use super::ahead::{self, Flights, Order};
 use super::wire::{self, Answer, Request};
 use crate::error::{Error, Result};
 
@@ -45,6 +49,8 @@ fn meaning(directory: u64, name: &[u8]) -> Meaning {
 struct Worker<'a> {
     device: BorrowedFd<'a>,
     filler: Filler,
+    flights: &'a Flights,
+    asked: Sender<ObjectId>,
 }
 
 impl Worker<'_> {
@@ -80,32 +86,67 @@ impl Worker<'_> {
             Request::Lookup { directory, name } => match meaning(directory, name) {
                 Meaning::Fan(byte) => Answer::directory(header, FIRST_FAN + u64::from(byte)),
                 Meaning::Nothing => Answer::nothing(header),
-                Meaning::Content(id) => match self.filler.fill(&id) {
-                    Ok(()) => Answer::nothing(header),
-                    Err(_) => Answer::error(header, Errno::IO),
-                },
+                Meaning::Content(id) => self.content(header, &id),
             },
         })
+    }
+
+    fn content(&self, header: wire::Header, id: &ObjectId) -> Vec<u8> {
+        // Before the work: while this is unpacked, another processor can go on with the next.
+        let _ = self.asked.send(*id);
+        match self.flights.fill(&self.filler, id) {
+            Ok(()) => Answer::nothing(header),
+            Err(_) => Answer::error(header, Errno::IO),
+        }
     }
 }
 
 /// Serves until the file system is in use no longer.
-pub(super) fn serve(device: BorrowedFd<'_>, store: &Store, workers: usize) -> Result<()> {
+pub(super) fn serve(device: BorrowedFd<'_>, store: &Store, tree: &ObjectId) -> Result<()> {
+    let flights = &Flights::default();
     std::thread::scope(|scope| {
-        let work = || Worker { device, filler: store.filler()? }.run();
-        let others: Vec<_> = (1..workers).map(|_| scope.spawn(work)).collect();
-        let mine = work();
-        others.into_iter().filter_map(|it| it.join().ok()).fold(mine, Result::and)
+        let (asked, asking) = mpsc::channel();
+        let order =
+            || store.reader().and_then(|it| it.tree(tree)).map_or_else(|_| Order::default(), |it| Order::of(&it));
+        scope.spawn(move || store.filler().map(|filler| ahead::run(&asking, &filler, flights, order)));
+        let work = |asked| Worker { device, filler: store.filler()?, flights, asked }.run();
+        let other = scope.spawn({
+            let asked = asked.clone();
+            move || work(asked)
+        });
+        let mine = work(asked);
+        other.join().unwrap_or(Ok(())).and(mine)
     })
 }
 
-/// Runs the server in this process, which was executed for it: the last of `args` are the pool and the descriptor.
+/// Runs the server in this process, which was executed for it: the last of `args` are the pool, the tree and the
+/// descriptor.
 pub fn server_main(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let mut args: Vec<_> = args.into_iter().collect();
     let number = args.pop().and_then(|it| it.to_str()?.parse().ok()).unwrap_or(-1);
     let device: OwnedFd = sys::inherit::adopt(number).map_err(|cause| Error::kernel("taking over /dev/fuse", cause))?;
+    let tree = args.pop().and_then(|it| it.to_str()?.parse().ok());
+    let tree = tree.ok_or_else(|| Error::kernel("reading which tree to serve", Errno::INVAL))?;
     let store = Store::open(args.pop().map(PathBuf::from).unwrap_or_default())?;
-    serve(device.as_fd(), &store, super::WORKERS)
+    withdraw(&store).map_err(|cause| Error::kernel("giving up what a server does not need", cause))?;
+    serve(device.as_fd(), &store, &tree)
+}
+
+/// Lets go of the launcher's directory and standard streams, which would keep a pipeline from ending, and of every file
+/// but the pool's, where the kernel has Landlock.
+fn withdraw(store: &Store) -> sys::Result<()> {
+    let open = |path: &Path, flags| rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
+    let null = open(Path::new("/dev/null"), OFlags::RDWR)?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    rustix::process::chdir("/")?;
+    let pool = open(store.dir(), OFlags::PATH)?;
+    let boot = open(Path::new("/proc/sys/kernel/random"), OFlags::PATH)?;
+    match landlock::confine(&[(pool.as_fd(), Access::All), (boot.as_fd(), Access::Read)]) {
+        Err(Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+        confined => confined,
+    }
 }
 
 #[cfg(test)]
