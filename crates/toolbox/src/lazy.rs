@@ -4,9 +4,10 @@
 //!
 //! ```text
 //! metadata   EROFS   every name, owner, mode, attribute; each file says under which name its bytes are below
-//! faults     FUSE    has nothing; but it is asked first, and answers when the bytes are in one of the next two
+//! before     FUSE    has nothing; but it is asked first, and answers when the bytes are in one of the next two
 //! objects    pool    what was unpacked as a whole
 //! fresh      pool    what was unpacked one by one since this boot
+//! after      FUSE    has nothing either, and says so with an error: whoever gets here has found the bytes nowhere
 //! ```
 //!
 //! So the FUSE server is a **page fault handler for files**: it sees one look-up of each content, and no read, no `stat`, no
@@ -60,10 +61,25 @@ pub enum Serving<'a> {
 #[derive(Debug)]
 pub struct Lazy {
     metadata: OwnedFd,
-    faults: OwnedFd,
-    objects: OwnedFd,
-    fresh: OwnedFd,
-    server: Option<fork::Child>,
+    /// From the first that is asked to the last.
+    data: [OwnedFd; 4],
+    /// The mount that the first and the last of these lie in, which ends with its descriptor.
+    _faults: OwnedFd,
+    server: Server,
+}
+
+/// The server's process, if it has one of its own. Killed and reaped when dropped.
+#[derive(Debug)]
+struct Server(Option<fork::Child>);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(process) = &self.0 {
+            // Both fail only when it is gone and reaped already.
+            let _ = process::kill(&process.pidfd);
+            let _ = process::wait(&process.pidfd);
+        }
+    }
 }
 
 /// Where an overlay keeps what is written to it: two directories of one mount.
@@ -96,7 +112,11 @@ impl Lazy {
             map_owners(&metadata, namespace, Reach::One)
                 .map_err(|cause| Error::kernel("mapping the owners of a lazy file system", cause))?;
         }
-        Ok(Self { metadata, faults, objects: directory(&ready.objects)?, fresh: directory(&ready.fresh)?, server })
+        let wrong = |cause| Error::kernel("reaching the server of a lazy file system", cause);
+        let inside = |name| rustix::fs::openat(&faults, name, DIRECTORY, Mode::empty()).map_err(wrong);
+        let (before, after) = (inside(server::BEFORE_NAME)?, inside(server::AFTER_NAME)?);
+        let data = [before, directory(&ready.objects)?, directory(&ready.fresh)?, after];
+        Ok(Self { metadata, data, _faults: faults, server })
     }
 
     /// The root file system, mounted nowhere yet: read-only, or writable with a `scratch`.
@@ -112,7 +132,7 @@ impl Lazy {
             fsconfig_set_string(context, name, value)?;
         }
         fsconfig_set_fd(context, c"lowerdir+", &self.metadata)?;
-        for data in [&self.faults, &self.objects, &self.fresh] {
+        for data in &self.data {
             fsconfig_set_fd(context, c"datadir+", data)?;
         }
         let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
@@ -128,17 +148,7 @@ impl Lazy {
 
     /// The server's process, when it is one: it polls readable when it ended.
     pub fn server(&self) -> Option<BorrowedFd<'_>> {
-        self.server.as_ref().map(|it| it.pidfd.as_fd())
-    }
-}
-
-impl Drop for Lazy {
-    fn drop(&mut self) {
-        if let Some(server) = &self.server {
-            // Both fail only when it is gone and reaped already.
-            let _ = process::kill(&server.pidfd);
-            let _ = process::wait(&server.pidfd);
-        }
+        self.server.0.as_ref().map(|it| it.pidfd.as_fd())
     }
 }
 
@@ -159,7 +169,7 @@ fn faults() -> Result<(OwnedFd, OwnedFd)> {
     Ok((mount, device))
 }
 
-fn start_server(store: &Store, tree: &ObjectId, device: OwnedFd, serving: Serving<'_>) -> Result<Option<fork::Child>> {
+fn start_server(store: &Store, tree: &ObjectId, device: OwnedFd, serving: Serving<'_>) -> Result<Server> {
     match serving {
         Serving::Thread => {
             let (store, tree) = (store.clone(), *tree);
@@ -167,16 +177,20 @@ fn start_server(store: &Store, tree: &ObjectId, device: OwnedFd, serving: Servin
             // It cannot be told of a failure; whoever reads is.
             let started = name.spawn(move || drop(server::serve(device.as_fd(), &store, &tree)));
             let wrong = |error: std::io::Error| sys::Errno::from_io_error(&error).unwrap_or(sys::Errno::IO);
-            started.map(|_| None).map_err(|error| Error::kernel("starting a server", wrong(error)))
+            started.map(|_| Server(None)).map_err(|error| Error::kernel("starting a server", wrong(error)))
         }
         Serving::Process(words) => {
             let (tree, number) = (tree.to_string(), process::number(device.as_fd()).to_string());
+            let wrong = |error: std::io::Error| sys::Errno::from_io_error(&error).unwrap_or(sys::Errno::IO);
+            // It will be at home somewhere else.
+            let pool =
+                std::path::absolute(store.dir()).map_err(|error| Error::kernel("finding the pool", wrong(error)))?;
             let words = words.iter().map(|it| it.as_bytes());
-            let words = words.chain([store.dir().as_os_str().as_bytes(), tree.as_bytes(), number.as_bytes()]);
+            let words = words.chain([pool.as_os_str().as_bytes(), tree.as_bytes(), number.as_bytes()]);
             let words: std::result::Result<Vec<_>, _> = words.map(CString::new).collect();
             let words = words.map_err(|_| Error::kernel("starting a server", sys::Errno::INVAL))?;
             let child = process::reexec_read_only(&words, &[device.as_fd()]);
-            child.map(Some).map_err(|cause| Error::kernel("starting a server", cause))
+            child.map(|it| Server(Some(it))).map_err(|cause| Error::kernel("starting a server", cause))
         }
     }
 }

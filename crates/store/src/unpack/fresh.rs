@@ -27,7 +27,8 @@ use crate::store::Pin;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// A tree that is mounted before its files are unpacked. While it lives no collector removes what it needs.
+/// A tree that is mounted before its files are unpacked. While it lives no collector removes a file, but the tree must belong
+/// to a named image or be told to [`crate::Store::gc`] as in use.
 #[derive(Debug)]
 pub struct OnDemand {
     /// The EROFS image with all names and metadata. What is in a file is told by an overlay's redirection to `/ab/cdef…`.

@@ -20,29 +20,42 @@ use super::wire::{self, Answer, Request};
 use crate::error::{Error, Result};
 
 const ROOT: u64 = 1;
+/// The directory that is asked before the pool's own are.
+const BEFORE: u64 = 2;
+/// The one that is asked when a content is in none of them: without it that would read as a file that does not exist.
+const AFTER: u64 = 3;
 /// The directory of the ids that begin with a byte has this number and that byte.
-const FIRST_FAN: u64 = 2;
+const FIRST_FAN: u64 = 16;
+
+pub(super) const BEFORE_NAME: &std::ffi::CStr = c"before";
+pub(super) const AFTER_NAME: &std::ffi::CStr = c"after";
 
 /// What a name in the file system stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
-    /// The directory of the ids that begin with that byte.
-    Fan(u8),
+    Directory(u64),
     Content(ObjectId),
     Nothing,
+    /// A content that could not be unpacked.
+    Failed,
 }
 
 fn meaning(directory: u64, name: &[u8]) -> Meaning {
     let text = std::str::from_utf8(name).unwrap_or_default();
-    if directory == ROOT {
-        return match u8::from_str_radix(text, 16) {
-            Ok(byte) if format!("{byte:02x}") == text => Meaning::Fan(byte),
+    match directory {
+        ROOT if name == BEFORE_NAME.to_bytes() => Meaning::Directory(BEFORE),
+        ROOT if name == AFTER_NAME.to_bytes() => Meaning::Directory(AFTER),
+        BEFORE => match u8::from_str_radix(text, 16) {
+            Ok(byte) if format!("{byte:02x}") == text => Meaning::Directory(FIRST_FAN + u64::from(byte)),
             _ => Meaning::Nothing,
-        };
+        },
+        AFTER => Meaning::Failed,
+        _ => {
+            let fan = directory.checked_sub(FIRST_FAN).and_then(|it| u8::try_from(it).ok());
+            let id = fan.and_then(|fan| format!("{fan:02x}{text}").parse().ok());
+            id.map_or(Meaning::Nothing, Meaning::Content)
+        }
     }
-    let fan = directory.checked_sub(FIRST_FAN).and_then(|it| u8::try_from(it).ok());
-    let id = fan.and_then(|fan| format!("{fan:02x}{text}").parse().ok());
-    id.map_or(Meaning::Nothing, Meaning::Content)
 }
 
 /// One of the server's threads.
@@ -84,7 +97,8 @@ impl Worker<'_> {
             Request::Statistics => Answer::statistics(header),
             Request::Other => Answer::error(header, Errno::NOSYS),
             Request::Lookup { directory, name } => match meaning(directory, name) {
-                Meaning::Fan(byte) => Answer::directory(header, FIRST_FAN + u64::from(byte)),
+                Meaning::Directory(node) => Answer::directory(header, node),
+                Meaning::Failed => Answer::error(header, Errno::IO),
                 Meaning::Nothing => Answer::nothing(header),
                 Meaning::Content(id) => self.content(header, &id),
             },
@@ -156,10 +170,14 @@ mod tests {
     #[test]
     fn only_ids_mean_something() {
         let check = |directory, name: &[u8], expected| assert_eq!(meaning(directory, name), expected);
-        check(ROOT, b"ab", Meaning::Fan(0xab));
-        for name in [&b"AB"[..], b"a", b"abc", b"+1", b"\xff\xff", b""] {
-            check(ROOT, name, Meaning::Nothing);
+        check(ROOT, b"before", Meaning::Directory(BEFORE));
+        check(ROOT, b"after", Meaning::Directory(AFTER));
+        check(ROOT, b"ab", Meaning::Nothing);
+        check(BEFORE, b"ab", Meaning::Directory(FIRST_FAN + 0xab));
+        for name in [&b"AB"[..], b"a", b"abc", b"+1", b"\xff\xff", b"before", b""] {
+            check(BEFORE, name, Meaning::Nothing);
         }
+        check(AFTER, b"ab", Meaning::Failed);
         let rest = "c".repeat(62);
         let id = format!("ab{rest}").parse().unwrap();
         check(FIRST_FAN + 0xab, rest.as_bytes(), Meaning::Content(id));

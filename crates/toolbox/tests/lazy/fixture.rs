@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use model::ObjectId;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 use store::{Content, Kind, Metadata, Mtime, Node, Store, Tree, Writer};
 use tempfile::TempDir;
@@ -93,6 +93,10 @@ impl Root {
             rustix::fs::openat(&memory, name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
         };
         let (upper, work) = (open("upper"), open("work"));
+        // An overlay's root directory is the upper one.
+        let time = rustix::fs::Timespec { tv_sec: 1_700_000_000, tv_nsec: 123_456_789 };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(&memory, "upper", &times, rustix::fs::AtFlags::empty()).unwrap();
         let mount = lazy.mount(Some(Scratch { upper: upper.as_fd(), work: work.as_fd() })).unwrap();
         Self { mount, lazy }
     }
@@ -141,5 +145,6 @@ pub(crate) fn put(tree: &mut Tree, path: &str, content: Content) {
 
 /// Opens a directory of the host.
 pub(crate) fn directory(path: &Path) -> OwnedFd {
-    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty()).unwrap()
 }
