@@ -15,7 +15,7 @@ use crate::layout::{Paths, fanned_ids, names};
 use crate::object::Content;
 use crate::reader::Reader;
 use crate::tree::{Kind, Tree};
-use crate::unpack::{farm_key, metadata_image, restore};
+use crate::unpack::{farm_key, metadata_image, restore, this_boot};
 
 impl Fsck<'_> {
     pub(super) fn unpacked(&mut self) -> Result<()> {
@@ -32,6 +32,7 @@ impl Fsck<'_> {
             self.progress.advance(1);
         }
         self.progress.end();
+        self.fresh()?;
         for name in names(&self.paths.roots)? {
             self.root(&reader, &name, &mut wrong)?;
         }
@@ -39,6 +40,23 @@ impl Fsck<'_> {
             self.object(&reader, &id, why)?;
         }
         self.plain(&reader)
+    }
+
+    /// Files unpacked one by one since this boot. They come again when they are wanted.
+    fn fresh(&mut self) -> Result<()> {
+        let dir = this_boot(self.paths)?;
+        for id in fanned_ids(&dir)? {
+            self.report.unpacked += 1;
+            let path = Paths::fanned(&dir, &id);
+            if content_of(&path)?.id != id {
+                let why = "its bytes are not those of its name".to_owned();
+                self.found(self.name_of(&path), why, DamageState::Mended);
+                if self.repair == Repair::Mend {
+                    self.set_aside(&path)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A metadata image must be the very bytes that its tree gives, and the contents that it leads to must be there.

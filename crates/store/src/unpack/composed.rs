@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::{ObjectId, Progress};
 
-use super::{Staging, Taken, announce, fresh, in_pack_order};
+use super::{Staging, Taken, announce, in_pack_order, this_boot};
 use crate::durable;
 use crate::erofs::{self, Inline};
 use crate::error::Result;
@@ -47,12 +47,15 @@ pub(crate) fn compose(paths: &Paths, id: &ObjectId, progress: &dyn Progress) -> 
     let mut wanted = contents(&tree);
     wanted.retain(|id, _| !Paths::fanned(&paths.objects, id).exists());
     announce(progress, id, wanted.values().map(|content| content.size).sum());
+    let fresh = this_boot(paths)?;
     let mut staging = Staging::begin(paths)?;
     for content in in_pack_order(&reader, wanted)? {
         let name = Paths::fanned(&paths.objects, &content.id);
-        match fresh::find(paths, &content.id) {
-            Some(fresh) => staging.adopt(&fresh, name)?,
-            None => drop(staging.write(&reader, &content, name)?),
+        let unpacked = Paths::fanned(&fresh, &content.id);
+        if unpacked.exists() {
+            staging.adopt(&unpacked, name)?;
+        } else {
+            staging.write(&reader, &content, name)?;
         }
         progress.advance(content.size);
     }

@@ -47,11 +47,15 @@ pub struct Filler {
     fresh: PathBuf,
 }
 
-/// The directory of this boot, made if need be.
-fn this_boot(paths: &Paths) -> Result<PathBuf> {
+/// The directory of this boot, if anything was unpacked so.
+pub(crate) fn this_boot(paths: &Paths) -> Result<PathBuf> {
     let boot = Path::new(BOOT_ID);
     let id = fs::read_to_string(boot).context("read", boot)?;
-    let dir = paths.fresh.join(id.trim());
+    Ok(paths.fresh.join(id.trim()))
+}
+
+fn make_this_boot(paths: &Paths) -> Result<PathBuf> {
+    let dir = this_boot(paths)?;
     make_directory(&dir)?;
     Ok(dir)
 }
@@ -62,7 +66,7 @@ fn make_directory(dir: &Path) -> Result<()> {
 
 /// Gets a tree ready. Costs reading its names, once a boot.
 pub(crate) fn on_demand(paths: &Paths, pin: Pin, tree: &ObjectId) -> Result<OnDemand> {
-    let fresh = this_boot(paths)?;
+    let fresh = make_this_boot(paths)?;
     let whole = paths.root_image(tree);
     let metadata = if whole.exists() { whole } else { fresh.join(format!("{tree}.erofs")) };
     if !metadata.exists() {
@@ -93,7 +97,7 @@ fn publish(dir: &Path, name: &Path, write: impl FnOnce(&mut File, &Path) -> Resu
 
 impl Filler {
     pub(crate) fn open(paths: &Paths) -> Result<Self> {
-        Ok(Self { reader: Reader::open(paths)?, objects: paths.objects.clone(), fresh: this_boot(paths)? })
+        Ok(Self { reader: Reader::open(paths)?, objects: paths.objects.clone(), fresh: make_this_boot(paths)? })
     }
 
     /// Makes a content be in `objects` or among the fresh files, whole and checked.
@@ -120,11 +124,4 @@ impl Filler {
             published => published,
         }
     }
-}
-
-/// Where a content lies that was unpacked since this boot, if it was.
-pub(crate) fn find(paths: &Paths, id: &ObjectId) -> Option<PathBuf> {
-    let boot = fs::read_to_string(BOOT_ID).ok()?;
-    let path = Paths::fanned(&paths.fresh.join(boot.trim()), id);
-    path.exists().then_some(path)
 }
