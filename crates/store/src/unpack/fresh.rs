@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::metadata_image;
 use crate::durable;
 use crate::erofs::Inline;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::fail::{self, Point, power};
 use crate::layout::Paths;
 use crate::object::Content;
@@ -83,7 +83,12 @@ fn publish(dir: &Path, name: &Path, write: impl FnOnce(&mut File, &Path) -> Resu
     let renamed = durable::create_new(&aside, 0o444).and_then(|mut file| write(&mut file, &aside)).and_then(|()| {
         fail::point(Point::ObjectRename).context("rename", name)?;
         power::renaming(&aside, name);
-        Ok(rustix::fs::renameat_with(CWD, &aside, CWD, name, RenameFlags::NOREPLACE))
+        let rename = || rustix::fs::renameat_with(CWD, &aside, CWD, name, RenameFlags::NOREPLACE);
+        match (rename(), name.parent()) {
+            // The first of its fan.
+            (Err(Errno::NOENT), Some(fan)) => make_directory(fan).map(|()| rename()),
+            (renamed, _) => Ok(renamed),
+        }
     });
     if !matches!(renamed, Ok(Ok(()))) {
         // Either it is of no use, or another process was faster.
@@ -107,21 +112,9 @@ impl Filler {
             return Ok(());
         }
         let content = Content { id: *id, size: self.reader.content_size(id)? };
-        self.unpack(&content, &name)
-    }
-
-    fn unpack(&self, content: &Content, name: &Path) -> Result<()> {
-        let write = |file: &mut File, path: &Path| {
+        publish(&self.fresh, &name, |file, path| {
             fail::point(Point::ObjectWrite).context("write", path)?;
-            super::fill(file, path, &self.reader, content)
-        };
-        match publish(&self.fresh, name, write) {
-            Err(Error::Io { source, .. }) if Errno::from_io_error(&source) == Some(Errno::NOENT) => {
-                // The first of its fan.
-                name.parent().map_or(Ok(()), make_directory)?;
-                publish(&self.fresh, name, write)
-            }
-            published => published,
-        }
+            super::fill(file, path, &self.reader, &content)
+        })
     }
 }

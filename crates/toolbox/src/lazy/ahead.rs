@@ -1,21 +1,25 @@
 //! Unpacking ahead of who reads a tree from one end to the other: an archiver, a search, a linker.
 //!
-//! Unpacking is mostly decompression, so a second processor halves the wait. **Nothing is unpacked ahead but what stands
+//! Unpacking is mostly decompression, so a second processor halves the wait. Threads take contents in batches, because small
+//! neighbours lie in one compressed frame, which each thread would decompress for itself. **Nothing is unpacked ahead but what stands
 //! right behind a run of contents that were asked for in the tree's own order**, and never more than a window that grows
 //! with the run: who only wants a shell gets a shell.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::mpsc::Receiver;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use model::ObjectId;
-use store::{Filler, Kind, Tree};
+use store::{Content, Filler, Kind, Tree};
 
 /// As many in a row make a run.
 const RUN: usize = 4;
 /// The most contents, and how many a run of `RUN` gets.
 const WINDOW_MOST: usize = 128;
 const WINDOW_LEAST: usize = 8;
+/// A batch ends with the content that makes it so many bytes.
+const BATCH: u64 = 2 << 20;
 /// Names that a reader in order may leave out, or come to a little late, with the run still being one.
 const SLACK: usize = 8;
 
@@ -45,7 +49,7 @@ impl Flights {
 /// The contents of a tree in the order of its names, each where it comes first.
 #[derive(Default)]
 pub(super) struct Order {
-    contents: Vec<ObjectId>,
+    contents: Vec<Content>,
     places: HashMap<ObjectId, usize>,
 }
 
@@ -54,13 +58,24 @@ impl Order {
         let mut order = Self::default();
         let mut walk = tree.walk();
         while let Some((_, entry)) = walk.advance() {
-            let Kind::File(content) = &entry.node.kind else { continue };
+            let Kind::File(content) = entry.node.kind else { continue };
             if content.size > 0 && !order.places.contains_key(&content.id) {
                 order.places.insert(content.id, order.contents.len());
-                order.contents.push(content.id);
+                order.contents.push(content);
             }
         }
         order
+    }
+
+    /// Contents from `places`, as many as are worth being unpacked by one thread.
+    fn batch(&self, places: Range<usize>) -> &[Content] {
+        let contents = self.contents.get(places.start..places.end.min(self.contents.len())).unwrap_or_default();
+        let mut bytes = 0u64;
+        let most = contents.iter().position(|it| {
+            bytes = bytes.saturating_add(it.size);
+            bytes >= BATCH
+        });
+        contents.get(..most.map_or(contents.len(), |last| last + 1)).unwrap_or_default()
     }
 }
 
@@ -85,42 +100,73 @@ impl Run {
         }
     }
 
-    /// The place to be unpacked now.
-    fn take(&mut self) -> Option<usize> {
-        if self.length < RUN {
-            return None;
-        }
-        let window = (WINDOW_LEAST * self.length / RUN).min(WINDOW_MOST);
-        let place = self.ahead.max(self.next);
-        (place < self.next + window).then(|| {
-            self.ahead = place + 1;
-            place
-        })
+    /// The places that are worth being unpacked now; empty when none is.
+    fn wanted(&self) -> Range<usize> {
+        let begin = self.ahead.max(self.next);
+        let window = if self.length < RUN { 0 } else { (WINDOW_LEAST * self.length / RUN).min(WINDOW_MOST) };
+        begin..(self.next + window).max(begin)
+    }
+
+    /// So many of those are being unpacked.
+    fn took(&mut self, count: usize) {
+        self.ahead = self.ahead.max(self.next) + count;
     }
 }
 
-/// Unpacks ahead as the ids that are asked for come in, until no more can.
-pub(super) fn run(asked: &Receiver<ObjectId>, filler: &Filler, flights: &Flights, order: impl FnOnce() -> Order) {
-    let mut order = Some(order);
-    let mut known = Order::default();
-    let (mut run, mut count) = (Run::default(), 0);
-    while let Ok(id) = asked.recv() {
-        let mut id = Some(id);
+/// What the threads that unpack ahead share.
+pub(super) struct Ahead<'a> {
+    asked: Receiver<ObjectId>,
+    /// How many were asked for before the order was read.
+    count: usize,
+    read: Option<Box<dyn FnOnce() -> Order + Send + 'a>>,
+    order: Order,
+    run: Run,
+}
+
+impl<'a> Ahead<'a> {
+    /// Of the tree whose order `read` gives, which is done when the first run may have begun.
+    pub(super) fn new(asked: Receiver<ObjectId>, read: impl FnOnce() -> Order + Send + 'a) -> Mutex<Self> {
+        let read: Box<dyn FnOnce() -> Order + Send + 'a> = Box::new(read);
+        Mutex::new(Self { asked, count: 0, read: Some(read), order: Order::default(), run: Run::default() })
+    }
+
+    fn note(&mut self, id: &ObjectId) {
+        self.count += 1;
+        if self.count >= RUN
+            && let Some(read) = self.read.take()
+        {
+            self.order = read();
+        }
+        if let Some(place) = self.order.places.get(id) {
+            self.run.asked(*place);
+        }
+    }
+
+    /// What to unpack next; nothing when nobody can ask for anything any more. Waits until there is something.
+    fn next(&mut self) -> Option<Vec<Content>> {
         loop {
-            for id in id.take().into_iter().chain(asked.try_iter()) {
-                count += 1;
-                if count >= RUN
-                    && let Some(order) = order.take()
-                {
-                    known = order();
-                }
-                if let Some(place) = known.places.get(&id) {
-                    run.asked(*place);
-                }
+            while let Ok(id) = self.asked.try_recv() {
+                self.note(&id);
             }
-            let Some(next) = run.take().and_then(|place| known.contents.get(place)) else { break };
+            let batch = self.order.batch(self.run.wanted()).to_vec();
+            if !batch.is_empty() {
+                self.run.took(batch.len());
+                return Some(batch);
+            }
+            let id = self.asked.recv().ok()?;
+            self.note(&id);
+        }
+    }
+}
+
+/// Unpacks ahead until nobody can ask for anything any more.
+pub(super) fn run(shared: &Mutex<Ahead<'_>>, filler: &Filler, flights: &Flights) {
+    // Who waits for something to do holds the lock: there is nothing for the others either.
+    let next = || shared.lock().unwrap_or_else(PoisonError::into_inner).next();
+    while let Some(batch) = next() {
+        for content in batch {
             // Who asks for it hears of a failure.
-            let _ = flights.fill(filler, next);
+            let _ = flights.fill(filler, &content.id);
         }
     }
 }
@@ -134,7 +180,9 @@ mod tests {
         let mut taken = Vec::new();
         for place in asked {
             run.asked(*place);
-            taken.extend(std::iter::from_fn(|| run.take()));
+            let wanted = run.wanted();
+            run.took(wanted.len());
+            taken.extend(wanted);
         }
         taken
     }
@@ -144,10 +192,24 @@ mod tests {
         assert!(taken(&[5, 90, 7, 300, 2, 1000]).is_empty());
         assert!(taken(&[40, 41, 42]).is_empty());
         assert_eq!(taken(&[40, 41, 42, 43]), (44..52).collect::<Vec<_>>());
-        // What is unpacked already is not asked for: the next question comes from behind the window.
-        assert_eq!(taken(&[40, 41, 42, 43, 52]).len(), 18);
+        // Each step of the run makes the window longer.
+        assert_eq!(taken(&[40, 41, 42, 43, 44]), (44..55).collect::<Vec<_>>());
         let all = taken(&(0..1000).collect::<Vec<_>>());
         assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
-        assert!(all.last() <= Some(&(999 + WINDOW_MOST)));
+        assert_eq!(all.last(), Some(&(999 + WINDOW_MOST)));
+    }
+
+    #[test]
+    fn a_batch_is_limited_in_bytes_but_never_empty() {
+        let content = |size| Content { id: Content::EMPTY.id, size };
+        let contents = [BATCH * 3, 1, 2, BATCH, 7].map(content).to_vec();
+        let order = Order { contents, places: HashMap::new() };
+        let check = |places, sizes: &[u64]| {
+            assert_eq!(order.batch(places).iter().map(|it| it.size).collect::<Vec<_>>(), sizes);
+        };
+        check(0..5, &[BATCH * 3]);
+        check(1..5, &[1, 2, BATCH]);
+        check(4..90, &[7]);
+        check(7..90, &[]);
     }
 }

@@ -15,9 +15,12 @@ use store::{Filler, Store};
 use sys::Errno;
 use sys::landlock::{self, Access};
 
-use super::ahead::{self, Flights, Order};
+use super::ahead::{self, Ahead, Flights, Order};
 use super::wire::{self, Answer, Request};
 use crate::error::{Error, Result};
+
+/// As many threads unpack ahead.
+const AHEAD: usize = 2;
 
 const ROOT: u64 = 1;
 /// The directory that is asked before the pool's own are.
@@ -118,16 +121,16 @@ impl Worker<'_> {
 /// Serves until the file system is in use no longer.
 pub(super) fn serve(device: BorrowedFd<'_>, store: &Store, tree: &ObjectId) -> Result<()> {
     let flights = &Flights::default();
+    let (asked, asking) = mpsc::channel();
+    let order = || store.reader().and_then(|it| it.tree(tree)).map_or_else(|_| Order::default(), |it| Order::of(&it));
+    let ahead = &Ahead::new(asking, order);
+    let work = |asked| Worker { device, filler: store.filler()?, flights, asked }.run();
     std::thread::scope(|scope| {
-        let (asked, asking) = mpsc::channel();
-        let order =
-            || store.reader().and_then(|it| it.tree(tree)).map_or_else(|_| Order::default(), |it| Order::of(&it));
-        scope.spawn(move || store.filler().map(|filler| ahead::run(&asking, &filler, flights, order)));
-        let work = |asked| Worker { device, filler: store.filler()?, flights, asked }.run();
-        let other = scope.spawn({
-            let asked = asked.clone();
-            move || work(asked)
-        });
+        for _ in 0..AHEAD {
+            scope.spawn(|| store.filler().map(|filler| ahead::run(ahead, &filler, flights)));
+        }
+        let for_other = asked.clone();
+        let other = scope.spawn(move || work(for_other));
         let mine = work(asked);
         other.join().unwrap_or(Ok(())).and(mine)
     })
