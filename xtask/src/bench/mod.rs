@@ -6,6 +6,7 @@
 mod build;
 mod faults;
 mod ingest;
+mod lazy;
 mod sample;
 mod start;
 
@@ -78,7 +79,8 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
         "ingest" => ingest::run()?,
         "build" => build::run()?,
         "faults" => faults::run()?,
-        _ => return Err(format!("there is no bench '{name}': there are start, ingest, build and faults")),
+        "lazy" => lazy::run()?,
+        _ => return Err(format!("there is no bench '{name}': there are start, ingest, build, faults and lazy")),
     };
     for row in &rows {
         if json {

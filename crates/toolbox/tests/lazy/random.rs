@@ -241,6 +241,28 @@ fn random_operations_give_what_they_give_in_memory() {
     }
 }
 
+/// A program made for it writes all over a file that lies below, and then reads back what it wrote.
+#[test]
+fn what_is_written_over_a_lazy_file_is_read_again() {
+    if !able() {
+        return;
+    }
+    let pool = pool();
+    let root = Root::writable(pool.start(SERVER));
+    for (name, engine) in [("plain", "psync"), ("mapped", "mmap")] {
+        let mut fio = std::process::Command::new("fio");
+        fio.args(["--name", name, "--filename=f0", "--size=2900k", "--bs=4k-64k", "--rw=randrw", "--verify=crc32c"]);
+        fio.args(["--do_verify=1", "--verify_fatal=1", "--loops=3", "--minimal"]).arg(format!("--ioengine={engine}"));
+        let Ok(output) = fio.current_dir(root.path("d")).output() else {
+            return eprintln!("fio is not installed: not asked");
+        };
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    // Behind what it wrote, the file is as it was.
+    let (found, below) = (root.read("d/f0").unwrap(), noise(3_000_000, 1000));
+    assert!(found.len() == below.len() && found[2_970_000..] == below[2_970_000..]);
+}
+
 fn brief(result: &rustix::io::Result<Vec<u8>>) -> Result<String, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
     result.as_ref().map(|bytes| text(bytes)).map_err(|errno| errno.to_string())
