@@ -56,6 +56,14 @@ fn pool() -> Pool {
     })
 }
 
+/// An access control list as the kernel takes it: what owner, group and others of a file of mode 755 may do.
+const MAY: [u8; 28] = [
+    2, 0, 0, 0, // version
+    1, 0, 7, 0, 255, 255, 255, 255, // owner
+    4, 0, 5, 0, 255, 255, 255, 255, // group
+    32, 0, 5, 0, 255, 255, 255, 255, // others
+];
+
 type Outcome = rustix::io::Result<()>;
 type Case = (&'static str, Outcome, fn(&OwnedFd) -> Outcome);
 
@@ -305,6 +313,16 @@ const WRITABLE: &[Case] = &[
         rustix::io::write(&fd, b"x")?;
         holds(fs::fstat(&fd)?.st_nlink == 0)
     }),
+    ("set-group-id goes with a list of who may what, set by somebody outside of the group", Ok(()), |d| {
+        fs::chownat(d, "private", Some(Uid::from_raw(2000)), Some(Gid::from_raw(3000)), AtFlags::empty())?;
+        fs::chmodat(d, "private", Mode::from_raw_mode(0o2755), AtFlags::empty())?;
+        let dir = rustix::io::fcntl_dupfd_cloexec(d, 0)?;
+        as_user(2000, move || {
+            let fd = fs::openat(&dir, "private", OFlags::RDONLY, MODE)?;
+            fs::fsetxattr(&fd, "system.posix_acl_access", &MAY, XattrFlags::empty())
+        })?;
+        holds(fs::statat(d, "private", AtFlags::empty())?.st_mode & 0o7777 == 0o755)
+    }),
     ("writing changes the time", Ok(()), |d| {
         let before = fs::statat(d, "file", AtFlags::empty())?.st_mtime;
         write_all(d, "file", OFlags::empty(), b"x")?;
@@ -365,4 +383,24 @@ fn what_is_written_above_is_written_as_posix_says() {
     if able() {
         run(&Root::writable(pool().start(SERVER)), WRITABLE);
     }
+}
+
+/// What the predecessor's own file system server could not do.
+#[test]
+fn limits_and_direct_access_hold() {
+    if !able() {
+        return;
+    }
+    let pool = pool();
+    let root = Root::writable(pool.start(SERVER));
+    let shell = |script: &str| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", script]).current_dir(root.dir()).output().unwrap()
+    };
+    assert!(shell("dd if=file iflag=direct bs=4096 2>dd.log | cmp - file").status.success());
+    // In units of 512 bytes.
+    shell("ulimit -f 20; exec dd if=/dev/zero of=dir/file bs=1k seek=8 count=10 conv=notrunc");
+    assert_eq!(std::fs::metadata(root.path("dir/file")).unwrap().len(), 10_240);
+    shell("ulimit -f 20; exec dd if=/dev/zero of=limited bs=1k count=100");
+    assert_eq!(std::fs::metadata(root.path("limited")).unwrap().len(), 10_240);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use model::ObjectId;
 use store::{Content, Tree};
 use sys::Errno;
-use toolbox::lazy::Serving;
+use toolbox::lazy::{Lazy, Serving};
 
 use crate::fixture::{Pool, Root, SERVER, able, noise, put};
 
@@ -181,7 +181,20 @@ fn a_tree_that_is_not_there_is_an_error_at_once() {
         return;
     }
     let pool = trouble();
-    let refused = toolbox::lazy::Lazy::start(&pool.store, &LOST.id, None, SERVER);
+    let refused = Lazy::start(&pool.store, &LOST.id, None, SERVER);
     assert!(matches!(refused, Err(toolbox::Error::Store(store::Error::Missing(_)))), "{refused:?}");
     assert_eq!(std::fs::read(pool.fresh().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_server_that_does_not_come_up_is_an_error_at_once() {
+    if !able() {
+        return;
+    }
+    let pool = trouble();
+    let refused = in_time(move || {
+        // For this binary these words select no test.
+        Lazy::start(&pool.store, &pool.id, None, Serving::Process(&["lazy", "no such test"])).is_err()
+    });
+    assert!(refused);
 }
