@@ -27,8 +27,8 @@ use crate::store::Pin;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// A tree that is mounted before its files are unpacked. While it lives no collector removes a file, but the tree must belong
-/// to a named image or be told to [`crate::Store::gc`] as in use.
+/// A tree that is mounted before its files are unpacked. While it lives, or a [`Filler`] does, a collector removes nothing that
+/// the tree needs.
 #[derive(Debug)]
 pub struct OnDemand {
     /// The EROFS image with all names and metadata. What is in a file is told by an overlay's redirection to `/ab/cdef…`.
@@ -67,9 +67,9 @@ fn make_directory(dir: &Path) -> Result<()> {
 /// Gets a tree ready. Costs reading its names, once a boot.
 pub(crate) fn on_demand(paths: &Paths, pin: Pin, tree: &ObjectId) -> Result<OnDemand> {
     let fresh = make_this_boot(paths)?;
-    let whole = paths.root_image(tree);
-    let metadata = if whole.exists() { whole } else { fresh.join(format!("{tree}.erofs")) };
-    if !metadata.exists() {
+    let metadata = fresh.join(format!("{tree}.erofs"));
+    // The name here tells a collector which trees are in use, also when all that it names is unpacked.
+    if !metadata.exists() && fs::hard_link(paths.root_image(tree), &metadata).is_err() {
         let reader = Reader::open(paths)?;
         let image = metadata_image(&reader, &reader.tree(tree)?, Inline::Empty)?;
         publish(&fresh, &metadata, |file, path| file.write_all(&image).context("write", path))?;

@@ -269,6 +269,14 @@ const WRITABLE: &[Case] = &[
         let mut byte = [0];
         holds(rustix::io::read(&fd, &mut byte[..])? == 1 && byte[0] == noise(9000, 1)[0])
     }),
+    ("an open descriptor sees what is written later", Ok(()), |d| {
+        let fd = fs::openat(d, "sticky/file", OFlags::RDONLY, MODE)?;
+        let mut bytes = [0; 3];
+        rustix::io::pread(&fd, &mut bytes[..], 0)?;
+        write_all(d, "sticky/file", OFlags::empty(), b"new")?;
+        rustix::io::pread(&fd, &mut bytes[..], 0)?;
+        holds(bytes == *b"new")
+    }),
     ("remove a directory that is not empty", fails(Errno::NOTEMPTY), |d| fs::unlinkat(d, "dir", AtFlags::REMOVEDIR)),
     ("remove a directory as a file", fails(Errno::ISDIR), |d| fs::unlinkat(d, "dir", AtFlags::empty())),
     ("remove a file as a directory", fails(Errno::NOTDIR), |d| fs::unlinkat(d, "file", AtFlags::REMOVEDIR)),
@@ -403,4 +411,26 @@ fn limits_and_direct_access_hold() {
     assert_eq!(std::fs::metadata(root.path("dir/file")).unwrap().len(), 10_240);
     shell("ulimit -f 20; exec dd if=/dev/zero of=limited bs=1k count=100");
     assert_eq!(std::fs::metadata(root.path("limited")).unwrap().len(), 10_240);
+}
+
+/// What `docs/concepts/lazy.md` says cannot hold. If one of these fails, the page is wrong.
+const DEVIATIONS: &[Case] = &[
+    ("hard links of the image come apart when one is written to", Ok(()), |d| {
+        write_all(d, "again", OFlags::TRUNC, b"new")?;
+        holds(read_all(d, "file")? == noise(9000, 1))
+    }),
+    ("reading does not change the time of access", Ok(()), |d| {
+        let before = fs::statat(d, "other/file", AtFlags::empty())?.st_atime;
+        read_all(d, "other/file")?;
+        let found = fs::statat(d, "other/file", AtFlags::empty())?;
+        holds(found.st_atime == before && found.st_atime == found.st_mtime && found.st_ctime == found.st_mtime)
+    }),
+];
+
+#[test]
+fn what_cannot_hold_is_what_the_documentation_says() {
+    if able() {
+        let pool = pool();
+        run(&Root::writable(pool.start(SERVER)), DEVIATIONS);
+    }
 }

@@ -161,12 +161,15 @@ fn no_collector_comes_near_while_it_is_in_use() {
         let pool = Pool::new(|writer| {
             let mut tree = Tree::default();
             put(&mut tree, "file", writer.file(&*noise(100_000, 1)).unwrap());
+            put(&mut tree, "other", writer.file(&*noise(100_000, 2)).unwrap());
             tree
         });
         let root = Root::of(pool.start(serving));
         assert!(root.read("file").is_ok());
-        assert!(pool.store.gc(&[pool.id], &()).unwrap().deferred);
+        // No name leads to the tree, and nobody tells that it is in use.
+        assert!(pool.store.gc(&[], &()).unwrap().deferred);
         assert_eq!(pool.unpacked().len(), 1);
+        assert!(root.read("other").unwrap() == noise(100_000, 2));
         drop(root);
         assert!(becomes_free(&pool), "the server is still there");
         assert!(!pool.fresh().exists());
