@@ -27,7 +27,7 @@ use crate::pack::{Location, PackNumber, PackWriter, file_name};
 use crate::reader::Reader;
 use crate::refs;
 use crate::store::Store;
-use crate::unpack::this_boot;
+use crate::unpack::Fresh;
 use crate::writer::adopt;
 
 /// A pack is rewritten when less than this part of it, in hundredths, is needed.
@@ -94,7 +94,7 @@ impl Store {
 
 /// The trees that may be mounted on demand: whoever has mounted one is pinned and may still need all of its contents.
 fn mounted_on_demand(paths: &Paths) -> Result<Vec<ObjectId>> {
-    let files = names(&this_boot(paths)?)?;
+    let files = names(&Fresh::of(paths)?.dir)?;
     Ok(files.iter().filter_map(|name| name.strip_suffix(".erofs")?.parse().ok()).collect())
 }
 

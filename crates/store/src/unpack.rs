@@ -19,8 +19,8 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 pub(crate) use composed::{compose, metadata_image};
-pub use fresh::{Filler, OnDemand};
-pub(crate) use fresh::{on_demand, this_boot};
+pub use fresh::{Filler, Need, OnDemand};
+pub(crate) use fresh::{Fresh, on_demand};
 pub(crate) use plain::{farm_key, plain};
 
 use crate::durable;

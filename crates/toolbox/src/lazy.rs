@@ -4,14 +4,15 @@
 //!
 //! ```text
 //! metadata   EROFS   every name, owner, mode, attribute; each file says under which name its bytes are below
-//! before     FUSE    has nothing; but it is asked first, and answers when the bytes are in one of the next two
-//! objects    pool    what was unpacked as a whole
-//! fresh      pool    what was unpacked one by one since this boot
-//! after      FUSE    has nothing either, and says so with an error: whoever gets here has found the bytes nowhere
+//! objects    pool    contents that were unpacked with a whole tree
+//! ahead      pool    contents that were unpacked since this boot before anybody asked for them
+//! ask        FUSE    has nothing; but it is asked, and answers when the bytes are in the next layer
+//! asked      pool    contents that were unpacked since this boot because they were asked for
+//! fail       FUSE    has nothing either, and says so with an error: whoever gets here has found the bytes nowhere
 //! ```
 //!
-//! So the FUSE server is a **page fault handler for files**: it sees one look-up of each content, and no read, no `stat`, no
-//! directory. Everything after that look-up is the kernel's own: reads and mappings are those of the pool's file, whose
+//! So the FUSE server is a **page fault handler for files**: it sees one look-up of a content that is not there, and no read, no
+//! `stat`, no directory. Everything after that look-up is the kernel's own: reads and mappings are those of the pool's file, whose
 //! page cache all cells and toolboxes share. A FUSE file system that serves the tree itself, with kernel passthrough, was
 //! the other way; it costs a request at every `open` for ever (passthrough is granted by an answer to it), a request for
 //! each attribute that an overlay above asks for, and one of the two levels of stacking that the kernel allows; and a dead
@@ -62,8 +63,8 @@ pub enum Serving<'a> {
 pub struct Lazy {
     metadata: OwnedFd,
     /// From the first that is asked to the last.
-    data: [OwnedFd; 4],
-    /// The mount that the first and the last of these lie in, which ends with its descriptor.
+    data: [OwnedFd; 5],
+    /// The mount that the two of the server lie in, which ends with its descriptor.
     _faults: OwnedFd,
     server: Server,
 }
@@ -114,8 +115,9 @@ impl Lazy {
         }
         let wrong = |cause| Error::kernel("reaching the server of a lazy file system", cause);
         let inside = |name| rustix::fs::openat(&faults, name, DIRECTORY, Mode::empty()).map_err(wrong);
-        let (before, after) = (inside(server::BEFORE_NAME)?, inside(server::AFTER_NAME)?);
-        let data = [before, directory(&ready.objects)?, directory(&ready.fresh)?, after];
+        let (ask, fail) = (inside(server::ASK_NAME)?, inside(server::FAIL_NAME)?);
+        let [objects, ahead, asked] = [ready.objects, ready.ahead, ready.asked].map(|it| directory(&it));
+        let data = [objects?, ahead?, ask, asked?, fail];
         Ok(Self { metadata, data, _faults: faults, server })
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use model::{Arch, ByteSize, ImageConfig, ImageName, ImageRecord, LayerRecord, ObjectId, Sha256, Timestamp};
-use store::{Content, Error, Kind, Layout, Metadata, Node, RefChange, Repair, Store, Tree, Writer};
+use store::{Content, Error, Kind, Layout, Metadata, Need, Node, RefChange, Repair, Store, Tree, Writer};
 
 /// A small seeded generator: SplitMix64.
 pub(crate) struct Random(pub(crate) u64);
@@ -261,9 +261,9 @@ fn fill(store: &Store, seed: u64) -> Result<(), Error> {
     let ready = store.on_demand(&tree)?;
     assert!(ready.metadata.exists());
     let filler = store.filler()?;
-    for (_, entry) in store.reader()?.tree(&tree)?.walk().step_by(2) {
+    for (number, (_, entry)) in store.reader()?.tree(&tree)?.walk().enumerate().filter(|(number, _)| number % 3 != 0) {
         if let Kind::File(content) = &entry.node.kind {
-            filler.fill(&content.id)?;
+            filler.fill(&content.id, if number % 2 == 0 { Need::Now } else { Need::Soon })?;
         }
     }
     Ok(())

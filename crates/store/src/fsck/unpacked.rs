@@ -15,7 +15,7 @@ use crate::layout::{Paths, fanned_ids, names};
 use crate::object::Content;
 use crate::reader::Reader;
 use crate::tree::{Kind, Tree};
-use crate::unpack::{farm_key, metadata_image, restore, this_boot};
+use crate::unpack::{Fresh, farm_key, metadata_image, restore};
 
 impl Fsck<'_> {
     pub(super) fn unpacked(&mut self) -> Result<()> {
@@ -44,15 +44,17 @@ impl Fsck<'_> {
 
     /// Files unpacked one by one since this boot. They come again when they are wanted.
     fn fresh(&mut self) -> Result<()> {
-        let dir = this_boot(self.paths)?;
-        for id in fanned_ids(&dir)? {
-            self.report.unpacked += 1;
-            let path = Paths::fanned(&dir, &id);
-            if content_of(&path)?.id != id {
-                let why = "its bytes are not those of its name".to_owned();
-                self.found(self.name_of(&path), why, DamageState::Mended);
-                if self.repair == Repair::Mend {
-                    self.set_aside(&path)?;
+        let fresh = Fresh::of(self.paths)?;
+        for dir in fresh.contents() {
+            for id in fanned_ids(dir)? {
+                self.report.unpacked += 1;
+                let path = Paths::fanned(dir, &id);
+                if content_of(&path)?.id != id {
+                    let why = "its bytes are not those of its name".to_owned();
+                    self.found(self.name_of(&path), why, DamageState::Mended);
+                    if self.repair == Repair::Mend {
+                        self.set_aside(&path)?;
+                    }
                 }
             }
         }

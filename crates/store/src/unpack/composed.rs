@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::{ObjectId, Progress};
 
-use super::{Staging, Taken, announce, in_pack_order, this_boot};
+use super::{Fresh, Staging, Taken, announce, in_pack_order};
 use crate::durable;
 use crate::erofs::{self, Inline};
 use crate::error::Result;
@@ -47,15 +47,13 @@ pub(crate) fn compose(paths: &Paths, id: &ObjectId, progress: &dyn Progress) -> 
     let mut wanted = contents(&tree);
     wanted.retain(|id, _| !Paths::fanned(&paths.objects, id).exists());
     announce(progress, id, wanted.values().map(|content| content.size).sum());
-    let fresh = this_boot(paths)?;
+    let fresh = Fresh::of(paths)?;
     let mut staging = Staging::begin(paths)?;
     for content in in_pack_order(&reader, wanted)? {
         let name = Paths::fanned(&paths.objects, &content.id);
-        let unpacked = Paths::fanned(&fresh, &content.id);
-        if unpacked.exists() {
-            staging.adopt(&unpacked, name)?;
-        } else {
-            staging.write(&reader, &content, name)?;
+        match fresh.find(&content.id) {
+            Some(unpacked) => staging.adopt(&unpacked, name)?,
+            None => drop(staging.write(&reader, &content, name)?),
         }
         progress.advance(content.size);
     }

@@ -5,9 +5,12 @@
 //! small files are a thousand waits. After a crash of the machine that promise is worth nothing, so the directory is named
 //! after the boot, and one of another boot is only garbage. `objects` keeps its own, stronger promise: what is fresh gets
 //! in there when a tree is unpacked as a whole ([`super::compose`]), and then by the common way.
+//!
+//! There are two directories, because who looks for a content asks for it in between: first it looks where contents are that
+//! nobody had to ask for, `objects` and `ahead`; then it asks; then it looks among those that were `asked` for.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -35,29 +38,59 @@ pub struct OnDemand {
     pub metadata: PathBuf,
     /// Contents that a whole unpacking left, by that name.
     pub objects: PathBuf,
-    /// Contents that a [`Filler`] unpacked since this boot, by that name.
-    pub fresh: PathBuf,
+    /// Contents that were unpacked for [`Need::Soon`], by that name.
+    pub ahead: PathBuf,
+    /// Contents that were unpacked for [`Need::Now`], by that name.
+    pub asked: PathBuf,
     _pin: Pin,
+}
+
+/// Why a content is unpacked, which decides where it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Somebody looked for it everywhere but among those that were asked for, and waits.
+    Now,
+    /// Somebody may look for it.
+    Soon,
 }
 
 /// Unpacks contents one by one. Each thread has its own; any number of them work at once, in any number of processes.
 pub struct Filler {
     reader: Reader,
     objects: PathBuf,
-    fresh: PathBuf,
+    fresh: Fresh,
 }
 
-/// The directory of this boot, if anything was unpacked so.
-pub(crate) fn this_boot(paths: &Paths) -> Result<PathBuf> {
-    let boot = Path::new(BOOT_ID);
-    let id = fs::read_to_string(boot).context("read", boot)?;
-    Ok(paths.fresh.join(id.trim()))
+/// The directories of this boot. They may not be there.
+pub(crate) struct Fresh {
+    pub(crate) dir: PathBuf,
+    ahead: PathBuf,
+    asked: PathBuf,
 }
 
-fn make_this_boot(paths: &Paths) -> Result<PathBuf> {
-    let dir = this_boot(paths)?;
-    make_directory(&dir)?;
-    Ok(dir)
+impl Fresh {
+    pub(crate) fn of(paths: &Paths) -> Result<Self> {
+        let boot = Path::new(BOOT_ID);
+        let id = fs::read_to_string(boot).context("read", boot)?;
+        let dir = paths.fresh.join(id.trim());
+        Ok(Self { ahead: dir.join("ahead"), asked: dir.join("asked"), dir })
+    }
+
+    fn made(paths: &Paths) -> Result<Self> {
+        let fresh = Self::of(paths)?;
+        fresh.contents().into_iter().try_for_each(make_directory)?;
+        Ok(fresh)
+    }
+
+    /// Those that hold contents.
+    pub(crate) fn contents(&self) -> [&Path; 2] {
+        [&self.ahead, &self.asked]
+    }
+
+    /// Where a content is.
+    pub(crate) fn find(&self, id: &ObjectId) -> Option<PathBuf> {
+        self.contents().into_iter().map(|dir| Paths::fanned(dir, id)).find(|path| path.exists())
+    }
 }
 
 fn make_directory(dir: &Path) -> Result<()> {
@@ -66,15 +99,16 @@ fn make_directory(dir: &Path) -> Result<()> {
 
 /// Gets a tree ready. Costs reading its names, once a boot.
 pub(crate) fn on_demand(paths: &Paths, pin: Pin, tree: &ObjectId) -> Result<OnDemand> {
-    let fresh = make_this_boot(paths)?;
-    let metadata = fresh.join(format!("{tree}.erofs"));
+    let fresh = Fresh::made(paths)?;
+    let metadata = fresh.dir.join(format!("{tree}.erofs"));
     // The name here tells a collector which trees are in use, also when all that it names is unpacked.
     if !metadata.exists() && fs::hard_link(paths.root_image(tree), &metadata).is_err() {
         let reader = Reader::open(paths)?;
         let image = metadata_image(&reader, &reader.tree(tree)?, Inline::Empty)?;
-        publish(&fresh, &metadata, |file, path| file.write_all(&image).context("write", path))?;
+        publish(&fresh.dir, &metadata, |file, path| file.write_all(&image).context("write", path))?;
     }
-    Ok(OnDemand { metadata, objects: paths.objects.clone(), fresh, _pin: pin })
+    let Fresh { ahead, asked, .. } = fresh;
+    Ok(OnDemand { metadata, objects: paths.objects.clone(), ahead, asked, _pin: pin })
 }
 
 /// Has a file written aside and gives it its name. What has that name already is the same.
@@ -102,19 +136,39 @@ fn publish(dir: &Path, name: &Path, write: impl FnOnce(&mut File, &Path) -> Resu
 
 impl Filler {
     pub(crate) fn open(paths: &Paths) -> Result<Self> {
-        Ok(Self { reader: Reader::open(paths)?, objects: paths.objects.clone(), fresh: make_this_boot(paths)? })
+        Ok(Self { reader: Reader::open(paths)?, objects: paths.objects.clone(), fresh: Fresh::made(paths)? })
     }
 
-    /// Makes a content be in `objects` or among the fresh files, whole and checked.
-    pub fn fill(&self, id: &ObjectId) -> Result<()> {
-        let name = Paths::fanned(&self.fresh, id);
-        if name.exists() || Paths::fanned(&self.objects, id).exists() {
+    /// Makes a content be where the need for it is met, whole and checked.
+    pub fn fill(&self, id: &ObjectId, need: Need) -> Result<()> {
+        let asked = Paths::fanned(&self.fresh.asked, id);
+        if asked.exists() {
             return Ok(());
         }
+        let ahead = Paths::fanned(&self.fresh.ahead, id);
+        let elsewhere = [ahead.clone(), Paths::fanned(&self.objects, id)].into_iter().find(|it| it.exists());
+        match (need, elsewhere) {
+            (Need::Soon, Some(_)) => Ok(()),
+            (Need::Soon, None) => self.unpack(id, &ahead),
+            // It came while somebody was on the way from there to here.
+            (Need::Now, Some(elsewhere)) => link(&elsewhere, &asked),
+            (Need::Now, None) => self.unpack(id, &asked),
+        }
+    }
+
+    fn unpack(&self, id: &ObjectId, name: &Path) -> Result<()> {
         let content = Content { id: *id, size: self.reader.content_size(id)? };
-        publish(&self.fresh, &name, |file, path| {
+        publish(&self.fresh.dir, name, |file, path| {
             fail::point(Point::ObjectWrite).context("write", path)?;
             super::fill(file, path, &self.reader, &content)
         })
+    }
+}
+
+fn link(file: &Path, name: &Path) -> Result<()> {
+    name.parent().map_or(Ok(()), make_directory)?;
+    match fs::hard_link(file, name) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        linked => linked.context("link", name),
     }
 }

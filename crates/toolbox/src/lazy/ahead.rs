@@ -1,7 +1,9 @@
 //! Unpacking ahead of who reads a tree from one end to the other: an archiver, a search, a linker.
 //!
 //! Unpacking is mostly decompression, so a second processor halves the wait. Threads take contents in batches, because small
-//! neighbours lie in one compressed frame, which each thread would decompress for itself. **Nothing is unpacked ahead but what stands
+//! neighbours lie in one compressed frame, which each thread would decompress for itself. The first content of a batch is
+//! put where it must be asked for, the others where they need not: so the reader is heard of once a batch, early enough to
+//! stay ahead of it, and is not held up by a request for every file. **Nothing is unpacked ahead but what stands
 //! right behind a run of contents that were asked for in the tree's own order**, and never more than a window that grows
 //! with the run: who only wants a shell gets a shell.
 
@@ -11,7 +13,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use model::ObjectId;
-use store::{Content, Filler, Kind, Tree};
+use store::{Content, Filler, Kind, Need, Tree};
 
 /// As many in a row make a run.
 const RUN: usize = 4;
@@ -32,14 +34,14 @@ pub(super) struct Flights {
 
 impl Flights {
     /// Makes a content be there.
-    pub(super) fn fill(&self, filler: &Filler, id: &ObjectId) -> store::Result<()> {
+    pub(super) fn fill(&self, filler: &Filler, id: &ObjectId, need: Need) -> store::Result<()> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         while busy.contains(id) {
             busy = self.landed.wait(busy).unwrap_or_else(PoisonError::into_inner);
         }
         busy.insert(*id);
         drop(busy);
-        let filled = filler.fill(id);
+        let filled = filler.fill(id, need);
         self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         self.landed.notify_all();
         filled
@@ -87,24 +89,27 @@ struct Run {
     length: usize,
     /// Behind the last place that was unpacked ahead.
     ahead: usize,
+    window: usize,
 }
 
 impl Run {
     fn asked(&mut self, place: usize) {
         let reached = self.next.max(self.ahead);
-        if place + SLACK >= self.next && place <= reached + SLACK {
-            self.length += 1;
-            self.next = self.next.max(place + 1);
-        } else {
-            *self = Self { next: place + 1, length: 1, ahead: 0 };
+        if place + SLACK < self.next || place > reached + SLACK {
+            *self = Self { next: place + 1, length: 1, ahead: 0, window: 0 };
+            return;
+        }
+        self.length += 1;
+        self.next = self.next.max(place + 1);
+        if self.length >= RUN {
+            self.window = (self.window * 2).clamp(WINDOW_LEAST, WINDOW_MOST);
         }
     }
 
     /// The places that are worth being unpacked now; empty when none is.
     fn wanted(&self) -> Range<usize> {
         let begin = self.ahead.max(self.next);
-        let window = if self.length < RUN { 0 } else { (WINDOW_LEAST * self.length / RUN).min(WINDOW_MOST) };
-        begin..(self.next + window).max(begin)
+        begin..(self.next + self.window).max(begin)
     }
 
     /// So many of those are being unpacked.
@@ -164,9 +169,10 @@ pub(super) fn run(shared: &Mutex<Ahead<'_>>, filler: &Filler, flights: &Flights)
     // Who waits for something to do holds the lock: there is nothing for the others either.
     let next = || shared.lock().unwrap_or_else(PoisonError::into_inner).next();
     while let Some(batch) = next() {
-        for content in batch {
+        for (number, content) in batch.iter().enumerate() {
+            let need = if number == 0 { Need::Now } else { Need::Soon };
             // Who asks for it hears of a failure.
-            let _ = flights.fill(filler, &content.id);
+            let _ = flights.fill(filler, &content.id, need);
         }
     }
 }
@@ -192,8 +198,8 @@ mod tests {
         assert!(taken(&[5, 90, 7, 300, 2, 1000]).is_empty());
         assert!(taken(&[40, 41, 42]).is_empty());
         assert_eq!(taken(&[40, 41, 42, 43]), (44..52).collect::<Vec<_>>());
-        // Each step of the run makes the window longer.
-        assert_eq!(taken(&[40, 41, 42, 43, 44]), (44..55).collect::<Vec<_>>());
+        // What is unpacked ahead is not asked for; what is asked for then makes the window longer.
+        assert_eq!(taken(&[40, 41, 42, 43, 52]), (44..52).chain(53..69).collect::<Vec<_>>());
         let all = taken(&(0..1000).collect::<Vec<_>>());
         assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
         assert_eq!(all.last(), Some(&(999 + WINDOW_MOST)));

@@ -1,7 +1,7 @@
 //! The server: a file system that has no files, whose look-ups make files appear elsewhere.
 //!
-//! What always holds: **an answer "nothing here" is given only when the content is in the pool's own directories**, and
-//! then it is right for ever; **a content that cannot be had is an error for whoever asked for it**, and for nobody else;
+//! What always holds: **an answer "nothing here" is given only when the content is where whoever asks looks next**, and then
+//! it is right for ever; **a content that cannot be had is an error for whoever asked for it**, and for nobody else;
 //! **nobody waits for a dead server**: its descriptor is the last one, so the kernel fails what is asked of it.
 
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Sender};
 
 use model::ObjectId;
 use rustix::fs::{CWD, Mode, OFlags};
-use store::{Filler, Store};
+use store::{Filler, Need, Store};
 use sys::Errno;
 use sys::landlock::{self, Access};
 
@@ -23,15 +23,15 @@ use crate::error::{Error, Result};
 const AHEAD: usize = 2;
 
 const ROOT: u64 = 1;
-/// The directory that is asked before the pool's own are.
-const BEFORE: u64 = 2;
+/// The directory that is asked for a content.
+const ASK: u64 = 2;
 /// The one that is asked when a content is in none of them: without it that would read as a file that does not exist.
-const AFTER: u64 = 3;
+const FAIL: u64 = 3;
 /// The directory of the ids that begin with a byte has this number and that byte.
 const FIRST_FAN: u64 = 16;
 
-pub(super) const BEFORE_NAME: &std::ffi::CStr = c"before";
-pub(super) const AFTER_NAME: &std::ffi::CStr = c"after";
+pub(super) const ASK_NAME: &std::ffi::CStr = c"ask";
+pub(super) const FAIL_NAME: &std::ffi::CStr = c"fail";
 
 /// What a name in the file system stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +46,13 @@ enum Meaning {
 fn meaning(directory: u64, name: &[u8]) -> Meaning {
     let text = std::str::from_utf8(name).unwrap_or_default();
     match directory {
-        ROOT if name == BEFORE_NAME.to_bytes() => Meaning::Directory(BEFORE),
-        ROOT if name == AFTER_NAME.to_bytes() => Meaning::Directory(AFTER),
-        BEFORE => match u8::from_str_radix(text, 16) {
+        ROOT if name == ASK_NAME.to_bytes() => Meaning::Directory(ASK),
+        ROOT if name == FAIL_NAME.to_bytes() => Meaning::Directory(FAIL),
+        ASK => match u8::from_str_radix(text, 16) {
             Ok(byte) if format!("{byte:02x}") == text => Meaning::Directory(FIRST_FAN + u64::from(byte)),
             _ => Meaning::Nothing,
         },
-        AFTER => Meaning::Failed,
+        FAIL => Meaning::Failed,
         _ => {
             let fan = directory.checked_sub(FIRST_FAN).and_then(|it| u8::try_from(it).ok());
             let id = fan.and_then(|fan| format!("{fan:02x}{text}").parse().ok());
@@ -111,7 +111,7 @@ impl Worker<'_> {
     fn content(&self, header: wire::Header, id: &ObjectId) -> Vec<u8> {
         // Before the work: while this is unpacked, another processor can go on with the next.
         let _ = self.asked.send(*id);
-        match self.flights.fill(&self.filler, id) {
+        match self.flights.fill(&self.filler, id, Need::Now) {
             Ok(()) => Answer::nothing(header),
             Err(_) => Answer::error(header, Errno::IO),
         }
@@ -173,14 +173,14 @@ mod tests {
     #[test]
     fn only_ids_mean_something() {
         let check = |directory, name: &[u8], expected| assert_eq!(meaning(directory, name), expected);
-        check(ROOT, b"before", Meaning::Directory(BEFORE));
-        check(ROOT, b"after", Meaning::Directory(AFTER));
+        check(ROOT, b"ask", Meaning::Directory(ASK));
+        check(ROOT, b"fail", Meaning::Directory(FAIL));
         check(ROOT, b"ab", Meaning::Nothing);
-        check(BEFORE, b"ab", Meaning::Directory(FIRST_FAN + 0xab));
-        for name in [&b"AB"[..], b"a", b"abc", b"+1", b"\xff\xff", b"before", b""] {
-            check(BEFORE, name, Meaning::Nothing);
+        check(ASK, b"ab", Meaning::Directory(FIRST_FAN + 0xab));
+        for name in [&b"AB"[..], b"a", b"abc", b"+1", b"\xff\xff", b"ask", b""] {
+            check(ASK, name, Meaning::Nothing);
         }
-        check(AFTER, b"ab", Meaning::Failed);
+        check(FAIL, b"ab", Meaning::Failed);
         let rest = "c".repeat(62);
         let id = format!("ab{rest}").parse().unwrap();
         check(FIRST_FAN + 0xab, rest.as_bytes(), Meaning::Content(id));

@@ -66,7 +66,7 @@ impl Pool {
     /// The names of the contents that were unpacked one by one.
     pub(crate) fn unpacked(&self) -> Vec<String> {
         let dirs = |path: &Path| std::fs::read_dir(path).into_iter().flatten().map(|it| it.unwrap().path());
-        let fans = dirs(&self.fresh()).filter(|it| it.is_dir());
+        let fans = ["ahead", "asked"].into_iter().flat_map(|it| dirs(&self.fresh().join(it)));
         let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
         let mut found: Vec<_> = fans.flat_map(|fan| dirs(&fan).map(move |it| name(&fan) + &name(&it))).collect();
         found.sort();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use store::{Content, Device, Kind, Layout, Metadata, Node, Tree, Writer};
 use sys::namespace::{IdMap, user_namespace};
@@ -118,7 +119,8 @@ fn a_huge_file_takes_no_time_and_no_room() {
     file.seek(SeekFrom::Start(size - 5)).unwrap();
     file.read_exact(&mut end).unwrap();
     assert_eq!(&end, b"\0\0end");
-    let unpacked = pool.fresh().join(pool.unpacked()[0].split_at(2).0).join(pool.unpacked()[0].split_at(2).1);
+    let name = pool.unpacked()[0].clone();
+    let unpacked = pool.fresh().join("asked").join(&name[..2]).join(&name[2..]);
     assert!(std::fs::metadata(unpacked).unwrap().blocks() < 2048);
 }
 
@@ -173,9 +175,8 @@ fn a_whole_unpacking_takes_over_what_is_fresh() {
     let name = pool.unpacked()[0].clone();
     let (fan, rest) = name.split_at(2);
     pool.store.rootfs(&pool.id, Layout::Composed, &()).unwrap();
-    let inode = |dir: &str| std::fs::metadata(pool.store.dir().join(dir).join(fan).join(rest)).unwrap().ino();
-    let fresh = std::fs::metadata(pool.fresh().join(fan).join(rest)).unwrap().ino();
-    assert_eq!(inode("objects"), fresh);
+    let inode = |dir: &Path| std::fs::metadata(dir.join(fan).join(rest)).unwrap().ino();
+    assert_eq!(inode(&pool.store.dir().join("objects")), inode(&pool.fresh().join("asked")));
     // And from now on nothing is left to be unpacked.
     assert!(root.read("sizes/3000000").unwrap() == noise(3_000_000, 9));
     assert_eq!(pool.unpacked(), [name]);
