@@ -124,8 +124,7 @@ impl Bench {
         Self { dir: dir.to_owned(), store, native, small, large }
     }
 
-    /// Makes the pool one with nothing unpacked. What was is only put aside: for some minutes after a deletion, ext4
-    /// without a journal searches long for an inode that was not deleted just now, a millisecond for each new file.
+    /// Makes the pool one with nothing unpacked. What was is only put aside: a deletion would cost the next round's files.
     fn forget(&self) {
         let aside = self.dir.join(format!("aside-{:?}", Instant::now()).replace(' ', ""));
         std::fs::create_dir(&aside).unwrap();
