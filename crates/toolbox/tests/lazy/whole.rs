@@ -6,12 +6,15 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use store::{Content, Device, Kind, Layout, Metadata, Node, Tree, Writer};
+use sys::exec::{GroupChange, become_user};
+use sys::mount::{Reach, clone_tree, map_owners};
 use sys::namespace::{IdMap, user_namespace};
-use toolbox::lazy::{Lazy, Serving};
+use toolbox::lazy::{Lazy, Scratch, Serving};
 
 use crate::compare;
-use crate::fixture::{Pool, Root, SERVER, able, meta, noise, put};
+use crate::fixture::{Pool, Root, SERVER, able, descriptor_path, meta, noise, put, tmpfs};
 
 /// One of everything that is hard.
 fn everything(writer: &mut Writer) -> Tree {
@@ -161,6 +164,53 @@ fn owners_are_those_of_a_user_namespace() {
     let found = std::fs::metadata(root.path("bin/su")).unwrap();
     assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (300_000, 400_005, 0o6755));
     assert!(root.read("bin/su").unwrap() == noise(5000, 9));
+}
+
+/// As in a session in a target with a user namespace: everything belongs to ids that the namespace has, whoever asks first.
+#[test]
+fn a_user_namespace_has_it_writable_too() {
+    if !able() {
+        return;
+    }
+    let pool = Pool::new(everything);
+    let map = IdMap { outside_uid: 300_000, outside_gid: 400_000, count: 65_536 };
+    let namespace = user_namespace(map).unwrap();
+    let lazy = Lazy::start(&pool.store, &pool.id, Some(namespace.as_fd()), SERVER).unwrap();
+    let memory = tmpfs();
+    for name in ["upper", "work"] {
+        rustix::fs::mkdirat(&memory, name, Mode::from_raw_mode(0o755)).unwrap();
+    }
+    let mapped = clone_tree(&memory, c"", Reach::One).unwrap();
+    map_owners(&mapped, namespace.as_fd(), Reach::One).unwrap();
+    let open = |name: &str| rustix::fs::openat(&mapped, name, OFlags::PATH, Mode::empty()).unwrap();
+    let (upper, work) = (open("upper"), open("work"));
+    let scratch = Scratch { upper: upper.as_fd(), work: work.as_fd() };
+    // The overlay writes as who mounted it.
+    let mount = sys::file_identity::with(300_000, 400_000, || lazy.mount(Some(scratch))).unwrap().unwrap();
+    let root = descriptor_path(&mount);
+    let user = std::thread::spawn({
+        let root = root.clone();
+        move || {
+            become_user(300_007, 400_007, &[], GroupChange::Set).unwrap();
+            assert!(std::fs::read(root.join("sizes/4097")).unwrap() == noise(4097, 6));
+            assert!(std::fs::read(root.join("bin/other")).is_err());
+            assert!(std::fs::write(root.join("bin/su"), "x").is_err());
+            std::fs::write(root.join("tmp/mine"), "written").unwrap();
+        }
+    });
+    user.join().unwrap();
+    let owners = |path: &str| std::fs::symlink_metadata(root.join(path)).map(|it| (it.uid(), it.gid())).unwrap();
+    assert_eq!(owners("tmp/mine"), (300_007, 400_007));
+    let owner = std::thread::spawn({
+        let root = root.clone();
+        move || {
+            become_user(300_000, 400_000, &[], GroupChange::Set).unwrap();
+            std::fs::write(root.join("bin/su"), "changed").unwrap();
+        }
+    });
+    owner.join().unwrap();
+    assert_eq!(std::fs::read(root.join("bin/su")).unwrap(), b"changed");
+    assert_eq!(owners("bin/su"), (300_000, 400_005));
 }
 
 /// What was unpacked one by one is not unpacked again when the whole tree is.
