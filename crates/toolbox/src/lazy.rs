@@ -36,9 +36,9 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen,
 };
-use store::Store;
+use store::{OnDemand, Store};
 use sys::mount::{Reach, map_owners, new_file_system};
-use sys::{fork, process};
+use sys::{Errno, fork, process};
 
 use crate::error::{Error, Result};
 pub use server::server_main;
@@ -67,6 +67,8 @@ pub struct Lazy {
     /// The mount that the two of the server lie in, which ends with its descriptor.
     _faults: OwnedFd,
     server: Server,
+    /// Also when the server is gone, no collector takes away what is unpacked.
+    _ready: OnDemand,
 }
 
 /// The server's process, if it has one of its own. Killed and reaped when dropped.
@@ -116,12 +118,13 @@ impl Lazy {
         let wrong = |cause| Error::kernel("reaching the server of a lazy file system", cause);
         let inside = |name| rustix::fs::openat(&faults, name, DIRECTORY, Mode::empty()).map_err(wrong);
         let (ask, fail) = (inside(server::ASK_NAME)?, inside(server::FAIL_NAME)?);
-        let [objects, ahead, asked] = [ready.objects, ready.ahead, ready.asked].map(|it| directory(&it));
+        let [objects, ahead, asked] = [&ready.objects, &ready.ahead, &ready.asked].map(|it| directory(it));
         let data = [objects?, ahead?, ask, asked?, fail];
-        Ok(Self { metadata, data, _faults: faults, server })
+        Ok(Self { metadata, data, _faults: faults, server, _ready: ready })
     }
 
-    /// The root file system, mounted nowhere yet: read-only, or writable with a `scratch`.
+    /// The root file system, mounted nowhere yet: read-only, or writable with a `scratch`, which serves once: what is
+    /// written is never synced. Its `upper` directory becomes the root directory, with its owner, mode and time.
     pub fn mount(&self, scratch: Option<Scratch<'_>>) -> Result<OwnedFd> {
         self.overlay(scratch).map_err(|cause| Error::not_lazy("mounting the layers", cause))
     }
@@ -172,29 +175,32 @@ fn faults() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 fn start_server(store: &Store, tree: &ObjectId, device: OwnedFd, serving: Serving<'_>) -> Result<Server> {
-    match serving {
+    let started = match serving {
         Serving::Thread => {
             let (store, tree) = (store.clone(), *tree);
-            let name = std::thread::Builder::new().name("lazy".to_owned());
+            let thread = std::thread::Builder::new().name("lazy".to_owned());
             // It cannot be told of a failure; whoever reads is.
-            let started = name.spawn(move || drop(server::serve(device.as_fd(), &store, &tree)));
-            let wrong = |error: std::io::Error| sys::Errno::from_io_error(&error).unwrap_or(sys::Errno::IO);
-            started.map(|_| Server(None)).map_err(|error| Error::kernel("starting a server", wrong(error)))
+            let started = thread.spawn(move || drop(server::serve(device.as_fd(), &store, &tree)));
+            started.map(|_| Server(None)).map_err(|error| errno_of(&error))
         }
-        Serving::Process(words) => {
-            let (tree, number) = (tree.to_string(), process::number(device.as_fd()).to_string());
-            let wrong = |error: std::io::Error| sys::Errno::from_io_error(&error).unwrap_or(sys::Errno::IO);
-            // It will be at home somewhere else.
-            let pool =
-                std::path::absolute(store.dir()).map_err(|error| Error::kernel("finding the pool", wrong(error)))?;
-            let words = words.iter().map(|it| it.as_bytes());
-            let words = words.chain([pool.as_os_str().as_bytes(), tree.as_bytes(), number.as_bytes()]);
-            let words: std::result::Result<Vec<_>, _> = words.map(CString::new).collect();
-            let words = words.map_err(|_| Error::kernel("starting a server", sys::Errno::INVAL))?;
-            let child = process::reexec_read_only(&words, &[device.as_fd()]);
-            child.map(|it| Server(Some(it))).map_err(|cause| Error::kernel("starting a server", cause))
-        }
-    }
+        Serving::Process(words) => command_line(words, store, tree, device.as_fd())
+            .and_then(|words| process::reexec_read_only(&words, &[device.as_fd()]))
+            .map(|process| Server(Some(process))),
+    };
+    started.map_err(|cause| Error::kernel("starting the server of a lazy file system", cause))
+}
+
+fn command_line(words: &[&str], store: &Store, tree: &ObjectId, device: BorrowedFd<'_>) -> sys::Result<Vec<CString>> {
+    // The server will be at home somewhere else.
+    let pool = std::path::absolute(store.dir()).map_err(|error| errno_of(&error))?;
+    let (tree, device) = (tree.to_string(), process::number(device).to_string());
+    let words = words.iter().map(|it| it.as_bytes());
+    let words = words.chain([pool.as_os_str().as_bytes(), tree.as_bytes(), device.as_bytes()]);
+    words.map(|it| CString::new(it).map_err(|_| Errno::INVAL)).collect()
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 fn directory(path: &Path) -> Result<OwnedFd> {

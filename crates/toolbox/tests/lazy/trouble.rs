@@ -170,6 +170,11 @@ fn no_collector_comes_near_while_it_is_in_use() {
         assert!(pool.store.gc(&[], &()).unwrap().deferred);
         assert_eq!(pool.unpacked().len(), 1);
         assert!(root.read("other").unwrap() == noise(100_000, 2));
+        if let Some(server) = root.lazy.server() {
+            sys::process::kill(server).unwrap();
+            assert!(pool.store.gc(&[], &()).unwrap().deferred);
+            assert!(root.read("other").unwrap() == noise(100_000, 2));
+        }
         drop(root);
         assert!(becomes_free(&pool), "the server is still there");
         assert!(!pool.fresh().exists());
