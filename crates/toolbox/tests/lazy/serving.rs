@@ -38,6 +38,32 @@ fn a_file_is_unpacked_when_it_is_read_and_not_before() {
     assert_eq!(pool.unpacked().len(), 2);
 }
 
+/// Executing and mapping, not only reading, brings a file.
+#[test]
+fn a_program_runs_that_is_not_unpacked_yet() {
+    let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].iter().find_map(|it| std::fs::read(it).ok()) else {
+        return eprintln!("skipped: busybox is not installed");
+    };
+    if !able() {
+        return;
+    }
+    let pool = Pool::new(|writer| {
+        let mut tree = Tree::default();
+        put(&mut tree, "bin/busybox", writer.file(&*busybox).unwrap());
+        put(&mut tree, "etc/motd", writer.file(&b"welcome\n"[..]).unwrap());
+        tree.metadata_mut("bin/busybox").unwrap().mode = 0o755;
+        tree
+    });
+    let root = Root::writable(pool.start(SERVER));
+    let mut chroot = std::process::Command::new("chroot");
+    chroot.arg(root.path("").to_str().unwrap().replace("self", &std::process::id().to_string()));
+    let script = "/bin/busybox cat /etc/motd && /bin/busybox cp /bin/busybox /cmp && /cmp /cmp /bin/busybox";
+    let output = chroot.args(["/bin/busybox", "sh", "-c", script]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"welcome\n");
+    assert_eq!(pool.unpacked().len(), 2);
+}
+
 #[test]
 fn a_server_of_its_own_serves_too() {
     if !able() {
