@@ -124,7 +124,8 @@ impl Bench {
         Self { dir: dir.to_owned(), store, native, small, large }
     }
 
-    /// Makes the pool one with nothing unpacked. What was is only put aside: a deletion would cost the next round's files.
+    /// Makes the pool one with nothing unpacked. What was is only put aside: a deletion would cost the next round's files;
+    /// and it is written to the disk first: that would take processors from the next round.
     fn forget(&self) {
         let aside = self.dir.join(format!("aside-{:?}", Instant::now()).replace(' ', ""));
         std::fs::create_dir(&aside).unwrap();
@@ -134,6 +135,7 @@ impl Bench {
         for name in ["objects", "roots"] {
             std::fs::create_dir(self.dir.join("pool").join(name)).unwrap();
         }
+        rustix::fs::syncfs(File::open(&self.dir).unwrap()).unwrap();
     }
 
     fn file_work(&self, times: &mut Times) {
