@@ -16,6 +16,7 @@ mod error;
 mod facts;
 mod inside;
 mod launcher;
+pub mod lazy;
 mod program;
 mod reaper;
 mod root;
