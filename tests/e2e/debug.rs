@@ -310,8 +310,11 @@ fn a_session_has_the_targets_variables() {
 fn a_lazy_toolbox_unpacks_what_is_read_and_ends_with_its_session() {
     let Some(env) = env() else { return };
     // What a toolbox has that was never unpacked here: the seed of this home was, so it is taken away again.
-    for dir in ["roots", "objects", "fresh"] {
-        let _ = std::fs::remove_dir_all(env.home().join("pool").join(dir));
+    for dir in ["roots", "objects"] {
+        let entries = std::fs::read_dir(env.home().join("pool").join(dir)).unwrap().flatten();
+        entries.for_each(|it| {
+            std::fs::remove_dir_all(it.path()).or_else(|_| std::fs::remove_file(it.path())).unwrap();
+        });
     }
     let unpacked = |dir: &str| {
         let output = Command::new("find").arg(env.home().join("pool").join(dir)).args(["-type", "f"]).output().unwrap();
@@ -326,8 +329,7 @@ fn a_lazy_toolbox_unpacks_what_is_read_and_ends_with_its_session() {
         assert!(unpacked("fresh") > before || name == "users", "{name}: nothing was unpacked on demand");
     }
     assert!(unpacked("fresh") < 200, "only what was read is unpacked");
-    nothing_with(&env.home().display().to_string().replace("home", "home/pool lazy"));
-    assert_eq!(processes_with("lazy-serve"), Vec::<String>::new());
+    nothing_with(&format!("lazy-serve {}", env.home().display()));
 }
 
 #[test]
