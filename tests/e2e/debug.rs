@@ -307,6 +307,32 @@ fn a_session_has_the_targets_variables() {
 }
 
 #[test]
+fn a_lazy_toolbox_unpacks_what_is_read_and_ends_with_its_session() {
+    let Some(env) = env() else { return };
+    // What a toolbox has that was never unpacked here: the seed of this home was, so it is taken away again.
+    for dir in ["roots", "objects"] {
+        let entries = std::fs::read_dir(env.home().join("pool").join(dir)).unwrap().flatten();
+        entries.for_each(|it| {
+            std::fs::remove_dir_all(it.path()).or_else(|_| std::fs::remove_file(it.path())).unwrap();
+        });
+    }
+    let unpacked = |dir: &str| {
+        let output = Command::new("find").arg(env.home().join("pool").join(dir)).args(["-type", "f"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).lines().count()
+    };
+    for (name, options) in [("plain", &[][..]), ("users", &["--userns", "auto"])] {
+        run_cell(&env, &[&["--name", name], options].concat(), SLEEP);
+        let before = unpacked("fresh");
+        let out =
+            debug(&env, name, &["--lazy"], "ps -o comm= -p 2; touch /scratch; ls -ln /usr/bin/ps | cut -d' ' -f3,4");
+        assert_eq!(out.ok(), "busybox\n0 0\n", "{name}");
+        assert!(unpacked("fresh") > before || name == "users", "{name}: nothing was unpacked on demand");
+    }
+    assert!(unpacked("fresh") < 200, "only what was read is unpacked");
+    nothing_with(&format!("lazy-serve {}", env.home().display()));
+}
+
+#[test]
 fn any_process_can_be_a_target_and_none_is_mistaken() {
     if !can_run(&["busybox"]) {
         return;

@@ -13,6 +13,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "curl", package: "curl" },
     Tool { program: "docker-registry", package: "docker-registry" },
     Tool { program: "dockerd", package: "docker.io" },
+    Tool { program: "fio", package: "fio" },
     Tool { program: "fsck.erofs", package: "erofs-utils" },
     Tool { program: "lxc-start", package: "lxc" },
     Tool { program: "newuidmap", package: "uidmap" },

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use container::Bond;
 use model::{CellSpec, EventKind, ObjectId, Verb};
 use toolbox::engines::Found;
+use toolbox::lazy::{Lazy, Serving};
 use toolbox::{Arrangement, Filters, Privileges, Target, Tools, Wish};
 
 use crate::boundary::{Companion, boundary_for};
@@ -29,6 +30,15 @@ pub enum Subject {
     Process(u32),
 }
 
+/// When the files of a toolbox are unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpack {
+    /// All of them, before the session begins; once for all sessions.
+    Before,
+    /// Each when it is first read, where the machine can do that.
+    OnDemand,
+}
+
 /// What `debug` asks for.
 #[derive(Clone, Debug)]
 pub struct DebugRequest {
@@ -36,6 +46,8 @@ pub struct DebugRequest {
     pub image: String,
     /// Its root file system.
     pub tree: ObjectId,
+    /// When its files are unpacked.
+    pub unpack: Unpack,
     /// Its own environment, as `NAME=value`.
     pub image_env: Vec<String>,
     /// The command and its arguments.
@@ -58,7 +70,6 @@ impl Engine {
     /// Begins a session with a toolbox at `subject`.
     pub fn debug(&self, subject: &Subject, request: &DebugRequest) -> Result<RunningExec> {
         let (target, opened) = self.open_subject(subject)?;
-        let rootfs = self.rootfs(&request.tree)?;
         let text =
             |it: &String| CString::new(it.as_str()).map_err(|_| Error::Refused("the command holds a zero byte".into()));
         let wish = Wish {
@@ -72,9 +83,27 @@ impl Engine {
             stdio: crate::container::stdio(request.streams.open()?),
             bond: Bond::DiesWithCaller,
         };
-        let running = toolbox::attach(&target, &Tools::Stored(&rootfs), wish)?;
+        let lazy = self.lazy(&target, request)?;
+        let running = match &lazy {
+            Some(lazy) => toolbox::attach(&target, &Tools::Lazy(lazy), wish)?,
+            None => toolbox::attach(&target, &Tools::Stored(&self.rootfs(&request.tree)?), wish)?,
+        };
         self.note_session(subject, target.name(), request);
-        Ok(RunningExec { companion: Companion { running }, opened })
+        Ok(RunningExec { companion: Companion { running }, opened, lazy })
+    }
+
+    /// The toolbox as it is unpacked on demand, if that is wanted and can be.
+    fn lazy(&self, target: &Target, request: &DebugRequest) -> Result<Option<Lazy>> {
+        if request.unpack == Unpack::Before {
+            return Ok(None);
+        }
+        let serving = Serving::Process(&["skep", toolbox::lazy::SERVE]);
+        match Lazy::start(&self.store, &request.tree, target.user_namespace(), serving) {
+            Ok(lazy) => Ok(Some(lazy)),
+            // What is wanted is a session soon; that it takes longer here is no reason to have none.
+            Err(toolbox::Error::NotLazy { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn rootfs(&self, tree: &ObjectId) -> Result<store::Rootfs> {

@@ -69,7 +69,7 @@ impl Engine {
         };
         let companion = boundary.exec(cell, process, streams.open()?, bond)?;
         events::record(&self.home, cell, EventKind::Executed { command: process.argv.join(" ") });
-        Ok(RunningExec { companion, opened: None })
+        Ok(RunningExec { companion, opened: None, lazy: None })
     }
 }
 
@@ -112,6 +112,8 @@ pub struct RunningExec {
     pub(crate) companion: Companion,
     /// Closed when the program has ended.
     pub(crate) opened: Option<Opened>,
+    /// What serves the files of its toolbox.
+    pub(crate) lazy: Option<toolbox::lazy::Lazy>,
 }
 
 impl RunningExec {
@@ -138,7 +140,7 @@ impl RunningExec {
     /// Waits for its end.
     pub fn wait(mut self) -> Result<Exit> {
         let ended = self.companion.running.reap()?;
-        drop(self.opened.take());
+        drop((self.opened.take(), self.lazy.take()));
         Ok(crate::container::exit_of(ended))
     }
 }

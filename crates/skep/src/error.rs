@@ -180,6 +180,8 @@ impl From<engine::ToolboxError> for CommandError {
                 Self::failed(message).hinted("run it as root, or leave the filter out with '--privileged-tools'")
             }
             ToolboxError::Unmatched { .. } => Self::new(Kind::Unsupported, message),
+            ToolboxError::Store(error) => error.into(),
+            ToolboxError::NotLazy { .. } => Self::new(Kind::Unsupported, message).hinted("try it without '--lazy'"),
             ToolboxError::Kernel { .. } | ToolboxError::Container(_) => Self::failed(message),
         }
     }

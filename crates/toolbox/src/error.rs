@@ -62,6 +62,17 @@ pub enum Error {
     /// The session's processes could not be made or set up.
     #[error(transparent)]
     Container(#[from] container::Error),
+    /// This machine cannot mount a tree before it is unpacked.
+    #[error("files cannot be unpacked as they are read: {what}: {cause}")]
+    NotLazy {
+        /// What was being done.
+        what: &'static str,
+        /// The system's answer.
+        cause: Errno,
+    },
+    /// The pool refused.
+    #[error(transparent)]
+    Store(#[from] store::Error),
 }
 
 fn why(tracer: Option<u32>, cause: Errno) -> String {
@@ -74,6 +85,14 @@ fn why(tracer: Option<u32>, cause: Errno) -> String {
 
 impl Error {
     pub(crate) fn system(what: impl Into<String>, error: &std::io::Error) -> Self {
-        Self::Kernel { what: what.into(), cause: Errno::from_io_error(error).unwrap_or(Errno::IO) }
+        Self::kernel(what, Errno::from_io_error(error).unwrap_or(Errno::IO))
+    }
+
+    pub(crate) fn kernel(what: impl Into<String>, cause: Errno) -> Self {
+        Self::Kernel { what: what.into(), cause }
+    }
+
+    pub(crate) fn not_lazy(what: &'static str, cause: Errno) -> Self {
+        Self::NotLazy { what, cause }
     }
 }

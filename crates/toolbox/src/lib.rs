@@ -17,6 +17,7 @@ mod error;
 mod facts;
 mod inside;
 mod launcher;
+pub mod lazy;
 mod program;
 mod reaper;
 mod root;

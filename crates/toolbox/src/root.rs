@@ -30,7 +30,7 @@ pub(crate) struct Root<'a> {
     pub(crate) namespaces: Namespaces,
     pub(crate) target: BorrowedFd<'a>,
     pub(crate) target_root: BorrowedFd<'a>,
-    pub(crate) tools: ToolsMount,
+    pub(crate) tools: ToolsMount<'a>,
     pub(crate) plan: RootPlan,
     /// The size of the program's terminal, when it gets one.
     pub(crate) terminal: Option<WindowSize>,
@@ -38,11 +38,11 @@ pub(crate) struct Root<'a> {
 }
 
 /// The toolbox.
-pub(crate) enum ToolsMount {
+pub(crate) enum ToolsMount<'a> {
     /// It is mounted, nowhere yet.
     Ready(OwnedFd),
     /// It is to be mounted by root of the target's user namespace, the caller being nobody in particular.
-    Later(Recipe),
+    Later(Recipe<'a>),
 }
 
 /// What the session's root is made of.

@@ -16,6 +16,7 @@ use crate::confinement::Privileges;
 use crate::environment;
 use crate::error::{Error, Result};
 use crate::inside::open_file;
+use crate::lazy::{Lazy, Scratch};
 use crate::program::Program;
 use crate::root::{Covers, Root, RootPlan, ToolsMount};
 use crate::steward::{self, Script};
@@ -37,6 +38,8 @@ pub enum Arrangement {
 pub enum Tools<'a> {
     /// A root file system of the pool.
     Stored(&'a store::Rootfs),
+    /// One whose files are unpacked when they are first read. It must outlive the session.
+    Lazy(&'a Lazy),
 }
 
 /// What is wanted of a session.
@@ -75,11 +78,12 @@ const PLACES: [&CStr; 5] = [c"target", c"proc", c"sys", c"dev", c"etc"];
 /// Whatever keeps the session from being confined as its target is, or its program from running. Nothing is left then.
 pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running> {
     let ordinary = !rustix::process::geteuid().is_root();
+    // Before anything is asked of a target that may stand still.
+    let membership = target.membership()?;
     let mut confinement = target.confinement(wish.privileges)?;
     if ordinary {
         confinement = target.numbered_inside(confinement)?;
     }
-    let membership = target.membership()?;
     if ordinary && wish.arrangement == Arrangement::TargetAsRoot {
         let why = "only root can make the target's file system the root of a session (--swap)".to_owned();
         return Err(Error::Unmatched { target: target.name().to_owned(), why });
@@ -152,17 +156,23 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
 /// How the root of a session is mounted: the tools, with a scratch layer in memory above that has the places where things
 /// will be mounted.
 #[derive(Debug)]
-pub(crate) struct Recipe {
-    root: ScratchRoot,
+pub(crate) struct Recipe<'a> {
+    root: Base<'a>,
     places: &'static [&'static CStr],
     files: Vec<&'static CStr>,
     /// Root of the target, when that is not the caller's.
     owner: Option<(u32, u32)>,
 }
 
-impl Recipe {
-    fn of(tools: &Tools<'_>, target: &Target, plan: &RootPlan) -> Result<Self> {
-        let Tools::Stored(rootfs) = tools;
+/// What the scratch layer lies above.
+#[derive(Debug)]
+enum Base<'a> {
+    Stored(ScratchRoot),
+    Lazy(&'a Lazy),
+}
+
+impl<'a> Recipe<'a> {
+    fn of(tools: &Tools<'a>, target: &Target, plan: &RootPlan) -> Result<Self> {
         let (places, files) = match plan {
             RootPlan::Toolbox(files) => (PLACES.as_slice(), files.clone()),
             RootPlan::Target(_) => ([c"launch"].as_slice(), Vec::new()),
@@ -170,13 +180,24 @@ impl Recipe {
         let is_root = rustix::process::geteuid().is_root();
         let owner = target.uids.outside(0).zip(target.gids.outside(0));
         let owner = owner.filter(|_| is_root && target.users.is_some());
-        let root = ScratchRoot::compile(rootfs, target.users.as_ref().map(AsFd::as_fd))?;
+        let root = match tools {
+            Tools::Stored(rootfs) => Base::Stored(ScratchRoot::compile(rootfs, target.user_namespace())?),
+            Tools::Lazy(lazy) => Base::Lazy(lazy),
+        };
         Ok(Self { root, places, files, owner })
     }
 
     /// Mounts it nowhere yet. Fork-safe.
     pub(crate) fn mount(&self) -> sys::Result<OwnedFd> {
-        let root = self.root.mount(scratch(self.places, &self.files, self.owner)?)?;
+        let scratch = scratch(self.places, &self.files, self.owner)?;
+        let root = match &self.root {
+            Base::Stored(root) => root.mount(scratch)?,
+            Base::Lazy(lazy) => {
+                let open = |name| rustix::fs::openat(&scratch, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+                let (upper, work) = (open(c"upper")?, open(c"work")?);
+                lazy.overlay(Some(Scratch { upper: upper.as_fd(), work: work.as_fd() }))?
+            }
+        };
         // A toolbox brings programs that its target never had: none of them may raise privileges.
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         set_attributes(&root, attributes, Reach::One)?;

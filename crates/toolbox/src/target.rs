@@ -174,6 +174,11 @@ impl Target {
         self.pidfd.as_fd()
     }
 
+    /// Its user namespace, when that is not the caller's.
+    pub fn user_namespace(&self) -> Option<BorrowedFd<'_>> {
+        self.users.as_ref().map(AsFd::as_fd)
+    }
+
     /// Its confinement, for a session with those privileges.
     pub(crate) fn confinement(&self, privileges: Privileges) -> Result<Confinement> {
         let needed = self.status.seccomp == SeccompMode::Filter && privileges == Privileges::AsTarget;

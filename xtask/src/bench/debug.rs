@@ -12,6 +12,9 @@ const FILE_ROUNDS: usize = 20;
 const CELL: &str = "deb:busybox-static";
 const TOOLBOX: &str = "deb:bash,coreutils,dash,findutils,grep,less,mawk,ncurses-base,sed,tar";
 
+/// For measuring what it takes to attach: the program that `nsenter` finds in the target, so that both execute the same.
+const SMALL: &str = "host:/bin/busybox";
+
 /// The operations of [`WORK`], in the order in which it prints them.
 const OPERATIONS: [&str; 6] = ["find + stat", "tar, read", "create", "delete", "write", "read"];
 
@@ -40,6 +43,8 @@ pub(crate) fn run() -> Result<Vec<Row>> {
     let mut rows = bench.attaching()?;
     rows.extend(super::debug_engines::rows(&|target| bench.session(target))?);
     rows.extend(bench.files()?);
+    drop(bench);
+    rows.extend(super::lazy::run()?);
     Ok(rows)
 }
 
@@ -59,7 +64,7 @@ impl Bench {
         std::fs::create_dir_all(&work).map_err(|e| e.to_string())?;
         must(Command::new("mount").args(["-t", "tmpfs", "skep-bench"]).arg(&work))?;
         bench.make_tree()?;
-        for image in [CELL, TOOLBOX] {
+        for image in [CELL, TOOLBOX, SMALL] {
             output_of(bench.skep().args(["image", "pull", image]))?;
         }
         let mount = format!("{}:/work", work.display());
@@ -84,9 +89,9 @@ impl Bench {
         command
     }
 
-    fn session(&self, target: &str) -> Command {
+    fn session(&self, target: &str, toolbox: &str) -> Command {
         let mut command = self.skep();
-        command.args(["debug", target, "--toolbox", TOOLBOX, "--"]);
+        command.args(["debug", target, "--toolbox", toolbox, "--"]);
         command
     }
 
@@ -107,13 +112,13 @@ impl Bench {
     fn attaching(&self) -> Result<Vec<Row>> {
         let target = format!("pid:{}", self.pid);
         let by_pid = || {
-            let mut command = self.session(&target);
-            command.arg("/bin/true");
+            let mut command = self.session(&target, SMALL);
+            command.args(["/bin/busybox", "true"]);
             command
         };
         let by_name = || {
-            let mut command = self.session("target");
-            command.arg("/bin/true");
+            let mut command = self.session("target", SMALL);
+            command.args(["/bin/busybox", "true"]);
             command
         };
         let nsenter = || {
@@ -145,7 +150,7 @@ impl Bench {
         for round in 0..FILE_ROUNDS + 1 {
             let mut host = Command::new("bash");
             host.args(["-c", WORK, "work"]).arg(self.work());
-            let mut session = self.session("target");
+            let mut session = self.session("target", TOOLBOX);
             session.args(["bash", "-c", WORK, "work", "/target/work"]);
             for (command, times) in [(&mut host, &mut native), (&mut session, &mut ours)] {
                 let text = output_of(command.stdin(Stdio::null()))?;

@@ -8,6 +8,7 @@ mod debug;
 mod debug_engines;
 mod faults;
 mod ingest;
+mod lazy;
 mod sample;
 mod start;
 
@@ -81,7 +82,8 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
         "debug" => debug::run()?,
         "build" => build::run()?,
         "faults" => faults::run()?,
-        _ => return Err(format!("there is no bench '{name}': there are start, ingest, debug, build and faults")),
+        "lazy" => lazy::run()?,
+        _ => return Err(format!("there is no bench '{name}': there are start, ingest, debug, lazy, build and faults")),
     };
     for row in &rows {
         if json {

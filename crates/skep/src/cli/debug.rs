@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use engine::{Arrangement, CellRequest, DebugRequest, Engine, ExecStreams, NamedImage, Privileges, Subject};
+use engine::{Arrangement, CellRequest, DebugRequest, Engine, ExecStreams, NamedImage, Privileges, Subject, Unpack};
 use model::{DebSource, ImageRef, Source, Stdin, TargetRef};
 
 use super::Context;
@@ -19,6 +19,9 @@ pub(super) struct Args {
     /// The tools: an image, or packages as deb:PKG,PKG (a shell and the core utilities come with them)
     #[arg(long, value_name = "IMAGE")]
     toolbox: Option<ImageRef>,
+    /// Unpack the files of the toolbox when they are first read, and not before
+    #[arg(long)]
+    lazy: bool,
     /// Make the target's file system the root, with the tools in /toolbox
     #[arg(long)]
     swap: bool,
@@ -87,6 +90,7 @@ fn run(context: &Context, args: Args) -> Result<()> {
     let request = DebugRequest {
         image: toolbox.name.to_string(),
         tree: toolbox.record.tree,
+        unpack: if args.lazy { Unpack::OnDemand } else { Unpack::Before },
         image_env: toolbox.record.config.env,
         argv: command,
         env: select::environment(&args.env)?,
