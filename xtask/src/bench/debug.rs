@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<Vec<Row>> {
     must(&mut cargo(&["build", "--release", "--package", "skep"]))?;
     let bench = Bench::prepare()?;
     let mut rows = bench.attaching()?;
-    rows.extend(super::debug_engines::rows(&|target| bench.session(target, TOOLBOX))?);
+    rows.extend(super::debug_engines::rows(&|target| bench.session(target, SMALL))?);
     rows.extend(bench.files()?);
     drop(bench);
     rows.extend(super::lazy::run()?);

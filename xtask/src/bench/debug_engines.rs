@@ -11,6 +11,9 @@ use crate::debian::{self, Tool};
 
 const ROUNDS: usize = 25;
 
+/// The same program for all, of a toolbox or of a container.
+const PROGRAM: [&str; 2] = ["/bin/busybox", "true"];
+
 const TOOLS: &[Tool] = &[
     Tool { program: "busybox", package: "busybox-static" },
     Tool { program: "conmon", package: "conmon" },
@@ -20,8 +23,8 @@ const TOOLS: &[Tool] = &[
     Tool { program: "runc", package: "runc" },
 ];
 
-/// Every row there is an engine for. `session` makes the beginning of a command that attaches to a target, up to the
-/// program that is to run there.
+/// Every row there is an engine for. `session` makes the beginning of a command that attaches a toolbox with busybox to
+/// a target, up to the program that is to run there.
 pub(crate) fn rows(session: &dyn Fn(&str) -> Command) -> Result<Vec<Row>> {
     let missing = debian::ensure(TOOLS);
     let lacks = |tools: &[&str]| missing.iter().any(|(tool, _)| tools.contains(&tool.program));
@@ -57,12 +60,12 @@ fn docker(session: &dyn Fn(&str) -> Command) -> Result<Row> {
 }
 
 fn attach(mut command: Command, top: &std::path::Path) -> Command {
-    command.arg("/bin/true").env("SKEP_ENGINES", top);
+    command.args(PROGRAM).env("SKEP_ENGINES", top);
     command
 }
 
 fn exec(mut command: Command) -> Command {
-    command.args(["exec", "target", "/bin/busybox", "true"]);
+    command.args(["exec", "target"]).args(PROGRAM);
     command
 }
 
