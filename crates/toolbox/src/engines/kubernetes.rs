@@ -52,13 +52,13 @@ mod tests {
                 ("sandbox-name", "web-0"),
                 ("sandbox-namespace", "shop"),
                 ("container-name", "nginx"),
-                ("image-name", "docker.io/library/nginx:1"),
+                ("image-name", "example/nginx:1"),
             ];
             notes.iter().map(|(name, value)| (format!("io.kubernetes.cri.{name}"), (*value).to_owned())).collect()
         };
         let found = parse("abc", &notes("container")).unwrap();
         assert_eq!(found.to_string(), "k8s:shop/web-0/nginx");
-        assert_eq!(found.image.as_deref(), Some("docker.io/library/nginx:1"));
+        assert_eq!(found.image.as_deref(), Some("example/nginx:1"));
         for wanted in ["web-0", "web-0/nginx", "shop/web-0", "shop/web-0/nginx", "abc", "ab"] {
             assert!(Query::Named(wanted).wants(found.scope.as_deref(), &found.id, &found.names), "{wanted}");
         }
