@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
-use model::{Process, Security, StartStep};
+use model::{Process, Security, StartStep, Watch};
 use rustix::fs::OFlags;
 use rustix::process::Pid;
 use sys::exec::GroupChange;
@@ -17,6 +17,7 @@ use sys::signal::{self, SignalSet};
 use sys::{fork, process, pty, socket};
 
 use crate::access;
+use crate::attend::{self, Attendant};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::ids;
@@ -53,6 +54,29 @@ const ALL: Namespaces =
 
 /// Runs `process` in the cell. The result's `pid` is that program; ending it does not end the cell.
 pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: Stdio, bond: Bond) -> Result<Running> {
+    run(target, process, security, stdio, bond, None)
+}
+
+/// The same for a program of which everything that it uses is announced. Its caller goes on attending.
+pub fn exec_attended(
+    target: &Target<'_>,
+    process: &Process,
+    security: &Security,
+    stdio: Stdio,
+    attendant: &mut dyn Attendant,
+) -> Result<Running> {
+    run(target, process, security, stdio, Bond::DiesWithCaller, Some(attendant))
+}
+
+fn run(
+    target: &Target<'_>,
+    process: &Process,
+    security: &Security,
+    stdio: Stdio,
+    bond: Bond,
+    mut attendant: Option<&mut dyn Attendant>,
+) -> Result<Running> {
+    let watch = if attendant.is_some() { Watch::Uses } else { Watch::Nothing };
     let failed = |what: &'static str| move |errno| Error::start(StartStep::Namespaces, what, errno);
     let seen = access::visible(target.pid);
     let pidfd = process::open(seen).map_err(|_| Error::NotRunning)?;
@@ -66,7 +90,7 @@ pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: 
         true => (users::resolve(root.as_fd(), &process.user)?, GroupChange::Set),
         false => (ids::only_root(root.as_fd(), &process.user)?, GroupChange::Leave),
     };
-    let program = Program::compile(process, security, identity, group_change)?;
+    let program = Program::compile(process, security, identity, group_change, watch)?;
     let words = Words { command: program.command(), mounts: Vec::new() };
     let (streams, terminal) = match stdio {
         Stdio::Pipes { stdin, stdout, stderr } => (Streams::Three([stdin, stdout, stderr]), None),
@@ -101,7 +125,7 @@ pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: 
     });
     let guardian = guardian.map_err(failed("making the program's process"))?;
     drop(visitor);
-    match follow(&control, &ending) {
+    match follow(&control, &ending, &mut attendant) {
         Ok((child, seccomp)) => Ok(Running::visiting(child, terminal, seccomp, guardian, ending)),
         Err(problem) => {
             let _ = process::kill(&guardian.pidfd);
@@ -127,10 +151,14 @@ impl Problem {
 }
 
 /// Waits until the program is executed: its process, and its seccomp listener if it has one.
-fn follow(control: &OwnedFd, ending: &OwnedFd) -> std::result::Result<(fork::Child, Option<OwnedFd>), Problem> {
+fn follow(
+    control: &OwnedFd,
+    ending: &OwnedFd,
+    attendant: &mut Option<&mut dyn Attendant>,
+) -> std::result::Result<(fork::Child, Option<OwnedFd>), Problem> {
     let mut seccomp = None;
     loop {
-        match protocol::receive(control.as_fd()).map_err(Problem::Silence)? {
+        match attend::receive(control.as_fd(), attendant).map_err(Problem::Silence)? {
             None => break,
             Some((Report::Listener, [listener, ..])) => seccomp = listener,
             Some((Report::Failed(failure), _)) => return Err(Problem::Told(failure)),

@@ -10,6 +10,7 @@
 //! What is deliberately absent: helper programs, shells, a daemon, state on disk. The caller keeps [`cgroup::Cgroup`].
 
 mod access;
+mod attend;
 pub mod cgroup;
 mod child;
 mod error;
@@ -29,11 +30,12 @@ mod seccomp;
 mod users;
 
 pub use access::{open_in, root_of_running, root_of_stopped};
+pub use attend::Attendant;
 pub use error::{Error, Result};
-pub use exec::{Bond, Target, exec};
+pub use exec::{Bond, Target, exec, exec_attended};
 pub use plan::{NetNs, Plan, Stdio};
 pub use prepare::{Prepared, Running, prepare};
-pub use seccomp::syscall_name;
+pub use seccomp::{BASELINE, Named, announced_name, named_paths, syscall_name};
 pub use store::Rootfs;
 pub use sys::process::Ended;
 pub use sys::pty::WindowSize;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use model::{NewPrivileges, Process, Seccomp, Security, StartStep};
+use model::{NewPrivileges, Process, Seccomp, Security, StartStep, Watch};
 use sys::Errno;
 use sys::capability::{self, CapabilitySet};
 use sys::exec::{self, GroupChange, StringArray};
@@ -35,7 +35,14 @@ pub(crate) struct Program {
 
 struct Filter {
     instructions: Vec<Instruction>,
-    refusal: Refusal,
+    listener: Listener,
+}
+
+/// Whether the filter announces calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listener {
+    None,
+    Told,
 }
 
 /// The program's standard streams, as its last parent holds them.
@@ -53,6 +60,7 @@ impl Program {
         security: &Security,
         identity: Identity,
         group_change: GroupChange,
+        watch: Watch,
     ) -> Result<Self> {
         let text = |it: &str| {
             CString::new(it).map_err(|_| {
@@ -83,7 +91,7 @@ impl Program {
             group_change,
             capabilities: CapabilitySet(bits),
             new_privileges: security.new_privileges,
-            filter: filter(security),
+            filter: filter(security, watch),
             working_directory: text(&process.cwd.to_string_lossy())?,
             identity,
         })
@@ -147,8 +155,10 @@ impl Program {
         let fail = |errno| Stage::Seccomp.fail(errno);
         match &self.filter {
             None => Ok(()),
-            Some(Filter { instructions, refusal: Refusal::Error }) => sys::seccomp::install(instructions).map_err(fail),
-            Some(Filter { instructions, refusal: Refusal::Announce }) => {
+            Some(Filter { instructions, listener: Listener::None }) => {
+                sys::seccomp::install(instructions).map_err(fail)
+            }
+            Some(Filter { instructions, listener: Listener::Told }) => {
                 let listener = sys::seccomp::install_with_listener(instructions).map_err(fail)?;
                 report(control, Report::Listener, &[listener.as_fd()]).map_err(fail)
             }
@@ -198,13 +208,16 @@ fn candidates(command: &str, environment: &[String]) -> Vec<String> {
         .collect()
 }
 
-fn filter(security: &Security) -> Option<Filter> {
+fn filter(security: &Security, watch: Watch) -> Option<Filter> {
     let refusal = match security.seccomp {
-        Seccomp::Unconfined => return None,
+        Seccomp::Unconfined if watch == Watch::Nothing => return None,
+        Seccomp::Unconfined => Refusal::Nothing,
         Seccomp::Default => Refusal::Error,
         Seccomp::Strict => Refusal::Announce,
     };
-    Some(Filter { instructions: seccomp::compile(&security.capabilities, refusal), refusal })
+    let announces = watch != Watch::Nothing || refusal == Refusal::Announce;
+    let listener = if announces { Listener::Told } else { Listener::None };
+    Some(Filter { instructions: seccomp::compile(&security.capabilities, refusal, watch), listener })
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ impl Engine {
                 ProgramStreams::Three { stdin: null()?, stdout: null()?, stderr: null()? }
             }
         };
-        let companion = boundary.exec(cell, process, streams, bond)?;
+        let companion = boundary.exec(cell, process, streams, bond, None)?;
         events::record(&self.home, cell, EventKind::Executed { command: process.argv.join(" ") });
         Ok(RunningExec { companion })
     }

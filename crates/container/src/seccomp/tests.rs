@@ -43,7 +43,7 @@ const MISSING: u32 = RET_ERRNO | ENOSYS;
 #[test]
 fn the_tree_says_what_the_table_says_for_every_number() {
     let set = capabilities(&[]);
-    let program = compile(&set, Refusal::Error);
+    let program = compile(&set, Refusal::Error, Watch::Nothing);
     assert!(program.len() < 4096, "{}", program.len());
     for arch in [AUDIT_ARCH_X86_64, AUDIT_ARCH_I386] {
         for nr in (0..700).chain([0x3fff_ffff, 0x4000_0000, 0x4000_0001, u32::MAX]) {
@@ -67,7 +67,7 @@ fn the_tree_says_what_the_table_says_for_every_number() {
 
 #[test]
 fn arguments_decide_where_they_must() {
-    let program = compile(&capabilities(&[]), Refusal::Error);
+    let program = compile(&capabilities(&[]), Refusal::Error, Watch::Nothing);
     let check = |name: &str, argument, expected| {
         assert_eq!(run(&program, AUDIT_ARCH_X86_64, number(name), argument), expected, "{name} {argument:#x}");
     };
@@ -90,7 +90,7 @@ fn arguments_decide_where_they_must() {
 
 #[test]
 fn capabilities_open_what_needs_them() {
-    let program = compile(&capabilities(&[Capability::SysAdmin]), Refusal::Error);
+    let program = compile(&capabilities(&[Capability::SysAdmin]), Refusal::Error, Watch::Nothing);
     for name in ["mount", "unshare", "clone3", "bpf", "setns", "pivot_root"] {
         assert_eq!(run(&program, AUDIT_ARCH_X86_64, number(name), 0), RET_ALLOW, "{name}");
     }
@@ -100,14 +100,14 @@ fn capabilities_open_what_needs_them() {
 
 #[test]
 fn other_architectures_have_no_calls() {
-    let program = compile(&capabilities(&[]), Refusal::Error);
+    let program = compile(&capabilities(&[]), Refusal::Error, Watch::Nothing);
     assert_eq!(run(&program, 0xc000_00b7, number("read"), 0), MISSING);
     assert_eq!(run(&program, AUDIT_ARCH_X86_64, 0x4000_0000 | number("read"), 0), MISSING, "x32");
 }
 
 #[test]
 fn strict_announces_what_default_refuses_but_not_what_is_missing() {
-    let program = compile(&capabilities(&[]), Refusal::Announce);
+    let program = compile(&capabilities(&[]), Refusal::Announce, Watch::Nothing);
     assert_eq!(run(&program, AUDIT_ARCH_X86_64, number("mount"), 0), RET_USER_NOTIF);
     assert_eq!(run(&program, AUDIT_ARCH_X86_64, number("clone3"), 0), MISSING);
     assert_eq!(run(&program, AUDIT_ARCH_X86_64, number("read"), 0), RET_ALLOW);

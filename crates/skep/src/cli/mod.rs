@@ -22,6 +22,7 @@ mod rm;
 mod run;
 mod select;
 mod set;
+mod slim;
 mod spec_args;
 mod start;
 mod stats;
