@@ -14,4 +14,5 @@ mod readme;
 mod reference;
 mod registries;
 mod servers;
+mod slim;
 mod streams;

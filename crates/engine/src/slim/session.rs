@@ -165,7 +165,7 @@ impl<'a> Session<'a> {
             entrypoint,
             env: self.request.workload.env.clone(),
             cwd: None,
-            user: None,
+            user: self.request.workload.user.clone(),
             terminal: Terminal::None,
             stdin: Stdin::Closed,
             hostname: Some("localhost".to_owned()),
@@ -298,14 +298,13 @@ impl<'a> Session<'a> {
     /// Runs a program in the service's cell.
     fn beside(&mut self, step: &RunStep) -> Result<(Exit, Vec<u8>)> {
         let Some(service) = &self.service else { return self.alone(step) };
-        let user = step.user.as_deref().map(str::parse).transpose().map_err(|e| Error::Refused(format!("{e}")))?;
         let process = companion(
             &service.cell.spec,
             ExecRequest {
                 argv: step.command.clone(),
                 env: Vec::new(),
                 cwd: None,
-                user,
+                user: step.user.clone(),
                 terminal: Terminal::None,
                 stdin: Stdin::Closed,
             },
@@ -328,7 +327,7 @@ impl<'a> Session<'a> {
         let (program, rest) = as_program(&step.command)?;
         let mut spec = self.specification(rest, Some(program))?;
         if let Some(user) = &step.user {
-            spec.process.user = user.parse().map_err(|e| Error::Refused(format!("{e}")))?;
+            spec.process.user = user.clone();
         }
         let (cell, lock) = self.engine.create(spec)?;
         let doomed = Doomed { engine: self.engine, cell };

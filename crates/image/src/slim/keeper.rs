@@ -115,7 +115,11 @@ impl<'a> Keeper<'a> {
     pub(super) fn want(&mut self, path: &[u8], reason: Reason) -> Option<TreePath> {
         let way = Reason::Way(TreePath::new(path));
         let (passed, real) = passage(self.tree, path);
-        passed.iter().for_each(|it| self.keep(it.as_bytes(), &way));
+        let own = TreePath::new(path);
+        for it in passed {
+            // What is asked for by its own name is not on the way to itself, were it a link.
+            self.keep(it.as_bytes(), if it == own { &reason } else { &way });
+        }
         let real = real?;
         self.keep(real.as_bytes(), &reason);
         Some(real)
@@ -203,7 +207,8 @@ impl<'a> Keeper<'a> {
             }
         }
         for name in loader::library_names(&bytes) {
-            if elf.needed.contains(&name) {
+            let is_own = name == path.name() || elf.soname.as_ref() == Some(&name);
+            if is_own || elf.needed.contains(&name) {
                 continue;
             }
             if let Some(found) = self.libraries.find(self.tree, &name, path, &elf) {

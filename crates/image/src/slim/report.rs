@@ -123,7 +123,7 @@ impl Report {
         let by_path: BTreeMap<&TreePath, &KeptPath> = self.kept.iter().map(|it| (&it.path, it)).collect();
         let known = [Some(path.clone()), real].into_iter().flatten().find(|it| by_path.contains_key(it));
         if let Some(start) = known {
-            return Answer::Kept(chain(&by_path, start));
+            return Answer::Kept(chain(&by_path, start, slim));
         }
         if slim.get(path).is_some() {
             return Answer::Way;
@@ -136,7 +136,7 @@ impl Report {
     }
 }
 
-fn chain(kept: &BTreeMap<&TreePath, &KeptPath>, start: TreePath) -> Vec<(TreePath, Reason)> {
+fn chain(kept: &BTreeMap<&TreePath, &KeptPath>, start: TreePath, slim: &Tree) -> Vec<(TreePath, Reason)> {
     let mut chain: Vec<(TreePath, Reason)> = Vec::new();
     let mut at = Some(start);
     while let Some(path) = at.take() {
@@ -144,7 +144,9 @@ fn chain(kept: &BTreeMap<&TreePath, &KeptPath>, start: TreePath) -> Vec<(TreePat
         if chain.iter().any(|(it, _)| *it == path) {
             break;
         }
-        at = reason.origin().cloned();
+        // The name that somebody used may be a link to what is kept.
+        let real = |it: &TreePath| slim.resolve(it).map_or_else(|| it.clone(), |real| TreePath::new(&real));
+        at = reason.origin().map(|it| if kept.contains_key(it) { it.clone() } else { real(it) });
         chain.push((path, reason.clone()));
     }
     chain

@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! command = ["redis-server"]        # in place of the image's own
+//! user = "redis"                    # as whom, when not as the image says
 //! env = ["A=b"]
 //! port = 6379                       # the first that it listens on, when left out
 //! patience = "30s"                  # how long a first step may fail before it has failed
@@ -26,7 +27,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{ParseError, Span};
+use model::{ParseError, Span, UserSpec};
 use serde::Deserialize;
 
 use super::words::words;
@@ -37,6 +38,8 @@ use crate::{Error, Result};
 pub struct Workload {
     /// The service's command, in place of the image's.
     pub command: Option<Vec<String>>,
+    /// As whom it runs, when not as the image says.
+    pub user: Option<UserSpec>,
     /// `NAME=value` pairs added to the image's.
     pub env: Vec<String>,
     /// Where the service listens.
@@ -73,7 +76,7 @@ pub struct RunStep {
     /// Its command.
     pub command: Command,
     /// As whom, when not as the service.
-    pub user: Option<String>,
+    pub user: Option<UserSpec>,
     /// Its exit code.
     pub exit: u8,
     /// What it prints.
@@ -117,6 +120,7 @@ impl Default for Workload {
     fn default() -> Self {
         Self {
             command: None,
+            user: None,
             env: Vec::new(),
             port: None,
             patience: Span::seconds(60),
@@ -151,9 +155,13 @@ impl Workload {
         let steps = |raw: Vec<RawStep>| raw.into_iter().map(Step::try_from).collect::<Result<Vec<_>, _>>();
         let workload = Self {
             command: raw.command.map(Command::try_from).transpose().map_err(|error| wrong(error.to_string()))?,
+            user: raw.user.map(|it| it.parse()).transpose().map_err(|error: ParseError| wrong(error.to_string()))?,
             env: raw.env,
             port: raw.port,
-            patience: raw.patience.unwrap_or(Self::default().patience),
+            patience: match raw.patience {
+                Some(text) => text.parse().map_err(|error: ParseError| wrong(error.to_string()))?,
+                None => Self::default().patience,
+            },
             files: raw.files,
             steps: steps(raw.step).map_err(|error| wrong(error.to_string()))?,
             unseen: steps(raw.unseen).map_err(|error| wrong(error.to_string()))?,
@@ -172,10 +180,11 @@ impl Workload {
 #[serde(deny_unknown_fields)]
 struct RawWorkload {
     command: Option<RawCommand>,
+    user: Option<String>,
     #[serde(default)]
     env: Vec<String>,
     port: Option<u16>,
-    patience: Option<Span>,
+    patience: Option<String>,
     #[serde(default)]
     files: BTreeMap<String, String>,
     #[serde(default)]
@@ -234,7 +243,7 @@ impl TryFrom<RawStep> for Step {
         match (raw.exec, raw.http, raw.tcp, raw.restart) {
             (Some(command), None, None, None) => Ok(Self::Run(RunStep {
                 command: command.try_into()?,
-                user: raw.user,
+                user: raw.user.map(|it| it.parse()).transpose()?,
                 exit: raw.exit.unwrap_or(0),
                 expect,
             })),
