@@ -48,8 +48,12 @@ impl Boundary for Containers {
         let mut degraded = prepared.degraded().to_vec();
         degraded.extend(attachment.iter().flat_map(|it| it.degraded.clone()));
         let begun = Watching::begin(request, prepared.root(), prepared.pid()).and_then(|mut watching| {
-            let attendant = watching.as_mut().map(Watching::attendant);
-            Ok((prepared.start_attended(attendant)?, watching))
+            let started = prepared.start_attended(watching.as_mut().map(Watching::attendant));
+            if let (Err(_), Some(watching)) = (&started, &mut watching) {
+                // What a program that does not start was looking for is what its image lacks.
+                let _ = watching.finish(&request.cell.dir);
+            }
+            Ok((started?, watching))
         });
         let (mut running, watching) = match begun {
             Ok(begun) => begun,

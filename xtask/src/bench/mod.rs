@@ -7,6 +7,7 @@ mod build;
 mod faults;
 mod ingest;
 mod sample;
+mod slim;
 mod start;
 
 use serde::Serialize;
@@ -78,7 +79,8 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
         "ingest" => ingest::run()?,
         "build" => build::run()?,
         "faults" => faults::run()?,
-        _ => return Err(format!("there is no bench '{name}': there are start, ingest, build and faults")),
+        "slim" => slim::run()?,
+        _ => return Err(format!("there is no bench '{name}': there are start, ingest, build, faults and slim")),
     };
     for row in &rows {
         if json {

@@ -60,6 +60,14 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// Why an attempt came to nothing.
+enum Setback {
+    /// The service may not be ready yet.
+    Perhaps(String),
+    /// Another attempt will not do better.
+    Surely(String),
+}
+
 /// How long a step that is not the first may fail before it has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a service gets to end when it is asked to.
@@ -126,12 +134,13 @@ impl<'a> Session<'a> {
     ) -> Result<std::result::Result<(), Failure>> {
         let deadline = Instant::now() + patience;
         loop {
-            let why = match self.attempt(step, statuses)? {
+            let (why, is_last) = match self.attempt(step, statuses)? {
                 Ok(()) => return Ok(Ok(())),
-                Err(why) => why,
+                Err(Setback::Perhaps(why)) => (why, Instant::now() > deadline),
+                Err(Setback::Surely(why)) => (why, true),
             };
-            let ended = self.ended_badly()?;
-            if ended.is_some() || Instant::now() > deadline {
+            let ended = self.ended(step)?;
+            if ended.is_some() || is_last {
                 let said = self.service_output();
                 let why =
                     format!("{}{}{said}", why, ended.map_or(String::new(), |it| format!("; the service ended: {it}")));
@@ -141,13 +150,14 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn attempt(&mut self, step: &Step, statuses: &mut Statuses) -> Result<std::result::Result<(), String>> {
-        match step {
-            Step::Run(step) => self.run_program(step),
-            Step::Http(step) => Ok(self.address()?.and_then(|at| ask(at, step, self.subject, statuses))),
-            Step::Tcp(step) => Ok(self.address()?.and_then(|at| talk::tcp(at, step))),
-            Step::Restart => Ok(Ok(())),
-        }
+    fn attempt(&mut self, step: &Step, statuses: &mut Statuses) -> Result<std::result::Result<(), Setback>> {
+        let talked = match step {
+            Step::Run(step) => return self.run_program(step),
+            Step::Http(step) => self.address()?.and_then(|at| ask(at, step, self.subject, statuses)),
+            Step::Tcp(step) => self.address()?.and_then(|at| talk::tcp(at, step)),
+            Step::Restart => Ok(()),
+        };
+        Ok(talked.map_err(Setback::Perhaps))
     }
 
     fn specification(&self, command: Vec<String>, entrypoint: Option<String>) -> Result<CellSpec> {
@@ -206,10 +216,10 @@ impl<'a> Session<'a> {
     fn restart(&mut self) -> Result<std::result::Result<(), Failure>> {
         let Some(service) = &mut self.service else { return Ok(Ok(())) };
         let failed = |why: String| Failure { step: Step::Restart.to_string(), why };
-        let report = stop(self.engine, &service.cell)?;
-        if self.watch == Watch::Uses {
-            self.observed.merge(observed_in(&service.cell.dir)?);
-        }
+        let cell = service.cell.clone();
+        let report = stop(self.engine, &cell)?;
+        self.take_down(&cell, &report)?;
+        let Some(service) = &mut self.service else { return Ok(Ok(())) };
         if matches!(report.exit, Exit::NotStarted { .. }) {
             return Ok(Err(failed(report.exit.to_string())));
         }
@@ -223,25 +233,31 @@ impl<'a> Session<'a> {
     /// Ends the service in its own way, which is part of what it does, and takes down what was seen.
     fn end_service(&mut self) -> Result<()> {
         let Some(service) = self.service.take() else { return Ok(()) };
-        let ran = service.cell.record.runs > 0;
-        stop(self.engine, &service.cell)?;
-        if self.watch == Watch::Uses && ran {
-            match observed_in(&service.cell.dir) {
-                Ok(observed) => self.observed.merge(observed),
-                // It never came to run: there was nothing to see.
-                Err(_) if !service.cell.dir.join("observed.json").exists() => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let report = stop(self.engine, &service.cell)?;
+        self.take_down(&service.cell, &report)?;
         service.remove()
     }
 
-    /// How the service ended, when that is a failure.
-    fn ended_badly(&mut self) -> Result<Option<Exit>> {
+    /// Takes down what was seen in a cell's run. Of one that never came to run there may be nothing.
+    fn take_down(&mut self, cell: &Cell, report: &ExitReport) -> Result<()> {
+        if self.watch != Watch::Uses {
+            return Ok(());
+        }
+        match observed_in(&cell.dir) {
+            Ok(observed) => self.observed.merge(observed),
+            Err(_) if matches!(report.exit, Exit::NotStarted { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// How the service ended, when the step cannot go well for that. A program may be run without it.
+    fn ended(&self, step: &Step) -> Result<Option<Exit>> {
         let Some(service) = &self.service else { return Ok(None) };
         let cell = self.engine.find(&service.cell.spec.id.to_string())?;
+        let needs_it = !matches!(step, Step::Run(_));
         Ok(match cell.record.state {
-            State::Exited { report } if !report.exit.is_success() => Some(report.exit),
+            State::Exited { report } if needs_it || !report.exit.is_success() => Some(report.exit),
             _ => None,
         })
     }
@@ -285,13 +301,16 @@ impl<'a> Session<'a> {
         if lines.is_empty() { lines } else { format!("\n{lines}") }
     }
 
-    fn run_program(&mut self, step: &RunStep) -> Result<std::result::Result<(), String>> {
+    fn run_program(&mut self, step: &RunStep) -> Result<std::result::Result<(), Setback>> {
         let (exit, output) = if self.is_running()? { self.beside(step)? } else { self.alone(step)? };
         let shown = String::from_utf8_lossy(&output).trim_end().to_owned();
         Ok(match exit {
             Exit::Code { code } if code == step.exit && step.expect.holds(&output) => Ok(()),
-            Exit::Code { code } if code == step.exit => Err(format!("it does not print what it should: {shown}")),
-            exit => Err(format!("{exit}: {shown}")),
+            Exit::Code { code } if code == step.exit => {
+                Err(Setback::Perhaps(format!("it does not print what it should: {shown}")))
+            }
+            exit @ Exit::NotStarted { .. } => Err(Setback::Surely(exit.to_string())),
+            exit => Err(Setback::Perhaps(format!("{exit}: {shown}"))),
         })
     }
 
@@ -309,12 +328,8 @@ impl<'a> Session<'a> {
                 stdin: Stdin::Closed,
             },
         );
-        let ran = talk::run_beside(&service.cell, &process, self.watch);
-        match ran {
-            Ok((exit, output, observed)) => {
-                self.observed.merge(observed);
-                Ok((exit, output))
-            }
+        match talk::run_beside(&service.cell, &process, self.watch, &mut self.observed) {
+            Ok(ran) => Ok(ran),
             Err(Error::Start { step, message }) => Ok((Exit::NotStarted { step, error: message }, Vec::new())),
             // It ended a moment ago.
             Err(Error::NotRunning { .. } | Error::Container(container::Error::NotRunning)) => self.alone(step),
@@ -341,9 +356,7 @@ impl<'a> Session<'a> {
                 Said::Exited(report) => break report,
             }
         };
-        if self.watch == Watch::Uses && !matches!(report.exit, Exit::NotStarted { .. }) {
-            self.observed.merge(observed_in(&doomed.cell.dir)?);
-        }
+        self.take_down(&doomed.cell, &report)?;
         doomed.remove()?;
         Ok((report.exit, output))
     }

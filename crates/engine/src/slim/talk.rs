@@ -108,20 +108,31 @@ fn shown(answer: &[u8]) -> String {
     answer.iter().take(200).flat_map(|it| it.escape_ascii()).map(char::from).collect()
 }
 
-/// Runs a program in a running cell to its end: how it ended, what it printed, what it was seen to use.
-pub(super) fn run_beside(cell: &Cell, process: &Process, watch: Watch) -> Result<(Exit, Vec<u8>, Observed)> {
+/// Runs a program in a running cell to its end: how it ended and what it printed. What it was seen to use is added to
+/// `observed`, also when it did not start: what it was looked for is what its image lacks.
+pub(super) fn run_beside(
+    cell: &Cell,
+    process: &Process,
+    watch: Watch,
+    observed: &mut Observed,
+) -> Result<(Exit, Vec<u8>)> {
+    let mut observer = (watch == Watch::Uses).then(Observer::of_calls).transpose()?;
+    let ran = run_attended(cell, process, &mut observer);
+    observed.merge(observer.map(Observer::into_observed).unwrap_or_default());
+    ran
+}
+
+fn run_attended(cell: &Cell, process: &Process, observer: &mut Option<Observer>) -> Result<(Exit, Vec<u8>)> {
     let boundary = boundary_for(&cell.spec, Verb::Exec)?;
     let failed = |e: rustix::io::Errno| Error::io("making a pipe", e);
     let (output, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
     let stderr = theirs.try_clone().map_err(|e| Error::io("making a pipe", e))?;
     let streams = ProgramStreams::Three { stdin: crate::supervisor::open_null()?, stdout: theirs, stderr };
-    let mut observer = (watch == Watch::Uses).then(Observer::of_calls).transpose()?;
     let attendant = observer.as_mut().map(|it| it as &mut dyn Attendant);
     let companion = boundary.exec(cell, process, streams, Bond::DiesWithCaller, attendant)?;
     let mut running = companion.running;
-    let printed = attend(&mut observer, &running.pidfd, output)?;
-    let exit = crate::container::exit_of(running.reap()?);
-    Ok((exit, printed, observer.map(Observer::into_observed).unwrap_or_default()))
+    let printed = attend(observer, &running.pidfd, output)?;
+    Ok((crate::container::exit_of(running.reap()?), printed))
 }
 
 /// Answers for a program and takes what it prints until it has ended.
