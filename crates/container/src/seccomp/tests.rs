@@ -123,3 +123,41 @@ fn names_and_numbers_are_unique() {
     assert_eq!(syscall_name(165), Some("mount"));
     assert_eq!(syscall_name(9999), None);
 }
+
+#[test]
+fn what_is_watched_is_announced_if_it_is_allowed() {
+    let set = capabilities(&[]);
+    let answer = |watch, refusal, name: &str, argument| {
+        run(&compile(&set, refusal, watch), AUDIT_ARCH_X86_64, number(name), argument)
+    };
+    let check = |watch, name: &str, expected| assert_eq!(answer(watch, Refusal::Error, name, 0), expected, "{name}");
+    for (name, misses, uses) in [
+        ("openat", RET_USER_NOTIF, RET_USER_NOTIF),
+        ("execve", RET_USER_NOTIF, RET_USER_NOTIF),
+        ("getdents64", RET_ALLOW, RET_USER_NOTIF),
+        ("listen", RET_ALLOW, RET_USER_NOTIF),
+        ("clone", RET_ALLOW, RET_USER_NOTIF),
+        ("socket", RET_ALLOW, RET_USER_NOTIF),
+        ("read", RET_ALLOW, RET_ALLOW),
+        // The child sends its listener by this one: nobody could answer for it yet.
+        ("sendmsg", RET_ALLOW, RET_ALLOW),
+        ("mount", REFUSED, REFUSED),
+        ("clone3", MISSING, MISSING),
+    ] {
+        check(Watch::Nothing, name, if misses == RET_USER_NOTIF { RET_ALLOW } else { misses });
+        check(Watch::Misses, name, misses);
+        check(Watch::Uses, name, uses);
+    }
+    assert_eq!(answer(Watch::Uses, Refusal::Error, "clone", NAMESPACE_FLAGS), REFUSED);
+    // Without a profile everything goes on, announced or not.
+    assert_eq!(answer(Watch::Uses, Refusal::Nothing, "mount", 0), RET_USER_NOTIF);
+    assert_eq!(answer(Watch::Misses, Refusal::Nothing, "mount", 0), RET_ALLOW);
+}
+
+#[test]
+fn announced_calls_have_the_names_of_their_architecture() {
+    let call = |number, arch| Announced { id: 0, pid: 0, number, arch, arguments: [0; 6] };
+    assert_eq!(announced_name(&call(257, AUDIT_ARCH_X86_64)), Some("openat"));
+    assert_eq!(announced_name(&call(295, AUDIT_ARCH_I386)), Some("openat"));
+    assert_eq!(announced_name(&call(9999, AUDIT_ARCH_X86_64)), None);
+}

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use image::slim::{HttpStep, Observed, RunStep, Step};
 use model::{
     Boundary, CellId, CellName, CellSpec, Exit, ExitReport, Init, Lifetime, Limits, LogPolicy, Mount, MountAccess,
-    MountKind, Network, ObjectId, RestartPolicy, Security, Span, State, Stdin, StopPolicy, Terminal, Watch,
+    MountKind, Network, ObjectId, RestartPolicy, Security, Span, StartStep, State, Stdin, StopPolicy, Terminal, Watch,
 };
 
 use super::SlimRequest;
@@ -309,7 +309,9 @@ impl<'a> Session<'a> {
             Exit::Code { code } if code == step.exit => {
                 Err(Setback::Perhaps(format!("it does not print what it should: {shown}")))
             }
-            exit @ Exit::NotStarted { .. } => Err(Setback::Surely(exit.to_string())),
+            exit @ Exit::NotStarted { step: StartStep::CommandNotFound | StartStep::CommandNotExecutable, .. } => {
+                Err(Setback::Surely(exit.to_string()))
+            }
             exit => Err(Setback::Perhaps(format!("{exit}: {shown}"))),
         })
     }
