@@ -89,37 +89,53 @@ struct Slimming<'a> {
     rounds: Vec<Round>,
 }
 
-/// The two workloads, by what they are called in reports.
-const SEEN: &str = "the workload";
-const UNSEEN: &str = "the unseen workload";
+/// The two parts of a workload.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Seen,
+    Unseen,
+}
+
+impl Part {
+    /// What it is called in reports.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Seen => "the workload",
+            Self::Unseen => "the unseen workload",
+        }
+    }
+
+    fn steps(self, workload: &Workload) -> &[Step] {
+        match self {
+            Self::Seen => &workload.steps,
+            Self::Unseen => &workload.unseen,
+        }
+    }
+}
 
 impl Slimming<'_> {
     fn watch_original(&mut self) -> Result<()> {
         let subject = Subject { on: "original", tree: self.request.record.tree };
         self.progress.begin(&format!("watching {}", self.request.image), None);
-        let (observed, outcome) = self.run(subject, Watch::Uses, SEEN)?;
+        let (observed, outcome) = self.run(subject, Watch::Uses, Part::Seen)?;
         outcome.map_err(|failure| failure.on(subject))?;
         self.observed = observed;
         self.progress.begin(&format!("trying the unseen workload on {}", self.request.image), None);
-        let (_, outcome) = self.run(subject, Watch::Nothing, UNSEEN)?;
+        let (_, outcome) = self.run(subject, Watch::Nothing, Part::Unseen)?;
         outcome.map_err(|failure| failure.on(subject))?;
         self.progress.end();
         Ok(())
-    }
-
-    fn steps(&self, which: &str) -> &[Step] {
-        if which == SEEN { &self.request.workload.steps } else { &self.request.workload.unseen }
     }
 
     fn run(
         &mut self,
         subject: Subject,
         watch: Watch,
-        which: &str,
+        part: Part,
     ) -> Result<(Observed, std::result::Result<(), Failure>)> {
         let mut statuses = std::mem::take(&mut self.statuses);
         let session = Session::new(self.engine, self.request, subject, watch);
-        let outcome = session.and_then(|it| it.run(self.steps(which), &mut statuses));
+        let outcome = session.and_then(|it| it.run(part.steps(self.request.workload), &mut statuses));
         self.statuses = statuses;
         let (observed, outcome) = outcome?;
         match &observed.lost {
@@ -162,10 +178,10 @@ impl Slimming<'_> {
     fn prove(&mut self, original: &Tree, cut: &Cut) -> Result<(Round, Option<Failure>)> {
         let subject = Subject { on: "slim", tree: cut.slim_id };
         let mut round = Round::default();
-        for which in [SEEN, UNSEEN] {
-            let (observed, outcome) = self.run(subject, Watch::Uses, which)?;
+        for part in [Part::Seen, Part::Unseen] {
+            let (observed, outcome) = self.run(subject, Watch::Uses, part)?;
             let missed = slim::misses(original, &cut.slim, &observed);
-            round.missed.extend(missed.into_iter().map(|path| Miss { path, during: which.to_owned() }));
+            round.missed.extend(missed.into_iter().map(|path| Miss { path, during: part.words().to_owned() }));
             self.observed.calls.extend(observed.calls);
             if let Err(failure) = outcome {
                 round.failed = Some(failure.to_string());

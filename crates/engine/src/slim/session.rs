@@ -69,7 +69,7 @@ enum Setback {
 }
 
 /// How long a step that is not the first may fail before it has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a service gets to end when it is asked to.
 const STOP: Span = Span::seconds(15);
 /// Between two attempts.
@@ -110,16 +110,18 @@ impl<'a> Session<'a> {
         if has_command || self.request.workload.command.is_some() {
             outcome = self.start_service()?;
         }
-        let mut is_fresh = true;
+        let whole: Duration = self.request.workload.patience.into();
+        let mut patience = whole;
         for step in steps {
             if outcome.is_err() {
                 break;
             }
             outcome = match step {
                 Step::Restart => self.restart()?,
-                _ => self.persist(step, is_fresh_patience(is_fresh, self.request.workload.patience), statuses)?,
+                _ => self.persist(step, patience, statuses)?,
             };
-            is_fresh = matches!(step, Step::Restart);
+            // A service that has just been started gets its time; one that has answered needs less.
+            patience = if matches!(step, Step::Restart) { whole } else { PATIENCE.min(whole) };
         }
         self.end_service()?;
         Ok((std::mem::take(&mut self.observed), outcome))
@@ -362,10 +364,6 @@ impl<'a> Session<'a> {
         doomed.remove()?;
         Ok((report.exit, output))
     }
-}
-
-fn is_fresh_patience(is_fresh: bool, whole: Span) -> Duration {
-    if is_fresh { whole.into() } else { PATIENCE.min(whole.into()) }
 }
 
 fn ask(at: SocketAddr, step: &HttpStep, subject: Subject, statuses: &mut Statuses) -> std::result::Result<(), String> {

@@ -224,12 +224,13 @@ fn zones(keeper: &mut Keeper<'_>, looked: &[TreePath]) {
 
 /// Pages that a package brings are data: where one was read, others will be.
 fn web_pages(keeper: &mut Keeper<'_>, kept: &[TreePath]) {
-    for path in kept.iter().filter(|it| is_below(it.as_bytes(), b"usr/share")) {
+    let may_hold = |it: &&TreePath| is_below(it.as_bytes(), b"usr/share") || is_below(it.as_bytes(), b"etc");
+    for path in kept.iter().filter(may_hold) {
         if !keeper.is_used(path) {
             continue;
         }
         let bytes = path.as_bytes();
-        for root in [&b"/html/"[..], b"/www/", b"/htdocs/"] {
+        for root in [&b"/html/"[..], b"/www/", b"/htdocs/", b"/web/"] {
             if let Some(at) = bytes.windows(root.len()).position(|it| it == root) {
                 let root = bytes[..at + root.len() - 1].to_vec();
                 keeper.want_below(&root, &Reason::Module(path.clone()), |_| true);

@@ -81,6 +81,10 @@ fn workload(args: &Args) -> Result<Option<Workload>> {
 }
 
 fn make(engine: &Engine, args: &Args, found: &Found, workload: &Workload) -> Result<Found> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(CommandError::new(Kind::Unsupported, "what a cell uses can be watched by root alone")
+            .hinted("run this as root"));
+    }
     let image = args.image.to_string();
     let name = match &args.tag {
         Some(name) => name.clone(),
