@@ -223,3 +223,6 @@ impl<'a> Keeper<'a> {
         self.libraries.directories().map(<[u8]>::to_vec).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

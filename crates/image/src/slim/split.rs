@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use store::{InodeId, Kind, Tree};
 
+use super::passage::passage;
 use super::{Observed, TreePath};
 use crate::{Error, Result};
 
@@ -103,7 +104,7 @@ pub fn recombine(slim: &Tree, complement: &Tree) -> Result<Tree> {
 
 /// The paths that were looked up on the slim tree and lead to something on the original alone.
 pub fn misses(original: &Tree, slim: &Tree, observed: &Observed) -> BTreeSet<TreePath> {
-    let leads = |tree: &Tree, path: &TreePath| tree.resolve(path).is_some_and(|it| tree.get(it).is_some());
+    let leads = |tree: &Tree, path: &TreePath| passage(tree, path.as_bytes()).1.is_some();
     let missed = |path: &&TreePath| leads(original, path) && !leads(slim, path);
     observed.looked_up.iter().chain(&observed.opened).filter(missed).cloned().collect()
 }
