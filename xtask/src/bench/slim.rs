@@ -139,10 +139,9 @@ fn write_table(results: &[Outcome<'_>]) -> Result<()> {
 
 fn table(results: &[Outcome<'_>]) -> String {
     let mib = |bytes: f64| format!("{:.0}", bytes / f64::from(1 << 20));
-    let mut text =
-        "| service | packages | before, MiB | slim, MiB | removed | added after the first try | system calls \
+    let mut text = "| service | packages | before, MiB | slim, MiB | removed | further rounds | system calls \
                     | lean, MiB | removed of lean |\n|---|---|--:|--:|--:|--:|--:|--:|--:|\n"
-            .to_owned();
+        .to_owned();
     for (service, slimmed, lean) in results {
         let cells = match slimmed {
             Ok(it) => [

@@ -12,6 +12,7 @@ use container::Attendant;
 use image::slim::{Observed, TreePath};
 use sys::Errno;
 use sys::fanotify::{self, Event, Manner, What};
+use sys::seccomp::Announced;
 
 use super::call::{self, Subject};
 use super::{Side, Waiting};
@@ -98,19 +99,9 @@ impl Observer {
             Err(Errno::NOENT) => return Ok(()),
             other => other?,
         };
-        match container::announced_name(&call) {
-            None => self.lose(format!("system call {} has no name here", call.number)),
-            Some(name) => {
-                for subject in call::subjects(name, &call) {
-                    match subject {
-                        Subject::LookedUp(path) => self.observed.looked_up.insert(TreePath::new(&path)),
-                        Subject::Listed(path) => self.observed.listed.insert(TreePath::new(&path)),
-                    };
-                }
-                if !self.observed.calls.contains(name) {
-                    self.observed.calls.insert(name.to_owned());
-                }
-            }
+        // A number without a name is no call of any kernel: this one will say so.
+        if let Some(name) = container::announced_name(&call) {
+            self.note_call(name, &call);
         }
         if self.observed.paths() > MAX_PATHS {
             self.lose("it used more paths than can be noted");
@@ -118,6 +109,18 @@ impl Observer {
         match sys::seccomp::let_go_on(listener, call.id) {
             Err(Errno::NOENT) => Ok(()),
             other => other,
+        }
+    }
+
+    fn note_call(&mut self, name: &str, call: &Announced) {
+        for subject in call::subjects(name, call) {
+            match subject {
+                Subject::LookedUp(path) => self.observed.looked_up.insert(TreePath::new(&path)),
+                Subject::Listed(path) => self.observed.listed.insert(TreePath::new(&path)),
+            };
+        }
+        if !self.observed.calls.contains(name) {
+            self.observed.calls.insert(name.to_owned());
         }
     }
 
