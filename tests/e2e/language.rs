@@ -32,6 +32,21 @@ fn mistakes_are_told_in_a_line_with_the_next_step() {
         3,
         "error: no cell is called 'x'\nhint: 'skep ps -a' lists the cells there are\n",
     );
+    check(
+        &["events", "--cell", "web"],
+        3,
+        "error: no cell is called 'web'\nhint: 'skep ps -a' lists the cells there are\n",
+    );
+    check(
+        &["cp", "web:/x", "-"],
+        2,
+        "error: cp copies files, not streams\n\
+         hint: 'skep exec CELL cat PATH' prints a file; './-' is a file of that name\n",
+    );
+    let bad_name = env.skep(["image", "tag", "a", "b c"]).fails(2);
+    assert!(bad_name.contains("'b c' is not an image name"), "{bad_name}");
+    let no_unit = env.skep(["run", "-m", "64", "x"]).fails(2);
+    assert!(no_unit.contains("'64' is not a memory limit: expected at least 1m"), "{no_unit}");
     assert!(env.skep(["run", "-m", "lots", "x"]).fails(2).contains("'lots' is not a size"));
     assert!(env.skep(["frobnicate"]).fails(2).contains("unrecognized subcommand"));
 }

@@ -37,7 +37,7 @@ fn a_detached_cell_goes_through_its_whole_life() {
 
     env.skep(["pause", &id[..6]]).ok();
     assert_eq!(state(&env, "a"), "paused");
-    env.skep(["pause", "a"]).fails(1);
+    env.skep(["pause", "a"]).fails(4);
     env.skep(["resume", "a"]).ok();
     assert_eq!(state(&env, "a"), "running");
 
@@ -142,4 +142,49 @@ fn a_detached_exec_goes_on_without_its_caller() {
     env.skep(["exec", "-d", "d", "busybox", "sh", "-c", script]).ok();
     let waiting = "while ! busybox test -s /done; do busybox sleep 0.05; done; busybox cat /done";
     assert_eq!(env.skep(["exec", "d", "busybox", "timeout", "60", "busybox", "sh", "-c", waiting]).ok(), "done\n");
+}
+
+#[test]
+fn what_a_state_forbids_is_a_conflict_with_the_next_step() {
+    let Some(env) = env() else { return };
+    env.skep(["run", "-d", "--net", "none", "--name", "p", BUSYBOX, "--", "busybox", "sleep", "1000"]).ok();
+    let refused = env.skep(["resume", "p"]).fails(4);
+    assert!(refused.starts_with("error: p: a cell that is running cannot be resumed\n"), "{refused}");
+    env.skep(["pause", "p"]).ok();
+    let refused = env.skep(["pause", "p"]).fails(4);
+    let expected = "error: p: a cell that is paused cannot be paused\nhint: 'skep resume p' lets it go on\n";
+    assert_eq!(refused, expected);
+}
+
+#[test]
+fn an_image_is_not_taken_for_one_of_another_processor() {
+    let Some(env) = env() else { return };
+    env.skep(["image", "tag", BUSYBOX, "box"]).ok();
+    let other = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
+    let refused = env.skep(["run", "--rm", "--net", "none", "--arch", other, "box", "--", "busybox", "true"]).fails(4);
+    assert!(refused.contains(&format!(", not {other}")), "{refused}");
+}
+
+#[test]
+fn a_cell_does_not_see_the_command_line_of_its_supervisor() {
+    let Some(env) = env() else { return };
+    let show = ["run", "--rm", "--net", "none", BUSYBOX, "--", "busybox", "cat", "/proc/1/cmdline"];
+    let shown = env.skep(show).ok();
+    assert_eq!(shown.trim_end_matches('\0'), "skep-init");
+}
+
+#[test]
+fn a_capability_that_skep_lacks_is_reported_and_left_out() {
+    if !can_run(&["root", "setpriv"]) {
+        return;
+    }
+    let env = TestEnv::with(BUSYBOX);
+    let skep = env.command(["run", "--rm", "--net", "none", "--privileged", BUSYBOX, "--", "busybox", "true"]);
+    let mut lacking = std::process::Command::new("setpriv");
+    lacking.args(["--bounding-set=-sys_time", "--inh-caps=-sys_time"]).arg(skep.get_program()).args(skep.get_args());
+    lacking.env("SKEP_ROOT", env.home());
+    let output = lacking.output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    assert!(error.contains("capability SYS_TIME not applied: skep does not have it itself"), "{error}");
 }

@@ -45,3 +45,16 @@ fn stats_show_limits_and_use_and_set_changes_them() {
     let top = env.skep(["top", "s"]).ok();
     assert!(top.contains("busybox sleep 1000"), "{top}");
 }
+
+#[test]
+fn a_limit_of_a_kind_that_a_cell_began_without_is_applied_while_it_runs() {
+    let Some(env) = env() else { return };
+    env.skep(["run", "-d", "--net", "none", "--name", "s", BUSYBOX, "--", "busybox", "sleep", "1000"]).ok();
+    let set = env.skep(["set", "--cpus", "0.5", "s"]);
+    let can = env.skep(["run", "--rm", "--net", "none", "--cpus", "0.5", BUSYBOX, "--", "busybox", "true"]);
+    assert_eq!(set.err, can.err, "what can be applied at the start can be applied later");
+    // A program that comes later is a member of the new group, too, and all of them go with the cell.
+    env.skep(["exec", "s", "busybox", "true"]).ok();
+    env.skep(["rm", "-f", "s"]).ok();
+    assert!(env.skep(["set", "--pids-limit", "0", "s"]).fails(2).contains("0 is not in 1"));
+}

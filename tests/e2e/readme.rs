@@ -19,6 +19,7 @@ fn the_sixty_second_block_works() {
     run(&env, "skep logs web").ok();
     run(&env, "skep stats web").ok();
     run(&env, "skep why web").ok();
+    run(&env, "skep debug web --toolbox deb:strace,procps -- ps ax").ok();
     run(&env, "skep stop web").ok();
     run(&env, "skep rm web").ok();
     run(&env, "skep image export deb:nginx-light oci-archive:web.tar").ok();

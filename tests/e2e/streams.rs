@@ -24,6 +24,49 @@ fn much_goes_through_in_order_and_both_streams_stay_apart() {
 }
 
 #[test]
+fn input_that_ends_before_the_program_begins_reaches_it() {
+    let Some(env) = env() else { return };
+    // The whole input is on its way before the supervisor has started anything; how far it got differs from run to run.
+    for _ in 0..10 {
+        let run = env.skep_fed(b"hello\n", ["run", "--rm", "-i", "--net", "none", BUSYBOX, "--", "busybox", "cat"]);
+        assert_eq!(run.ok(), "hello\n");
+    }
+}
+
+#[test]
+fn the_streams_of_any_user_can_be_opened_by_name() {
+    let Some(env) = env() else { return };
+    let script = "echo out >/dev/stdout; echo err >/dev/stderr";
+    for options in [&["-u", "33"][..], &["--userns", "auto"], &["--userns", "auto", "-u", "33"]] {
+        let args = ["run", "--rm", "--net", "none"].into_iter().chain(options.iter().copied());
+        let run = env.skep(args.chain([BUSYBOX, "--", "busybox", "sh", "-c", script]));
+        assert_eq!((run.out.as_str(), run.err.as_str()), ("out\n", "err\n"), "{options:?}");
+    }
+    let sleep =
+        ["run", "-d", "--net", "none", "--userns", "auto", "--name", "s", BUSYBOX, "--", "busybox", "sleep", "99"];
+    env.skep(sleep).ok();
+    let run = env.skep(["exec", "-u", "33", "s", "busybox", "sh", "-c", script]);
+    assert_eq!((run.out.as_str(), run.err.as_str()), ("out\n", "err\n"));
+}
+
+#[test]
+fn whoever_insists_ends_a_program_that_does_not_listen() {
+    let Some(env) = env() else { return };
+    let script = "trap 'echo heard' INT; echo ready; while :; do busybox sleep 0.1; done";
+    let mut terminal =
+        Pty::spawn(&env, &["run", "--rm", "-i", "--net", "none", BUSYBOX, "--", "busybox", "sh", "-c", script]);
+    let pid = rustix::process::Pid::from_child(&terminal.child);
+    let interrupt = || rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    terminal.read_until("ready");
+    interrupt();
+    terminal.read_until("heard");
+    interrupt();
+    terminal.read_until("another Ctrl-C");
+    interrupt();
+    assert_eq!(terminal.wait(), 137);
+}
+
+#[test]
 fn logs_keep_what_was_printed_and_follow() {
     let Some(env) = env() else { return };
     let script = "for i in 1 2 3; do echo line $i; done; echo oops >&2; busybox sleep 0.5; echo last";

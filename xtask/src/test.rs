@@ -10,6 +10,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "busybox", package: "busybox-static" },
     Tool { program: "curl", package: "curl" },
     Tool { program: "docker-registry", package: "docker-registry" },
+    Tool { program: "fio", package: "fio" },
     Tool { program: "fsck.erofs", package: "erofs-utils" },
     Tool { program: "runc", package: "runc" },
     Tool { program: "skopeo", package: "skopeo" },

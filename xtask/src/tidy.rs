@@ -25,6 +25,7 @@ const UNSAFE_MODULES: &[&str] = &[
     "crates/sys/src/namespace.rs",
     "crates/sys/src/network.rs",
     "crates/sys/src/probe.rs",
+    "crates/sys/src/ptrace.rs",
     "crates/sys/src/seccomp.rs",
     "crates/sys/src/signal.rs",
 ];

@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use model::{Lifetime, StartStep};
+use model::{Init, Lifetime, StartStep};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use store::Rootfs;
 use sys::exec::GroupChange;
@@ -30,8 +30,20 @@ pub(crate) fn visible(first: u32) -> u32 {
     if rustix::process::geteuid().is_root() || rustix::fs::stat(format!("/proc/{first}/ns/user")).is_ok() {
         return first;
     }
-    let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap_or_default();
-    children.split_ascii_whitespace().find_map(|it| it.parse().ok()).unwrap_or(first)
+    first_child(first).unwrap_or(first)
+}
+
+/// The program of a running cell, given its first process: with an init of ours as the first, that is its first child.
+pub fn program_of(first: u32, init: Init) -> Result<u32> {
+    match init {
+        Init::Program => Ok(first),
+        Init::Reaper => first_child(first).ok_or(Error::NotRunning),
+    }
+}
+
+fn first_child(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// The root directory of a cell that does not run: the same overlay, mounted nowhere. It is gone when the descriptor is

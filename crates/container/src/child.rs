@@ -5,20 +5,21 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use model::{Init, RootAccess};
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MountAttrFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
-use sys::exec::GroupChange;
-use sys::mount::{Reach, clone_tree, set_attributes};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountAttrFlags;
+use sys::exec::{GroupChange, Title};
+use sys::mount::{Reach, attach, clone_tree, set_attributes};
 use sys::namespace::{self, Namespaces};
 use sys::process::Ended;
 use sys::pty::{self, WindowSize};
 use sys::signal::{self, SignalSet};
 use sys::{Errno, exec, fork};
 
+use crate::command::Streams;
 use crate::init;
-use crate::mounts::{MountStep, attach};
+use crate::mounts::MountStep;
 use crate::path::{self, Kind};
-use crate::program::{Program, Streams};
+use crate::program::Program;
 use crate::protocol::{Failure, Report, Stage, report, wait_for_go};
 use crate::rootfs::Overlay;
 
@@ -35,6 +36,8 @@ pub(crate) struct Script {
     pub(crate) user: UserMode,
     pub(crate) root: Root,
     pub(crate) mounts: Vec<MountStep>,
+    /// What our own process 1 calls itself, so that the cell does not see the supervisor's command line.
+    pub(crate) title: Title,
     pub(crate) root_access: RootAccess,
     /// Made if it is missing.
     pub(crate) working_directory: CString,
@@ -162,19 +165,8 @@ fn run(script: &Script, control: BorrowedFd<'_>) -> Result<u8> {
     }
 }
 
-/// Makes the detached root the root directory and lets go of the host's tree. The new root, opened.
 fn enter_root(root: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let fail = |errno| Stage::Pivot.fail(errno);
-    let host = rustix::fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    let host = host.map_err(fail)?;
-    sys::mount::make_private(&host, Reach::Tree).map_err(fail)?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(root, c"", &host, c"", flags).map_err(fail)?;
-    rustix::process::fchdir(root).map_err(fail)?;
-    rustix::process::pivot_root(c".", c".").map_err(fail)?;
-    unmount(c".", UnmountFlags::DETACH).map_err(fail)?;
-    rustix::process::chdir(c"/").map_err(fail)?;
-    rustix::fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)
+    sys::mount::enter_root(root).map_err(|errno| Stage::Pivot.fail(errno))
 }
 
 /// A terminal of the cell's own, which is its console, too.
@@ -191,6 +183,7 @@ fn open_terminal(root: BorrowedFd<'_>, size: WindowSize) -> sys::Result<pty::Pty
 /// Runs the program as process 2 and serves as process 1 until it ends.
 fn reaper(script: &Script, streams: &Streams, control: BorrowedFd<'_>) -> Result<u8> {
     signal::block(SignalSet::ALL).map_err(|errno| Stage::Fork.fail(errno))?;
+    script.title.take();
     let mut failure = None;
     let program = fork::spawn_to_exec(|| {
         failure = match signal::block(SignalSet::NONE) {

@@ -22,6 +22,9 @@ pub enum Error {
     /// The cell's first process is gone.
     #[error("the cell is not running")]
     NotRunning,
+    /// It has no control group that stops processes: an ordinary user may own none.
+    #[error("pausing takes a control group with the freezer, and none can be used here")]
+    NoFreezer,
     /// A control group could not be read or changed.
     #[error("control group {path}: {cause}")]
     Cgroup {

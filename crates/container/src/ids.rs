@@ -60,6 +60,15 @@ impl Ids {
         }
     }
 
+    /// Who a user of the cell is outside.
+    pub(crate) const fn outside(&self, uid: u32) -> u32 {
+        match self {
+            Self::Host => uid,
+            Self::Mapped(claim) => claim.map.outside_uid.wrapping_add(uid),
+            Self::Ordinary(map) => map.outside_uid,
+        }
+    }
+
     /// The map to write, and as whom.
     pub(crate) const fn map(&self) -> Option<(IdMap, MapWriter)> {
         match self {
@@ -68,6 +77,21 @@ impl Ids {
             Self::Ordinary(map) => Some((*map, MapWriter::Ordinary)),
         }
     }
+}
+
+/// Who a user of the cell of that process is outside, when somebody.
+pub(crate) fn outside_of(pid: u32, uid: u32) -> Option<u32> {
+    outside_by(&std::fs::read_to_string(format!("/proc/{pid}/uid_map")).ok()?, uid)
+}
+
+/// By lines of "first inside, first outside, count".
+fn outside_by(map: &str, uid: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
+        let (inside, outside, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        let offset = uid.checked_sub(inside).filter(|it| *it < count)?;
+        outside.checked_add(offset)
+    })
 }
 
 /// A range of ids, ours as long as this lives.
@@ -147,6 +171,18 @@ pub(crate) fn only_root(root: BorrowedFd<'_>, user: &UserSpec) -> Result<Identit
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_outside_are_found_by_the_map() {
+        let check =
+            |map: &str, uid: u32, outside: Option<u32>| assert_eq!(outside_by(map, uid), outside, "{map} {uid}");
+        check("         0          0 4294967295\n", 33, Some(33));
+        check("0 100000 65536\n", 33, Some(100_033));
+        check("0 1000 1\n", 33, None);
+        check("0 1000 1\n1 100000 65535\n", 33, Some(100_032));
+        check("5 4294967295 9\n", 6, None);
+        check("nonsense\n", 0, None);
+    }
 
     #[test]
     fn ranges_of_root_are_read() {

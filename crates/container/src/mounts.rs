@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use model::MountAccess;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::mount::{MountAttrFlags, MoveMountFlags, move_mount};
+use rustix::mount::MountAttrFlags;
 use sys::Errno;
-use sys::mount::{Reach, clone_tree, new_file_system, set_attributes};
+use sys::mount::{Reach, attach, clone_tree, new_file_system, set_attributes};
 
 use crate::path::{self, Kind};
 use crate::protocol::{Failure, Stage};
@@ -103,12 +103,6 @@ impl MountStep {
         let tree = gathered.get().ok_or(Stage::Mount.fail(Errno::BADF))?;
         attach(tree.as_fd(), target.as_fd()).map_err(|errno| Stage::Mount.fail(errno))
     }
-}
-
-/// Puts a detached tree of mounts over `target`.
-pub(crate) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> sys::Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree, c"", target, c"", flags)
 }
 
 /// A device file: where on the host, where in the cell, its numbers.

@@ -12,11 +12,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::mount::{fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
-use sys::mount::{Reach, clone_tree, make_private, new_file_system};
+use sys::mount::{Reach, attach, clone_tree, make_private, new_file_system};
 use sys::namespace::Namespaces;
 use sys::{Errno, Result, fork, process, socket};
-
-use crate::mounts::attach;
 
 /// A directory that takes part in an overlay.
 #[derive(Debug)]
@@ -31,13 +29,13 @@ pub(crate) enum Layer {
 
 /// The layers, and what else the kernel is told.
 #[derive(Debug)]
-pub(crate) struct Layers {
+pub(crate) struct Layers<'a> {
     /// The image.
-    pub(crate) lower: Layer,
+    pub(crate) lower: &'a Layer,
     /// Where the content of the image's files is, if elsewhere.
-    pub(crate) data: Option<Layer>,
+    pub(crate) data: Option<&'a Layer>,
     /// The directory with `upper` and `work`, which must be reached by one mount.
-    pub(crate) written: Layer,
+    pub(crate) written: &'a Layer,
     /// An option with an empty value is a flag.
     pub(crate) options: &'static [(&'static CStr, &'static CStr)],
     pub(crate) durability: Durability,
@@ -87,7 +85,7 @@ struct Opened<'a> {
     work: OwnedFd,
 }
 
-impl Layers {
+impl Layers<'_> {
     /// Mounts the overlay nowhere yet. Fork-safe.
     pub(crate) fn mount(&self) -> Result<OwnedFd> {
         let mut naming = Naming::Descriptors;
@@ -101,7 +99,7 @@ impl Layers {
     }
 
     fn place(&self) -> Place {
-        let layers = [Some(&self.lower), self.data.as_ref(), Some(&self.written)];
+        let layers = [Some(self.lower), self.data, Some(self.written)];
         let outside = layers.into_iter().flatten().any(|it| matches!(it, Layer::Detached(_)));
         if outside { Place::Outside } else { Place::Inside }
     }
@@ -111,7 +109,7 @@ impl Layers {
             return self.mount_in_namespace();
         }
         let (mut lower, mut data, mut written) = (None, None, None);
-        let data = self.data.as_ref().map(|it| it.descriptor(&mut data)).transpose()?;
+        let data = self.data.map(|it| it.descriptor(&mut data)).transpose()?;
         let opened = Opened::of(self.lower.descriptor(&mut lower)?, data, self.written.descriptor(&mut written)?)?;
         self.mount_opened(&opened, naming)
     }
@@ -142,7 +140,7 @@ impl Layers {
     /// Has the overlay mounted by a child that attaches all layers in a mount namespace of its own. The overlay holds its
     /// layers itself, so it outlives that.
     fn mount_in_namespace(&self) -> Result<OwnedFd> {
-        let data = self.data.as_ref().map(Layer::tree).transpose()?;
+        let data = self.data.map(Layer::tree).transpose()?;
         let (lower, written) = (self.lower.tree()?, self.written.tree()?);
         let (ours, theirs) = socket::pair()?;
         let child = fork::spawn(Namespaces::MOUNT, None, || {
@@ -316,10 +314,11 @@ mod tests {
                 Naming::LinksInNamespace => Layer::Detached(clone_tree(&lower, c"", Reach::One).unwrap()),
                 Naming::Descriptors | Naming::Links => Layer::Attached(lower),
             };
+            let written = Layer::Attached(open("written"));
             let layers = Layers {
-                lower,
+                lower: &lower,
                 data: None,
-                written: Layer::Attached(open("written")),
+                written: &written,
                 options: &[(c"index", c"off")],
                 durability: Durability::Volatile,
             };

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use model::{Degraded, Init, StartStep};
 use rustix::fs::{CWD, Mode, OFlags};
 use sys::cgroup::Layout;
+use sys::exec::Title;
 use sys::fork;
 use sys::namespace::{self, Namespaces};
 use sys::process::{self, Ended};
@@ -14,11 +15,12 @@ use sys::socket;
 use crate::attend::{self, Attendant};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Loopback, Root, Script, StreamPlan, UserMode};
+use crate::command::Streams;
 use crate::error::{Error, Result};
 use crate::ids::{self, Ids};
 use crate::layout;
 use crate::plan::{NetNs, Plan, Stdio};
-use crate::program::{Program, Streams};
+use crate::program::{self, Program};
 use crate::protocol::{self, Failure, Report, Stage};
 use crate::rootfs::{Mounter, Overlay};
 use crate::users;
@@ -80,13 +82,17 @@ enum Witness {
     Init(OwnedFd),
     /// Our child, a program's guardian, over this socket.
     Guardian(fork::Child, OwnedFd),
+    /// Our child, a program's parent, over this socket; the kernel reaps it.
+    Steward(OwnedFd),
 }
 
-/// What the failures of the child are about, for people.
-#[derive(Debug)]
-pub(crate) struct Words {
-    pub(crate) command: String,
-    pub(crate) mounts: Vec<String>,
+/// What the failures of a child are about, for people.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// The command that was to be executed.
+    pub command: String,
+    /// What was to be mounted, in order.
+    pub mounts: Vec<String>,
 }
 
 /// Makes the cell: control groups with their limits, namespaces; its first process begins on the root file system and the
@@ -99,10 +105,13 @@ pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
         let errno = sys::Errno::from_io_error(&error).unwrap_or(sys::Errno::IO);
         Error::start(StartStep::Limits, "reading /proc/self/mountinfo", errno)
     })?;
-    let (cgroup, degraded) = Cgroup::create(&layout, plan.id, &plan.limits)?;
+    let (cgroup, mut degraded) = Cgroup::create(&layout, plan.id, &plan.limits)?;
     let mut cell = Unstarted { child: None, cgroup };
     let mut words = Words { command: String::new(), mounts: Vec::new() };
     let ids = Ids::choose(plan)?;
+    if matches!(ids, Ids::Host) {
+        degraded.extend(program::ungivable(&plan.security)?);
+    }
     let script = compile(plan, stdio, &cell.cgroup, &ids, &mut words)?;
     let handshake = |errno| Error::start(StartStep::Namespaces, "making the cell's first process", errno);
     let (control, theirs) = socket::pair().map_err(handshake)?;
@@ -172,12 +181,16 @@ fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Wo
             (Root::Mounted(root), identity)
         }
     };
+    let owner = ids.outside(identity.uid);
     let program = Program::compile(&plan.process, &plan.security, identity, ids.group_change(), plan.watch)?;
     words.command = program.command();
     let streams = match stdio {
         Stdio::Pty { size } => StreamPlan::Terminal(size),
         Stdio::Pipes { stdin, stdout, stderr } => StreamPlan::Given(Streams::Three([stdin, stdout, stderr])),
     };
+    if let StreamPlan::Given(streams) = &streams {
+        streams.give_to(owner);
+    }
     let hostname = CString::new(plan.hostname.as_str())
         .map_err(|_| Error::refused(StartStep::Namespaces, "setting the host name", "it holds a zero byte"))?;
     Ok(Script {
@@ -188,6 +201,7 @@ fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Wo
         user: ids.mode(),
         root,
         mounts: layout::steps(plan, ids, cgroup, &mut words.mounts)?,
+        title: Title::of_this_process(c"skep-init"),
         root_access: plan.security.root,
         working_directory: layout::cell_path(&plan.process.cwd)?,
         init: plan.init,
@@ -198,7 +212,7 @@ fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Wo
 
 impl Words {
     /// A child's failure as an error for people.
-    pub(crate) fn error(&self, failure: Failure) -> Error {
+    pub fn error(&self, failure: Failure) -> Error {
         let mut what = failure.stage.words().to_owned();
         let detail = match failure.stage.step() {
             StartStep::Mounts => self.mounts.get(failure.index as usize).map(String::as_str),
@@ -238,6 +252,17 @@ impl Prepared {
     /// What was asked for and could not be given.
     pub fn degraded(&self) -> &[Degraded] {
         &self.degraded
+    }
+
+    /// Waits until the root file system and the mounts are in place, and leaves it at that: the program does not run, but
+    /// its surroundings are there to be looked at, until this is dropped.
+    pub fn hold(self) -> Result<Self> {
+        let lost = |errno| Error::start(StartStep::Namespaces, "preparing the cell", errno);
+        match protocol::receive(self.control.as_fd()).map_err(lost)? {
+            Some((Report::Ready, _)) => Ok(self),
+            Some((Report::Failed(failure), _)) => Err(self.words.error(failure)),
+            _ => Err(lost(sys::Errno::PIPE)),
+        }
     }
 
     /// Lets the program run. When that fails, nothing of the cell is left but what the caller holds.
@@ -285,13 +310,18 @@ impl Running {
     /// A further program in a cell, with a guardian that waits for it.
     pub(crate) fn visiting(
         program: fork::Child,
-        terminal: Option<OwnedFd>,
         seccomp: Option<OwnedFd>,
         guardian: fork::Child,
         ending: OwnedFd,
     ) -> Self {
         let fork::Child { pid, pidfd } = program;
-        Self { pid, pidfd, terminal, seccomp, witness: Witness::Guardian(guardian, ending), _ids: Ids::Host }
+        Self { pid, pidfd, terminal: None, seccomp, witness: Witness::Guardian(guardian, ending), _ids: Ids::Host }
+    }
+
+    /// The same with a parent that tells of its end over that socket, and is reaped by the kernel.
+    pub(crate) fn telling(steward: fork::Child, seccomp: Option<OwnedFd>, ending: OwnedFd) -> Self {
+        let fork::Child { pid, pidfd } = steward;
+        Self { pid, pidfd, terminal: None, seccomp, witness: Witness::Steward(ending), _ids: Ids::Host }
     }
 
     /// Waits until the first process (or the further program) ended, at once when [`Running::pidfd`] is readable, and
@@ -300,9 +330,16 @@ impl Running {
         let told = match &self.witness {
             Witness::Kernel => None,
             Witness::Init(socket) | Witness::Guardian(_, socket) => ended(socket),
+            Witness::Steward(socket) => {
+                let told = ended(socket);
+                let gone = process::wait_until_gone(&self.pidfd);
+                gone.map_err(|cause| Error::Kernel { what: "waiting for the session's first process", cause })?;
+                // Whoever ended without a word was killed.
+                return Ok(told.unwrap_or(Ended::Signal(9)));
+            }
         };
         let child = match &self.witness {
-            Witness::Kernel | Witness::Init(_) => &self.pidfd,
+            Witness::Kernel | Witness::Init(_) | Witness::Steward(_) => &self.pidfd,
             Witness::Guardian(guardian, _) => &guardian.pidfd,
         };
         let child = process::wait(child)

@@ -9,18 +9,22 @@ use sys::socket::{self, MAX_DESCRIPTORS};
 /// What the child was doing. Its words go into the error that people see.
 macro_rules! stages {
     ($($variant:ident = $step:ident $words:literal,)+) => {
+        /// What a child that sets itself up was doing.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
-        pub(crate) enum Stage { $($variant,)+ }
+        #[expect(missing_docs, reason = "`words` says what each is")]
+        pub enum Stage { $($variant,)+ }
 
         impl Stage {
             const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            pub(crate) const fn step(self) -> StartStep {
+            /// The step of a start that it belongs to.
+            pub const fn step(self) -> StartStep {
                 match self { $(Self::$variant => StartStep::$step,)+ }
             }
 
-            pub(crate) const fn words(self) -> &'static str {
+            /// In words, for the error that people see.
+            pub const fn words(self) -> &'static str {
                 match self { $(Self::$variant => $words,)+ }
             }
         }
@@ -49,6 +53,9 @@ stages! {
     Capabilities = Security "dropping capabilities",
     NewPrivileges = Security "forbidding new privileges",
     Seccomp = Security "installing the system call filter",
+    ResourceLimits = Limits "setting the resource limits",
+    Label = Security "setting the security label",
+    Tree = Mounts "copying the tree of mounts",
     Fork = Namespaces "starting the program's process",
     NotFound = CommandNotFound "executing the program",
     NotExecutable = CommandNotExecutable "executing the program",
@@ -56,16 +63,18 @@ stages! {
 
 /// A step that failed in the child, as it travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) stage: Stage,
-    pub(crate) errno: Errno,
+pub struct Failure {
+    /// What was being done.
+    pub stage: Stage,
+    /// The kernel's answer.
+    pub errno: Errno,
     /// Which of several like things (mounts, devices), counted from 0.
-    pub(crate) index: u32,
+    pub index: u32,
 }
 
 impl Stage {
     /// Turns the error of a system call made at this stage into a failure.
-    pub(crate) const fn fail(self, errno: Errno) -> Failure {
+    pub const fn fail(self, errno: Errno) -> Failure {
         Failure { stage: self, errno, index: 0 }
     }
 }
@@ -108,7 +117,12 @@ pub(crate) fn report(socket: BorrowedFd<'_>, report: Report, descriptors: &[Borr
 /// Receives a report, or nothing when the child (or, once executed, the program) closed its end.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> sys::Result<Option<(Report, [Option<OwnedFd>; MAX_DESCRIPTORS])>> {
     let mut record = [0u8; RECORD];
-    let (length, descriptors) = match socket::receive(socket, &mut record) {
+    let received = match socket::receive(socket, &mut record) {
+        // It ended without reading what we sent. The kernel tells that first, and once; its last words come after it.
+        Err(Errno::CONNRESET) => socket::receive(socket, &mut record),
+        other => other,
+    };
+    let (length, descriptors) = match received {
         Err(Errno::CONNRESET) => return Ok(None),
         other => other?,
     };
@@ -139,5 +153,24 @@ pub(crate) fn wait_for_go(socket: BorrowedFd<'_>) -> sys::Result<()> {
     match socket::receive(socket, &mut byte)? {
         (1, _) => Ok(()),
         _ => Err(Errno::PIPE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn the_last_words_of_a_child_that_read_nothing_are_heard() {
+        let (ours, theirs) = socket::pair().unwrap();
+        let failure = Stage::Root.fail(Errno::NOENT);
+        go(ours.as_fd()).unwrap();
+        report(theirs.as_fd(), Report::Failed(failure), &[]).unwrap();
+        drop(theirs);
+        let (heard, _) = receive(ours.as_fd()).unwrap().unwrap();
+        assert_eq!(heard, Report::Failed(failure));
+        assert!(receive(ours.as_fd()).unwrap().is_none());
     }
 }

@@ -30,7 +30,11 @@ pub(crate) enum Mounter<'a> {
 /// An overlay to be mounted: directories and options, nothing left to decide but what the kernel decides.
 #[derive(Debug)]
 pub(crate) struct Overlay {
-    layers: Layers,
+    lower: Layer,
+    data: Option<Layer>,
+    written: Layer,
+    options: &'static [(&'static CStr, &'static CStr)],
+    durability: Durability,
 }
 
 /// Content of files by reference to another layer; renaming directories of the image; nothing kept for NFS.
@@ -47,35 +51,81 @@ impl Overlay {
         if lifetime == Lifetime::RemoveOnExit {
             unmark(work.as_fd());
         }
-        let (lower, data) = match rootfs {
-            Rootfs::Plain { dir, .. } => (mounter.layer(dir)?, None),
-            Rootfs::Composed { metadata, objects } => {
-                if matches!(mounter, Mounter::Child) {
-                    let what = format!("mounting {}", metadata.display());
-                    return Err(Error::refused(StartStep::Image, what, "only root can mount a composed image"));
-                }
-                let lower = mounter.mapped(erofs(metadata)?)?;
-                (Layer::Detached(lower), Some(Layer::Attached(directory(objects)?)))
-            }
-            _ => return Err(Error::refused(StartStep::Image, "mounting the image", "a kind of root unknown here")),
-        };
-        let options = match (mounter, &data) {
-            (Mounter::Child, _) => ORDINARY,
-            (_, None) => PLAIN,
-            (_, Some(_)) => COMPOSED,
-        };
+        let (lower, data) = mounter.image(rootfs)?;
+        let options = mounter.options(data.as_ref());
         // What is thrown away with the cell need not reach the disk before.
         let durability = if lifetime == Lifetime::RemoveOnExit { Durability::Volatile } else { Durability::Synced };
-        Ok(Self { layers: Layers { lower, data, written: mounter.layer(upper)?, options, durability } })
+        Ok(Self { lower, data, written: mounter.layer(upper)?, options, durability })
     }
 
     /// Mounts it nowhere yet. Fork-safe.
     pub(crate) fn mount(&self) -> std::result::Result<OwnedFd, Failure> {
-        self.layers.mount().map_err(|errno| Stage::Root.fail(errno))
+        let Self { lower, data, written, options, durability } = self;
+        let layers = Layers { lower, data: data.as_ref(), written, options, durability: *durability };
+        layers.mount().map_err(|errno| Stage::Root.fail(errno))
+    }
+}
+
+/// An image's root file system whose writes go to memory: everything but that memory is decided.
+#[derive(Debug)]
+pub struct ScratchRoot {
+    lower: Layer,
+    data: Option<Layer>,
+    options: &'static [(&'static CStr, &'static CStr)],
+}
+
+impl ScratchRoot {
+    /// The root of `rootfs`. With `users` the owners of the image's files are mapped as that user namespace says.
+    ///
+    /// # Errors
+    /// [`StartStep::Image`] or [`StartStep::Mounts`], with what could not be opened.
+    pub fn compile(rootfs: &Rootfs, users: Option<BorrowedFd<'_>>) -> Result<Self> {
+        let mounter = match users {
+            Some(namespace) if rustix::process::geteuid().is_root() => Mounter::Mapping(namespace),
+            None if rustix::process::geteuid().is_root() => Mounter::Parent,
+            _ => Mounter::Child,
+        };
+        let (lower, data) = mounter.image(rootfs)?;
+        Ok(Self { options: mounter.options(data.as_ref()), lower, data })
+    }
+
+    /// Mounts it nowhere yet, above the mount `scratch`, which is mounted nowhere either and has the directories `upper`
+    /// and `work`. What is in there has its owners as they are. An ordinary user does that as root of a user namespace, in
+    /// a mount namespace of its own that shows what the caller of [`ScratchRoot::compile`] saw. Fork-safe.
+    pub fn mount(self: &ScratchRoot, scratch: OwnedFd) -> sys::Result<OwnedFd> {
+        let written = Layer::Detached(scratch);
+        // It lies in memory, where nothing is ever synced.
+        let durability = Durability::Synced;
+        let (lower, data) = (&self.lower, self.data.as_ref());
+        Layers { lower, data, written: &written, options: self.options, durability }.mount()
     }
 }
 
 impl Mounter<'_> {
+    /// The layers of an image: its files, and where their content is when that is elsewhere.
+    fn image(self, rootfs: &Rootfs) -> Result<(Layer, Option<Layer>)> {
+        match rootfs {
+            Rootfs::Plain { dir, .. } => Ok((self.layer(dir)?, None)),
+            Rootfs::Composed { metadata, objects } => {
+                if matches!(self, Mounter::Child) {
+                    let what = format!("mounting {}", metadata.display());
+                    return Err(Error::refused(StartStep::Image, what, "only root can mount a composed image"));
+                }
+                let lower = self.mapped(erofs(metadata)?)?;
+                Ok((Layer::Detached(lower), Some(Layer::Attached(directory(objects)?))))
+            }
+            _ => Err(Error::refused(StartStep::Image, "mounting the image", "a kind of root unknown here")),
+        }
+    }
+
+    const fn options(self, data: Option<&Layer>) -> &'static [(&'static CStr, &'static CStr)] {
+        match (self, data) {
+            (Self::Child, _) => ORDINARY,
+            (_, None) => PLAIN,
+            (_, Some(_)) => COMPOSED,
+        }
+    }
+
     fn layer(self, path: &Path) -> Result<Layer> {
         Ok(match self {
             Self::Parent => Layer::Attached(directory(path)?),

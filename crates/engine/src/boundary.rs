@@ -44,6 +44,12 @@ pub(crate) trait Boundary: Sync {
     /// The root directory of the cell, running or not, through which alone its files are reached.
     fn root(&self, cell: &Cell, rootfs: &store::Rootfs) -> Result<OwnedFd>;
 
+    /// The cell's program, for a toolbox to be attached to.
+    fn debug_target(&self, cell: &Cell) -> Result<toolbox::Target>;
+
+    /// Makes the surroundings of a cell that does not run, for a toolbox to be attached to.
+    fn debug_stopped(&self, cell: &Cell, rootfs: &store::Rootfs) -> Result<(toolbox::Target, container::Prepared)>;
+
     /// Takes apart whatever a vanished supervisor left of the cell.
     fn clear(&self, cell: &Cell) -> Result<()>;
 
@@ -108,10 +114,18 @@ pub(crate) trait LiveCell {
     fn resume(&self) -> Result<()>;
 
     /// Applies these limits in place of the present ones.
-    fn set(&self, limits: &Limits) -> Result<Vec<Degraded>>;
+    fn set(&mut self, limits: &Limits) -> Result<Limited>;
 
     /// Removes what is left of the ended cell on the host.
     fn dismantle(&mut self) -> Result<()>;
+}
+
+/// What came of new limits.
+pub(crate) struct Limited {
+    /// What could not be applied.
+    pub(crate) degraded: Vec<Degraded>,
+    /// The cell's control groups: a limit may have needed one more.
+    pub(crate) cgroup: Option<container::cgroup::Cgroup>,
 }
 
 /// A program that was started beside a cell's own, a child of the caller.

@@ -103,8 +103,6 @@ impl Engine {
     fn build_spec(&self, step: &BuildStep<'_>) -> Result<CellSpec> {
         let id = self.fresh_id()?;
         let name = build_name(id);
-        let builder = ProcessIdentity::of(std::process::id())
-            .ok_or_else(|| Error::io("reading when this process began", std::io::ErrorKind::NotFound))?;
         Ok(CellSpec {
             id,
             hostname: "localhost".to_owned(),
@@ -130,7 +128,7 @@ impl Engine {
             // Its files are wanted after its end.
             lifetime: Lifetime::Keep,
             watch: Watch::Nothing,
-            labels: BTreeMap::from([(BUILD_LABEL.to_owned(), format!("{}:{}", builder.pid, builder.began))]),
+            labels: BTreeMap::from([builder_label()?]),
             created: now(),
         })
     }
@@ -165,6 +163,13 @@ impl Engine {
 fn build_name(id: CellId) -> CellName {
     let text = format!("build-{id}");
     text.parse().unwrap_or_else(|_| CellName::generated(id))
+}
+
+/// The label of a cell that shall not outlive the calling process.
+pub(crate) fn builder_label() -> Result<(String, String)> {
+    let builder = ProcessIdentity::of(std::process::id())
+        .ok_or_else(|| Error::io("reading when this process began", std::io::ErrorKind::NotFound))?;
+    Ok((BUILD_LABEL.to_owned(), format!("{}:{}", builder.pid, builder.began)))
 }
 
 fn builder(label: &str) -> Option<ProcessIdentity> {

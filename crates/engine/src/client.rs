@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use model::{CellName, ExitReport, Limits, RestartPolicy, Span};
+use model::{CellName, ExitReport, Input, Limits, RestartPolicy, Span};
 
 use crate::cell::Cell;
 use crate::error::{Error, Result};
@@ -196,11 +196,13 @@ impl Engine {
     /// Stops a cell's processors.
     pub fn pause(&self, cell: &Cell) -> Result<()> {
         crate::boundary::boundary_for(&cell.spec, model::Verb::Pause)?;
+        allowed(cell, Input::Pause)?;
         request(self, cell, Request::Pause).map(drop)
     }
 
     /// Lets them go on.
     pub fn resume(&self, cell: &Cell) -> Result<()> {
+        allowed(cell, Input::Resume)?;
         request(self, cell, Request::Resume).map(drop)
     }
 
@@ -236,6 +238,14 @@ impl Engine {
             let again = self.find(&cell.spec.id.to_string())?;
             ended(&again).ok_or(error)
         })
+    }
+}
+
+/// Refuses, in the words of the rule, what a live cell's state does not allow. A cell that does not run is another matter.
+fn allowed(cell: &Cell, input: Input) -> Result<()> {
+    match cell.record.state.clone().next(input) {
+        Err(refusal) if cell.record.state.is_live() => Err(Error::State { cell: cell.spec.name.clone(), refusal }),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

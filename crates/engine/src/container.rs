@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use container::cgroup::Cgroup;
 use container::{Attendant, Bond, Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
-use model::{ByteSize, CellSpec, Degraded, Exit, Limits, Missed, NetMode, Process, Verb};
+use model::{ByteSize, CellId, CellSpec, Exit, Limits, Missed, NetMode, Process, Verb};
 use store::{Layout, Rootfs};
 
-use crate::boundary::{Boundary, Companion, LiveCell, ProgramStreams, StartRequest, Started};
+use crate::boundary::{Boundary, Companion, Limited, LiveCell, ProgramStreams, StartRequest, Started};
 use crate::cell::Cell;
 use crate::clock::now;
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ impl Boundary for Containers {
     }
 
     fn verbs(&self) -> &'static [Verb] {
-        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats]
+        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats, Verb::Debug]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
@@ -70,7 +70,7 @@ impl Boundary for Containers {
             attachment,
             service,
             degraded,
-            live: Box::new(LiveContainer { running, cgroup, watching, dir: request.cell.dir.clone() }),
+            live: Box::new(LiveContainer { id: spec.id, running, cgroup, watching, dir: request.cell.dir.clone() }),
         })
     }
 
@@ -125,6 +125,34 @@ impl Boundary for Containers {
         }
     }
 
+    fn debug_target(&self, cell: &Cell) -> Result<toolbox::Target> {
+        let (first, _) = whereabouts(cell)?;
+        let program = container::program_of(first, cell.spec.init)?;
+        // The kernel shows filters to a tracer only, and what a cell was given is known without.
+        let filters = container::filter_of(&cell.spec.security).into_iter().collect();
+        let name = cell.spec.name.as_str();
+        Ok(toolbox::Target::open(name, program, None, toolbox::Filters::Known(filters))?)
+    }
+
+    fn debug_stopped(&self, cell: &Cell, rootfs: &Rootfs) -> Result<(toolbox::Target, Prepared)> {
+        let files = Files::write(cell)?;
+        let mut plan = plan(cell, rootfs.clone(), files.mounted());
+        // There is nothing to reach, and nobody who could be reached.
+        plan.netns = NetNs::New;
+        let null = crate::supervisor::open_null;
+        let streams = Stdio::Pipes { stdin: null()?, stdout: null()?, stderr: null()? };
+        let held = container::prepare(&plan, streams)?.hold()?;
+        let security = &cell.spec.security;
+        let program = toolbox::Unstarted {
+            capabilities: container::capabilities_of(security),
+            new_privileges: security.new_privileges,
+            filters: container::filter_of(security).into_iter().collect(),
+            env: cell.spec.process.env.clone(),
+        };
+        let target = toolbox::Target::open_unstarted(cell.spec.name.as_str(), held.pid(), program)?;
+        Ok((target, held))
+    }
+
     fn clear(&self, cell: &Cell) -> Result<()> {
         if let Some(process) = cell.record.process.filter(|it| it.is_alive())
             && let Ok(pidfd) = sys::process::open(process.pid)
@@ -135,12 +163,15 @@ impl Boundary for Containers {
         self.clear_remains(cell.spec.id)
     }
 
-    fn clear_remains(&self, id: model::CellId) -> Result<()> {
-        let layout = sys::cgroup::Layout::discover().map_err(|e| Error::io("reading the control groups", e))?;
-        let left = Cgroup::find(&layout, id);
+    fn clear_remains(&self, id: CellId) -> Result<()> {
+        let left = Cgroup::find(&control_groups()?, id);
         left.kill_all()?;
         Ok(left.remove()?)
     }
+}
+
+fn control_groups() -> Result<sys::cgroup::Layout> {
+    sys::cgroup::Layout::discover().map_err(|e| Error::io("reading the control groups", e))
 }
 
 /// How the root file system of a cell is laid out: shared objects under metadata where the kernel can, hard links
@@ -185,7 +216,8 @@ fn whereabouts(cell: &Cell) -> Result<(u32, &Cgroup)> {
     }
 }
 
-fn stdio(streams: ProgramStreams) -> Stdio {
+/// The streams in the container crate's words.
+pub(crate) fn stdio(streams: ProgramStreams) -> Stdio {
     match streams {
         ProgramStreams::Pty(rows, columns) => Stdio::Pty { size: WindowSize { rows, columns } },
         ProgramStreams::Three { stdin, stdout, stderr } => Stdio::Pipes { stdin, stdout, stderr },
@@ -273,6 +305,7 @@ fn hosts_without_network(spec: &CellSpec) -> String {
 
 /// A running container in the hands of its supervisor.
 struct LiveContainer {
+    id: CellId,
     running: Running,
     cgroup: Cgroup,
     watching: Option<Watching>,
@@ -341,8 +374,9 @@ impl LiveCell for LiveContainer {
         Ok(self.cgroup.thaw()?)
     }
 
-    fn set(&self, limits: &Limits) -> Result<Vec<Degraded>> {
-        Ok(self.cgroup.apply(limits))
+    fn set(&mut self, limits: &Limits) -> Result<Limited> {
+        let degraded = self.cgroup.change(&control_groups()?, self.id, limits);
+        Ok(Limited { degraded, cgroup: Some(self.cgroup.clone()) })
     }
 
     fn dismantle(&mut self) -> Result<()> {

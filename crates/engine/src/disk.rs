@@ -55,14 +55,22 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
 }
 
 /// Removes a directory with all that is in it, for its owner even where permissions stand in the way: an overlay's
-/// working directory has none, and a program may take them from its own.
+/// working directory has none, and a program may take them from its own. One that is gone already is no failure.
 pub(crate) fn remove_tree(dir: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-            open_up(dir)?;
-            std::fs::remove_dir_all(dir)
+    use std::io::ErrorKind;
+    // Whoever looks whether a tree is a leftover of a crash makes its lock file again, right where it was deleted.
+    const MEETINGS: u32 = 1000;
+    let mut meetings = 0;
+    loop {
+        match std::fs::remove_dir_all(dir) {
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                open_up(dir)?;
+                return std::fs::remove_dir_all(dir);
+            }
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty && meetings < MEETINGS => meetings += 1,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            outcome => return outcome,
         }
-        outcome => outcome,
     }
 }
 
@@ -82,6 +90,23 @@ fn open_up(dir: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_is_removed_while_others_leave_files_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let tree = dir.path().join(round.to_string());
+            std::fs::create_dir_all(tree.join("a/b")).unwrap();
+            let others = {
+                let tree = tree.clone();
+                std::thread::spawn(move || (0..50).for_each(|_| drop(std::fs::write(tree.join("lock"), ""))))
+            };
+            remove_tree(&tree).unwrap();
+            others.join().unwrap();
+            assert!(!tree.exists());
+            remove_tree(&tree).unwrap();
+        }
+    }
 
     #[test]
     fn a_tree_that_nobody_may_enter_is_removed() {

@@ -124,6 +124,9 @@ pub enum Error {
     /// The container boundary, other than a start.
     #[error(transparent)]
     Container(container::Error),
+    /// A toolbox could not be attached, other than for a program that could not be started.
+    #[error(transparent)]
+    Toolbox(toolbox::Error),
     /// The network.
     #[error(transparent)]
     Net(#[from] net::Error),
@@ -134,6 +137,15 @@ impl From<container::Error> for Error {
         match error.step() {
             Some(step) => Self::Start { step, message: error.to_string() },
             None => Self::Container(error),
+        }
+    }
+}
+
+impl From<toolbox::Error> for Error {
+    fn from(error: toolbox::Error) -> Self {
+        match error {
+            toolbox::Error::Container(error) => error.into(),
+            error => Self::Toolbox(error),
         }
     }
 }

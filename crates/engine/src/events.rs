@@ -19,8 +19,16 @@ const MAX_BYTES: u64 = 4 << 20;
 /// Notes that something happened to a cell. An event that cannot be written is not worth failing a command for: it tells
 /// of what happened, it does not make it happen.
 pub(crate) fn record(home: &Home, cell: &Cell, kind: EventKind) {
-    let event = Event { at: now(), cell: cell.spec.id, name: cell.spec.name.clone(), kind };
-    let Ok(mut line) = serde_json::to_vec(&event) else { return };
+    append(home, &Event { at: now(), cell: Some(cell.spec.id), name: cell.spec.name.to_string(), kind });
+}
+
+/// Notes that something happened to what is no cell of ours.
+pub(crate) fn record_foreign(home: &Home, name: &str, kind: EventKind) {
+    append(home, &Event { at: now(), cell: None, name: name.to_owned(), kind });
+}
+
+fn append(home: &Home, event: &Event) {
+    let Ok(mut line) = serde_json::to_vec(event) else { return };
     line.push(b'\n');
     let path = home.events();
     if let Ok(mut journal) = File::options().append(true).create(true).open(&path) {

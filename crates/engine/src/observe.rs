@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::boundary::{Companion, ProgramStreams, boundary_for};
 use crate::cell::Cell;
+use crate::debug::Opened;
 use crate::error::{Error, Result};
 use crate::events;
 use crate::stats::Stats;
@@ -31,7 +32,7 @@ pub struct ProcessRow {
 }
 
 impl Engine {
-    fn must_run(cell: &Cell) -> Result<()> {
+    pub(crate) fn must_run(cell: &Cell) -> Result<()> {
         if cell.record.state.is_live() {
             return Ok(());
         }
@@ -66,27 +67,9 @@ impl Engine {
             ExecStreams::Nothing => Bond::OnItsOwn,
             ExecStreams::Pty(..) | ExecStreams::Inherit { .. } => Bond::DiesWithCaller,
         };
-        let streams = match streams {
-            ExecStreams::Pty(rows, columns) => ProgramStreams::Pty(rows, columns),
-            ExecStreams::Inherit { input } => {
-                let clone = |fd: BorrowedFd<'_>| {
-                    fd.try_clone_to_owned().map_err(|e| Error::io("handing on the standard streams", e))
-                };
-                let stdin = match input {
-                    model::Stdin::Open => clone(std::io::stdin().as_fd())?,
-                    model::Stdin::Closed => crate::supervisor::open_null()?,
-                };
-                let (stdout, stderr) = (clone(std::io::stdout().as_fd())?, clone(std::io::stderr().as_fd())?);
-                ProgramStreams::Three { stdin, stdout, stderr }
-            }
-            ExecStreams::Nothing => {
-                let null = crate::supervisor::open_null;
-                ProgramStreams::Three { stdin: null()?, stdout: null()?, stderr: null()? }
-            }
-        };
-        let companion = boundary.exec(cell, process, streams, bond, None)?;
+        let companion = boundary.exec(cell, process, streams.open()?, bond, None)?;
         events::record(&self.home, cell, EventKind::Executed { command: process.argv.join(" ") });
-        Ok(RunningExec { companion })
+        Ok(RunningExec { companion, opened: None, lazy: None })
     }
 }
 
@@ -104,9 +87,33 @@ pub enum ExecStreams {
     Nothing,
 }
 
-/// A program that was started by `exec`.
+impl ExecStreams {
+    pub(crate) fn open(self) -> Result<ProgramStreams> {
+        let clone =
+            |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| Error::io("handing on the standard streams", e));
+        let null = crate::supervisor::open_null;
+        Ok(match self {
+            Self::Pty(rows, columns) => ProgramStreams::Pty(rows, columns),
+            Self::Inherit { input } => {
+                let stdin = match input {
+                    model::Stdin::Open => clone(std::io::stdin().as_fd())?,
+                    model::Stdin::Closed => null()?,
+                };
+                let (stdout, stderr) = (clone(std::io::stdout().as_fd())?, clone(std::io::stderr().as_fd())?);
+                ProgramStreams::Three { stdin, stdout, stderr }
+            }
+            Self::Nothing => ProgramStreams::Three { stdin: null()?, stdout: null()?, stderr: null()? },
+        })
+    }
+}
+
+/// A program that was started by `exec` or `debug`.
 pub struct RunningExec {
-    companion: Companion,
+    pub(crate) companion: Companion,
+    /// Closed when the program has ended.
+    pub(crate) opened: Option<Opened>,
+    /// What serves the files of its toolbox.
+    pub(crate) lazy: Option<toolbox::lazy::Lazy>,
 }
 
 impl RunningExec {
@@ -132,7 +139,9 @@ impl RunningExec {
 
     /// Waits for its end.
     pub fn wait(mut self) -> Result<Exit> {
-        Ok(crate::container::exit_of(self.companion.running.reap()?))
+        let ended = self.companion.running.reap()?;
+        drop((self.opened.take(), self.lazy.take()));
+        Ok(crate::container::exit_of(ended))
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use model::{
-    Boundary, CellId, CellImage, CellName, CellSpec, ImageRecord, Init, Lifetime, Limits, LogPolicy, Mount, Network,
-    ObjectId, Process, RestartPolicy, Security, Stdin, StopPolicy, Terminal, Timestamp, UserSpec, Watch,
+    Boundary, CellId, CellImage, CellName, CellSpec, ImageRecord, Init, Lifetime, Limits, LogPolicy, Mount, NetMode,
+    Network, ObjectId, Process, RestartPolicy, Security, Stdin, StopPolicy, Terminal, Timestamp, UserSpec, Watch,
 };
 
 /// What a command asks for. What it leaves out comes from the image.
@@ -35,6 +35,35 @@ pub struct CellRequest {
     pub lifetime: Lifetime,
     pub watch: Watch,
     pub labels: BTreeMap<String, String>,
+}
+
+impl CellRequest {
+    /// A container without a network that runs that command, and everything else as it comes.
+    pub fn of_command(command: &[&str]) -> Self {
+        Self {
+            name: None,
+            boundary: Boundary::Container,
+            command: command.iter().map(|it| (*it).to_owned()).collect(),
+            entrypoint: None,
+            env: Vec::new(),
+            cwd: None,
+            user: None,
+            terminal: Terminal::None,
+            stdin: Stdin::Closed,
+            hostname: None,
+            limits: Limits::default(),
+            network: Network { mode: NetMode::None, ports: Vec::new() },
+            mounts: Vec::new(),
+            security: Security::default(),
+            init: Init::Reaper,
+            restart: RestartPolicy::No,
+            stop: StopPolicy::default(),
+            log: LogPolicy::default(),
+            lifetime: Lifetime::Keep,
+            watch: Watch::Nothing,
+            labels: BTreeMap::new(),
+        }
+    }
 }
 
 /// An image that a cell can be made of.
@@ -195,29 +224,7 @@ mod tests {
     }
 
     fn request() -> CellRequest {
-        CellRequest {
-            name: None,
-            boundary: Boundary::Container,
-            command: Vec::new(),
-            entrypoint: None,
-            env: vec!["A=2".into()],
-            cwd: None,
-            user: None,
-            terminal: Terminal::None,
-            stdin: Stdin::Closed,
-            hostname: None,
-            limits: Limits::default(),
-            network: Network::default(),
-            mounts: Vec::new(),
-            security: Security::default(),
-            init: Init::Reaper,
-            restart: RestartPolicy::No,
-            stop: StopPolicy::default(),
-            log: LogPolicy::default(),
-            lifetime: Lifetime::Keep,
-            watch: Watch::Nothing,
-            labels: BTreeMap::new(),
-        }
+        CellRequest { env: vec!["A=2".into()], ..CellRequest::of_command(&[]) }
     }
 
     fn specified(request: CellRequest, record: &ImageRecord) -> Result<CellSpec, NoCommand> {

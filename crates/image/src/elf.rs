@@ -44,6 +44,18 @@ pub(crate) fn is_elf(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x7fELF")
 }
 
+/// The loader that a program asks for, when the file begins with these bytes: nothing for a static program, a library,
+/// or what is no ELF file.
+pub fn interpreter(beginning: &[u8]) -> Option<Vec<u8>> {
+    if !is_elf(beginning) {
+        return None;
+    }
+    let view = View { bytes: beginning, wide: beginning.get(4) == Some(&2), big: beginning.get(5) == Some(&2) };
+    let segment = view.segments().ok()?.into_iter().find(|it| it.kind == PT_INTERP)?;
+    let text = view.slice(segment.offset, segment.size).ok()?;
+    text.split(|byte| *byte == 0).next().filter(|it| !it.is_empty()).map(<[u8]>::to_vec)
+}
+
 /// Reads numbers of the file's own width and byte order.
 struct View<'a> {
     bytes: &'a [u8],

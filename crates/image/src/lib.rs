@@ -24,6 +24,7 @@ mod record;
 pub mod slim;
 mod staging;
 
+pub use elf::interpreter;
 pub use error::{Error, Result};
 pub use fetch::{FetchOptions, Fetched, SecurityUpdates, fetch};
 pub use history::{HistoryEntry, history};

@@ -80,6 +80,8 @@ named_enum! {
         Set = "set",
         /// Measure what it uses.
         Stats = "stats",
+        /// Attach a toolbox to it.
+        Debug = "debug",
         /// Make a second running cell from it.
         Fork = "fork",
         /// Keep its whole state in the pool.

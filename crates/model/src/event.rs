@@ -11,10 +11,11 @@ use crate::time::Timestamp;
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// The cell it happened to.
-    pub cell: CellId,
-    /// That cell's name at the time.
-    pub name: CellName,
+    /// The cell it happened to; none when it is none of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cell: Option<CellId>,
+    /// That cell's name at the time, or what the other is called.
+    pub name: String,
     /// What happened.
     #[serde(flatten)]
     pub kind: EventKind,
@@ -42,6 +43,7 @@ pub enum EventKind {
     Limited,
     Renamed { from: CellName },
     Executed { command: String },
+    Debugged { toolbox: String, command: String, privileges: String },
     Degraded { what: String, why: String },
     Missed { path: String, failure: Option<String> },
     Exited { exit: Exit, code: u8 },
@@ -61,6 +63,7 @@ impl EventKind {
             Self::Limited => "limited",
             Self::Renamed { .. } => "renamed",
             Self::Executed { .. } => "executed",
+            Self::Debugged { .. } => "debugged",
             Self::Degraded { .. } => "degraded",
             Self::Missed { .. } => "missed",
             Self::Exited { .. } => "exited",

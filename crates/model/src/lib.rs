@@ -43,4 +43,4 @@ pub use security::{Capability, NewPrivileges, RootAccess, Seccomp, Security, Use
 pub use source::{DebSource, HostSource, ImageRef, Reference, Source};
 pub use state::{IllegalTransition, Input, State};
 pub use time::{Span, Timestamp};
-pub use units::{ByteSize, Cpus, Weight};
+pub use units::{ByteSize, Cpus, Weight, counted};

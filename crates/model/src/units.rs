@@ -5,6 +5,13 @@ use std::str::FromStr;
 
 use crate::parse::{ParseError, serde_as_text};
 
+/// A count with its noun in the right number: `1 package`, `3 packages`.
+pub fn counted(count: impl TryInto<u64>, one: &str, many: &str) -> String {
+    // What does not fit is many, whatever it is.
+    let count = count.try_into().unwrap_or(u64::MAX);
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// A number of bytes. Reads `512`, `64k`, `64m`, `1g`, `1.5GiB` (all powers of 1024, as docker reads them).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(u64);
@@ -162,6 +169,14 @@ serde_as_text!(Weight);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nouns_follow_their_counts() {
+        let check = |count: u64, text: &str| assert_eq!(counted(count, "entry", "entries"), text);
+        check(0, "0 entries");
+        check(1, "1 entry");
+        check(2, "2 entries");
+    }
 
     #[test]
     fn sizes_read_as_docker_reads_them() {

@@ -117,13 +117,13 @@ impl From<EngineError> for CommandError {
                 Self::new(Kind::Conflict, message).hinted("give more of the id, or the name")
             }
             EngineError::NameTaken { name, .. } => Self::new(Kind::Conflict, message)
-                .hinted(format!("remove it with 'skep rm {name}', or choose another with --name")),
+                .hinted(format!("remove it with 'skep rm {name}', or choose another name")),
             EngineError::State { ref cell, ref refusal } => {
                 let hint = match (refusal.from, refusal.input) {
                     ("running" | "paused" | "restarting" | "starting", "be removed") => {
                         format!("stop it first: 'skep stop {cell}', or remove it anyway: 'skep rm -f {cell}'")
                     }
-                    ("paused", "run a further program") => format!("'skep resume {cell}' lets it go on"),
+                    ("paused", "run a further program" | "be paused") => format!("'skep resume {cell}' lets it go on"),
                     ("running" | "paused", "be started") => format!("'skep attach {cell}' joins it"),
                     _ => format!("'skep why {cell}' tells how it came to that"),
                 };
@@ -139,6 +139,7 @@ impl From<EngineError> for CommandError {
             EngineError::Unsupported { .. } | EngineError::NoBoundary(_) => {
                 Self::new(Kind::Unsupported, message).hinted("'--as container' is the boundary that every build has")
             }
+            EngineError::Toolbox(error) => error.into(),
             EngineError::Damaged { .. } => Self::failed(message).hinted("'skep pool fsck' checks the pool"),
             EngineError::Store(error) => error.into(),
             EngineError::Build { .. } => {
@@ -157,6 +158,27 @@ impl From<EngineError> for CommandError {
             | EngineError::Io { .. }
             | EngineError::Container(_)
             | EngineError::Net(_) => Self::failed(message),
+        }
+    }
+}
+
+impl From<engine::ToolboxError> for CommandError {
+    fn from(error: engine::ToolboxError) -> Self {
+        use engine::ToolboxError;
+        let message = error.to_string();
+        match error {
+            ToolboxError::NotRunning(_) => {
+                Self::new(Kind::NotFound, message).hinted("'skep debug' lists what runs here")
+            }
+            ToolboxError::Filters { tracer: Some(_), .. } => Self::new(Kind::Conflict, message)
+                .hinted("end that first, or leave the filter out with '--privileged-tools'"),
+            ToolboxError::Filters { .. } => {
+                Self::failed(message).hinted("run it as root, or leave the filter out with '--privileged-tools'")
+            }
+            ToolboxError::Unmatched { .. } => Self::new(Kind::Unsupported, message),
+            ToolboxError::Store(error) => error.into(),
+            ToolboxError::NotLazy { .. } => Self::new(Kind::Unsupported, message).hinted("try it without '--lazy'"),
+            ToolboxError::Kernel { .. } | ToolboxError::Container(_) => Self::failed(message),
         }
     }
 }

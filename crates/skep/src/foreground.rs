@@ -14,9 +14,13 @@ use crate::output;
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGQUIT: i32 = 3;
+const SIGKILL: i32 = 9;
 const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
 const SIGWINCH: i32 = 28;
+
+/// So many interrupts end a program of `run` by force.
+const INSISTENCE: u32 = 3;
 
 /// What to do when nobody reads our output any more, as after `skep run … | head`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,12 +103,17 @@ fn foreign_hint(arch: Arch) -> String {
 
 /// A program that could not be started by `exec`, with the exit code for it.
 pub(crate) fn start_failure(error: EngineError) -> CommandError {
+    let missing = matches!(error, EngineError::Start { step: StartStep::CommandNotFound, .. });
+    let error = start_failure_plain(error);
+    if missing { error.hinted("'skep cp' brings a program into a cell") } else { error }
+}
+
+/// The same, without advice.
+pub(crate) fn start_failure_plain(error: EngineError) -> CommandError {
     match error {
         EngineError::Start { step, ref message } => {
             let exit = Exit::NotStarted { step, error: String::new() };
-            let found = step != StartStep::CommandNotFound;
-            let error = CommandError::new(Kind::Program(exit.code()), message);
-            if found { error } else { error.hinted("'skep cp' brings a program into a cell") }
+            CommandError::new(Kind::Program(exit.code()), message)
         }
         other => other.into(),
     }
@@ -136,6 +145,7 @@ struct Follower {
     _raw: Option<sys::pty::RawMode<'static>>,
     is_terminal: bool,
     on_broken_pipe: OnBrokenPipe,
+    interrupts: u32,
 }
 
 impl Follower {
@@ -156,7 +166,7 @@ impl Follower {
         }
         let keys = (is_terminal && stdin_is_terminal).then(DetachKeys::default);
         let reads_input = input == Stdin::Open;
-        Ok(Self { conversation, signals, reads_input, keys, _raw: raw, is_terminal, on_broken_pipe })
+        Ok(Self { conversation, signals, reads_input, keys, _raw: raw, is_terminal, on_broken_pipe, interrupts: 0 })
     }
 
     /// Gives how the cell ended, or nothing when the user left it running.
@@ -220,10 +230,22 @@ impl Follower {
                     self.conversation.resize(rows, columns)?;
                 }
                 SIGWINCH => {}
+                SIGINT if self.on_broken_pipe == OnBrokenPipe::TellProgram => self.interrupt()?,
                 other => self.conversation.forward_signal(other)?,
             }
         }
         Ok(())
+    }
+
+    /// The program is asked first. One that does not listen, as a shell that waits for a child of its own, is ended by
+    /// whoever insists.
+    fn interrupt(&mut self) -> Result<()> {
+        self.interrupts += 1;
+        if self.interrupts + 1 == INSISTENCE {
+            output::note("the program goes on; another Ctrl-C ends it by force");
+        }
+        let signal = if self.interrupts < INSISTENCE { SIGINT } else { SIGKILL };
+        Ok(self.conversation.forward_signal(signal)?)
     }
 
     /// Whether to stay.

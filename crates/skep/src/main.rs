@@ -12,12 +12,22 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
-    // A supervisor is started for every cell: it must not pay for the command line's parser.
-    if args.nth(1).is_some_and(|it| it == engine::SUPERVISE) {
-        return match engine::supervisor_main(args) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
+    // A supervisor is started for every cell: it must not pay for the command line's parser. Nor must a server, which a
+    // starting session waits for.
+    let first = args.nth(1).unwrap_or_default();
+    if first == engine::SUPERVISE {
+        code(engine::supervisor_main(args))
+    } else if first == toolbox::lazy::SERVE {
+        code(toolbox::lazy::server_main(args))
+    } else {
+        cli::main()
     }
-    cli::main()
+}
+
+/// Nobody reads what such a process says.
+fn code<E>(ended: Result<(), E>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }

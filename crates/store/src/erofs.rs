@@ -40,14 +40,32 @@ const INCOMPAT_CHUNKED_FILE: u32 = 4;
 /// Files up to that long are stored in the image itself: an inode of their own would cost more.
 pub(crate) const INLINE_MOST: u64 = 64;
 
+/// Which files are stored in the image itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inline {
+    /// Those of at most [`INLINE_MOST`] bytes.
+    Small,
+    /// Those without any: making the image reads no content.
+    Empty,
+}
+
+impl Inline {
+    fn holds(self, content: &Content) -> bool {
+        match self {
+            Self::Small => !needs_object(content),
+            Self::Empty => content.size == 0,
+        }
+    }
+}
+
 /// Whether a file's bytes are in the `objects` directory when its tree is composed.
 pub(crate) fn needs_object(content: &Content) -> bool {
     content.size > INLINE_MOST
 }
 
-/// Makes the image of a tree. `inline` gives the bytes of a content that needs no object.
-pub(crate) fn build(tree: &Tree, inline: impl FnMut(&Content) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
-    let inodes = collect(tree, inline)?;
+/// Makes the image of a tree. `bytes` gives those of a content that is stored in it.
+pub(crate) fn build(tree: &Tree, inline: Inline, bytes: impl FnMut(&Content) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    let inodes = collect(tree, inline, bytes)?;
     let layout = Layout::of(&inodes)?;
     let mut out = vec![0; layout.blocks as usize * BLOCK];
     superblock(&mut out, &inodes, &layout);
@@ -121,7 +139,7 @@ fn superblock(out: &mut [u8], inodes: &[Inode], layout: &Layout) {
 }
 
 /// The tree's inodes, the root first, each directory with its entries by position.
-fn collect(tree: &Tree, mut inline: impl FnMut(&Content) -> Result<Vec<u8>>) -> Result<Vec<Inode>> {
+fn collect(tree: &Tree, inline: Inline, mut bytes: impl FnMut(&Content) -> Result<Vec<u8>>) -> Result<Vec<Inode>> {
     let mut inodes: Vec<Inode> = Vec::with_capacity(tree.len());
     let mut positions: HashMap<InodeId, usize> = HashMap::with_capacity(tree.len());
     // The directories on the way to where the walk is, by position; the root first.
@@ -136,7 +154,7 @@ fn collect(tree: &Tree, mut inline: impl FnMut(&Content) -> Result<Vec<u8>>) -> 
             Some(position) => *position,
             None => {
                 let position = inodes.len();
-                inodes.push(Inode::new(&entry, parent, &mut inline)?);
+                inodes.push(Inode::new(&entry, parent, inline, &mut bytes)?);
                 positions.insert(entry.inode, position);
                 position
             }

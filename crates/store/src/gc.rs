@@ -27,6 +27,7 @@ use crate::pack::{Location, PackNumber, PackWriter, file_name};
 use crate::reader::Reader;
 use crate::refs;
 use crate::store::Store;
+use crate::unpack::Fresh;
 use crate::writer::adopt;
 
 /// A pack is rewritten when less than this part of it, in hundredths, is needed.
@@ -63,10 +64,13 @@ impl Store {
         let next = adopt(&self.paths, &index)?;
         progress.begin("looking for what is needed", None);
         let mut report = GcReport::default();
+        // Asked before we are one of them ourselves.
+        let somebody_is_pinned = lock::unpin(&self.paths.pin_lock, Duration::ZERO)?.is_none();
+        let mounted = if somebody_is_pinned { mounted_on_demand(&self.paths)? } else { Vec::new() };
         let live = {
             // The reader's pin must be gone before removing begins.
             let reader = self.reader()?;
-            let live = needed(self, &reader, in_use)?;
+            let live = needed(self, &reader, in_use, &mounted)?;
             condemn(&self.paths, &index, &reader, &live, next, &mut report)?;
             live
         };
@@ -88,12 +92,24 @@ impl Store {
     }
 }
 
-fn needed(store: &Store, reader: &Reader, in_use: &[ObjectId]) -> Result<HashSet<ObjectId>> {
+/// The trees that may be mounted on demand: whoever has mounted one is pinned and may still need all of its contents.
+fn mounted_on_demand(paths: &Paths) -> Result<Vec<ObjectId>> {
+    let files = names(&Fresh::of(paths)?.dir)?;
+    Ok(files.iter().filter_map(|name| name.strip_suffix(".erofs")?.parse().ok()).collect())
+}
+
+fn needed(store: &Store, reader: &Reader, in_use: &[ObjectId], mounted: &[ObjectId]) -> Result<HashSet<ObjectId>> {
     let mut marker = Marker::new(reader);
     for (_, id) in refs::all(&store.paths)? {
         marker.image(id, &record_of(reader, &id)?)?;
     }
     in_use.iter().try_for_each(|tree| marker.mark(*tree))?;
+    for tree in mounted {
+        // One that is not there any more was mounted earlier in this boot.
+        if reader.locate(tree)?.is_some() {
+            marker.mark(*tree)?;
+        }
+    }
     Ok(marker.finish())
 }
 
@@ -193,6 +209,11 @@ impl Sweep<'_> {
             }
         }
         self.farm()?;
+        // Nobody is pinned, so nobody fills it.
+        if self.paths.fresh.exists() {
+            fail::point(Point::GcObject).context("remove", &self.paths.fresh)?;
+            remove_tree(&self.paths.fresh).context("remove", &self.paths.fresh)?;
+        }
         for name in names(&self.paths.tmp)? {
             self.directory_or_file(&self.paths.tmp.join(name))?;
         }

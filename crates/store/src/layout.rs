@@ -10,6 +10,7 @@
 //! refs/         names of images, one small file each
 //! objects/      unpacked files, named by content: the data layer of composed root file systems
 //! roots/        a metadata image for each unpacked tree
+//! fresh/BOOT/   files unpacked one by one since this boot: whole, but perhaps not durable
 //! farm/         unpacked files with owner and mode, named by both: what plain root file systems link to
 //! plain/        plain root file systems
 //! tmp/          what is not finished; emptied by a collector
@@ -44,6 +45,7 @@ pub(crate) struct Paths {
     pub(crate) refs: PathBuf,
     pub(crate) objects: PathBuf,
     pub(crate) roots: PathBuf,
+    pub(crate) fresh: PathBuf,
     pub(crate) farm: PathBuf,
     pub(crate) plain: PathBuf,
     pub(crate) tmp: PathBuf,
@@ -62,6 +64,7 @@ impl Paths {
             refs: dir.join("refs"),
             objects: dir.join("objects"),
             roots: dir.join("roots"),
+            fresh: dir.join("fresh"),
             farm: dir.join("farm"),
             plain: dir.join("plain"),
             tmp: dir.join("tmp"),

@@ -53,7 +53,13 @@ impl Store {
         let sizes = images.iter().filter_map(|(_, record)| record.as_ref().ok()).map(|record| record.size.get());
         let logical = sizes.fold(0, u64::saturating_add);
         let (unique, stored) = (sum(|pack| pack.bytes), sum(|pack| pack.size) + index + small);
-        let unpacked = disk_use(&[&self.paths.objects, &self.paths.roots, &self.paths.farm, &self.paths.plain])?;
+        let unpacked = disk_use(&[
+            &self.paths.objects,
+            &self.paths.roots,
+            &self.paths.fresh,
+            &self.paths.farm,
+            &self.paths.plain,
+        ])?;
         Ok(Status {
             images: images.len() as u64,
             refs: self.each_ref()?.len() as u64,

@@ -10,7 +10,7 @@ use crate::layout::{Paths, names};
 use crate::lock::{self, Lock};
 use crate::reader::Reader;
 use crate::refs;
-use crate::unpack::{self, Layout, Rootfs};
+use crate::unpack::{self, Filler, Layout, OnDemand, Rootfs};
 use crate::writer::{RefChange, Writer};
 
 /// How long a second writer waits for the first.
@@ -100,6 +100,16 @@ impl Store {
                 Ok(Rootfs::Plain { dir, missing })
             }
         }
+    }
+
+    /// A tree to be mounted before it is unpacked: names and metadata now, contents when a [`Filler`] is asked for them.
+    pub fn on_demand(&self, tree: &ObjectId) -> Result<OnDemand> {
+        unpack::on_demand(&self.paths, self.pin()?, tree)
+    }
+
+    /// Who unpacks contents one by one. It pins the pool's files while it lives.
+    pub fn filler(&self) -> Result<Filler> {
+        Filler::open(&self.paths)
     }
 
     /// A reader. It pins the pool's files while it lives.

@@ -5,6 +5,7 @@
 //! So a power cut never leaves a short file behind an existing root, nor one that a later root would take for whole.
 
 mod composed;
+mod fresh;
 mod plain;
 
 use std::collections::{BTreeMap, HashSet};
@@ -18,6 +19,8 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 pub(crate) use composed::{compose, metadata_image};
+pub use fresh::{Filler, Need, OnDemand};
+pub(crate) use fresh::{Fresh, on_demand};
 pub(crate) use plain::{farm_key, plain};
 
 use crate::durable;
@@ -92,6 +95,16 @@ impl<'a> Staging<'a> {
         fill(&mut file, &path, reader, content)?;
         self.ready.push((path, name));
         Ok(file)
+    }
+
+    /// Takes in a whole file of the pool, to be called `name` too.
+    fn adopt(&mut self, file: &Path, name: PathBuf) -> Result<()> {
+        let path = self.dir.join(self.ready.len().to_string());
+        fail::point(Point::ObjectWrite).context("write", &path)?;
+        power::writing(&path);
+        fs::hard_link(file, &path).context("link", &path)?;
+        self.ready.push((path, name));
+        Ok(())
     }
 
     /// Makes everything durable and gives it its names.

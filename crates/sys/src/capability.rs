@@ -13,6 +13,11 @@ impl CapabilitySet {
     pub const fn contains(self, number: u8) -> bool {
         number < 64 && self.0 >> number & 1 == 1
     }
+
+    /// Those that are in `other`, too.
+    pub const fn both(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
 }
 
 #[repr(C)]
@@ -38,6 +43,45 @@ pub fn set(set: CapabilitySet) -> Result<()> {
     let halves = [half(set.0 as u32), half((set.0 >> 32) as u32)];
     // SAFETY: version 3 takes one header and two halves, laid out as the kernel's structures.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) }).map(drop)
+}
+
+/// Adds `set`, all of which must be permitted, to the inheritable set and makes it the ambient one: what a program has
+/// that is executed by somebody other than root. Fork-safe.
+pub fn hand_on(set: CapabilitySet) -> Result<()> {
+    let header = Header { version: VERSION_3, pid: 0 };
+    let mut halves = [Half::default(); 2];
+    // SAFETY: version 3 takes one header and writes two halves.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, halves.as_mut_ptr()) })?;
+    halves[0].inheritable = set.0 as u32;
+    halves[1].inheritable = (set.0 >> 32) as u32;
+    // SAFETY: as in `set`.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) })?;
+    clear_ambient()?;
+    for number in (0..64u64).filter(|number| set.0 >> number & 1 == 1) {
+        let raise = libc::PR_CAP_AMBIENT_RAISE;
+        // SAFETY: prctl with plain numbers.
+        check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAP_AMBIENT, raise, number, 0, 0) })?;
+    }
+    Ok(())
+}
+
+/// Makes every permitted capability effective. Fork-safe.
+pub fn use_permitted() -> Result<()> {
+    let header = Header { version: VERSION_3, pid: 0 };
+    let mut halves = [Half::default(); 2];
+    // SAFETY: version 3 takes one header and writes two halves.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, halves.as_mut_ptr()) })?;
+    for half in &mut halves {
+        half.effective = half.permitted;
+    }
+    // SAFETY: as in `set`.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) }).map(drop)
+}
+
+/// Lets the thread keep its permitted capabilities when it stops being root, until it executes a program. Fork-safe.
+pub fn keep_over_user_change() -> Result<()> {
+    // SAFETY: prctl with plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) }).map(drop)
 }
 
 /// The effective set of the calling thread. Fork-safe.

@@ -6,8 +6,10 @@
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+
+use crate::mountinfo::{self, Mount};
 
 /// A version of the cgroup interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl Layout {
     /// The layout told by the bytes of `/proc/PID/mountinfo` and `/proc/PID/cgroup`. Lines that make no sense are left
     /// out.
     pub fn parse(mountinfo: &[u8], cgroup: &[u8]) -> Self {
-        let mounts = parse_mountinfo(mountinfo);
+        let mounts = mountinfo::parse(mountinfo);
         let members = parse_membership(cgroup);
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for (index, mount) in mounts.iter().enumerate() {
@@ -55,7 +57,7 @@ impl Layout {
             if later.iter().any(|it| it.hides(mount, &mounts)) {
                 continue;
             }
-            let Some(found) = mount.hierarchy(&members) else { continue };
+            let Some(found) = hierarchy(mount, &members) else { continue };
             // A hierarchy that is mounted twice is one hierarchy; the first mount that shows our own cgroup is best.
             match hierarchies.iter_mut().find(|it| it.same(&found)) {
                 None => hierarchies.push(found),
@@ -91,70 +93,23 @@ impl Hierarchy {
     }
 }
 
-/// A line of `mountinfo`, as far as it matters here.
-#[derive(Debug)]
-struct MountLine {
-    id: u64,
-    parent: u64,
-    root: PathBuf,
-    mount_point: PathBuf,
-    kind: Vec<u8>,
-    options: Vec<String>,
+/// The hierarchy that a mount shows, if it shows one.
+fn hierarchy(mount: &Mount, members: &[Membership]) -> Option<Hierarchy> {
+    let version = version_of(mount)?;
+    let member = members.iter().find(|it| it.belongs_to(version, &mount.options))?;
+    Some(Hierarchy {
+        version,
+        controllers: member.controllers.clone(),
+        mount_point: mount.mount_point.clone(),
+        own: locate(&mount.mount_point, &mount.root, &member.path),
+    })
 }
 
-impl MountLine {
-    fn parse(line: &[u8]) -> Option<Self> {
-        let mut fields = line.split(|b| *b == b' ').filter(|it| !it.is_empty());
-        let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u64>().ok();
-        let id = number(fields.next()?)?;
-        let parent = number(fields.next()?)?;
-        let _device = fields.next()?;
-        let root = unescape(fields.next()?);
-        let mount_point = unescape(fields.next()?);
-        let _mount_options = fields.next()?;
-        // Then any number of optional fields, ended by a hyphen.
-        fields.by_ref().find(|it| *it == b"-")?;
-        let kind = fields.next()?.to_vec();
-        let _source = fields.next()?;
-        let options = String::from_utf8_lossy(fields.next().unwrap_or_default());
-        let options = options.split(',').map(str::to_owned).collect();
-        Some(Self { id, parent, root, mount_point, kind, options })
-    }
-
-    /// Whether this mount, made later, covers `earlier`.
-    fn hides(&self, earlier: &Self, all: &[Self]) -> bool {
-        earlier.mount_point.starts_with(&self.mount_point) && !self.is_under(earlier, all)
-            || self.mount_point == earlier.mount_point
-    }
-
-    /// Whether `self` is an ancestor of `of` in the mount tree (and so does not cover it).
-    fn is_under(&self, of: &Self, all: &[Self]) -> bool {
-        let mut current = of.parent;
-        for _ in 0..all.len() {
-            if current == self.id {
-                return true;
-            }
-            match all.iter().find(|it| it.id == current) {
-                Some(up) if up.parent != current => current = up.parent,
-                _ => return false,
-            }
-        }
-        false
-    }
-
-    fn hierarchy(&self, members: &[Membership]) -> Option<Hierarchy> {
-        let version = match self.kind.as_slice() {
-            b"cgroup" => Version::V1,
-            b"cgroup2" => Version::V2,
-            _ => return None,
-        };
-        let member = members.iter().find(|it| it.belongs_to(version, &self.options))?;
-        Some(Hierarchy {
-            version,
-            controllers: member.controllers.clone(),
-            mount_point: self.mount_point.clone(),
-            own: locate(&self.mount_point, &self.root, &member.path),
-        })
+fn version_of(mount: &Mount) -> Option<Version> {
+    match mount.kind.as_slice() {
+        b"cgroup" => Some(Version::V1),
+        b"cgroup2" => Some(Version::V2),
+        _ => None,
     }
 }
 
@@ -166,6 +121,29 @@ fn locate(mount_point: &Path, root: &Path, path: &Path) -> PathBuf {
         Ok(rest) if !climbs(rest) && !rest.as_os_str().is_empty() => mount_point.join(rest),
         _ => mount_point.to_owned(),
     }
+}
+
+/// The directories of the cgroups that a process must join to be where another is: `own` and `theirs` are the bytes of
+/// the two processes' `/proc/PID/cgroup`, `mountinfo` those of the former's. Where both are in one cgroup already,
+/// there is nothing to join.
+///
+/// # Errors
+/// The first line of `theirs` whose cgroup cannot be reached, because no mount shows it.
+pub fn to_join(mountinfo: &[u8], own: &[u8], theirs: &[u8]) -> std::result::Result<Vec<(Version, PathBuf)>, String> {
+    let own: Vec<&[u8]> = own.split(|b| *b == b'\n').collect();
+    let mounts = mountinfo::parse(mountinfo);
+    let mut found = Vec::new();
+    for line in theirs.split(|b| *b == b'\n').filter(|line| !line.is_empty() && !own.contains(line)) {
+        let unreachable = || String::from_utf8_lossy(line).into_owned();
+        let member = Membership::parse(line).ok_or_else(unreachable)?;
+        let place = mounts.iter().enumerate().find_map(|(index, mount)| {
+            let later = mounts.get(index + 1..).unwrap_or_default();
+            let covered = later.iter().any(|it| it.hides(mount, &mounts));
+            (!covered).then(|| member.shown_by(mount)).flatten()
+        });
+        found.push(place.ok_or_else(unreachable)?);
+    }
+    Ok(found)
 }
 
 /// A line of `/proc/PID/cgroup`: `ID:CONTROLLERS:PATH`.
@@ -190,6 +168,14 @@ impl Membership {
         Some(Self { version, controllers, path: OsString::from_vec(path.to_vec()).into() })
     }
 
+    /// The directory at which that mount shows this cgroup, if it does.
+    fn shown_by(&self, mount: &Mount) -> Option<(Version, PathBuf)> {
+        let version = version_of(mount)?;
+        let climbs = self.path.components().any(|part| part.as_os_str() == "..");
+        let rest = self.path.strip_prefix(&mount.root).ok()?;
+        (!climbs && self.belongs_to(version, &mount.options)).then(|| (version, mount.mount_point.join(rest)))
+    }
+
     fn belongs_to(&self, version: Version, options: &[String]) -> bool {
         let named = |it: &String| options.iter().any(|option| option.strip_prefix("name=").unwrap_or(option) == it);
         self.version == version
@@ -197,29 +183,8 @@ impl Membership {
     }
 }
 
-fn parse_mountinfo(bytes: &[u8]) -> Vec<MountLine> {
-    bytes.split(|b| *b == b'\n').filter_map(MountLine::parse).collect()
-}
-
 fn parse_membership(bytes: &[u8]) -> Vec<Membership> {
     bytes.split(|b| *b == b'\n').filter_map(Membership::parse).collect()
-}
-
-/// A path with the kernel's escapes (`\040` for a space) undone.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let octal = match after {
-            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] if first == b'\\' => {
-                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
-            }
-            _ => None,
-        };
-        out.push(octal.unwrap_or(first));
-        rest = if octal.is_some() { after.get(3..).unwrap_or_default() } else { after };
-    }
-    Path::new(std::ffi::OsStr::from_bytes(&out)).to_owned()
 }
 
 #[cfg(test)]
@@ -298,6 +263,28 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_must_be_joined_is_found_or_named() {
+        let check = |own: &str, theirs: &str, expected: Result<&[&str], &str>| {
+            let found = to_join(HYBRID.as_bytes(), own.as_bytes(), theirs.as_bytes());
+            let paths = |it: Vec<(Version, PathBuf)>| -> Vec<String> {
+                it.iter().map(|(_, path)| path.to_str().unwrap().to_owned()).collect()
+            };
+            let expected = expected.map(|it| it.iter().map(|it| (*it).to_owned()).collect()).map_err(str::to_owned);
+            assert_eq!(found.map(paths), expected, "{theirs}");
+        };
+        let own = "9:name=systemd:/\n4:memory:/a\n1:cpu:/\n0::/\n";
+        check(own, own, Ok(&[]));
+        check(own, "9:name=systemd:/\n4:memory:/b/c d\n1:cpu:/\n0::/\n", Ok(&["/sys/fs/cgroup/memory/b/c d"]));
+        check(own, "9:name=systemd:/x\n0::/y\n", Ok(&["/sys/fs/cgroup/systemd/x", "/sys/fs/cgroup/unified/y"]));
+        check(own, "4:memory:/b\n7:net_cls:/b\n", Err("7:net_cls:/b"));
+        check(own, "4:memory:/../x\n", Err("4:memory:/../x"));
+        check(own, "rubbish\n", Err("rubbish"));
+        let subtree = b"35 31 0:32 /docker /cg ro - cgroup cgroup rw,memory\n";
+        assert_eq!(to_join(subtree, b"", b"4:memory:/docker/abc\n"), Ok(vec![(Version::V1, "/cg/abc".into())]));
+        assert_eq!(to_join(subtree, b"", b"4:memory:/other\n").unwrap_err(), "4:memory:/other");
+    }
+
     proptest::proptest! {
         #[test]
         fn any_bytes_are_parsed_without_harm(
@@ -305,16 +292,6 @@ mod tests {
             groups in proptest::collection::vec(proptest::num::u8::ANY, 0..100),
         ) {
             Layout::parse(&mounts, &groups);
-        }
-
-        #[test]
-        fn escaping_is_undone(path in proptest::collection::vec(1u8..=255, 1..40)) {
-            let escaped: Vec<u8> = path.iter().flat_map(|b| match b {
-                b' ' | b'\t' | b'\n' | b'\\' => format!("\\{b:03o}").into_bytes(),
-                _ => vec![*b],
-            }).collect();
-            let back = unescape(&escaped);
-            proptest::prop_assert_eq!(back.as_os_str().as_bytes(), path.as_slice());
         }
     }
 }

@@ -80,11 +80,64 @@ pub fn hide() -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
 }
 
+/// A command line for a process that goes on without executing anything, in the place of the one that it was started with:
+/// what `ps` and `/proc/PID/cmdline` show.
+#[derive(Debug)]
+pub struct Title {
+    text: &'static CStr,
+    /// Where this process's arguments lie; a forked one's are in the same place.
+    place: Option<std::ops::Range<usize>>,
+}
+
+impl Title {
+    /// For copies that are forked from this process. Where it cannot be had, they keep their command line.
+    pub fn of_this_process(text: &'static CStr) -> Self {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let place = argument_place(&stat).filter(|it| it.len() > text.to_bytes_with_nul().len());
+        Self { text, place }
+    }
+
+    /// Takes it, for good. Fork-safe; only for a process that was forked after the title was made.
+    pub fn take(&self) {
+        let Some(place) = &self.place else { return };
+        let start = std::ptr::with_exposed_provenance_mut::<u8>(place.start);
+        let text = self.text.to_bytes_with_nul();
+        // SAFETY: the kernel put the arguments there, writable and of that length, which is more than the text's. In a
+        // forked process that executes no other program nobody reads them any more.
+        unsafe {
+            std::ptr::write_bytes(start, 0, place.len());
+            std::ptr::copy_nonoverlapping(text.as_ptr(), start, text.len());
+            // Without a zero at the end, the kernel shows what is before the first one, and nothing more.
+            start.add(place.len() - 1).write(b'.');
+        }
+    }
+}
+
+/// Fields 48 and 49 of `/proc/PID/stat`: where the arguments begin and end.
+fn argument_place(stat: &str) -> Option<std::ops::Range<usize>> {
+    // The second field may hold anything, and is the only one in parentheses.
+    let mut numbers = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(45).map(str::parse);
+    let (start, end) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    (0 < start && start < end).then_some(start..end)
+}
+
 /// Has the process killed when the thread that made it ends. The kernel forgets this when the process gains privileges
 /// or changes its user.
 pub fn die_with_parent() -> Result<()> {
     // SAFETY: prctl with plain numbers.
     check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }).map(drop)
+}
+
+/// Has the process sent `signal` when the thread that made it ends, with the same reservations as [`die_with_parent`].
+pub fn signal_with_parent(signal: i32) -> Result<()> {
+    // SAFETY: prctl with plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) }).map(drop)
+}
+
+/// Makes the process the parent of every process below it whose own parent ends.
+pub fn adopt_orphans() -> Result<()> {
+    // SAFETY: prctl with plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
 
 /// Makes `from` the descriptors 0, 1 and 2.
@@ -132,4 +185,24 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     let flag = libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: only sets a flag; nothing is closed now.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flag) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::argument_place;
+
+    #[test]
+    fn the_place_of_the_arguments_is_read_from_any_stat() {
+        let fields = |start: u64, end: u64| {
+            let between = " 0".repeat(44);
+            format!("7 (a) b (c)) S{between} {start} {end} 0 0 0")
+        };
+        assert_eq!(argument_place(&fields(4096, 5000)), Some(4096..5000));
+        assert_eq!(argument_place(&fields(0, 0)), None);
+        assert_eq!(argument_place(&fields(9, 8)), None);
+        assert_eq!(argument_place(""), None);
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let arguments = std::fs::read("/proc/self/cmdline").unwrap();
+        assert_eq!(argument_place(&own).map(|it| it.len()), Some(arguments.len()));
+    }
 }

@@ -6,9 +6,10 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 
 use crate::{Result, check};
@@ -50,6 +51,11 @@ pub fn make_private(mount: impl AsFd, reach: Reach) -> Result<()> {
     setattr(mount.as_fd(), MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() }, reach)
 }
 
+/// Lets the mounts hear of mount events elsewhere, and tell of none. Fork-safe.
+pub fn make_slave(mount: impl AsFd, reach: Reach) -> Result<()> {
+    setattr(mount.as_fd(), MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() }, reach)
+}
+
 fn setattr(mount: BorrowedFd<'_>, attr: MountAttr, reach: Reach) -> Result<()> {
     let recursive = if reach == Reach::Tree { libc::AT_RECURSIVE } else { 0 };
     let flags = libc::AT_EMPTY_PATH | recursive;
@@ -80,4 +86,34 @@ pub fn clone_tree(directory: impl AsFd, path: &CStr, reach: Reach) -> Result<Own
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     open_tree(directory, path, flags)
+}
+
+/// Puts a detached tree of mounts over `target`. Fork-safe.
+pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, c"", target, c"", flags)
+}
+
+/// Makes a detached tree of mounts the root directory of the caller, whose mount namespace must be its own, and lets go
+/// of the whole tree that was there. The new root, opened. Fork-safe.
+pub fn enter_root(root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let before = rustix::fs::openat(CWD, c"/", directory, Mode::empty())?;
+    make_private(&before, Reach::Tree)?;
+    attach(root, &before)?;
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(c".", c".")?;
+    unmount(c".", UnmountFlags::DETACH)?;
+    rustix::process::chdir(c"/")?;
+    rustix::fs::openat(CWD, c"/", directory, Mode::empty())
+}
+
+/// The same, but keeps the tree that was there: it moves to the directory `place` of the new root. Fork-safe.
+pub fn enter_root_keeping(root: BorrowedFd<'_>, place: &CStr) -> Result<()> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let before = rustix::fs::openat(CWD, c"/", directory, Mode::empty())?;
+    attach(root, &before)?;
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(c".", place)?;
+    rustix::process::chdir(c"/")
 }

@@ -28,7 +28,10 @@ impl Namespaces {
     /// What the cgroup tree's root seems to be.
     pub const CGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
 
-    /// Each kind with the name of its link in `/proc/PID/ns`.
+    /// The monotonic clock. Cells have none of their own; others may.
+    pub const TIME: Self = Self(libc::CLONE_NEWTIME as u64);
+
+    /// Each kind that cells have, with the name of its link in `/proc/PID/ns`.
     pub const NAMED: [(Self, &'static str); 7] = [
         (Self::USER, "user"),
         (Self::PID, "pid"),

@@ -5,7 +5,7 @@
 
 #![expect(unsafe_code, reason = "asks the kernel for calls that it may lack")]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -69,6 +69,11 @@ pub fn measure(scratch: &Path) -> Vec<Finding> {
         finding("clone3 and pidfd", in_child(|| Ok(())), "needs Linux 5.3"),
         finding("openat2", openat2(), "needs Linux 5.6"),
         finding("mount_setattr", mount_setattr(), "needs Linux 5.12"),
+        finding(
+            "FUSE (files unpacked as they are read)",
+            fuse(),
+            "modprobe fuse, and be root; whole images are unpacked instead",
+        ),
         finding(
             "tun devices",
             open("/dev/net/tun"),
@@ -303,6 +308,15 @@ fn mount_setattr() -> Result<()> {
     }
 }
 
+/// A FUSE file system that is mounted nowhere and has no server: the kernel asks nothing of it before it is used.
+fn fuse() -> Result<()> {
+    let device = rustix::fs::openat(CWD, "/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let number = CString::new(device.as_raw_fd().to_string()).map_err(|_| Errno::INVAL)?;
+    let options: [(&CStr, &CStr); 4] =
+        [(c"fd", &number), (c"rootmode", c"40555"), (c"user_id", c"0"), (c"group_id", c"0")];
+    new_file_system(c"fuse", &options, MountAttrFlags::MOUNT_ATTR_RDONLY).map(drop)
+}
+
 fn open(path: &str) -> Result<()> {
     rustix::fs::openat(CWD, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(drop)
 }
@@ -316,7 +330,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let findings = measure(dir.path());
         println!("{findings:#?}");
-        assert_eq!(findings.len(), 13);
+        assert_eq!(findings.len(), 14);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         let ok = |name: &str| findings.iter().any(|it| it.name == name && matches!(it.state, State::Ok(_)));
         // What no supported kernel lacks.

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::mount::MountAttrFlags;
@@ -66,6 +67,19 @@ pub fn wait(pidfd: impl AsFd) -> Result<Ended> {
             }
         }
     }
+}
+
+/// Whether the process has ended.
+pub fn has_ended(pidfd: impl AsFd) -> Result<bool> {
+    let mut polled = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&none))).map(|ready| ready > 0)
+}
+
+/// Waits for the end of a process that is none of the caller's to reap.
+pub fn wait_until_gone(pidfd: impl AsFd) -> Result<()> {
+    let mut polled = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None)).map(drop)
 }
 
 /// When a process started, in clock ticks since the machine did: with its number, what names it once and for all.

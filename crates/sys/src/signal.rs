@@ -48,7 +48,7 @@ fn change_mask(how: libc::c_int, set: SignalSet) -> Result<SignalSet> {
     Ok(SignalSet(old))
 }
 
-/// The kernel's `sigaction`, all zero: the default action, no flags, nothing masked.
+/// The kernel's `sigaction`. All zero: the default action, no flags, nothing masked.
 #[repr(C)]
 struct DefaultAction([u64; 4]);
 
@@ -62,6 +62,17 @@ pub fn reset_handlers() {
         // library's function leaves two signals out.) It fails for SIGKILL and SIGSTOP, which are always default.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, number, &raw const action, none, size) };
     }
+}
+
+/// Has the kernel reap the children of this process when they end. Nobody can wait for them any more: how one ended must
+/// be told in another way.
+pub fn reap_automatically() -> Result<()> {
+    const SA_NOCLDWAIT: u64 = 2;
+    // The kernel's structure: handler, flags, restorer, mask.
+    let action = DefaultAction([0, SA_NOCLDWAIT, 0, 0]);
+    let (none, size) = (std::ptr::null::<u8>(), size_of::<u64>());
+    // SAFETY: as in `reset_handlers`: the default action runs no code of ours.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigaction, libc::SIGCHLD, &raw const action, none, size) }).map(drop)
 }
 
 /// Takes one of the (blocked) signals in `set`, waiting until there is one. Fork-safe.

@@ -8,6 +8,25 @@
 //! hostile** (paths in it are resolved inside it, and nothing of it is executed or believed with more privileges than it
 //! has), **nothing is left** when a session has ended.
 
-mod error;
+#![forbid(unsafe_code)]
 
+mod confinement;
+mod environment;
+mod error;
+mod facts;
+mod inside;
+mod launcher;
+pub mod lazy;
+mod program;
+mod reaper;
+mod root;
+mod session;
+mod steward;
+mod swap;
+mod target;
+mod view;
+
+pub use confinement::Privileges;
 pub use error::{Error, Result};
+pub use session::{Arrangement, Tools, Wish, attach};
+pub use target::{Filters, Target, Unstarted};

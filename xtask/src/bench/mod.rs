@@ -4,8 +4,10 @@
 //! and what is judged is their ratio. A peer that is missing is installed; one that cannot be is reported as missing.
 
 mod build;
+mod debug;
 mod faults;
 mod ingest;
+mod lazy;
 mod sample;
 mod slim;
 mod start;
@@ -77,10 +79,16 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
     let rows = match name {
         "start" => start::run()?,
         "ingest" => ingest::run()?,
+        "debug" => debug::run()?,
         "build" => build::run()?,
         "faults" => faults::run()?,
         "slim" => slim::run()?,
-        _ => return Err(format!("there is no bench '{name}': there are start, ingest, build, faults and slim")),
+        "lazy" => lazy::run()?,
+        _ => {
+            return Err(format!(
+                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim"
+            ));
+        }
     };
     for row in &rows {
         if json {

@@ -151,7 +151,7 @@ impl Cgroup {
             let wanted = format!("frozen {v2}");
             return self.poll(&group.path, || Ok(group.read("cgroup.events")?.lines().any(|line| line == wanted)));
         }
-        let group = self.v1("freezer").ok_or_else(|| self.error(Path::new("freezer"), Errno::NOSYS))?;
+        let group = self.v1("freezer").ok_or(Error::NoFreezer)?;
         self.poll(&group.path, || {
             // Writing again makes the kernel try again with processes that were not stoppable the last time.
             group.write("freezer.state", v1)?;

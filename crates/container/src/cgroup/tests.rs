@@ -46,6 +46,13 @@ fn limits() -> Limits {
 }
 
 #[test]
+fn without_groups_nothing_is_said_to_be_paused() {
+    for outcome in [Cgroup::none().freeze(), Cgroup::none().thaw()] {
+        assert!(matches!(outcome, Err(Error::NoFreezer)), "{outcome:?}");
+    }
+}
+
+#[test]
 fn version_2_alone_is_written_and_read() {
     let fake = Fake::new();
     let root = fake.hierarchy(Version::V2, &[]);

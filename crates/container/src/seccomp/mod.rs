@@ -13,7 +13,7 @@ mod table;
 
 use std::collections::BTreeSet;
 
-use model::{Capability, Watch};
+use model::{Capability, Seccomp, Security, Watch};
 use sys::seccomp::{Announced, Instruction};
 
 pub use paths::{BASELINE, Named, named_paths};
@@ -88,6 +88,23 @@ pub fn syscall_name(number: u32) -> Option<&'static str> {
 pub fn announced_name(call: &Announced) -> Option<&'static str> {
     let number = |row: &(&'static str, u16, u16, Rule)| if call.arch == AUDIT_ARCH_I386 { row.2 } else { row.1 };
     TABLE.iter().find(|row| number(row) != NONE && u32::from(number(row)) == call.number).map(|row| row.0)
+}
+
+/// The filter that programs under `security` run with, if they run with one.
+pub fn filter_of(security: &Security) -> Option<Vec<Instruction>> {
+    let refusal = Refusal::of(security.seccomp)?;
+    Some(compile(&security.capabilities, refusal, Watch::Nothing))
+}
+
+impl Refusal {
+    /// What a profile does with a call that it refuses; nothing when there is no profile.
+    pub(crate) const fn of(profile: Seccomp) -> Option<Self> {
+        match profile {
+            Seccomp::Unconfined => None,
+            Seccomp::Default => Some(Self::Error),
+            Seccomp::Strict => Some(Self::Announce),
+        }
+    }
 }
 
 /// The filter for programs with those capabilities. What is watched is announced to the listener if it is allowed.

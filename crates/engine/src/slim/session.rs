@@ -15,14 +15,13 @@ use model::{
 
 use super::SlimRequest;
 use super::talk;
-use crate::build::{BUILD_LABEL, Doomed, Tail};
+use crate::build::{Doomed, Tail, builder_label};
 use crate::cell::Cell;
 use crate::client::Said;
 use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::launch::Attach;
 use crate::logs::LogReader;
-use crate::process::ProcessIdentity;
 use crate::request::{CellRequest, ExecRequest, NamedImage, companion, specify};
 use crate::table::Engine;
 use crate::watch::observed_in;
@@ -164,8 +163,6 @@ impl<'a> Session<'a> {
 
     fn specification(&self, command: Vec<String>, entrypoint: Option<String>) -> Result<CellSpec> {
         let id = self.engine.fresh_id()?;
-        let builder = ProcessIdentity::of(std::process::id())
-            .ok_or_else(|| Error::io("reading when this process began", std::io::ErrorKind::NotFound))?;
         let mut stop = StopPolicy { timeout: STOP, ..StopPolicy::default() };
         if let Some(signal) = crate::why::signal_number(&self.request.record.config.stop_signal) {
             stop.signal = signal;
@@ -192,7 +189,7 @@ impl<'a> Session<'a> {
             // What was seen is read after its end.
             lifetime: Lifetime::Keep,
             watch: self.watch,
-            labels: BTreeMap::from([(BUILD_LABEL.to_owned(), format!("{}:{}", builder.pid, builder.began))]),
+            labels: BTreeMap::from([builder_label()?]),
         };
         let image = NamedImage { name: self.request.image, id: self.request.id, record: self.request.record };
         let mut spec = specify(request, image, id, now())

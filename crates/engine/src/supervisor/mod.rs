@@ -73,6 +73,8 @@ struct Supervisor {
     clients: Vec<Client>,
     log: LogWriter,
     run: Option<Run>,
+    /// Input that came before there was a program to read it.
+    early_input: Vec<Vec<u8>>,
     /// Rows and columns of the client's terminal, as last heard.
     window: (u16, u16),
     /// Somebody asked for the end; when it is still there at that time, it is ended by force.
@@ -124,6 +126,7 @@ impl Prepared {
             clients: vec![launcher],
             log: self.log,
             run: None,
+            early_input: Vec::new(),
             window: (24, 80),
             stop: None,
             restart_at: None,
@@ -171,8 +174,9 @@ impl Supervisor {
         self.cell.record.supervisor = ProcessIdentity::of(std::process::id());
         self.cell.record.runs += 1;
         self.cell.write_record(&self.lock, Durability::Relaxed)?;
-        let run = Run::start(&self.engine, &mut self.cell, self.window)?;
+        let mut run = Run::start(&self.engine, &mut self.cell, self.window)?;
         let pid = run.pid;
+        self.early_input.drain(..).for_each(|bytes| run.streams.push_input(&bytes));
         self.run = Some(run);
         self.cell.record.process = ProcessIdentity::of(pid);
         self.cell.advance(Input::Started(now()))?;
@@ -357,13 +361,23 @@ impl Supervisor {
                     client.answer(answer);
                 }
             }
-            Frame::Input(bytes) => self.with_run(|run| run.streams.push_input(&bytes)),
+            Frame::Input(bytes) => self.on_input(bytes),
             Frame::Resize(rows, columns) => {
                 self.window = (rows, columns);
                 self.with_run(|run| run.streams.resize(rows, columns));
             }
             // Only supervisors send these.
             Frame::Answer(_) | Frame::Output(..) => {}
+        }
+    }
+
+    fn on_input(&mut self, bytes: Vec<u8>) {
+        match &mut self.run {
+            Some(run) => run.streams.push_input(&bytes),
+            // A launcher that is quick has sent all of its input, and the end of it, before the program is there.
+            None if self.cell.record.state.last_exit().is_none() => self.early_input.push(bytes),
+            // Between two runs there is nobody to read it.
+            None => {}
         }
     }
 

@@ -6,6 +6,7 @@ use model::{EventKind, ExitReport, Input, State};
 
 use super::run::Run;
 use super::{SIGHUP, SIGINT, SIGKILL, SIGPIPE, Supervisor};
+use crate::boundary::Limited;
 use crate::disk::Durability;
 use crate::error::{Error, Result};
 use crate::wire::{Answer, Request};
@@ -120,12 +121,13 @@ impl Supervisor {
         }
         self.note(EventKind::Limited);
         // Between two runs there is nothing to apply limits to: the next one begins with them.
-        let Some(run) = &self.run else {
+        let Some(run) = &mut self.run else {
             self.reconsider_restart();
             return Ok(Vec::new());
         };
-        let degraded = run.live.set(&self.cell.spec.limits)?;
+        let Limited { degraded, cgroup } = run.live.set(&self.cell.spec.limits)?;
         let warnings = degraded.iter().map(ToString::to_string).collect();
+        self.cell.record.cgroup = cgroup;
         self.cell.record.degraded.retain(|it| !model::Limits::OPTIONS.contains(&it.what.as_str()));
         self.cell.record.degraded.extend(degraded);
         self.cell.write_record(&self.lock, Durability::Relaxed)?;

@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use model::{Arch, Progress, Sha256, Span};
+use model::{Arch, ByteSize, Progress, Sha256, Span, counted};
 use rustix::fs::FlockOperation;
 
 use crate::{Error, Result, SecurityUpdates};
+
+/// What the lists of one Debian release take at most while they are fetched and unpacked.
+const LISTS_TAKE: u64 = 128 << 20;
 
 /// apt as this crate uses it: one private directory for each architecture and set of sources.
 pub(crate) struct Apt {
@@ -52,6 +55,16 @@ pub(crate) enum Lists {
     Stale,
 }
 
+/// Refuses what there is no room for: apt itself waits for ever when the disk is full.
+fn require_room(directory: &Path, bytes: u64) -> Result<()> {
+    let file_system = rustix::fs::statvfs(directory).map_err(|error| Error::io(directory.display(), error))?;
+    if file_system.f_bavail.saturating_mul(file_system.f_frsize) >= bytes {
+        return Ok(());
+    }
+    let what = format!("{} (apt needs {} there)", directory.display(), ByteSize::bytes(bytes));
+    Err(Error::io(what, rustix::io::Errno::NOSPC))
+}
+
 impl Apt {
     /// Sets up the private directory under `cache`. `etc` stands in for `/etc/apt` when given.
     pub(crate) fn open(cache: &Path, etc: Option<&Path>, arch: Arch) -> Result<Self> {
@@ -83,6 +96,7 @@ impl Apt {
         if elapsed.is_some_and(|elapsed| elapsed < Duration::from(age)) {
             return Ok(Lists::Fresh);
         }
+        require_room(&self.root, LISTS_TAKE)?;
         progress.begin("refreshing the lists of packages", None);
         let outcome = self.update();
         progress.end();
@@ -138,7 +152,8 @@ impl Apt {
             .collect();
         if !missing.is_empty() {
             let total: u64 = missing.iter().map(|need| need.size).sum();
-            progress.begin(&format!("fetching {} packages", missing.len()), Some(total));
+            require_room(&self.root, total)?;
+            progress.begin(&format!("fetching {}", counted(missing.len(), "package", "packages")), Some(total));
             let outcome = self.download(&missing, &path, progress);
             progress.end();
             outcome?;
@@ -334,5 +349,13 @@ mod tests {
         assert!(configuration(Path::new("/a\"; Evil \"x"), None, Arch::Amd64).is_err());
         let text = configuration(Path::new("/cache"), Some(Path::new("/etc/other")), Arch::Arm64).unwrap();
         assert!(text.contains("APT::Architecture \"arm64\";") && text.starts_with("Dir::Etc \"/etc/other\";"));
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_not_begun() {
+        let dir = std::env::temp_dir();
+        assert!(require_room(&dir, 0).is_ok());
+        let error = require_room(&dir, u64::MAX).unwrap_err().to_string();
+        assert!(error.contains("apt needs") && error.contains("No space left on device"), "{error}");
     }
 }

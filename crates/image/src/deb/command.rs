@@ -22,9 +22,12 @@ pub(crate) fn decide(root: &Root, known: &Known, packages: &[Package<'_>]) -> De
     let mut decision = Decision { config: ImageConfig::default(), notes: Vec::new() };
     let Some(first) = packages.first() else { return decision };
     // nginx-light has no unit: that of nginx-common, made from the same source, is its own.
-    let kin: Vec<&Package<'_>> = std::iter::once(first)
-        .chain(packages.iter().skip(1).filter(|package| package.source() == first.source()))
-        .collect();
+    let of_its_source = |package: &&Package<'_>| package.source() == first.source();
+    let stands_for = |package: &&Package<'_>| {
+        known.about(first.name).flat_map(|about| &about.stands_for).any(|name| name == package.name)
+    };
+    let others = packages.iter().skip(1).filter(|package| of_its_source(package) || stands_for(package));
+    let kin: Vec<&Package<'_>> = std::iter::once(first).chain(others).collect();
     let about: Vec<&KnownPackage> = kin.iter().flat_map(|package| known.about(package.name)).collect();
     let unit = find_unit(root, first, &kin);
     let config = &mut decision.config;

@@ -31,6 +31,8 @@ pub(crate) struct KnownPackage {
     pub(crate) unneeded: Vec<String>,
     /// Essential packages whose part it plays.
     pub(crate) replaces: Vec<String>,
+    /// Of a package without a program of its own: the packages, of those it brings, whose daemon it stands for.
+    pub(crate) stands_for: Vec<String>,
     pub(crate) command: Vec<String>,
     pub(crate) env: Vec<String>,
     pub(crate) user: String,

@@ -26,7 +26,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use model::{Arch, DebSource, Progress, Source, Timestamp};
+use model::{Arch, DebSource, Progress, Source, Timestamp, counted};
 use store::Store;
 
 use self::apt::{Apt, Index, Lists, Need};
@@ -122,12 +122,27 @@ impl<'j> Job<'j> {
         source: &DebSource,
         options: &FetchOptions,
     ) -> Result<(Unpacking, Vec<PackageId>, BTreeSet<String>)> {
+        let outcome = self.unpack_closure(store, source, options);
+        self.progress.end();
+        outcome
+    }
+
+    fn unpack_closure(
+        &self,
+        store: &Store,
+        source: &DebSource,
+        options: &FetchOptions,
+    ) -> Result<(Unpacking, Vec<PackageId>, BTreeSet<String>)> {
         let mut wanted = source.packages.clone();
+        let mut first: Vec<PackageId> =
+            SKELETON.iter().filter_map(|(name, _)| self.universe.named(name).first().copied()).collect();
+        first.extend(self.solve(&mut wanted)?.packages);
+        first.sort_unstable();
+        first.dedup();
         // Fetched before the pool's one writer is taken, so that a slow mirror holds nobody up.
-        let skeleton = SKELETON.iter().filter_map(|(name, _)| self.universe.named(name).first().copied());
-        let first: Vec<PackageId> = skeleton.chain(self.solve(&mut wanted)?.packages).collect();
         self.fetch(&first)?;
         let mut unpacking = Unpacking::new(store.writer()?, options.limits)?;
+        self.announce_unpacking(&first);
         for (name, selection) in SKELETON {
             if let Some(id) = self.universe.named(name).first() {
                 let files = self.fetch(&[*id])?;
@@ -139,6 +154,9 @@ impl<'j> Job<'j> {
             let solution = self.solve(&mut wanted)?;
             let fresh: Vec<PackageId> = solution.packages.iter().copied().filter(|id| !done.contains(id)).collect();
             let files = self.fetch(&fresh)?;
+            if !done.is_empty() {
+                self.announce_unpacking(&fresh);
+            }
             // Dependencies first, so that a package's own file wins over one that it replaces.
             let (fresh, files) =
                 (fresh.into_iter().rev().collect::<Vec<_>>(), files.into_iter().rev().collect::<Vec<_>>());
@@ -178,17 +196,17 @@ impl<'j> Job<'j> {
         self.apt.fetch(&packages.iter().map(need).collect::<Vec<_>>(), self.progress)
     }
 
+    fn announce_unpacking(&self, packages: &[PackageId]) {
+        let total = packages.iter().map(|id| self.universe.package(*id).size).sum();
+        self.progress.begin(&format!("unpacking {}", counted(packages.len(), "package", "packages")), Some(total));
+    }
+
     fn unpack_all(&self, into: &mut Unpacking, ids: &[PackageId], files: &[PathBuf], what: Selection) -> Result<()> {
-        let packages: Vec<&Package<'_>> = ids.iter().map(|id| self.universe.package(*id)).collect();
-        let total = packages.iter().map(|package| package.size).sum();
-        self.progress.begin(&format!("unpacking {} packages", packages.len()), Some(total));
-        let outcome = packages.into_iter().zip(files).try_for_each(|(package, file)| {
+        ids.iter().map(|id| self.universe.package(*id)).zip(files).try_for_each(|(package, file)| {
             into.package(package, file, what)?;
             self.progress.advance(package.size);
             Ok(())
-        });
-        self.progress.end();
-        outcome
+        })
     }
 
     /// Essential packages whose interpreter a command of the packages asked for needs, and nothing else brings.

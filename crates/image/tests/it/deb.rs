@@ -128,6 +128,19 @@ fn publish(repository: &Repository) {
         deb("debconf", "1.5", "", Tar::default().file("./usr/share/debconf/x", b"x")),
         deb("evil", "1", "", Tar::default().file("./../../outside", b"x")),
         deb("broken", "1", "Depends: nothing-has-this\n", Tar::default()),
+        deb(
+            "postgresql",
+            "15+248",
+            "Source: postgresql-common\nDepends: postgresql-common, postgresql-15\n",
+            Tar::default(),
+        ),
+        deb(
+            "postgresql-common",
+            "248",
+            "",
+            Tar::default().file("./lib/systemd/system/postgresql.service", b"[Service]\nExecStart=/bin/true\n"),
+        ),
+        deb("postgresql-15", "15.1", "", program(Tar::default(), "./usr/lib/postgresql/15/bin/postgres", b"\x7fELF")),
     ];
     repository.publish("test", "amd64", &packages);
     let newer = deb("libweb", "1.5+sec1", "", Tar::default().file("./lib/libweb.so.1", b"mended library"));
@@ -179,6 +192,21 @@ fn packages_become_an_image_without_running_anything() {
     assert!(text("/etc/passwd").contains("web:x:100:100:Web:/var/lib/web:/usr/sbin/nologin\n"));
     assert!(text("/var/lib/dpkg/status.d/libweb").contains("Version: 1.5+sec1\n"));
     assert!(env.content(&fetched, "/etc/nsswitch.conf").is_some());
+}
+
+#[test]
+fn a_package_that_stands_for_another_runs_its_daemon() {
+    if Arch::HOST != Arch::Amd64 || !has("apt-get") {
+        return;
+    }
+    let env = Env::new();
+    let repository = Repository::new(&env);
+    publish(&repository);
+    let fetched = fetch(&env, &repository.options(&env), "deb:postgresql").unwrap();
+    let config = &fetched.record.config;
+    assert_eq!(config.command.first().map(String::as_str), Some("/usr/lib/postgresql/15/bin/postgres"));
+    assert_eq!((config.user.as_str(), config.stop_signal.as_str()), ("postgres", "SIGINT"));
+    assert!(config.exposed_ports.contains(&"5432/tcp".to_owned()));
 }
 
 #[test]

@@ -20,6 +20,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
+    if [&args.from, &args.to].into_iter().any(|it| it == "-") {
+        return Err(CommandError::usage("cp copies files, not streams")
+            .hinted("'skep exec CELL cat PATH' prints a file; './-' is a file of that name"));
+    }
     let engine = context.engine()?;
     let (cell, from, to) = match (split(&args.from), split(&args.to)) {
         (Some((cell, path)), None) => (cell, CopyEnd::Cell(path.into()), CopyEnd::Host(args.to.into())),
@@ -35,8 +39,7 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let report = engine.copy(&cell, &from, &to)?;
     if !args.quiet {
         let size = model::ByteSize::bytes(report.bytes);
-        let entries = if report.entries == 1 { "entry" } else { "entries" };
-        output::note(format!("copied {} {entries}, {size}", report.entries));
+        output::note(format!("copied {}, {size}", model::counted(report.entries, "entry", "entries")));
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     for row in &rows {
         let mark = if row.ok { "ok     " } else { "missing" };
         let fix = row.fix.map_or(String::new(), |fix| format!("; fix: {fix}"));
-        output::line(format!("{mark}  {:<width$}  {}{fix}", row.name, row.detail).trim_end())?;
+        output::line(format!("{mark}  {:<width$}  {}{fix}", row.name, output::without_numbers(row.detail)).trim_end())?;
     }
     output::line(format!("         {:<width$}  {}", "data", home.data().display()))?;
     match rows.iter().filter(|row| !row.ok).count() {

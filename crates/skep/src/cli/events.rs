@@ -29,20 +29,30 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let engine = context.engine()?;
     let since = args.since.as_deref().map(parse_since).transpose()?.unwrap_or_default();
     let mut reader = EventReader::open(engine.home(), since)?;
+    let mut heard = false;
     loop {
-        match reader.next_event()? {
-            Some(event) if !concerns(&event, args.cell.as_deref()) => {}
-            Some(event) if args.json => output::json(&event)?,
-            Some(event) => output::line(describe(&event))?,
-            None if args.follow => std::thread::sleep(Duration::from_millis(100)),
-            None => return Ok(()),
-        }
+        let event = match reader.next_event()? {
+            Some(event) if concerns(&event, args.cell.as_deref()) => event,
+            Some(_) => continue,
+            None if args.follow => {
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+            None => break,
+        };
+        heard = true;
+        if args.json { output::json(&event)? } else { output::line(describe(&event))? }
+    }
+    match args.cell {
+        // Of a cell that never was there is nothing to hear; one that is may just have been quiet.
+        Some(cell) if !heard => Ok(engine.find(&cell).map(drop)?),
+        _ => Ok(()),
     }
 }
 
 /// A removed cell still has its events, so the name is compared, not looked up.
 fn concerns(event: &Event, cell: Option<&str>) -> bool {
-    cell.is_none_or(|it| event.name.as_str() == it || event.cell.to_string().starts_with(it))
+    cell.is_none_or(|it| event.name == it || event.cell.is_some_and(|id| id.to_string().starts_with(it)))
 }
 
 fn describe(event: &Event) -> String {
@@ -51,6 +61,12 @@ fn describe(event: &Event) -> String {
         EventKind::Started { pid } => format!(" as process {pid}"),
         EventKind::Renamed { from } => format!(" from {from}"),
         EventKind::Executed { command } => format!(" {command}"),
+        EventKind::Debugged { toolbox, command, privileges } if privileges == "target" => {
+            format!(" with {toolbox}: {command}")
+        }
+        EventKind::Debugged { toolbox, command, privileges } => {
+            format!(" with {toolbox} ({privileges} privileges): {command}")
+        }
         EventKind::Degraded { what, why } => format!(": {what} not applied: {why}"),
         EventKind::Missed { path, failure: None } => format!(": {path} was put back"),
         EventKind::Missed { path, failure: Some(why) } => format!(": {path} could not be put back: {why}"),

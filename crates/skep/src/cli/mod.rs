@@ -5,6 +5,7 @@ mod attach;
 mod completions;
 mod cp;
 mod create;
+mod debug;
 mod doctor;
 mod events;
 mod exec;
@@ -48,7 +49,7 @@ use crate::error::Result;
 )]
 struct Arguments {
     /// Keep everything in DIR instead of the usual directories (also: SKEP_ROOT)
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", display_order = 900)]
     root: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -76,6 +77,8 @@ enum Command {
     Logs(logs::Args),
     /// Run a further program in a running cell
     Exec(exec::Args),
+    /// Open a shell with tools inside whatever runs
+    Debug(debug::Args),
     /// Copy files between the host and a cell
     Cp(cp::Args),
     /// Join the streams of a running cell
@@ -168,6 +171,7 @@ impl Command {
             Self::Inspect(args) => inspect::execute(context, args),
             Self::Logs(args) => logs::execute(context, args),
             Self::Exec(args) => exec::execute(context, args),
+            Self::Debug(args) => debug::execute(context, args),
             Self::Cp(args) => cp::execute(context, args),
             Self::Attach(args) => attach::execute(context, args),
             Self::Wait(args) => wait::execute(context, args),

@@ -1,5 +1,6 @@
 //! `skep pool`: the store beneath images.
 
+use model::counted;
 use store::{DamageState, Repair};
 
 use super::Context;
@@ -46,8 +47,8 @@ fn status(engine: &engine::Engine, json: bool) -> Result<()> {
         return output::json(&status);
     }
     let mut table = Table::new([("", Align::Left), ("", Align::Right)]);
-    table.row(["images".into(), format!("{} ({} names)", status.images, status.refs)]);
-    table.row(["objects".into(), format!("{} in {} packs", status.objects, status.packs)]);
+    table.row(["images".into(), format!("{} ({})", status.images, counted(status.refs, "name", "names"))]);
+    table.row(["objects".into(), format!("{} in {}", status.objects, counted(status.packs, "pack", "packs"))]);
     table.row(["content of all images".into(), status.logical.to_string()]);
     table.row(["without duplicates".into(), format!("{} ({:.2} x less)", status.unique, status.dedup_ratio)]);
     table.row(["stored".into(), format!("{} ({:.2} x less)", status.stored, status.compression_ratio)]);
@@ -61,8 +62,10 @@ fn gc(engine: &engine::Engine, json: bool) -> Result<()> {
         return output::json(&report);
     }
     output::line(format!(
-        "freed {}: {} packs, {} image records",
-        report.freed, report.packs_removed, report.images_removed
+        "freed {}: {}, {}",
+        report.freed,
+        counted(report.packs_removed, "pack", "packs"),
+        counted(report.images_removed, "image record", "image records")
     ))?;
     if report.deferred {
         output::note("somebody was reading: run it again to free the rest");
@@ -75,10 +78,12 @@ fn fsck(engine: &engine::Engine, repair: Repair, json: bool) -> Result<()> {
     if json {
         output::json(&report)?;
     } else {
-        let (packs, objects, images) = (report.packs, report.objects, report.images);
         output::line(format!(
-            "read {objects} objects in {packs} packs, {images} images, {} unpacked files",
-            report.unpacked
+            "read {} in {}, {}, {}",
+            counted(report.objects, "object", "objects"),
+            counted(report.packs, "pack", "packs"),
+            counted(report.images, "image", "images"),
+            counted(report.unpacked, "unpacked file", "unpacked files")
         ))?;
         for damage in &report.damage {
             let state = match damage.state {

@@ -137,7 +137,9 @@ fn state(cell: &Cell) -> String {
     let mark = if cell.record.degraded.is_empty() { "" } else { " (degraded)" };
     match &cell.record.state {
         State::Running { since } => format!("running {}{mark}", engine::now().since(*since)),
-        State::Exited { report } => format!("{} {}", report.exit, ago(report.at)),
+        State::Exited { report } => {
+            format!("{}, {}", output::without_numbers(&report.exit.to_string()), ago(report.at))
+        }
         other => format!("{}{mark}", other.word()),
     }
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use engine::{Cell, Engine};
 use image::{FetchOptions, Fetched, SecurityUpdates};
-use model::{Arch, ImageName, ImageRecord, ImageRef, ObjectId, ParseError};
+use model::{Arch, ByteSize, ImageName, ImageRecord, ImageRef, ObjectId, ParseError};
 
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{Reporter, note};
@@ -71,11 +71,23 @@ pub(super) fn image(engine: &Engine, wanted: &ImageRef, how: &Wanted) -> Result<
         && let Some(found) = in_pool(engine, wanted)?
         && (source.is_none() || how.accepts(&found.record))
     {
-        return Ok(found);
+        return of_arch(found, how.arch);
     }
     match source {
         Some(source) if how.pull != Pull::Never => get(engine, source, how, None),
         _ => Err(no_such_image(engine, wanted)),
+    }
+}
+
+/// An image of the pool is for one processor: another one's cannot be had by its name.
+fn of_arch(found: Found, wanted: Option<Arch>) -> Result<Found> {
+    match wanted {
+        Some(wanted) if wanted != found.record.arch => {
+            let has = found.record.arch;
+            Err(CommandError::new(Kind::Conflict, format!("the image '{}' is for {has}, not {wanted}", found.name))
+                .hinted(format!("name a source that has it for {wanted}, like deb:PKG, or leave out --arch")))
+        }
+        _ => Ok(found),
     }
 }
 
@@ -164,7 +176,15 @@ impl From<image::Error> for CommandError {
 
 impl From<store::Error> for CommandError {
     fn from(error: store::Error) -> Self {
-        Self::failed(error).hinted("'skep pool fsck' checks the pool")
+        let failed = Self::failed(&error);
+        match error {
+            store::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                failed.hinted("'skep pool gc' deletes what no image and no cell needs, 'skep rm' what a cell wrote")
+            }
+            // The disk's or the user's permissions' trouble is not the pool's.
+            store::Error::Io { .. } | store::Error::Source(_) | store::Error::Busy { .. } => failed,
+            _ => failed.hinted("'skep pool fsck' checks the pool"),
+        }
     }
 }
 
@@ -181,6 +201,15 @@ pub(super) fn for_each(engine: &Engine, wanted: &[String], mut action: impl FnMu
         }
     }
     last
+}
+
+/// A memory limit in which a program can begin at all: less is a unit forgotten.
+pub(super) fn memory_limit(text: &str) -> std::result::Result<ByteSize, ParseError> {
+    let size: ByteSize = text.parse()?;
+    if size < ByteSize::mib(1) {
+        return Err(ParseError::new("memory limit", text, "at least 1m, like 64m (without a unit it counts bytes)"));
+    }
+    Ok(size)
 }
 
 /// A signal by name or number.

@@ -9,7 +9,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The most memory it may hold, like 64m
-    #[arg(short, long, value_name = "SIZE")]
+    #[arg(short, long, value_name = "SIZE", value_parser = select::memory_limit)]
     memory: Option<ByteSize>,
     /// The most processor time, like 0.5 or 2
     #[arg(long, value_name = "COUNT")]
@@ -18,7 +18,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "WEIGHT")]
     cpu_weight: Option<Weight>,
     /// The most processes and threads
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pids_limit: Option<u32>,
     /// The rate of a block device, like /dev/vda:wbps=10m
     #[arg(long, value_name = "RATE")]

@@ -58,7 +58,7 @@ pub(super) struct SpecArgs {
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
     /// The most memory it may hold, like 64m
-    #[arg(short, long, value_name = "SIZE")]
+    #[arg(short, long, value_name = "SIZE", value_parser = select::memory_limit)]
     memory: Option<ByteSize>,
     /// The most processor time, like 0.5 or 2
     #[arg(long, value_name = "COUNT")]
@@ -67,7 +67,7 @@ pub(super) struct SpecArgs {
     #[arg(long, value_name = "WEIGHT")]
     cpu_weight: Option<Weight>,
     /// The most processes and threads
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pids_limit: Option<u32>,
     /// The rate of a block device, like /dev/vda:wbps=10m
     #[arg(long, value_name = "RATE")]

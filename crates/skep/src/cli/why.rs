@@ -21,8 +21,9 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     if args.json {
         return output::json(&explanation);
     }
-    output::line(&explanation.summary)?;
-    explanation.details.iter().try_for_each(|detail| output::line(format!("  {detail}")))?;
+    output::line(output::without_numbers(&explanation.summary))?;
+    let details = explanation.details.iter().map(|it| output::without_numbers(it));
+    details.map(|detail| format!("  {detail}")).try_for_each(output::line)?;
     match explanation.hint {
         Some(hint) => output::line(format!("next: {hint}")),
         None => Ok(()),

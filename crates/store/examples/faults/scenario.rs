@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use model::{Arch, ByteSize, ImageConfig, ImageName, ImageRecord, LayerRecord, ObjectId, Sha256, Timestamp};
-use store::{Content, Error, Kind, Layout, Metadata, Node, RefChange, Repair, Store, Tree, Writer};
+use store::{Content, Error, Kind, Layout, Metadata, Need, Node, RefChange, Repair, Store, Tree, Writer};
 
 /// A small seeded generator: SplitMix64.
 pub(crate) struct Random(pub(crate) u64);
@@ -155,6 +155,8 @@ pub(crate) enum Step {
     Compose(u64),
     /// Unpack it as plain files.
     Plain(u64),
+    /// Unpack half of its files, one by one.
+    Fill(u64),
     /// Collect.
     Gc,
     /// Lose the index and rebuild it.
@@ -168,6 +170,7 @@ impl std::fmt::Display for Step {
             Self::Untag(seed) => write!(f, "untag {seed}"),
             Self::Compose(seed) => write!(f, "compose {seed}"),
             Self::Plain(seed) => write!(f, "plain {seed}"),
+            Self::Fill(seed) => write!(f, "fill {seed}"),
             Self::Gc => f.write_str("gc 0"),
             Self::Rebuild => f.write_str("rebuild 0"),
         }
@@ -180,6 +183,7 @@ pub(crate) fn script() -> Vec<Step> {
     vec![
         Publish(1),
         Publish(2),
+        Fill(1),
         Compose(1),
         Plain(2),
         Publish(3),
@@ -187,6 +191,7 @@ pub(crate) fn script() -> Vec<Step> {
         Gc,
         Publish(1),
         Rebuild,
+        Fill(2),
         Compose(2),
         Plain(3),
         Untag(2),
@@ -202,12 +207,13 @@ pub(crate) fn random_script(seed: u64) -> Vec<Step> {
     (0..length)
         .map(|_| {
             let image = 1 + random.below(4);
-            match random.below(10) {
+            match random.below(11) {
                 0..=3 => Step::Publish(image),
                 4 => Step::Untag(image),
                 5 => Step::Compose(image),
                 6 => Step::Plain(image),
                 7 | 8 => Step::Gc,
+                9 => Step::Fill(image),
                 _ => Step::Rebuild,
             }
         })
@@ -241,12 +247,27 @@ fn run(store: &Store, step: Step) -> Result<(), Error> {
         Step::Untag(seed) => store.untag(&name(seed)).map(|_| ()),
         Step::Compose(seed) => unpack(seed, Layout::Composed),
         Step::Plain(seed) => unpack(seed, Layout::Plain),
+        Step::Fill(seed) => fill(store, seed),
         Step::Gc => store.gc(&[], &()).map(|_| ()),
         Step::Rebuild => {
             let _ = fs::remove_file(store.dir().join("index.redb"));
             store.fsck(Repair::Mend, &()).map(|_| ())
         }
     }
+}
+
+fn fill(store: &Store, seed: u64) -> Result<(), Error> {
+    let Some(id) = store.resolve(&name(seed))? else { return Ok(()) };
+    let tree = store.image(&id)?.tree;
+    let ready = store.on_demand(&tree)?;
+    assert!(ready.metadata.exists());
+    let filler = store.filler()?;
+    for (number, (_, entry)) in store.reader()?.tree(&tree)?.walk().enumerate().filter(|(number, _)| number % 3 != 0) {
+        if let Kind::File(content) = &entry.node.kind {
+            filler.fill(&content.id, if number % 2 == 0 { Need::Now } else { Need::Soon })?;
+        }
+    }
+    Ok(())
 }
 
 /// Which images must be there, as far as the log tells; those that a step was busy with may be or not.
@@ -276,6 +297,10 @@ pub(crate) fn run_one(base: &Path, fault: &str, mut child: Command) -> Result<Ex
     let code = output.status.code();
     if code.is_some_and(|code| code != 0 && code != 3) {
         return Err(format!("{fault}: the child ended with {code:?}: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    if fault.ends_with(":power") {
+        // After a power cut it is another boot, and these are nobody's.
+        let _ = fs::remove_dir_all(base.join("pool/fresh"));
     }
     check(base)
         .map_err(|why| format!("{fault}: {why}; log:\n{}", fs::read_to_string(base.join("log")).unwrap_or_default()))?;

@@ -1,6 +1,6 @@
 //! One inode of an EROFS image: its size, its data beside it or in blocks, and its bytes.
 
-use super::{BLOCK, Place, needs_object, put};
+use super::{BLOCK, Inline, Place, put};
 use crate::error::{Error, Result};
 use crate::layout::fanned_name;
 use crate::object::Content;
@@ -62,7 +62,8 @@ impl Inode {
     pub(super) fn new(
         entry: &Entry<'_>,
         parent: Option<usize>,
-        inline: &mut impl FnMut(&Content) -> Result<Vec<u8>>,
+        inline: Inline,
+        bytes: &mut impl FnMut(&Content) -> Result<Vec<u8>>,
     ) -> Result<Self> {
         let mut meta = entry.node.meta.clone();
         meta.xattrs =
@@ -73,13 +74,13 @@ impl Inode {
             Kind::File(content) if content.size > 1 << CHUNK_BITS_MOST => {
                 return Err(Error::TooLarge { what: "a file in a composed root", limit: 1 << CHUNK_BITS_MOST });
             }
-            Kind::File(content) if needs_object(content) => {
+            Kind::File(content) if !inline.holds(content) => {
                 set(b"trusted.overlay.metacopy", b"");
                 set(b"trusted.overlay.redirect", format!("/{}", fanned_name(&content.id)).as_bytes());
                 Data::Elsewhere(*content)
             }
             Kind::File(content) => {
-                let bytes = inline(content)?;
+                let bytes = bytes(content)?;
                 if bytes.len() as u64 != content.size {
                     return Err(Error::damaged(format!("content {}", content.id), "it is not as long as it should be"));
                 }

@@ -8,14 +8,14 @@ use model::ObjectId;
 
 use super::{DamageState, Fsck, Repair, reason};
 use crate::chunk::{Chunker, HashOnly};
-use crate::erofs::needs_object;
+use crate::erofs::{Inline, needs_object};
 use crate::error::{Context, Error, Result};
 use crate::gc::remove_tree;
 use crate::layout::{Paths, fanned_ids, names};
 use crate::object::Content;
 use crate::reader::Reader;
 use crate::tree::{Kind, Tree};
-use crate::unpack::{farm_key, metadata_image, restore};
+use crate::unpack::{Fresh, farm_key, metadata_image, restore};
 
 impl Fsck<'_> {
     pub(super) fn unpacked(&mut self) -> Result<()> {
@@ -32,6 +32,7 @@ impl Fsck<'_> {
             self.progress.advance(1);
         }
         self.progress.end();
+        self.fresh()?;
         for name in names(&self.paths.roots)? {
             self.root(&reader, &name, &mut wrong)?;
         }
@@ -41,12 +42,32 @@ impl Fsck<'_> {
         self.plain(&reader)
     }
 
+    /// Files unpacked one by one since this boot. They come again when they are wanted.
+    fn fresh(&mut self) -> Result<()> {
+        let fresh = Fresh::of(self.paths)?;
+        for dir in fresh.contents() {
+            for id in fanned_ids(dir)? {
+                self.report.unpacked += 1;
+                let path = Paths::fanned(dir, &id);
+                if content_of(&path)?.id != id {
+                    let why = "its bytes are not those of its name".to_owned();
+                    self.found(self.name_of(&path), why, DamageState::Mended);
+                    if self.repair == Repair::Mend {
+                        self.set_aside(&path)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A metadata image must be the very bytes that its tree gives, and the contents that it leads to must be there.
     fn root(&mut self, reader: &Reader, name: &str, wrong: &mut BTreeMap<ObjectId, String>) -> Result<()> {
         self.report.unpacked += 1;
         let path = self.paths.roots.join(name);
         let tree = name.strip_suffix(".erofs").and_then(|id| id.parse::<ObjectId>().ok());
-        let made = tree.map(|id| reader.tree(&id).and_then(|tree| Ok((metadata_image(reader, &tree)?, tree))));
+        let made =
+            tree.map(|id| reader.tree(&id).and_then(|tree| Ok((metadata_image(reader, &tree, Inline::Small)?, tree))));
         let why = match made {
             None => "it is not named as one".to_owned(),
             // Nobody's any more: a collector died before it came to it.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use model::{ObjectId, Progress};
 
-use super::{Staging, Taken, announce, in_pack_order};
+use super::{Fresh, Staging, Taken, announce, in_pack_order};
 use crate::durable;
-use crate::erofs;
+use crate::erofs::{self, Inline};
 use crate::error::Result;
 use crate::layout::Paths;
 use crate::object::Content;
@@ -28,8 +28,8 @@ fn contents(tree: &Tree) -> BTreeMap<ObjectId, Content> {
 }
 
 /// The metadata image of a tree.
-pub(crate) fn metadata_image(reader: &Reader, tree: &Tree) -> Result<Vec<u8>> {
-    erofs::build(tree, |content| {
+pub(crate) fn metadata_image(reader: &Reader, tree: &Tree, inline: Inline) -> Result<Vec<u8>> {
+    erofs::build(tree, inline, |content| {
         let mut bytes = Vec::with_capacity(content.size as usize);
         for extent in reader.extents(content)? {
             if let crate::object::Extent::Chunk { id, size } = extent {
@@ -47,13 +47,18 @@ pub(crate) fn compose(paths: &Paths, id: &ObjectId, progress: &dyn Progress) -> 
     let mut wanted = contents(&tree);
     wanted.retain(|id, _| !Paths::fanned(&paths.objects, id).exists());
     announce(progress, id, wanted.values().map(|content| content.size).sum());
+    let fresh = Fresh::of(paths)?;
     let mut staging = Staging::begin(paths)?;
     for content in in_pack_order(&reader, wanted)? {
-        staging.write(&reader, &content, Paths::fanned(&paths.objects, &content.id))?;
+        let name = Paths::fanned(&paths.objects, &content.id);
+        match fresh.find(&content.id) {
+            Some(unpacked) => staging.adopt(&unpacked, name)?,
+            None => drop(staging.write(&reader, &content, name)?),
+        }
         progress.advance(content.size);
     }
     staging.publish(Taken::Keep)?;
-    let image = metadata_image(&reader, &tree)?;
+    let image = metadata_image(&reader, &tree, Inline::Small)?;
     durable::write_file(&paths.tmp, &paths.root_image(id), &image, durable::ROOT)?;
     progress.end();
     Ok(())

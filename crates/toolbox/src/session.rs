@@ -1,0 +1,267 @@
+//! A session from its caller's side: everything is gathered and decided here, as plain data and open descriptors, before
+//! the process is made that carries it out ([`crate::steward`]).
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use container::{Bond, Command, Running, ScratchRoot, Stdio, Streams, Visit, Words};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
+use rustix::mount::MountAttrFlags;
+use sys::exec::{GroupChange, Title};
+use sys::mount::{Reach, new_file_system, set_attributes};
+use sys::namespace::Namespaces;
+
+use crate::confinement::Privileges;
+use crate::environment;
+use crate::error::{Error, Result};
+use crate::inside::open_file;
+use crate::lazy::{Lazy, Scratch};
+use crate::program::Program;
+use crate::root::{Covers, Root, RootPlan, ToolsMount};
+use crate::steward::{self, Script};
+use crate::swap::{self, Frame};
+use crate::target::Target;
+
+/// Which of the two file systems is the root of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrangement {
+    /// The toolbox is the root, the target's root is at `/target`.
+    ToolboxAsRoot,
+    /// The target's root is the root, the toolbox is at `/toolbox`: paths in the target's configuration are what they are
+    /// for the target.
+    TargetAsRoot,
+}
+
+/// Where the tools are.
+#[derive(Debug)]
+pub enum Tools<'a> {
+    /// A root file system of the pool.
+    Stored(&'a store::Rootfs),
+    /// One whose files are unpacked when they are first read. It must outlive the session.
+    Lazy(&'a Lazy),
+}
+
+/// What is wanted of a session.
+#[derive(Debug)]
+pub struct Wish {
+    /// The command and its arguments.
+    pub command: Vec<CString>,
+    /// `NAME=value` pairs over the target's.
+    pub env: Vec<String>,
+    /// `NAME=value` pairs of the toolbox's own configuration.
+    pub image_env: Vec<String>,
+    /// The directory to start in; the root unless told otherwise.
+    pub cwd: Option<PathBuf>,
+    /// Which file system is the root.
+    pub arrangement: Arrangement,
+    /// More privileges than the target's?
+    pub privileges: Privileges,
+    /// The terminal's kind (`TERM`), when there is one.
+    pub terminal: Option<String>,
+    /// The program's streams.
+    pub stdio: Stdio,
+    /// Whether it ends with its caller.
+    pub bond: Bond,
+}
+
+/// The target's own files that a session has in the place of the toolbox's: they say what names mean.
+const FILES: [&CStr; 5] = [c"etc/hosts", c"etc/hostname", c"etc/resolv.conf", c"etc/passwd", c"etc/group"];
+
+/// Directories of a session's root that something is mounted on.
+const PLACES: [&CStr; 5] = [c"target", c"proc", c"sys", c"dev", c"etc"];
+
+/// Begins a session at `target`: returns when its program runs. From here on the kernel reaps the children of the calling
+/// process, which should be one that exists for the session.
+///
+/// # Errors
+/// Whatever keeps the session from being confined as its target is, or its program from running. Nothing is left then.
+pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running> {
+    let ordinary = !rustix::process::geteuid().is_root();
+    let mut confinement = target.confinement(wish.privileges)?;
+    if ordinary {
+        confinement = target.numbered_inside(confinement)?;
+    }
+    let membership = target.membership()?;
+    if ordinary && wish.arrangement == Arrangement::TargetAsRoot {
+        let why = "only root can make the target's file system the root of a session (--swap)".to_owned();
+        return Err(Error::Unmatched { target: target.name().to_owned(), why });
+    }
+    let plan = match wish.arrangement {
+        Arrangement::ToolboxAsRoot => RootPlan::Toolbox(present(target)),
+        Arrangement::TargetAsRoot => {
+            let frame = Frame::of(target.root.as_fd());
+            RootPlan::Target(frame.map_err(|cause| target.failed("listing the root directory", cause))?)
+        }
+    };
+    let recipe = Recipe::of(tools, target, &plan)?;
+    let tools = if ordinary { ToolsMount::Later(recipe) } else { ToolsMount::Ready(recipe.mount_now(&plan)?) };
+    let view = target.view()?;
+    let environment = environment::compose(
+        &target.environment()?,
+        &wish.image_env,
+        &wish.env,
+        wish.terminal.as_deref(),
+        wish.arrangement,
+    );
+    let cwd = wish.cwd.unwrap_or_else(|| PathBuf::from("/"));
+    let cwd = CString::new(cwd.as_os_str().as_encoded_bytes()).unwrap_or_else(|_| c"/".to_owned());
+    let command = Command::compile(wish.command, environment, cwd)?;
+    let words = words(&command, &plan, &view.covers);
+    let (streams, terminal_plan) = match wish.stdio {
+        Stdio::Pipes { stdin, stdout, stderr } => (Some(Streams::Three([stdin, stdout, stderr])), None),
+        Stdio::Pty { size } => (None, Some(size)),
+    };
+    let script = Script {
+        title: Title::of_this_process(c"skep-debug"),
+        tasks: membership.tasks,
+        membership: membership.told,
+        oom_score: target.oom_score()?,
+        root: Root {
+            namespaces: target.namespaces,
+            target: target.pidfd(),
+            target_root: target.root.as_fd(),
+            tools,
+            plan,
+            terminal: terminal_plan,
+            covers: Covers { access: view.access, covers: view.covers },
+        },
+        program: Program {
+            // An ordinary user has entered it before, as nothing could be mounted without.
+            users: target.users.as_ref().map(AsFd::as_fd).filter(|_| !ordinary),
+            group_change: if target.may_set_groups() { GroupChange::Set } else { GroupChange::Leave },
+            confinement,
+            limits: target.limits()?,
+            label: target.label(),
+            command,
+            streams,
+        },
+    };
+    let first = if ordinary { Namespaces::USER } else { Namespaces::empty() };
+    let visit =
+        Visit { host: target.pidfd(), first, group: membership.group.as_ref().map(AsFd::as_fd), bond: wish.bond };
+    let live = |control: BorrowedFd<'_>, ending: Option<BorrowedFd<'_>>| match steward::live(&script, control, ending) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    if first == Namespaces::empty() {
+        sys::signal::reap_automatically()
+            .map_err(|cause| Error::Kernel { what: "preparing to make the session".to_owned(), cause })?;
+        return Ok(container::visit_unguarded(&visit, &words, |control, ending| live(control, Some(ending)))?);
+    }
+    Ok(container::visit(&visit, &words, |control| live(control, None))?)
+}
+
+/// How the root of a session is mounted: the tools, with a scratch layer in memory above that has the places where things
+/// will be mounted.
+#[derive(Debug)]
+pub(crate) struct Recipe<'a> {
+    root: Base<'a>,
+    places: &'static [&'static CStr],
+    files: Vec<&'static CStr>,
+    /// Root of the target, when that is not the caller's.
+    owner: Option<(u32, u32)>,
+}
+
+/// What the scratch layer lies above.
+#[derive(Debug)]
+enum Base<'a> {
+    Stored(ScratchRoot),
+    Lazy(&'a Lazy),
+}
+
+impl<'a> Recipe<'a> {
+    fn of(tools: &Tools<'a>, target: &Target, plan: &RootPlan) -> Result<Self> {
+        let (places, files) = match plan {
+            RootPlan::Toolbox(files) => (PLACES.as_slice(), files.clone()),
+            RootPlan::Target(_) => ([c"launch"].as_slice(), Vec::new()),
+        };
+        let is_root = rustix::process::geteuid().is_root();
+        let owner = target.uids.outside(0).zip(target.gids.outside(0));
+        let owner = owner.filter(|_| is_root && target.users.is_some());
+        let root = match tools {
+            Tools::Stored(rootfs) => Base::Stored(ScratchRoot::compile(rootfs, target.user_namespace())?),
+            Tools::Lazy(lazy) => Base::Lazy(lazy),
+        };
+        Ok(Self { root, places, files, owner })
+    }
+
+    /// Mounts it nowhere yet. Fork-safe.
+    pub(crate) fn mount(&self) -> sys::Result<OwnedFd> {
+        let scratch = scratch(self.places, &self.files, self.owner)?;
+        let root = match &self.root {
+            Base::Stored(root) => root.mount(scratch)?,
+            Base::Lazy(lazy) => {
+                let open = |name| rustix::fs::openat(&scratch, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+                let (upper, work) = (open(c"upper")?, open(c"work")?);
+                lazy.overlay(Some(Scratch { upper: upper.as_fd(), work: work.as_fd() }))?
+            }
+        };
+        // A toolbox brings programs that its target never had: none of them may raise privileges.
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        set_attributes(&root, attributes, Reach::One)?;
+        Ok(root)
+    }
+
+    fn mount_now(&self, plan: &RootPlan) -> Result<OwnedFd> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |cause| Error::Kernel { what, cause }
+        };
+        let root = self.mount().map_err(failed("mounting the toolbox"))?;
+        if matches!(plan, RootPlan::Target(_)) {
+            swap::make_launchers(root.as_fd()).map_err(failed("making the toolbox's programs run in the target"))?;
+        }
+        Ok(root)
+    }
+}
+
+/// The directories `upper` and `work` in memory, with the mount points of a session, owned by root of the target.
+/// Fork-safe.
+fn scratch(places: &[&CStr], files: &[&CStr], owner: Option<(u32, u32)>) -> sys::Result<OwnedFd> {
+    let scratch = new_file_system(c"tmpfs", &[(c"mode", c"0755")], MountAttrFlags::empty())?;
+    let directory = |parent: BorrowedFd<'_>, name: &CStr| -> sys::Result<OwnedFd> {
+        rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        own(parent, name, owner)?;
+        Ok(made)
+    };
+    directory(scratch.as_fd(), c"work")?;
+    let upper = directory(scratch.as_fd(), c"upper")?;
+    for place in places {
+        directory(upper.as_fd(), place)?;
+    }
+    for file in files {
+        rustix::fs::mknodat(&upper, *file, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)?;
+        own(upper.as_fd(), file, owner)?;
+    }
+    Ok(scratch)
+}
+
+fn own(parent: BorrowedFd<'_>, name: &CStr, owner: Option<(u32, u32)>) -> sys::Result<()> {
+    let Some((uid, gid)) = owner else { return Ok(()) };
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::chownat(parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), flags)
+}
+
+/// Which of [`FILES`] the target has, as plain files.
+fn present(target: &Target) -> Vec<&'static CStr> {
+    let is_file = |path: &&CStr| open_file(target.root.as_fd(), path).is_ok();
+    FILES.into_iter().filter(is_file).collect()
+}
+
+/// What goes with [`Script`]'s mounts, in the same order.
+pub(crate) fn words(command: &Command, plan: &RootPlan, covers: &[(CString, crate::view::Cover)]) -> Words {
+    let (fixed, more): (_, Vec<&CStr>) = match plan {
+        RootPlan::Toolbox(files) => (["/target", "/proc", "/sys", "/dev", "/dev/pts"], files.clone()),
+        RootPlan::Target(frame) => (
+            ["/toolbox", "/proc", "/", "/dev", "/dev/pts"],
+            frame.entries.iter().map(|it| it.name.as_c_str()).collect(),
+        ),
+    };
+    let fixed = fixed.map(str::to_owned);
+    let files = more.iter().map(|it| format!("/{}", it.to_string_lossy()));
+    let covers = covers.iter().map(|(path, _)| format!("/proc/{}", path.to_string_lossy()));
+    Words { command: command.name(), mounts: fixed.into_iter().chain(files).chain(covers).collect() }
+}
