@@ -324,19 +324,23 @@ impl Running {
         Self { pid, pidfd, terminal: None, seccomp, witness: Witness::Steward(ending), _ids: Ids::Host }
     }
 
+    /// Becomes readable when [`Running::reap`] need not wait.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        match &self.witness {
+            Witness::Steward(socket) => socket.as_fd(),
+            Witness::Kernel | Witness::Init(_) | Witness::Guardian(..) => self.pidfd.as_fd(),
+        }
+    }
+
     /// Waits until the first process (or the further program) ended, at once when [`Running::pidfd`] is readable, and
     /// reaps it: how the *program* ended, also when an init of ours was process 1.
     pub fn reap(&mut self) -> Result<Ended> {
         let told = match &self.witness {
             Witness::Kernel => None,
             Witness::Init(socket) | Witness::Guardian(_, socket) => ended(socket),
-            Witness::Steward(socket) => {
-                let told = ended(socket);
-                let gone = process::wait_until_gone(&self.pidfd);
-                gone.map_err(|cause| Error::Kernel { what: "waiting for the session's first process", cause })?;
-                // Whoever ended without a word was killed.
-                return Ok(told.unwrap_or(Ended::Signal(9)));
-            }
+            // The kernel is still taking its namespaces apart, which takes longer than all of a short program.
+            // Whoever ended without a word was killed.
+            Witness::Steward(socket) => return Ok(ended(socket).unwrap_or(Ended::Signal(9))),
         };
         let child = match &self.witness {
             Witness::Kernel | Witness::Init(_) | Witness::Steward(_) => &self.pidfd,

@@ -93,7 +93,7 @@ pub(crate) fn visit_attended(
 pub fn visit_unguarded(
     visit: &Visit<'_>,
     words: &Words,
-    inside: impl Fn(BorrowedFd<'_>, BorrowedFd<'_>) -> Failure,
+    inside: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Failure,
 ) -> Result<Running> {
     let failed = |what: &'static str| move |errno| Error::start(StartStep::Namespaces, what, errno);
     let handshake = |errno| Stage::Handshake.fail(errno);
@@ -101,6 +101,8 @@ pub fn visit_unguarded(
     let (ending, tellers) = socket::pair().map_err(failed("making a socket pair"))?;
     let caller = rustix::process::getpid();
     namespace::join(visit.host, Namespaces::PID).map_err(failed("joining the pid namespace"))?;
+    // What `inside` holds is let go of here as soon as the child has it, too: whoever closes the last descriptor of a mount
+    // waits for all processors, and the child does so when nobody waits for it.
     let child = fork::spawn(Namespaces::empty(), visit.group, || {
         let begun = || -> Done<()> {
             // Before it is visible inside.

@@ -119,7 +119,7 @@ pub struct RunningExec {
 impl RunningExec {
     /// Becomes readable when the program has ended.
     pub fn ended(&self) -> BorrowedFd<'_> {
-        self.companion.running.pidfd.as_fd()
+        self.companion.running.ended()
     }
 
     /// The near end of its terminal; gives it once.

@@ -1,11 +1,12 @@
 //! A session from its caller's side: everything is gathered and decided here, as plain data and open descriptors, before
 //! the process is made that carries it out ([`crate::steward`]).
 
+use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use container::{Bond, Command, Running, ScratchRoot, Stdio, Streams, Visit, Words};
+use container::{Bond, Command, Failure, Running, ScratchRoot, Stdio, Streams, Visit, Words};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::MountAttrFlags;
 use sys::exec::{GroupChange, Title};
@@ -140,16 +141,21 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
     let first = if ordinary { Namespaces::USER } else { Namespaces::empty() };
     let visit =
         Visit { host: target.pidfd(), first, group: membership.group.as_ref().map(AsFd::as_fd), bond: wish.bond };
-    let live = |control: BorrowedFd<'_>, ending: Option<BorrowedFd<'_>>| match steward::live(&script, control, ending) {
-        Ok(never) => match never {},
-        Err(failure) => failure,
-    };
     if first == Namespaces::empty() {
         sys::signal::reap_automatically()
             .map_err(|cause| Error::Kernel { what: "preparing to make the session".to_owned(), cause })?;
-        return Ok(container::visit_unguarded(&visit, &words, |control, ending| live(control, Some(ending)))?);
+        let live =
+            move |control: BorrowedFd<'_>, ending: BorrowedFd<'_>| ended(steward::live(&script, control, Some(ending)));
+        return Ok(container::visit_unguarded(&visit, &words, live)?);
     }
-    Ok(container::visit(&visit, &words, |control| live(control, None))?)
+    Ok(container::visit(&visit, &words, |control| ended(steward::live(&script, control, None)))?)
+}
+
+fn ended(outcome: std::result::Result<Infallible, Failure>) -> Failure {
+    match outcome {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    }
 }
 
 /// How the root of a session is mounted: the tools, with a scratch layer in memory above that has the places where things
