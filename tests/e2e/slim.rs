@@ -191,3 +191,23 @@ fn the_profile_lets_the_program_run_under_runc() {
         "a call that was never made is refused"
     );
 }
+
+/// Whoever kills a slimming finds its cell gone with the next.
+#[test]
+fn a_slimming_that_is_killed_leaves_nothing_that_stays() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(PYTHON);
+    let mut child = env.spawn(["image", "slim", PYTHON, "--exec", "python3 -c 'import time; time.sleep(600)'"]);
+    while env.skep(["ps", "-q", "--filter", "state=running"]).ok().is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before its cell ran");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!images(&env).contains("slim"));
+    env.skep(["image", "slim", PYTHON, "--exec", "python3 -c 1", "--tag", "slim"]).ok();
+    assert_eq!(env.skep(["ps", "-aq"]).ok(), "");
+    env.skep(["pool", "fsck"]).ok();
+}
