@@ -16,4 +16,5 @@ mod readme;
 mod reference;
 mod registries;
 mod servers;
+mod slim;
 mod streams;

@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] =
 const UNSAFE_MODULES: &[&str] = &[
     "crates/sys/src/capability.rs",
     "crates/sys/src/exec.rs",
+    "crates/sys/src/fanotify.rs",
     "crates/sys/src/file_identity.rs",
     "crates/sys/src/fork.rs",
     "crates/sys/src/inherit.rs",

@@ -83,6 +83,7 @@ fn plan(root: &std::path::Path, upper: &std::path::Path, argv: &[&str]) -> Plan 
         netns: NetNs::New,
         init: Init::Reaper,
         lifetime: Lifetime::RemoveOnExit,
+        watch: model::Watch::Nothing,
     }
 }
 

@@ -46,6 +46,16 @@ pub(crate) struct Script {
     pub(crate) streams: StreamPlan,
 }
 
+impl Script {
+    /// A further handle on the root file system, when it is mounted already.
+    pub(crate) fn root_handle(&self) -> Option<OwnedFd> {
+        match &self.root {
+            Root::Mounted(root) => rustix::io::fcntl_dupfd_cloexec(root, 0).ok(),
+            Root::Overlay(_) => None,
+        }
+    }
+}
+
 /// Whether the process is made in a user namespace of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UserMode {

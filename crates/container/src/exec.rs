@@ -4,13 +4,14 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use model::{Process, Security, StartStep};
+use model::{Process, Security, StartStep, Watch};
 use rustix::fs::OFlags;
 use sys::exec::GroupChange;
 use sys::namespace::{self, Namespaces};
 use sys::{process, pty};
 
 use crate::access;
+use crate::attend::Attendant;
 use crate::cgroup::Cgroup;
 use crate::command::Streams;
 use crate::error::{Error, Result};
@@ -39,6 +40,29 @@ const ALL: Namespaces =
 
 /// Runs `process` in the cell. The result's `pid` is that program; ending it does not end the cell.
 pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: Stdio, bond: Bond) -> Result<Running> {
+    run(target, process, security, stdio, bond, None)
+}
+
+/// The same for a program of which everything that it uses is announced. Its caller goes on attending.
+pub fn exec_attended(
+    target: &Target<'_>,
+    process: &Process,
+    security: &Security,
+    stdio: Stdio,
+    attendant: &mut dyn Attendant,
+) -> Result<Running> {
+    run(target, process, security, stdio, Bond::DiesWithCaller, Some(attendant))
+}
+
+fn run(
+    target: &Target<'_>,
+    process: &Process,
+    security: &Security,
+    stdio: Stdio,
+    bond: Bond,
+    attendant: Option<&mut dyn Attendant>,
+) -> Result<Running> {
+    let watch = if attendant.is_some() { Watch::Uses } else { Watch::Nothing };
     let seen = access::visible(target.pid);
     let pidfd = process::open(seen).map_err(|_| Error::NotRunning)?;
     let root = access::root_of_running(target.pid)?;
@@ -52,7 +76,7 @@ pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: 
         false => (ids::only_root(root.as_fd(), &process.user)?, GroupChange::Leave),
     };
     let owner = ids::outside_of(seen, identity.uid);
-    let program = Program::compile(process, security, identity, group_change)?;
+    let program = Program::compile(process, security, identity, group_change, watch)?;
     let words = Words { command: program.command(), mounts: Vec::new() };
     let (streams, terminal) = match stdio {
         Stdio::Pipes { stdin, stdout, stderr } => (Streams::Three([stdin, stdout, stderr]), None),
@@ -78,10 +102,11 @@ pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: 
     let group = target.cgroup.directory()?;
     let first = if ordinary { users } else { Namespaces::empty() };
     let visit = Visit { host: visitor.cell.as_fd(), first, group: group.as_ref().map(AsFd::as_fd), bond };
-    let mut running = visit::visit(&visit, &words, |control| match visitor.become_it(control) {
+    let inside = |control: BorrowedFd<'_>| match visitor.become_it(control) {
         Ok(never) => match never {},
         Err(failure) => failure,
-    })?;
+    };
+    let mut running = visit::visit_attended(&visit, &words, inside, attendant)?;
     running.terminal = terminal;
     Ok(running)
 }

@@ -10,6 +10,7 @@
 //! What is deliberately absent: helper programs, shells, a daemon, state on disk. The caller keeps [`cgroup::Cgroup`].
 
 mod access;
+mod attend;
 pub mod cgroup;
 mod child;
 mod command;
@@ -31,15 +32,16 @@ mod users;
 mod visit;
 
 pub use access::{open_in, program_of, root_of_running, root_of_stopped};
+pub use attend::Attendant;
 pub use command::{Command, Streams};
 pub use error::{Error, Result};
-pub use exec::{Target, exec};
+pub use exec::{Target, exec, exec_attended};
 pub use plan::{NetNs, Plan, Stdio};
 pub use prepare::{Prepared, Running, Words, prepare};
 pub use program::capabilities_of;
 pub use protocol::{Failure, Stage};
 pub use rootfs::ScratchRoot;
-pub use seccomp::{filter_of, syscall_name};
+pub use seccomp::{BASELINE, Named, announced_name, filter_of, named_paths, syscall_name};
 pub use store::Rootfs;
 pub use sys::process::Ended;
 pub use sys::pty::WindowSize;

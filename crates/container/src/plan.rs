@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use model::{CellId, Init, Lifetime, Limits, Mount, Process, Security};
+use model::{CellId, Init, Lifetime, Limits, Mount, Process, Security, Watch};
 use store::Rootfs;
 use sys::pty::WindowSize;
 
@@ -34,6 +34,8 @@ pub struct Plan {
     pub init: Init,
     /// Whether its writes must survive a power cut ([`Lifetime::Keep`]) or are thrown away with it.
     pub lifetime: Lifetime,
+    /// What of its program's calls is announced: when anything is, it must be started with an attendant.
+    pub watch: Watch,
 }
 
 /// A cell's network namespace.

@@ -12,6 +12,7 @@ use sys::namespace::{self, Namespaces};
 use sys::process::{self, Ended};
 use sys::socket;
 
+use crate::attend::{self, Attendant};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Loopback, Root, Script, StreamPlan, UserMode};
 use crate::command::Streams;
@@ -30,6 +31,7 @@ pub struct Prepared {
     cell: Unstarted,
     control: OwnedFd,
     netns: OwnedFd,
+    root: Option<OwnedFd>,
     degraded: Vec<Degraded>,
     init: Init,
     words: Words,
@@ -117,6 +119,7 @@ pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
     let kinds = namespaces(plan, script.user);
     let child = fork::spawn(kinds, group.as_ref().map(AsFd::as_fd), || child::live(&script, theirs.as_fd()));
     let pid = cell.child.insert(child.map_err(handshake)?).pid;
+    let root = script.root_handle();
     drop((theirs, script));
     // Before the process hides itself from an ordinary user, which it does as soon as its map is written.
     let netns = format!("/proc/{pid}/ns/net");
@@ -134,7 +137,7 @@ pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
             _ => return Err(handshake(errno)),
         },
     };
-    Ok(Prepared { cell, control, netns, degraded, init: plan.init, words, ids })
+    Ok(Prepared { cell, control, netns, root, degraded, init: plan.init, words, ids })
 }
 
 fn namespaces(plan: &Plan, user: UserMode) -> Namespaces {
@@ -179,7 +182,7 @@ fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Wo
         }
     };
     let owner = ids.outside(identity.uid);
-    let program = Program::compile(&plan.process, &plan.security, identity, ids.group_change())?;
+    let program = Program::compile(&plan.process, &plan.security, identity, ids.group_change(), plan.watch)?;
     words.command = program.command();
     let streams = match stdio {
         Stdio::Pty { size } => StreamPlan::Terminal(size),
@@ -240,6 +243,12 @@ impl Prepared {
         &self.cell.cgroup
     }
 
+    /// The cell's root file system, when this process mounted it: for whoever watches it. A look at it before the cell's
+    /// own mounts are in place.
+    pub fn root(&self) -> Option<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd)
+    }
+
     /// What was asked for and could not be given.
     pub fn degraded(&self) -> &[Degraded] {
         &self.degraded
@@ -257,13 +266,19 @@ impl Prepared {
     }
 
     /// Lets the program run. When that fails, nothing of the cell is left but what the caller holds.
-    pub fn start(mut self) -> Result<Running> {
+    pub fn start(self) -> Result<Running> {
+        self.start_attended(None)
+    }
+
+    /// The same for a watched program: what it asks before it is known to run is answered by the attendant, who is to go on
+    /// answering.
+    pub fn start_attended(mut self, mut attendant: Option<&mut dyn Attendant>) -> Result<Running> {
         let lost = |errno| Error::start(StartStep::Namespaces, "starting the program", errno);
         // If it is dead already, its last words are still to be read, and tell more than this failure.
         let _ = protocol::go(self.control.as_fd());
         let (mut terminal, mut seccomp) = (None, None);
         loop {
-            match protocol::receive(self.control.as_fd()).map_err(lost)? {
+            match attend::receive(self.control.as_fd(), &mut attendant).map_err(lost)? {
                 Some((Report::Ready, [controller, ..])) => terminal = controller,
                 Some((Report::Listener, [listener, ..])) => seccomp = listener,
                 Some((Report::Failed(failure), _)) => return Err(self.words.error(failure)),
@@ -309,19 +324,23 @@ impl Running {
         Self { pid, pidfd, terminal: None, seccomp, witness: Witness::Steward(ending), _ids: Ids::Host }
     }
 
+    /// Becomes readable when [`Running::reap`] need not wait.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        match &self.witness {
+            Witness::Steward(socket) => socket.as_fd(),
+            Witness::Kernel | Witness::Init(_) | Witness::Guardian(..) => self.pidfd.as_fd(),
+        }
+    }
+
     /// Waits until the first process (or the further program) ended, at once when [`Running::pidfd`] is readable, and
     /// reaps it: how the *program* ended, also when an init of ours was process 1.
     pub fn reap(&mut self) -> Result<Ended> {
         let told = match &self.witness {
             Witness::Kernel => None,
             Witness::Init(socket) | Witness::Guardian(_, socket) => ended(socket),
-            Witness::Steward(socket) => {
-                let told = ended(socket);
-                let gone = process::wait_until_gone(&self.pidfd);
-                gone.map_err(|cause| Error::Kernel { what: "waiting for the session's first process", cause })?;
-                // Whoever ended without a word was killed.
-                return Ok(told.unwrap_or(Ended::Signal(9)));
-            }
+            // The kernel is still taking its namespaces apart, which takes longer than all of a short program.
+            // Whoever ended without a word was killed.
+            Witness::Steward(socket) => return Ok(ended(socket).unwrap_or(Ended::Signal(9))),
         };
         let child = match &self.witness {
             Witness::Kernel | Witness::Init(_) | Witness::Steward(_) => &self.pidfd,

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use model::{Capability, Degraded, NewPrivileges, Process, Security, StartStep};
+use model::{Capability, Degraded, NewPrivileges, Process, Security, StartStep, Watch};
 use sys::capability::{self, CapabilitySet};
 use sys::exec::{self, GroupChange};
 use sys::seccomp::Instruction;
@@ -27,7 +27,14 @@ pub(crate) struct Program {
 
 struct Filter {
     instructions: Vec<Instruction>,
-    refusal: Refusal,
+    listener: Listener,
+}
+
+/// Whether the filter announces calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listener {
+    None,
+    Told,
 }
 
 impl Program {
@@ -37,6 +44,7 @@ impl Program {
         security: &Security,
         identity: Identity,
         group_change: GroupChange,
+        watch: Watch,
     ) -> Result<Self> {
         let text = |it: &str| {
             CString::new(it).map_err(|_| {
@@ -61,7 +69,7 @@ impl Program {
             group_change,
             capabilities: capabilities_of(security),
             new_privileges: security.new_privileges,
-            filter: filter(security),
+            filter: filter(security, watch),
             identity,
         })
     }
@@ -110,8 +118,10 @@ impl Program {
         let fail = |errno| Stage::Seccomp.fail(errno);
         match &self.filter {
             None => Ok(()),
-            Some(Filter { instructions, refusal: Refusal::Error }) => sys::seccomp::install(instructions).map_err(fail),
-            Some(Filter { instructions, refusal: Refusal::Announce }) => {
+            Some(Filter { instructions, listener: Listener::None }) => {
+                sys::seccomp::install(instructions).map_err(fail)
+            }
+            Some(Filter { instructions, listener: Listener::Told }) => {
                 let listener = sys::seccomp::install_with_listener(instructions).map_err(fail)?;
                 report(control, Report::Listener, &[listener.as_fd()]).map_err(fail)
             }
@@ -152,7 +162,13 @@ pub(crate) fn ungivable(security: &Security) -> Result<Vec<Degraded>> {
     Ok(lacking.map(report).collect())
 }
 
-fn filter(security: &Security) -> Option<Filter> {
-    let refusal = Refusal::of(security.seccomp)?;
-    Some(Filter { instructions: seccomp::filter_of(security)?, refusal })
+fn filter(security: &Security, watch: Watch) -> Option<Filter> {
+    let refusal = match Refusal::of(security.seccomp) {
+        None if watch == Watch::Nothing => return None,
+        None => Refusal::Nothing,
+        Some(refusal) => refusal,
+    };
+    let announces = watch != Watch::Nothing || refusal == Refusal::Announce;
+    let listener = if announces { Listener::Told } else { Listener::None };
+    Some(Filter { instructions: seccomp::compile(&security.capabilities, refusal, watch), listener })
 }

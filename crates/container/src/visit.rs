@@ -14,6 +14,7 @@ use sys::namespace::{self, Namespaces};
 use sys::signal::{self, SignalSet};
 use sys::{fork, process, socket};
 
+use crate::attend::{self, Attendant};
 use crate::error::{Error, Result};
 use crate::init;
 use crate::prepare::{Running, Words};
@@ -47,6 +48,16 @@ type Done<T> = std::result::Result<T, Failure>;
 /// Makes a process that runs `inside` with a socket to report to, and follows it until it executed a program. What
 /// `inside` gives is why it did not. It must be fork-safe as [`sys::fork::spawn`] says. `words` puts failures in words.
 pub fn visit(visit: &Visit<'_>, words: &Words, inside: impl Fn(BorrowedFd<'_>) -> Failure) -> Result<Running> {
+    visit_attended(visit, words, inside, None)
+}
+
+/// The same for a program that is watched from its `execve` on.
+pub(crate) fn visit_attended(
+    visit: &Visit<'_>,
+    words: &Words,
+    inside: impl Fn(BorrowedFd<'_>) -> Failure,
+    attendant: Option<&mut dyn Attendant>,
+) -> Result<Running> {
     let failed = |what: &'static str| move |errno| Error::start(StartStep::Namespaces, what, errno);
     let (control, theirs) = socket::pair().map_err(failed("making a socket pair"))?;
     let (ending, guardians) = socket::pair().map_err(failed("making a socket pair"))?;
@@ -60,7 +71,7 @@ pub fn visit(visit: &Visit<'_>, words: &Words, inside: impl Fn(BorrowedFd<'_>) -
     });
     let child = child.map_err(failed("making the program's process"))?;
     drop(guardian);
-    match follow(&control, &ending) {
+    match follow(&control, &ending, attendant) {
         Ok((program, gifts)) => {
             let mut running = Running::visiting(program, gifts.seccomp, child, ending);
             running.terminal = gifts.terminal;
@@ -82,7 +93,7 @@ pub fn visit(visit: &Visit<'_>, words: &Words, inside: impl Fn(BorrowedFd<'_>) -
 pub fn visit_unguarded(
     visit: &Visit<'_>,
     words: &Words,
-    inside: impl Fn(BorrowedFd<'_>, BorrowedFd<'_>) -> Failure,
+    inside: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Failure,
 ) -> Result<Running> {
     let failed = |what: &'static str| move |errno| Error::start(StartStep::Namespaces, what, errno);
     let handshake = |errno| Stage::Handshake.fail(errno);
@@ -90,6 +101,8 @@ pub fn visit_unguarded(
     let (ending, tellers) = socket::pair().map_err(failed("making a socket pair"))?;
     let caller = rustix::process::getpid();
     namespace::join(visit.host, Namespaces::PID).map_err(failed("joining the pid namespace"))?;
+    // What `inside` holds is let go of here as soon as the child has it, too: whoever closes the last descriptor of a mount
+    // waits for all processors, and the child does so when nobody waits for it.
     let child = fork::spawn(Namespaces::empty(), visit.group, || {
         let begun = || -> Done<()> {
             // Before it is visible inside.
@@ -114,7 +127,7 @@ pub fn visit_unguarded(
     });
     let child = child.map_err(failed("making the program's process"))?;
     drop((theirs, tellers));
-    match told(&control) {
+    match told(&control, None) {
         Ok(gifts) => {
             let mut running = Running::telling(child, gifts.seccomp, ending);
             running.terminal = gifts.terminal;
@@ -154,8 +167,12 @@ impl Problem {
 }
 
 /// Waits until the program is executed: its process, and what comes with it.
-fn follow(control: &OwnedFd, ending: &OwnedFd) -> std::result::Result<(fork::Child, Gifts), Problem> {
-    let gifts = told(control)?;
+fn follow(
+    control: &OwnedFd,
+    ending: &OwnedFd,
+    attendant: Option<&mut dyn Attendant>,
+) -> std::result::Result<(fork::Child, Gifts), Problem> {
+    let gifts = told(control, attendant)?;
     match protocol::receive(ending.as_fd()).map_err(Problem::Silence)? {
         Some((Report::Made(pid), [Some(pidfd), ..])) => Ok((fork::Child { pid, pidfd }, gifts)),
         _ => Err(Problem::Silence(sys::Errno::PIPE)),
@@ -170,10 +187,10 @@ struct Gifts {
 }
 
 /// Waits until the program is executed, which closes the socket.
-fn told(control: &OwnedFd) -> std::result::Result<Gifts, Problem> {
+fn told(control: &OwnedFd, mut attendant: Option<&mut dyn Attendant>) -> std::result::Result<Gifts, Problem> {
     let mut gifts = Gifts::default();
     loop {
-        match protocol::receive(control.as_fd()).map_err(Problem::Silence)? {
+        match attend::receive(control.as_fd(), &mut attendant).map_err(Problem::Silence)? {
             None => return Ok(gifts),
             Some((Report::Ready, [controller, ..])) => gifts.terminal = controller,
             Some((Report::Listener, [listener, ..])) => gifts.seccomp = listener,

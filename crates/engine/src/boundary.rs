@@ -6,8 +6,8 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use container::Bond;
-use model::{CellSpec, Degraded, Exit, Limits, Process, Verb};
+use container::{Attendant, Bond};
+use model::{CellSpec, Degraded, Exit, Limits, Missed, Process, Verb};
 
 use crate::cell::Cell;
 use crate::container::Containers;
@@ -25,8 +25,15 @@ pub(crate) trait Boundary: Sync {
     /// Makes the cell and executes its program; returns when the program runs. On failure nothing is left behind.
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started>;
 
-    /// Runs a further program beside the cell's own.
-    fn exec(&self, cell: &Cell, process: &Process, streams: ProgramStreams, bond: Bond) -> Result<Companion>;
+    /// Runs a further program beside the cell's own; with an attendant, what it uses is announced to that.
+    fn exec(
+        &self,
+        cell: &Cell,
+        process: &Process,
+        streams: ProgramStreams,
+        bond: Bond,
+        attendant: Option<&mut dyn Attendant>,
+    ) -> Result<Companion>;
 
     /// Measures what the cell uses.
     fn stats(&self, cell: &Cell) -> Result<Stats>;
@@ -55,6 +62,7 @@ pub(crate) struct StartRequest<'a> {
     pub(crate) cell: &'a Cell,
     pub(crate) rootfs: store::Rootfs,
     pub(crate) net: &'a net::Net,
+    pub(crate) store: &'a store::Store,
 }
 
 /// The standard streams that a program is given.
@@ -86,6 +94,9 @@ pub(crate) trait LiveCell {
 
     /// Handles what the boundary has to say; an exit if it means that the cell must end for that reason.
     fn notice(&mut self) -> Result<Option<Exit>>;
+
+    /// What its programs missed of the image that it was slimmed from, since the last call.
+    fn missed(&mut self) -> Vec<Missed>;
 
     /// Collects the ending. Call once, after [`LiveCell::ended`] became readable.
     fn reap(&mut self, limits: &Limits) -> Result<Exit>;

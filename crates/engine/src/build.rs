@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use model::{
     Arch, Boundary, CellId, CellImage, CellName, CellSpec, Exit, ExitReport, Init, Lifetime, Limits, LogPolicy,
     NetMode, Network, ObjectId, Process, Progress, RestartPolicy, Security, Span, Stdin, StopPolicy, Terminal,
-    UserSpec,
+    UserSpec, Watch,
 };
 
 use crate::cell::Cell;
@@ -127,6 +127,7 @@ impl Engine {
             log: LogPolicy::default(),
             // Its files are wanted after its end.
             lifetime: Lifetime::Keep,
+            watch: Watch::Nothing,
             labels: BTreeMap::from([builder_label()?]),
             created: now(),
         })
@@ -185,14 +186,14 @@ fn succeeded(report: ExitReport, step: &BuildStep<'_>, output: &Tail) -> Result<
 }
 
 /// A cell that does not outlive this value.
-struct Doomed<'a> {
-    engine: &'a Engine,
-    cell: Cell,
+pub(crate) struct Doomed<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) cell: Cell,
 }
 
 impl Doomed<'_> {
     /// Removes the cell, telling what keeps it from being removed.
-    fn remove(self) -> Result<()> {
+    pub(crate) fn remove(self) -> Result<()> {
         self.engine.end_and_remove(&self.cell)
     }
 }
@@ -208,17 +209,17 @@ impl Drop for Doomed<'_> {
 
 /// The end of a program's output.
 #[derive(Debug, Default)]
-struct Tail(Vec<u8>);
+pub(crate) struct Tail(Vec<u8>);
 
 impl Tail {
-    fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
         if self.0.len() > 2 * HELD_BYTES {
             self.0.drain(..self.0.len() - HELD_BYTES);
         }
     }
 
-    fn last_lines(&self) -> String {
+    pub(crate) fn last_lines(&self) -> String {
         let text = String::from_utf8_lossy(&self.0);
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let from = lines.len().saturating_sub(SHOWN_LINES);

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use model::{CellId, CellSpec, Degraded, Engine, State};
+use model::{CellId, CellSpec, Degraded, Engine, Missed, State};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,9 @@ pub struct Record {
     pub attachment: Option<net::Attachment>,
     /// What it asked for and did not get.
     pub degraded: Vec<Degraded>,
+    /// What its programs missed of the image that it was slimmed from.
+    #[serde(default)]
+    pub missed: Vec<Missed>,
 }
 
 impl Record {
@@ -62,6 +65,7 @@ impl Record {
             cgroup: None,
             attachment: None,
             degraded: Vec::new(),
+            missed: Vec::new(),
         }
     }
 }

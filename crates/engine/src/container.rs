@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use container::cgroup::Cgroup;
-use container::{Bond, Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
-use model::{ByteSize, CellId, CellSpec, Exit, Limits, NetMode, Process, Verb};
+use container::{Attendant, Bond, Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
+use model::{ByteSize, CellId, CellSpec, Exit, Limits, Missed, NetMode, Process, Verb};
 use store::{Layout, Rootfs};
 
 use crate::boundary::{Boundary, Companion, Limited, LiveCell, ProgramStreams, StartRequest, Started};
@@ -13,6 +13,7 @@ use crate::cell::Cell;
 use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::stats::Stats;
+use crate::watch::Watching;
 
 /// The boundary.
 pub(crate) struct Containers;
@@ -46,12 +47,20 @@ impl Boundary for Containers {
         let cgroup = prepared.cgroup().clone();
         let mut degraded = prepared.degraded().to_vec();
         degraded.extend(attachment.iter().flat_map(|it| it.degraded.clone()));
-        let mut running = match prepared.start() {
-            Ok(running) => running,
+        let begun = Watching::begin(request, prepared.root(), prepared.pid()).and_then(|mut watching| {
+            let started = prepared.start_attended(watching.as_mut().map(Watching::attendant));
+            if let (Err(_), Some(watching)) = (&started, &mut watching) {
+                // What a program that does not start was looking for is what its image lacks.
+                let _ = watching.finish(&request.cell.dir);
+            }
+            Ok((started?, watching))
+        });
+        let (mut running, watching) = match begun {
+            Ok(begun) => begun,
             Err(error) => {
                 drop(service);
                 let _ = request.net.detach(spec.id);
-                return Err(error.into());
+                return Err(error);
             }
         };
         Ok(Started {
@@ -61,14 +70,25 @@ impl Boundary for Containers {
             attachment,
             service,
             degraded,
-            live: Box::new(LiveContainer { id: spec.id, running, cgroup }),
+            live: Box::new(LiveContainer { id: spec.id, running, cgroup, watching, dir: request.cell.dir.clone() }),
         })
     }
 
-    fn exec(&self, cell: &Cell, process: &Process, streams: ProgramStreams, bond: Bond) -> Result<Companion> {
+    fn exec(
+        &self,
+        cell: &Cell,
+        process: &Process,
+        streams: ProgramStreams,
+        bond: Bond,
+        attendant: Option<&mut dyn Attendant>,
+    ) -> Result<Companion> {
         let (pid, cgroup) = whereabouts(cell)?;
         let target = Target { pid, cgroup };
-        let running = container::exec(&target, process, &cell.spec.security, stdio(streams), bond)?;
+        let (security, stdio) = (&cell.spec.security, stdio(streams));
+        let running = match attendant {
+            None => container::exec(&target, process, security, stdio, bond)?,
+            Some(attendant) => container::exec_attended(&target, process, security, stdio, attendant)?,
+        };
         Ok(Companion { running })
     }
 
@@ -219,6 +239,7 @@ fn plan(cell: &Cell, rootfs: Rootfs, files: Vec<(PathBuf, PathBuf)>) -> Plan {
         netns: if spec.network.mode == NetMode::Host { NetNs::Host } else { NetNs::New },
         init: spec.init,
         lifetime: spec.lifetime,
+        watch: spec.watch,
     }
 }
 
@@ -287,6 +308,9 @@ struct LiveContainer {
     id: CellId,
     running: Running,
     cgroup: Cgroup,
+    watching: Option<Watching>,
+    /// The cell's directory.
+    dir: PathBuf,
 }
 
 impl LiveCell for LiveContainer {
@@ -295,10 +319,15 @@ impl LiveCell for LiveContainer {
     }
 
     fn notices(&self) -> Option<BorrowedFd<'_>> {
-        self.running.seccomp.as_ref().map(AsFd::as_fd)
+        let refusals = self.running.seccomp.as_ref().map(AsFd::as_fd);
+        self.watching.as_ref().map(Watching::questions).or(refusals)
     }
 
     fn notice(&mut self) -> Result<Option<Exit>> {
+        if let Some(watching) = &mut self.watching {
+            let attended = watching.attendant().attend();
+            return attended.map(|()| None).map_err(|e| Error::io("answering for the cell", e));
+        }
         let Some(listener) = &self.running.seccomp else { return Ok(None) };
         match sys::seccomp::next(listener) {
             Ok(call) => Ok(Some(Exit::Seccomp { syscall: Some(call.number) })),
@@ -308,7 +337,15 @@ impl LiveCell for LiveContainer {
         }
     }
 
+    fn missed(&mut self) -> Vec<Missed> {
+        self.watching.as_mut().map(Watching::missed).unwrap_or_default()
+    }
+
     fn reap(&mut self, limits: &Limits) -> Result<Exit> {
+        if let Some(watching) = &mut self.watching {
+            // Whoever wanted it finds that it is not there.
+            let _ = watching.finish(&self.dir);
+        }
         let ended = self.running.reap()?;
         // The kernel's killer sends SIGKILL, and so does whoever kills on purpose: the counter tells which it was.
         if ended == Ended::Signal(SIGKILL) && self.cgroup.oom_kills() > 0 {

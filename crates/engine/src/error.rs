@@ -83,6 +83,16 @@ pub enum Error {
         /// The last lines that it printed.
         output: String,
     },
+    /// A workload did not do what it should.
+    #[error("the workload fails on the {on} image at '{step}': {why}")]
+    Workload {
+        /// `original` or `slim`.
+        on: &'static str,
+        /// Which step.
+        step: String,
+        /// What happened, with the last lines of the service's output.
+        why: String,
+    },
     /// The supervisor refused a request.
     #[error("{0}")]
     Refused(String),
@@ -108,6 +118,9 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// An image.
+    #[error(transparent)]
+    Image(#[from] image::Error),
     /// The container boundary, other than a start.
     #[error(transparent)]
     Container(container::Error),

@@ -67,7 +67,7 @@ impl Engine {
             ExecStreams::Nothing => Bond::OnItsOwn,
             ExecStreams::Pty(..) | ExecStreams::Inherit { .. } => Bond::DiesWithCaller,
         };
-        let companion = boundary.exec(cell, process, streams.open()?, bond)?;
+        let companion = boundary.exec(cell, process, streams.open()?, bond, None)?;
         events::record(&self.home, cell, EventKind::Executed { command: process.argv.join(" ") });
         Ok(RunningExec { companion, opened: None, lazy: None })
     }
@@ -119,7 +119,7 @@ pub struct RunningExec {
 impl RunningExec {
     /// Becomes readable when the program has ended.
     pub fn ended(&self) -> BorrowedFd<'_> {
-        self.companion.running.pidfd.as_fd()
+        self.companion.running.ended()
     }
 
     /// The near end of its terminal; gives it once.

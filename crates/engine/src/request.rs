@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use model::{
     Boundary, CellId, CellImage, CellName, CellSpec, ImageRecord, Init, Lifetime, Limits, LogPolicy, Mount, NetMode,
-    Network, ObjectId, Process, RestartPolicy, Security, Stdin, StopPolicy, Terminal, Timestamp, UserSpec,
+    Network, ObjectId, Process, RestartPolicy, Security, Stdin, StopPolicy, Terminal, Timestamp, UserSpec, Watch,
 };
 
 /// What a command asks for. What it leaves out comes from the image.
@@ -33,6 +33,7 @@ pub struct CellRequest {
     pub stop: StopPolicy,
     pub log: LogPolicy,
     pub lifetime: Lifetime,
+    pub watch: Watch,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -59,6 +60,7 @@ impl CellRequest {
             stop: StopPolicy::default(),
             log: LogPolicy::default(),
             lifetime: Lifetime::Keep,
+            watch: Watch::Nothing,
             labels: BTreeMap::new(),
         }
     }
@@ -127,6 +129,7 @@ pub fn specify(request: CellRequest, image: NamedImage<'_>, id: CellId, now: Tim
         stop: request.stop,
         log: request.log,
         lifetime: request.lifetime,
+        watch: request.watch,
         labels,
         created: now,
     })
@@ -216,6 +219,7 @@ mod tests {
             inputs: Vec::new(),
             created: Timestamp::default(),
             size: ByteSize::bytes(0),
+            slim: None,
         }
     }
 

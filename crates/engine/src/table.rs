@@ -355,9 +355,15 @@ impl Engine {
         Ok(Remains { dir: doomed })
     }
 
-    /// The root file systems that cells stand on: what the store must not collect.
+    /// The root file systems that cells stand on, and those that what is missed is put back from: what the store must not
+    /// collect.
     pub fn trees_in_use(&self) -> Result<Vec<model::ObjectId>> {
-        Ok(self.cells()?.into_iter().map(|it| it.spec.image.tree).collect())
+        let complement = |spec: &CellSpec| match spec.watch {
+            model::Watch::Misses => Some(self.store.image(&spec.image.id).ok()?.slim?.complement),
+            _ => None,
+        };
+        let cells = self.cells()?;
+        Ok(cells.iter().flat_map(|it| [Some(it.spec.image.tree), complement(&it.spec)]).flatten().collect())
     }
 
     /// Where a cell's files are, for those who only need the path.

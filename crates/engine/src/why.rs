@@ -1,6 +1,6 @@
 //! `skep why`: how a cell came to be as it is, in words, and what to do about it. A pure function of the record.
 
-use model::{CellSpec, Exit, ExitReport, StartStep, State};
+use model::{CellSpec, Exit, ExitReport, Missed, StartStep, State};
 use serde::Serialize;
 
 use crate::cell::Record;
@@ -36,8 +36,17 @@ pub fn explain(spec: &CellSpec, record: &Record) -> Explanation {
     if record.runs > 1 {
         details.push(format!("it was started {} times", record.runs));
     }
+    details.extend(record.missed.iter().map(missed));
     details.extend(record.degraded.iter().map(|it| format!("degraded: {it}")));
     Explanation { summary, details, hint }
+}
+
+/// One file that slimming took away.
+fn missed(it: &Missed) -> String {
+    match &it.failure {
+        None => format!("missed: {} (slimming took it away; it was put back)", it.path),
+        Some(why) => format!("missed: {} (slimming took it away; it could not be put back: {why})", it.path),
+    }
 }
 
 fn ended(spec: &CellSpec, report: &ExitReport, details: &mut Vec<String>) -> (String, Option<String>) {

@@ -2,7 +2,7 @@
 //! registries.
 //!
 //! [`fetch`] makes an image of any [`model::Source`] and keeps it in the pool under the source's own text; [`lookup`] finds
-//! it again. What comes from outside is data until it is proved: **an archive's names never touch a file system, its bytes
+//! it again. [`slim`] makes a smaller image of one in the pool. What comes from outside is data until it is proved: **an archive's names never touch a file system, its bytes
 //! are checked against their digests before anything is published, and its sizes are bounded by [`Limits`].**
 //!
 //! What is deliberately absent: this crate starts no cell (so a build step runs in the engine, between
@@ -21,6 +21,7 @@ mod limits;
 mod lookup;
 mod oci;
 mod record;
+pub mod slim;
 mod staging;
 
 pub use elf::interpreter;

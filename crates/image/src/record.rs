@@ -49,6 +49,7 @@ pub(crate) fn keep(
         inputs: draft.inputs,
         created: draft.created,
         size: ByteSize::bytes(root.content_size()),
+        slim: None,
     };
     publish(writer, &draft.source, record, draft.notes, extra_name)
 }
@@ -79,7 +80,7 @@ pub(crate) fn source_name(source: &Source) -> Result<ImageName> {
 }
 
 /// Digest and size of a tree's canonical layer.
-fn canonical_digest(tree: &Tree, reader: &Reader) -> Result<(Sha256, u64)> {
+pub(crate) fn canonical_digest(tree: &Tree, reader: &Reader) -> Result<(Sha256, u64)> {
     let mut sink = HashSink { hash: sha2::Sha256::new(), count: 0 };
     canonical::write(tree, reader, &mut sink)?;
     Ok((Sha256::from_bytes(sink.hash.finalize().into()), sink.count))

@@ -52,6 +52,9 @@ pub struct CellSpec {
     pub log: LogPolicy,
     /// Whether it outlives its program.
     pub lifetime: Lifetime,
+    /// What of its program's doings its supervisor watches.
+    #[serde(default)]
+    pub watch: Watch,
     /// Free annotations.
     pub labels: BTreeMap<String, String>,
     /// When it was made.
@@ -163,6 +166,25 @@ named_enum! {
         Keep = "keep",
         /// It is removed as soon as its program ends.
         RemoveOnExit = "remove-on-exit",
+    }
+}
+
+named_enum! {
+    /// What of its program's doings a cell's supervisor watches.
+    Watch, "watch setting" {
+        /// Nothing.
+        Nothing = "nothing",
+        /// Which files and system calls it uses, to make a slim image of.
+        Uses = "uses",
+        /// The files that it looks for in vain because slimming took them away: they are put back.
+        Misses = "misses",
+    }
+}
+
+#[expect(clippy::derivable_impls, reason = "the macro derives the same traits for every enumeration")]
+impl Default for Watch {
+    fn default() -> Self {
+        Self::Nothing
     }
 }
 

@@ -21,6 +21,16 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+/// A file that slimming took away and that a program looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Missed {
+    /// Its path.
+    pub path: String,
+    /// Why it could not be put back, if it could not.
+    pub failure: Option<String>,
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -35,6 +45,7 @@ pub enum EventKind {
     Executed { command: String },
     Debugged { toolbox: String, command: String, privileges: String },
     Degraded { what: String, why: String },
+    Missed { path: String, failure: Option<String> },
     Exited { exit: Exit, code: u8 },
     Restarting { attempt: u32 },
     Recovered { why: String },
@@ -54,6 +65,7 @@ impl EventKind {
             Self::Executed { .. } => "executed",
             Self::Debugged { .. } => "debugged",
             Self::Degraded { .. } => "degraded",
+            Self::Missed { .. } => "missed",
             Self::Exited { .. } => "exited",
             Self::Restarting { .. } => "restarting",
             Self::Recovered { .. } => "recovered",

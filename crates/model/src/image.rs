@@ -59,6 +59,24 @@ pub struct ImageRecord {
     pub created: Timestamp,
     /// The size of all file content.
     pub size: ByteSize,
+    /// What it is a part of, when it was made by slimming.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slim: Option<SlimRecord>,
+}
+
+/// How an image came about by slimming. Its tree and the complement, put together, are the original's tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlimRecord {
+    /// The original image's record. It may be gone.
+    pub original: ObjectId,
+    /// What the original was called.
+    pub name: String,
+    /// What was taken away: a tree in the store.
+    pub complement: ObjectId,
+    /// What was kept and why: a blob in the store.
+    pub report: ObjectId,
+    /// A system call profile, as OCI runtimes take it: a blob in the store.
+    pub seccomp: ObjectId,
 }
 
 /// One layer of an image, able to give back the very tar it came from.

@@ -29,12 +29,12 @@ pub use arch::Arch;
 pub use boundary::{Boundary, Engine, Verb};
 pub use cell::{
     CellImage, CellSpec, Init, Lifetime, LogPolicy, Mount, MountAccess, MountKind, Process, RestartPolicy, Stdin,
-    StopPolicy, Terminal, UserSpec,
+    StopPolicy, Terminal, UserSpec, Watch,
 };
 pub use digest::{ObjectId, Sha256};
-pub use event::{Event, EventKind};
+pub use event::{Event, EventKind, Missed};
 pub use exit::{Exit, ExitReport, StartStep};
-pub use image::{ImageConfig, ImageRecord, LayerRecord};
+pub use image::{ImageConfig, ImageRecord, LayerRecord, SlimRecord};
 pub use limits::{Degraded, IoLimit, Limits};
 pub use name::{CellId, CellName, ImageName};
 pub use network::{NetMode, Network, PortMapping, Protocol};

@@ -145,6 +145,13 @@ impl From<EngineError> for CommandError {
             EngineError::Build { .. } => {
                 Self::failed(message).hinted("without --configure no script is run; most packages need none")
             }
+            EngineError::Image(error) => error.into(),
+            EngineError::Workload { on: "original", .. } => {
+                Self::failed(message).hinted("mend the workload, or the command that serves it, first")
+            }
+            EngineError::Workload { .. } => {
+                Self::failed(message).hinted("no image was made; '--keep GLOB' keeps what cannot be seen to be needed")
+            }
             EngineError::Start { .. }
             | EngineError::Refused(_)
             | EngineError::SupervisorGone(_)

@@ -57,6 +57,7 @@ fn run(dir: &str, pool: &str, name: Option<&str>) -> Result<(), Box<dyn std::err
                 inputs: Vec::new(),
                 created: Timestamp::from_nanos(0),
                 size: model::ByteSize::bytes(tree.content_size()),
+                slim: None,
             };
             vec![RefChange::Set(name.parse()?, writer.image(&record)?)]
         }

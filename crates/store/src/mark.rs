@@ -35,10 +35,11 @@ impl<'a> Marker<'a> {
         Ok(())
     }
 
-    /// Marks an image: its record, its tree, its configuration and the recipes of its layers.
+    /// Marks an image: its record, its tree, its configuration, the recipes of its layers, what slimming took from it.
     pub(crate) fn image(&mut self, id: ObjectId, record: &ImageRecord) -> Result<()> {
         let recipes = record.layers.iter().map(|layer| layer.recipe);
-        [id, record.tree, record.oci_config].into_iter().chain(recipes).try_for_each(|id| self.mark(id))
+        let slim = record.slim.iter().flat_map(|it| [it.complement, it.report, it.seccomp]);
+        [id, record.tree, record.oci_config].into_iter().chain(recipes).chain(slim).try_for_each(|id| self.mark(id))
     }
 
     /// What was marked.

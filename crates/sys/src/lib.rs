@@ -10,6 +10,7 @@
 pub mod capability;
 pub mod cgroup;
 pub mod exec;
+pub mod fanotify;
 pub mod file_identity;
 pub mod fork;
 pub mod inherit;

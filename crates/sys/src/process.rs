@@ -76,12 +76,6 @@ pub fn has_ended(pidfd: impl AsFd) -> Result<bool> {
     rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&none))).map(|ready| ready > 0)
 }
 
-/// Waits for the end of a process that is none of the caller's to reap.
-pub fn wait_until_gone(pidfd: impl AsFd) -> Result<()> {
-    let mut polled = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-    rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None)).map(drop)
-}
-
 /// When a process started, in clock ticks since the machine did: with its number, what names it once and for all.
 pub fn start_time(pid: u32) -> Result<u64> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).map_err(|_| Errno::SRCH)?;

@@ -31,12 +31,16 @@ pub fn install(filter: &[Instruction]) -> Result<()> {
     load(filter, 0).map(drop)
 }
 
-/// As [`install`], and returns the descriptor on which calls that the filter answers with "ask the listener" arrive.
+/// As [`install`], and returns the descriptor on which calls that the filter answers with "ask the listener" arrive. Once
+/// the listener has a call in hand, only a deadly signal takes its thread away: a handler runs after the answer.
 pub fn install_with_listener(filter: &[Instruction]) -> Result<OwnedFd> {
-    let fd = load(filter, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    let fd = load(filter, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE)?;
     // SAFETY: with this flag the kernel returns a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
+
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, since Linux 5.19.
+const WAIT_KILLABLE: libc::c_ulong = 1 << 5;
 
 fn load(filter: &[Instruction], flags: libc::c_ulong) -> Result<libc::c_long> {
     let len = u16::try_from(filter.len()).map_err(|_| Errno::TOOBIG)?;
@@ -56,6 +60,8 @@ pub struct Announced {
     pub number: u32,
     /// The architecture whose number it is (`AUDIT_ARCH_*`).
     pub arch: u32,
+    /// Its arguments, as the registers have them.
+    pub arguments: [u64; 6],
 }
 
 #[repr(C)]
@@ -72,6 +78,16 @@ struct Notification {
 
 /// `SECCOMP_IOCTL_NOTIF_RECV`.
 const RECEIVE: libc::c_ulong = 0xc050_2100;
+/// `SECCOMP_IOCTL_NOTIF_SEND`.
+const SEND: libc::c_ulong = 0xc018_2101;
+
+#[repr(C)]
+struct Answer {
+    id: u64,
+    value: i64,
+    error: i32,
+    flags: u32,
+}
 
 /// The next call that is announced on a descriptor of [`install_with_listener`], waiting for one if need be (poll it to
 /// know). The thread that made it stays stopped until it is killed or the descriptor closed.
@@ -81,6 +97,14 @@ pub fn next(listener: impl AsFd) -> Result<Announced> {
     // SAFETY: the kernel fills a structure of just this layout and size (80 bytes, as the request number says), which
     // must be zero before.
     check(unsafe { libc::syscall(libc::SYS_ioctl, fd, RECEIVE, &raw mut notification) })?;
-    let Notification { id, pid, number, arch, .. } = notification;
-    Ok(Announced { id, pid, number: number as u32, arch })
+    let Notification { id, pid, number, arch, arguments, .. } = notification;
+    Ok(Announced { id, pid, number: number as u32, arch, arguments })
+}
+
+/// Lets an announced call happen as if nobody had asked. That its thread is gone is an error ([`Errno::NOENT`]).
+pub fn let_go_on(listener: impl AsFd, id: u64) -> Result<()> {
+    let answer = Answer { id, value: 0, error: 0, flags: libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 };
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads a structure of just this layout and size (24 bytes, as the request number says).
+    check(unsafe { libc::syscall(libc::SYS_ioctl, fd, SEND, &raw const answer) }).map(drop)
 }

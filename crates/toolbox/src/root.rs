@@ -79,8 +79,12 @@ impl Root<'_> {
             RootPlan::Target(frame) => self.enter_frame(tools.as_fd(), frame)?,
         };
         let root = root.as_fd();
+        // Below `/proc`, where nobody comes by it: older kernels copy only what is mounted somewhere, and every mount that is
+        // given up without having been makes the kernel wait for all processors.
+        let nothing = nothing().map_err(|errno| Stage::Mask.fail(errno))?;
+        put(nothing.as_fd(), root, c"proc").map_err(mount(PROC))?;
         put(proc.as_fd(), root, c"proc").map_err(mount(PROC))?;
-        self.cover_proc(proc.as_fd())?;
+        self.cover_proc(proc.as_fd(), nothing.as_fd())?;
         if matches!(self.plan, RootPlan::Target(_)) {
             let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
             set_attributes(root, read_only, Reach::One).map_err(|errno| Stage::ReadOnlyRoot.fail(errno))?;
@@ -153,13 +157,13 @@ impl Root<'_> {
         Ok(tree)
     }
 
-    fn cover_proc(&self, proc: BorrowedFd<'_>) -> Done<()> {
+    fn cover_proc(&self, proc: BorrowedFd<'_>, nothing: BorrowedFd<'_>) -> Done<()> {
         let first = match &self.plan {
             RootPlan::Toolbox(files) => FURTHER + files.len() as u32,
             RootPlan::Target(frame) => FURTHER + frame.entries.len() as u32,
         };
         for (index, (path, cover)) in (first..).zip(&self.covers.covers) {
-            self::cover(proc, path, *cover).map_err(|errno| Failure { index, ..Stage::Mask.fail(errno) })?;
+            self::cover(proc, nothing, path, *cover).map_err(|errno| Failure { index, ..Stage::Mask.fail(errno) })?;
         }
         if self.covers.access == Access::ReadOnly {
             let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
@@ -260,7 +264,7 @@ fn copy(theirs: BorrowedFd<'_>, root: BorrowedFd<'_>, place: &CStr) -> sys::Resu
 }
 
 /// Covers a part of the new `/proc`, if it is there.
-fn cover(proc: BorrowedFd<'_>, path: &CStr, cover: Cover) -> sys::Result<()> {
+fn cover(proc: BorrowedFd<'_>, nothing: BorrowedFd<'_>, path: &CStr, cover: Cover) -> sys::Result<()> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let place = match openat2(proc, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
         Err(Errno::NOENT) => return Ok(()),
@@ -273,19 +277,17 @@ fn cover(proc: BorrowedFd<'_>, path: &CStr, cover: Cover) -> sys::Result<()> {
             set_attributes(&copy, MountAttrFlags::MOUNT_ATTR_RDONLY | SAFE, Reach::Tree)?;
             copy
         }
-        (Cover::Hide, true) => {
-            new_file_system(c"tmpfs", &[(c"size", c"0"), (c"nr_inodes", c"1")], MountAttrFlags::MOUNT_ATTR_RDONLY)?
-        }
-        (Cover::Hide, false) => empty_file()?,
+        (Cover::Hide, true) => clone_tree(nothing, c"directory", Reach::One)?,
+        (Cover::Hide, false) => clone_tree(nothing, c"file", Reach::One)?,
     };
     attach(cover, place)
 }
 
-/// A file of nothing, as a mount. (The target's `/dev/null` may be anything.)
-fn empty_file() -> sys::Result<OwnedFd> {
-    let memory = new_file_system(c"tmpfs", &[(c"size", c"0"), (c"nr_inodes", c"2")], MountAttrFlags::empty())?;
-    rustix::fs::mknodat(&memory, c"empty", FileType::RegularFile, Mode::from_raw_mode(0o444), 0)?;
-    let file = clone_tree(&memory, c"empty", Reach::One)?;
-    set_attributes(&file, MountAttrFlags::MOUNT_ATTR_RDONLY, Reach::One)?;
-    Ok(file)
+/// An empty file and an empty directory that nobody can write to. (The target's `/dev/null` may be anything.)
+fn nothing() -> sys::Result<OwnedFd> {
+    let nothing = new_file_system(c"tmpfs", &[(c"size", c"4k"), (c"nr_inodes", c"3")], MountAttrFlags::empty())?;
+    rustix::fs::mknodat(&nothing, c"file", FileType::RegularFile, Mode::from_raw_mode(0o444), 0)?;
+    rustix::fs::mkdirat(&nothing, c"directory", Mode::from_raw_mode(0o555))?;
+    set_attributes(&nothing, MountAttrFlags::MOUNT_ATTR_RDONLY | SAFE, Reach::One)?;
+    Ok(nothing)
 }

@@ -1,11 +1,12 @@
 //! A session from its caller's side: everything is gathered and decided here, as plain data and open descriptors, before
 //! the process is made that carries it out ([`crate::steward`]).
 
+use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use container::{Bond, Command, Running, ScratchRoot, Stdio, Streams, Visit, Words};
+use container::{Bond, Command, Failure, Running, ScratchRoot, Stdio, Streams, Visit, Words};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::MountAttrFlags;
 use sys::exec::{GroupChange, Title};
@@ -21,7 +22,7 @@ use crate::program::Program;
 use crate::root::{Covers, Root, RootPlan, ToolsMount};
 use crate::steward::{self, Script};
 use crate::swap::{self, Frame};
-use crate::target::Target;
+use crate::target::{Membership, Target};
 
 /// Which of the two file systems is the root of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,46 +78,30 @@ const PLACES: [&CStr; 5] = [c"target", c"proc", c"sys", c"dev", c"etc"];
 /// # Errors
 /// Whatever keeps the session from being confined as its target is, or its program from running. Nothing is left then.
 pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running> {
-    let ordinary = !rustix::process::geteuid().is_root();
+    let caller = Caller::of_this_process();
     // Before anything is asked of a target that may stand still.
-    let membership = target.membership()?;
-    let mut confinement = target.confinement(wish.privileges)?;
-    if ordinary {
-        confinement = target.numbered_inside(confinement)?;
-    }
-    if ordinary && wish.arrangement == Arrangement::TargetAsRoot {
-        let why = "only root can make the target's file system the root of a session (--swap)".to_owned();
-        return Err(Error::Unmatched { target: target.name().to_owned(), why });
-    }
-    let plan = match wish.arrangement {
-        Arrangement::ToolboxAsRoot => RootPlan::Toolbox(present(target)),
-        Arrangement::TargetAsRoot => {
-            let frame = Frame::of(target.root.as_fd());
-            RootPlan::Target(frame.map_err(|cause| target.failed("listing the root directory", cause))?)
-        }
+    let Membership { tasks, group, told } = target.membership()?;
+    let confinement = match caller {
+        Caller::Root => target.confinement(wish.privileges)?,
+        Caller::Ordinary => target.numbered_inside(target.confinement(wish.privileges)?)?,
     };
-    let recipe = Recipe::of(tools, target, &plan)?;
-    let tools = if ordinary { ToolsMount::Later(recipe) } else { ToolsMount::Ready(recipe.mount_now(&plan)?) };
+    let plan = plan(target, wish.arrangement, caller)?;
     let view = target.view()?;
-    let environment = environment::compose(
-        &target.environment()?,
-        &wish.image_env,
-        &wish.env,
-        wish.terminal.as_deref(),
-        wish.arrangement,
-    );
-    let cwd = wish.cwd.unwrap_or_else(|| PathBuf::from("/"));
-    let cwd = CString::new(cwd.as_os_str().as_encoded_bytes()).unwrap_or_else(|_| c"/".to_owned());
-    let command = Command::compile(wish.command, environment, cwd)?;
+    let command = command(target, &wish)?;
     let words = words(&command, &plan, &view.covers);
-    let (streams, terminal_plan) = match wish.stdio {
+    let recipe = Recipe::of(tools, target, &plan)?;
+    let tools = match caller {
+        Caller::Root => ToolsMount::Ready(recipe.mount_now(&plan)?),
+        Caller::Ordinary => ToolsMount::Later(recipe),
+    };
+    let (streams, terminal) = match wish.stdio {
         Stdio::Pipes { stdin, stdout, stderr } => (Some(Streams::Three([stdin, stdout, stderr])), None),
         Stdio::Pty { size } => (None, Some(size)),
     };
     let script = Script {
         title: Title::of_this_process(c"skep-debug"),
-        tasks: membership.tasks,
-        membership: membership.told,
+        tasks,
+        membership: told,
         oom_score: target.oom_score()?,
         root: Root {
             namespaces: target.namespaces,
@@ -124,12 +109,12 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
             target_root: target.root.as_fd(),
             tools,
             plan,
-            terminal: terminal_plan,
+            terminal,
             covers: Covers { access: view.access, covers: view.covers },
         },
         program: Program {
             // An ordinary user has entered it before, as nothing could be mounted without.
-            users: target.users.as_ref().map(AsFd::as_fd).filter(|_| !ordinary),
+            users: target.user_namespace().filter(|_| caller == Caller::Root),
             group_change: if target.may_set_groups() { GroupChange::Set } else { GroupChange::Leave },
             confinement,
             limits: target.limits()?,
@@ -138,19 +123,76 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
             streams,
         },
     };
-    let first = if ordinary { Namespaces::USER } else { Namespaces::empty() };
-    let visit =
-        Visit { host: target.pidfd(), first, group: membership.group.as_ref().map(AsFd::as_fd), bond: wish.bond };
-    let live = |control: BorrowedFd<'_>, ending: Option<BorrowedFd<'_>>| match steward::live(&script, control, ending) {
+    let group = group.as_ref().map(AsFd::as_fd);
+    let visit = Visit { host: target.pidfd(), first: caller.first(), group, bond: wish.bond };
+    begin(&visit, script, &words, caller)
+}
+
+/// Who attaches. Root does all of it with the host's privileges; an ordinary user has none but in the target's user
+/// namespace, and must enter that first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    Root,
+    Ordinary,
+}
+
+impl Caller {
+    fn of_this_process() -> Self {
+        if rustix::process::geteuid().is_root() { Self::Root } else { Self::Ordinary }
+    }
+
+    const fn first(self) -> Namespaces {
+        match self {
+            Self::Root => Namespaces::empty(),
+            Self::Ordinary => Namespaces::USER,
+        }
+    }
+}
+
+fn plan(target: &Target, arrangement: Arrangement, caller: Caller) -> Result<RootPlan> {
+    match (arrangement, caller) {
+        (Arrangement::ToolboxAsRoot, _) => Ok(RootPlan::Toolbox(present(target))),
+        (Arrangement::TargetAsRoot, Caller::Root) => {
+            let frame = Frame::of(target.root.as_fd());
+            frame.map(RootPlan::Target).map_err(|cause| target.failed("listing the root directory", cause))
+        }
+        (Arrangement::TargetAsRoot, Caller::Ordinary) => {
+            let why = "only root can make the target's file system the root of a session (--swap)".to_owned();
+            Err(Error::Unmatched { target: target.name().to_owned(), why })
+        }
+    }
+}
+
+fn command(target: &Target, wish: &Wish) -> Result<Command> {
+    let environment = environment::compose(
+        &target.environment()?,
+        &wish.image_env,
+        &wish.env,
+        wish.terminal.as_deref(),
+        wish.arrangement,
+    );
+    let cwd = wish.cwd.as_ref().map_or(&b"/"[..], |it| it.as_os_str().as_encoded_bytes());
+    let cwd = CString::new(cwd).unwrap_or_else(|_| c"/".to_owned());
+    Ok(Command::compile(wish.command.clone(), environment, cwd)?)
+}
+
+/// Makes the session's processes.
+fn begin(visit: &Visit<'_>, script: Script<'_>, words: &Words, caller: Caller) -> Result<Running> {
+    if caller == Caller::Ordinary {
+        return Ok(container::visit(visit, words, |control| ended(steward::live(&script, control, None)))?);
+    }
+    sys::signal::reap_automatically()
+        .map_err(|cause| Error::Kernel { what: "preparing to make the session".to_owned(), cause })?;
+    let live =
+        move |control: BorrowedFd<'_>, ending: BorrowedFd<'_>| ended(steward::live(&script, control, Some(ending)));
+    Ok(container::visit_unguarded(visit, words, live)?)
+}
+
+fn ended(outcome: std::result::Result<Infallible, Failure>) -> Failure {
+    match outcome {
         Ok(never) => match never {},
         Err(failure) => failure,
-    };
-    if first == Namespaces::empty() {
-        sys::signal::reap_automatically()
-            .map_err(|cause| Error::Kernel { what: "preparing to make the session".to_owned(), cause })?;
-        return Ok(container::visit_unguarded(&visit, &words, |control, ending| live(control, Some(ending)))?);
     }
-    Ok(container::visit(&visit, &words, |control| live(control, None))?)
 }
 
 /// How the root of a session is mounted: the tools, with a scratch layer in memory above that has the places where things

@@ -10,6 +10,7 @@ mod faults;
 mod ingest;
 mod lazy;
 mod sample;
+mod slim;
 mod start;
 
 use serde::Serialize;
@@ -82,8 +83,13 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
         "debug" => debug::run()?,
         "build" => build::run()?,
         "faults" => faults::run()?,
+        "slim" => slim::run()?,
         "lazy" => lazy::run()?,
-        _ => return Err(format!("there is no bench '{name}': there are start, ingest, debug, lazy, build and faults")),
+        _ => {
+            return Err(format!(
+                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim"
+            ));
+        }
     };
     for row in &rows {
         if json {

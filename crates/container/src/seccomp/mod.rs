@@ -8,13 +8,15 @@
 //! The filter is a binary search over ranges of call numbers, about eight comparisons for any call, and building it
 //! takes some microseconds, so nothing is cached.
 
+mod paths;
 mod table;
 
 use std::collections::BTreeSet;
 
-use model::{Capability, Seccomp, Security};
-use sys::seccomp::Instruction;
+use model::{Capability, Seccomp, Security, Watch};
+use sys::seccomp::{Announced, Instruction};
 
+pub use paths::{BASELINE, Named, named_paths};
 use table::{NONE, TABLE};
 
 /// What the default profile has for a call.
@@ -43,12 +45,15 @@ pub(crate) enum Refusal {
     Error,
     /// The listener is told.
     Announce,
+    /// Nothing is refused.
+    Nothing,
 }
 
 /// The fate of a range of call numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Allow,
+    Ask,
     Refuse,
     Missing,
     CloneFlags,
@@ -79,10 +84,16 @@ pub fn syscall_name(number: u32) -> Option<&'static str> {
     TABLE.iter().find(|row| row.1 != NONE && u32::from(row.1) == number).map(|row| row.0)
 }
 
+/// The name of a call that a listener was told of, whichever of the two architectures made it.
+pub fn announced_name(call: &Announced) -> Option<&'static str> {
+    let number = |row: &(&'static str, u16, u16, Rule)| if call.arch == AUDIT_ARCH_I386 { row.2 } else { row.1 };
+    TABLE.iter().find(|row| number(row) != NONE && u32::from(number(row)) == call.number).map(|row| row.0)
+}
+
 /// The filter that programs under `security` run with, if they run with one.
 pub fn filter_of(security: &Security) -> Option<Vec<Instruction>> {
     let refusal = Refusal::of(security.seccomp)?;
-    Some(compile(&security.capabilities, refusal))
+    Some(compile(&security.capabilities, refusal, Watch::Nothing))
 }
 
 impl Refusal {
@@ -96,10 +107,11 @@ impl Refusal {
     }
 }
 
-/// The filter for programs with those capabilities.
-pub(crate) fn compile(capabilities: &BTreeSet<Capability>, refusal: Refusal) -> Vec<Instruction> {
-    let native = tree(&ranges(capabilities, |row| row.1), refusal);
-    let compat = tree(&ranges(capabilities, |row| row.2), refusal);
+/// The filter for programs with those capabilities. What is watched is announced to the listener if it is allowed.
+pub(crate) fn compile(capabilities: &BTreeSet<Capability>, refusal: Refusal, watch: Watch) -> Vec<Instruction> {
+    let answers = Answers::new(refusal, watch);
+    let native = tree(&ranges(capabilities, watch, |row| row.1), answers);
+    let compat = tree(&ranges(capabilities, watch, |row| row.2), answers);
     let mut program = Vec::with_capacity(native.len() + compat.len() + 8);
     program.push(LOAD_ARCH);
     // The distance to the second tree may pass what a conditional jump can reach.
@@ -118,11 +130,18 @@ pub(crate) fn compile(capabilities: &BTreeSet<Capability>, refusal: Refusal) -> 
 
 /// The fates of all numbers as ranges: `(first, fate)` in ascending order, each up to the next. A number between those of
 /// the table that no call has goes with its neighbour: the kernel itself refuses it, and a smaller filter loads faster.
-fn ranges(capabilities: &BTreeSet<Capability>, number: impl Fn(&(&str, u16, u16, Rule)) -> u16) -> Vec<(u32, Action)> {
+fn ranges(
+    capabilities: &BTreeSet<Capability>,
+    watch: Watch,
+    number: impl Fn(&(&str, u16, u16, Rule)) -> u16,
+) -> Vec<(u32, Action)> {
     let mut actions = [None; NUMBERS];
     for row in TABLE {
         if let Some(slot) = actions.get_mut(usize::from(number(row))) {
-            *slot = Some(row.3.action(capabilities));
+            *slot = Some(match row.3.action(capabilities) {
+                Action::Allow if paths::is_announced(row.0, watch) => Action::Ask,
+                action => action,
+            });
         }
     }
     let mut ranges: Vec<(u32, Action)> = Vec::with_capacity(100);
@@ -158,38 +177,57 @@ impl Rule {
 }
 
 /// A search for the range that holds the number, which is in the accumulator.
-fn tree(ranges: &[(u32, Action)], refusal: Refusal) -> Vec<Instruction> {
+fn tree(ranges: &[(u32, Action)], answers: Answers) -> Vec<Instruction> {
     let (low, high) = ranges.split_at(ranges.len() / 2);
     match (low, high) {
-        (_, []) => vec![answer(RET_ERRNO | ENOSYS)],
-        ([], [(_, action), ..]) => action.leaf(refusal),
+        (_, []) => vec![answers.missing],
+        ([], [(_, action), ..]) => action.leaf(answers),
         (low, [(first, _), ..]) => {
-            let left = tree(low, refusal);
+            let left = tree(low, answers);
             let mut code = Vec::with_capacity(2 * left.len() + 2);
             match u8::try_from(left.len()) {
                 Ok(over) => code.push(jump_if_at_least(*first, over, 0)),
                 Err(_) => code.extend([jump_if_at_least(*first, 0, 1), jump(left.len() as u32)]),
             }
             code.extend(left);
-            code.extend(tree(high, refusal));
+            code.extend(tree(high, answers));
             code
         }
     }
 }
 
+/// What the filter answers.
+#[derive(Clone, Copy)]
+struct Answers {
+    refuse: Instruction,
+    /// To a call that is refused whatever the profile: programs make it in vain on many machines.
+    error: Instruction,
+    missing: Instruction,
+    /// To a call that is allowed by its arguments.
+    allow: Instruction,
+}
+
+impl Answers {
+    fn new(refusal: Refusal, watch: Watch) -> Self {
+        let error = answer(RET_ERRNO | EPERM);
+        let allow = answer(if watch == Watch::Uses { RET_USER_NOTIF } else { RET_ALLOW });
+        match refusal {
+            Refusal::Error => Self { refuse: error, error, missing: answer(RET_ERRNO | ENOSYS), allow },
+            Refusal::Announce => Self { refuse: answer(RET_USER_NOTIF), ..Self::new(Refusal::Error, watch) },
+            Refusal::Nothing => Self { refuse: allow, error: allow, missing: allow, allow },
+        }
+    }
+}
+
 impl Action {
-    fn leaf(self, refusal: Refusal) -> Vec<Instruction> {
-        let refuse = answer(match refusal {
-            Refusal::Error => RET_ERRNO | EPERM,
-            Refusal::Announce => RET_USER_NOTIF,
-        });
-        let (allow, error) = (answer(RET_ALLOW), answer(RET_ERRNO | EPERM));
+    fn leaf(self, answers: Answers) -> Vec<Instruction> {
+        let Answers { refuse, error, missing, allow } = answers;
         match self {
-            Self::Allow => vec![allow],
+            Self::Allow => vec![answer(RET_ALLOW)],
+            Self::Ask => vec![answer(RET_USER_NOTIF)],
             Self::Refuse => vec![refuse],
-            Self::Missing => vec![answer(RET_ERRNO | ENOSYS)],
+            Self::Missing => vec![missing],
             Self::CloneFlags => vec![LOAD_ARGUMENT_0, jump_if_any_bit(NAMESPACE_FLAGS, 0, 1), refuse, allow],
-            // Programs ask for these in vain on many machines; that is no reason to end them.
             Self::Families => vec![LOAD_ARGUMENT_0, jump_if_equal(AF_VSOCK, 0, 1), error, allow],
             Self::Persona => {
                 let mut code = vec![LOAD_ARGUMENT_0];

@@ -43,7 +43,7 @@ const MISSING: u32 = RET_ERRNO | ENOSYS;
 #[test]
 fn the_tree_says_what_the_table_says_for_every_number() {
     let set = capabilities(&[]);
-    let program = compile(&set, Refusal::Error);
+    let program = compile(&set, Refusal::Error, Watch::Nothing);
     assert!(program.len() < 4096, "{}", program.len());
     for arch in [AUDIT_ARCH_X86_64, AUDIT_ARCH_I386] {
         for nr in (0..700).chain([0x3fff_ffff, 0x4000_0000, 0x4000_0001, u32::MAX]) {
@@ -67,7 +67,7 @@ fn the_tree_says_what_the_table_says_for_every_number() {
 
 #[test]
 fn arguments_decide_where_they_must() {
-    let program = compile(&capabilities(&[]), Refusal::Error);
+    let program = compile(&capabilities(&[]), Refusal::Error, Watch::Nothing);
     let check = |name: &str, argument, expected| {
         assert_eq!(run(&program, AUDIT_ARCH_X86_64, number(name), argument), expected, "{name} {argument:#x}");
     };
@@ -90,7 +90,7 @@ fn arguments_decide_where_they_must() {
 
 #[test]
 fn capabilities_open_what_needs_them() {
-    let program = compile(&capabilities(&[Capability::SysAdmin]), Refusal::Error);
+    let program = compile(&capabilities(&[Capability::SysAdmin]), Refusal::Error, Watch::Nothing);
     for name in ["mount", "unshare", "clone3", "bpf", "setns", "pivot_root"] {
         assert_eq!(run(&program, AUDIT_ARCH_X86_64, number(name), 0), RET_ALLOW, "{name}");
     }
@@ -100,14 +100,14 @@ fn capabilities_open_what_needs_them() {
 
 #[test]
 fn other_architectures_have_no_calls() {
-    let program = compile(&capabilities(&[]), Refusal::Error);
+    let program = compile(&capabilities(&[]), Refusal::Error, Watch::Nothing);
     assert_eq!(run(&program, 0xc000_00b7, number("read"), 0), MISSING);
     assert_eq!(run(&program, AUDIT_ARCH_X86_64, 0x4000_0000 | number("read"), 0), MISSING, "x32");
 }
 
 #[test]
 fn strict_announces_what_default_refuses_but_not_what_is_missing() {
-    let program = compile(&capabilities(&[]), Refusal::Announce);
+    let program = compile(&capabilities(&[]), Refusal::Announce, Watch::Nothing);
     assert_eq!(run(&program, AUDIT_ARCH_X86_64, number("mount"), 0), RET_USER_NOTIF);
     assert_eq!(run(&program, AUDIT_ARCH_X86_64, number("clone3"), 0), MISSING);
     assert_eq!(run(&program, AUDIT_ARCH_X86_64, number("read"), 0), RET_ALLOW);
@@ -122,4 +122,42 @@ fn names_and_numbers_are_unique() {
     assert_eq!(syscall_name(0), Some("read"));
     assert_eq!(syscall_name(165), Some("mount"));
     assert_eq!(syscall_name(9999), None);
+}
+
+#[test]
+fn what_is_watched_is_announced_if_it_is_allowed() {
+    let set = capabilities(&[]);
+    let answer = |watch, refusal, name: &str, argument| {
+        run(&compile(&set, refusal, watch), AUDIT_ARCH_X86_64, number(name), argument)
+    };
+    let check = |watch, name: &str, expected| assert_eq!(answer(watch, Refusal::Error, name, 0), expected, "{name}");
+    for (name, misses, uses) in [
+        ("openat", RET_USER_NOTIF, RET_USER_NOTIF),
+        ("execve", RET_USER_NOTIF, RET_USER_NOTIF),
+        ("getdents64", RET_ALLOW, RET_USER_NOTIF),
+        ("listen", RET_ALLOW, RET_USER_NOTIF),
+        ("clone", RET_ALLOW, RET_USER_NOTIF),
+        ("socket", RET_ALLOW, RET_USER_NOTIF),
+        ("read", RET_ALLOW, RET_ALLOW),
+        // The child sends its listener by this one: nobody could answer for it yet.
+        ("sendmsg", RET_ALLOW, RET_ALLOW),
+        ("mount", REFUSED, REFUSED),
+        ("clone3", MISSING, MISSING),
+    ] {
+        check(Watch::Nothing, name, if misses == RET_USER_NOTIF { RET_ALLOW } else { misses });
+        check(Watch::Misses, name, misses);
+        check(Watch::Uses, name, uses);
+    }
+    assert_eq!(answer(Watch::Uses, Refusal::Error, "clone", NAMESPACE_FLAGS), REFUSED);
+    // Without a profile everything goes on, announced or not.
+    assert_eq!(answer(Watch::Uses, Refusal::Nothing, "mount", 0), RET_USER_NOTIF);
+    assert_eq!(answer(Watch::Misses, Refusal::Nothing, "mount", 0), RET_ALLOW);
+}
+
+#[test]
+fn announced_calls_have_the_names_of_their_architecture() {
+    let call = |number, arch| Announced { id: 0, pid: 0, number, arch, arguments: [0; 6] };
+    assert_eq!(announced_name(&call(257, AUDIT_ARCH_X86_64)), Some("openat"));
+    assert_eq!(announced_name(&call(295, AUDIT_ARCH_I386)), Some("openat"));
+    assert_eq!(announced_name(&call(9999, AUDIT_ARCH_X86_64)), None);
 }

@@ -74,6 +74,7 @@ impl Fixture {
             netns: NetNs::New,
             init: Init::Reaper,
             lifetime: Lifetime::RemoveOnExit,
+            watch: model::Watch::Nothing,
         }
     }
 

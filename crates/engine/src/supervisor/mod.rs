@@ -61,6 +61,9 @@ const SIGKILL: i32 = 9;
 const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
 
+/// So many missed files are named in a cell's record; the journal has them all.
+const MAX_MISSED: usize = 1000;
+
 struct Supervisor {
     engine: Engine,
     cell: Cell,
@@ -179,6 +182,7 @@ impl Supervisor {
         self.cell.advance(Input::Started(now()))?;
         self.cell.write_record(&self.lock, Durability::Relaxed)?;
         self.note(EventKind::Started { pid });
+        self.note_missed();
         for degraded in &self.cell.record.degraded {
             self.note(EventKind::Degraded { what: degraded.what.clone(), why: degraded.why.clone() });
         }
@@ -311,12 +315,27 @@ impl Supervisor {
     }
 
     fn on_notice(&mut self) {
-        if let Some(run) = &mut self.run
-            && let Ok(Some(exit)) = run.live.notice()
-        {
+        let Some(run) = &mut self.run else { return };
+        if let Ok(Some(exit)) = run.live.notice() {
             run.verdict = Some(exit);
             let _ = run.live.kill();
         }
+        self.note_missed();
+    }
+
+    /// Writes down what slimming should not have taken away.
+    fn note_missed(&mut self) {
+        let missed = self.run.as_mut().map(|run| run.live.missed()).unwrap_or_default();
+        if missed.is_empty() {
+            return;
+        }
+        for it in missed {
+            self.note(EventKind::Missed { path: it.path.clone(), failure: it.failure.clone() });
+            if self.cell.record.missed.len() < MAX_MISSED && !self.cell.record.missed.contains(&it) {
+                self.cell.record.missed.push(it);
+            }
+        }
+        let _ = self.cell.write_record(&self.lock, Durability::Relaxed);
     }
 
     fn on_client(&mut self, index: usize) {

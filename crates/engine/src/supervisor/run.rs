@@ -35,7 +35,7 @@ impl Run {
         let rootfs = engine.store.rootfs(&cell.spec.image.tree, layout, &())?;
         let (mut streams, theirs) = Streams::for_program(&cell.spec.process, window)?;
         let net = net::Net::open(engine.home.net())?;
-        let request = StartRequest { cell, rootfs, net: &net };
+        let request = StartRequest { cell, rootfs, net: &net, store: &engine.store };
         let started = boundary(cell.spec.boundary)?.start(&request, theirs)?;
         cell.record.cgroup = started.cgroup;
         cell.record.attachment = started.attachment;

@@ -26,11 +26,17 @@ const CONFIGURED_LABEL: &str = "skep.configured";
 const PLACE: &str = "debs";
 
 /// What the build cell runs. dpkg sorts out the order; dependencies are forced only until the essential packages, which
-/// depend on each other, are all there. What is thrown away when the machine goes down need not be synced before.
+/// depend on each other, are all there. It leaves out a package whose pre-dependencies come with it and are not configured
+/// yet; each further pass takes such in. What is thrown away when the machine goes down need not be synced before.
 const SCRIPT: &str = "\
 dpkg --force-unsafe-io --force-depends --install /debs/essential/*.deb
 set -- /debs/wanted/*.deb
-if [ -e \"$1\" ]; then dpkg --force-unsafe-io --install \"$@\" || dpkg --configure --pending; fi
+passes=0
+until [ ! -e \"$1\" ] || dpkg --force-unsafe-io --skip-same-version --install \"$@\"; do
+  dpkg --configure --pending || true
+  passes=$((passes + 1))
+  [ $passes -lt 8 ]
+done
 dpkg --audit
 ";
 

@@ -231,6 +231,7 @@ impl Imported {
             inputs: self.inputs,
             created: self.file.created(),
             size: model::ByteSize::bytes(tree.content_size()),
+            slim: None,
         };
         record::publish(writer, source, record, Vec::new(), options.name.as_ref())
     }

@@ -68,6 +68,8 @@ fn describe(event: &Event) -> String {
             format!(" with {toolbox} ({privileges} privileges): {command}")
         }
         EventKind::Degraded { what, why } => format!(": {what} not applied: {why}"),
+        EventKind::Missed { path, failure: None } => format!(": {path} was put back"),
+        EventKind::Missed { path, failure: Some(why) } => format!(": {path} could not be put back: {why}"),
         EventKind::Exited { exit, .. } => format!(": {exit}"),
         EventKind::Restarting { attempt } => format!(", attempt {attempt}"),
         EventKind::Recovered { why } => format!(": {why}"),

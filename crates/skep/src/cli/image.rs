@@ -4,6 +4,7 @@ use model::{Arch, ImageName, ImageRef, Source};
 
 use super::Context;
 use super::select::{self, Found, Pull, Scripts, Wanted};
+use super::slim;
 use crate::error::{CommandError, Result};
 use crate::output::{self, Align, Reporter, Table, ago, note};
 
@@ -68,6 +69,8 @@ pub(super) enum Command {
         #[arg(value_name = "IMAGE", required = true)]
         images: Vec<ImageRef>,
     },
+    /// Make an image of what another needs, and prove that it is enough
+    Slim(slim::Args),
     /// Show what an image was made of
     History {
         /// Print JSON
@@ -113,6 +116,7 @@ pub(super) fn execute(context: &Context, command: Command) -> Result<()> {
             output::line(name.as_str())
         }
         Command::Rm { images } => remove(&engine, &images),
+        Command::Slim(args) => slim::execute(&engine, &args),
         Command::History { json, image } => history(&engine, &image, json),
     }
 }

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use engine::CellRequest;
 use model::{
-    Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, ImageRef, Init, IoLimit, Lifetime, Limits,
-    LogPolicy, Mount, MountAccess, MountKind, NetMode, Network, NewPrivileges, PortMapping, RestartPolicy, RootAccess,
-    Seccomp, Security, Span, Stdin, StopPolicy, Terminal, UserNamespace, UserSpec, Weight,
+    Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, ImageRecord, ImageRef, Init, IoLimit, Lifetime,
+    Limits, LogPolicy, Mount, MountAccess, MountKind, NetMode, Network, NewPrivileges, PortMapping, RestartPolicy,
+    RootAccess, Seccomp, Security, Span, Stdin, StopPolicy, Terminal, UserNamespace, UserSpec, Watch, Weight,
 };
 
 use crate::cli::select::{self, Pull};
-use crate::error::{CommandError, Result};
+use crate::error::{CommandError, Kind, Result};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SpecArgs {
@@ -117,6 +117,9 @@ pub(super) struct SpecArgs {
     /// How long to wait for that [default: 10s]
     #[arg(long, value_name = "TIME")]
     stop_timeout: Option<Span>,
+    /// Put back files of a slim image's original when a program looks for them
+    #[arg(long)]
+    restore_misses: bool,
     /// Annotate the cell
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -148,6 +151,7 @@ impl SpecArgs {
         };
         let found = select::image(engine, &self.image, &wanted)?;
         let name = self.image.to_string();
+        self.check_restoring(&name, &found.record)?;
         let stop_signal =
             self.stop_signal.clone().or(Some(found.record.config.stop_signal.clone()).filter(|it| !it.is_empty()));
         let request = self.request(stop_signal.as_deref())?;
@@ -156,6 +160,29 @@ impl SpecArgs {
             CommandError::usage(format!("{name} has no default command"))
                 .hinted(format!("give one: 'skep run {name} -- COMMAND'"))
         })
+    }
+
+    /// Restoring needs something that was removed, and the right to write into the cell.
+    fn check_restoring(&self, name: &str, record: &ImageRecord) -> Result<()> {
+        if !self.restore_misses {
+            return Ok(());
+        }
+        if record.slim.is_none() {
+            return Err(CommandError::usage(format!("{name} is no slim image: nothing of it can be missed"))
+                .hinted("leave out --restore-misses"));
+        }
+        let refused =
+            |what: &str| Err(CommandError::new(Kind::Unsupported, format!("--restore-misses does not go {what}")));
+        if self.userns != UserNamespace::Host {
+            return refused("with --userns auto");
+        }
+        if self.seccomp == Some(Seccomp::Strict) {
+            return refused("with --seccomp strict");
+        }
+        if self.read_only {
+            return refused("with --read-only: there is nowhere to put a file");
+        }
+        if rustix::process::geteuid().is_root() { Ok(()) } else { refused("without root") }
     }
 
     fn request(self, stop_signal: Option<&str>) -> Result<CellRequest> {
@@ -209,6 +236,7 @@ impl SpecArgs {
             stop,
             log,
             lifetime: if self.rm { Lifetime::RemoveOnExit } else { Lifetime::Keep },
+            watch: if self.restore_misses { Watch::Misses } else { Watch::Nothing },
             labels,
         })
     }

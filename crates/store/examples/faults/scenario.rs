@@ -112,6 +112,7 @@ fn put_image(writer: &mut Writer, seed: u64) -> Result<ObjectId, Error> {
         inputs: Vec::new(),
         created: Timestamp::from_nanos(seed),
         size: ByteSize::bytes(tree.content_size()),
+        slim: None,
     };
     writer.image(&record)
 }
