@@ -1,6 +1,7 @@
 //! Toolboxes at cells: what a session sees and may do, what it leaves, and what a hostile target gains by it: nothing.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -330,6 +331,56 @@ fn a_lazy_toolbox_unpacks_what_is_read_and_ends_with_its_session() {
     }
     assert!(unpacked("fresh") < 200, "only what was read is unpacked");
     nothing_with(&format!("lazy-serve {}", env.home().display()));
+}
+
+/// What a target puts in the place of a directory may lead to what a process has open: never to what skep has open.
+#[test]
+fn the_directory_to_start_in_leads_nobody_outside() {
+    let Some(env) = env() else { return };
+    run_cell(
+        &env,
+        &["--name", "a"],
+        "i=3; while [ $i -lt 40 ]; do busybox ln -s /proc/self/fd/$i /d$i; i=$((i+1)); done; echo up; exec busybox sleep 1000",
+    );
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !env.skep(["logs", "a"]).out.contains("up") {
+        assert!(Instant::now() < deadline, "the cell does not come up");
+    }
+    for number in 3..40 {
+        let link = format!("/d{number}");
+        env.skep(["exec", "-w", &link, "a", "busybox", "true"]).fails(125);
+        let inside = format!("/target{link}");
+        env.skep(["debug", "a", "-w", &inside, "--toolbox", TOOLBOX, "--", "true"]).fails(125);
+    }
+}
+
+/// Until another program is executed in a target, `/proc/self/exe` leads to our own: it must not be writable that way.
+#[test]
+fn our_own_program_cannot_be_written_through_what_enters_a_target() {
+    let Some(env) = env() else { return };
+    run_cell(&env, &["--name", "a"], SLEEP);
+    for args in [&["exec", "-i", "a", "busybox", "cat"][..], &["debug", "a", "--toolbox", TOOLBOX, "--", "cat"]] {
+        let mut child = env.spawn(args);
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 1]).unwrap();
+        // While it runs it cannot be written anyway; that its mount is read-only counts afterwards.
+        let mount = rustix::fs::statvfs(format!("/proc/{}/exe", child.id())).unwrap();
+        assert!(mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{args:?}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_target_that_may_trace_is_not_trusted_unasked() {
+    let Some(env) = env() else { return };
+    run_cell(&env, &["--name", "a", "--cap-add", "SYS_PTRACE"], SLEEP);
+    let error = debug(&env, "a", &[], "true").fails(5);
+    assert!(error.contains("SYS_PTRACE") && error.contains("--trust-target"), "{error}");
+    debug(&env, "a", &["--trust-target"], "true").ok();
+    // In a user namespace of its own it cannot trace what is root's.
+    run_cell(&env, &["--name", "b", "--userns", "auto", "--cap-add", "SYS_PTRACE"], SLEEP);
+    debug(&env, "b", &[], "true").ok();
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn skep(env: &TestEnv, top: &Path, args: &[&str]) -> Run {
 }
 
 fn debug(env: &TestEnv, top: &Path, target: &str, script: &str) -> Run {
-    skep(env, top, &["debug", target, "--toolbox", TOOLBOX, "--", "sh", "-c", script])
+    skep(env, top, &["debug", target, "--trust-target", "--toolbox", TOOLBOX, "--", "sh", "-c", script])
 }
 
 /// What is listed as running, once the container of that name executes its program.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use model::StartStep;
 use rustix::fs::Uid;
@@ -92,8 +92,9 @@ impl Streams {
     }
 
     /// Makes them the calling process's own, which gets a session of its own: signals of the terminal that skep runs in are
-    /// not the program's. A terminal is given to user `owner`. Every other descriptor is closed by `execve`. Fork-safe.
-    pub fn connect(&self, owner: u32) -> std::result::Result<(), Failure> {
+    /// not the program's. A terminal is given to user `owner`. Every other descriptor but `keep` is closed at once: what a
+    /// hostile root leads the process to from here on must not find them. Fork-safe.
+    pub fn connect(&self, owner: u32, keep: &[BorrowedFd<'_>]) -> std::result::Result<(), Failure> {
         rustix::process::setsid().map_err(|errno| Stage::Terminal.fail(errno))?;
         let three = match self {
             Self::Terminal(terminal) => {
@@ -105,7 +106,7 @@ impl Streams {
             Self::Three([stdin, stdout, stderr]) => [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
         };
         exec::set_stdio(three).map_err(|errno| Stage::Streams.fail(errno))?;
-        exec::close_on_exec_from(3).map_err(|errno| Stage::Streams.fail(errno))
+        exec::close_all_but(keep).map_err(|errno| Stage::Streams.fail(errno))
     }
 }
 

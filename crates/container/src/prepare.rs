@@ -215,7 +215,9 @@ impl Words {
     pub fn error(&self, failure: Failure) -> Error {
         let mut what = failure.stage.words().to_owned();
         let detail = match failure.stage.step() {
-            StartStep::Mounts => self.mounts.get(failure.index as usize).map(String::as_str),
+            StartStep::Mounts if failure.stage.is_of_one_mount() => {
+                self.mounts.get(failure.index as usize).map(String::as_str)
+            }
             StartStep::CommandNotFound | StartStep::CommandNotExecutable => Some(self.command.as_str()),
             _ => None,
         };

@@ -80,7 +80,7 @@ impl Program {
         streams: &Streams,
         control: BorrowedFd<'_>,
     ) -> std::result::Result<Infallible, Failure> {
-        streams.connect(self.identity.uid)?;
+        streams.connect(self.identity.uid, &[control])?;
         let _ = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         self.confine(control)?;
         self.command.execute()
@@ -101,8 +101,7 @@ impl Program {
         // Changing users made the kernel forget it. (It forgets again when a program that gains privileges by its file is
         // executed: then only the cell's control groups, or its process 1, take the program with them.)
         exec::die_with_parent().map_err(|errno| Stage::Identity.fail(errno))?;
-        rustix::process::chdir(self.command.working_directory())
-            .map_err(|errno| Stage::WorkingDirectory.fail(errno))?;
+        exec::enter_directory(self.command.working_directory()).map_err(|errno| Stage::WorkingDirectory.fail(errno))?;
         if self.identity.uid == 0 {
             capability::set(capabilities).map_err(|errno| Stage::Capabilities.fail(errno))?;
         }

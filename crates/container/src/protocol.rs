@@ -73,6 +73,11 @@ pub struct Failure {
 }
 
 impl Stage {
+    /// Whether it is about one of the mounts, and a failure's index tells about which.
+    pub(crate) const fn is_of_one_mount(self) -> bool {
+        matches!(self, Self::Target | Self::Mount | Self::Device | Self::Mask)
+    }
+
     /// Turns the error of a system call made at this stage into a failure.
     pub const fn fail(self, errno: Errno) -> Failure {
         Failure { stage: self, errno, index: 0 }

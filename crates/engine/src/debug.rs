@@ -7,7 +7,7 @@ use container::Bond;
 use model::{CellSpec, EventKind, ObjectId, Verb};
 use toolbox::engines::Found;
 use toolbox::lazy::{Lazy, Serving};
-use toolbox::{Arrangement, Filters, Privileges, Target, Tools, Wish};
+use toolbox::{Arrangement, Filters, Privileges, Target, Tools, Trust, Wish};
 
 use crate::boundary::{Companion, boundary_for};
 use crate::build::builder_label;
@@ -60,15 +60,15 @@ pub struct DebugRequest {
     pub arrangement: Arrangement,
     /// More privileges than the target's?
     pub privileges: Privileges,
+    /// What the target is thought capable of.
+    pub trust: Trust,
     /// The kind of the caller's terminal.
     pub terminal: Option<String>,
-    /// The streams.
-    pub streams: ExecStreams,
 }
 
 impl Engine {
-    /// Begins a session with a toolbox at `subject`.
-    pub fn debug(&self, subject: &Subject, request: &DebugRequest) -> Result<RunningExec> {
+    /// Begins a session with a toolbox at `subject`, on those streams.
+    pub fn debug(&self, subject: &Subject, request: &DebugRequest, streams: ExecStreams) -> Result<RunningExec> {
         let (target, opened) = self.open_subject(subject)?;
         let text =
             |it: &String| CString::new(it.as_str()).map_err(|_| Error::Refused("the command holds a zero byte".into()));
@@ -79,8 +79,9 @@ impl Engine {
             cwd: request.cwd.clone(),
             arrangement: request.arrangement,
             privileges: request.privileges,
+            trust: request.trust,
             terminal: request.terminal.clone(),
-            stdio: crate::container::stdio(request.streams.open()?),
+            stdio: crate::container::stdio(streams.open()?),
             bond: Bond::DiesWithCaller,
         };
         let lazy = self.lazy(&target, request)?;

@@ -55,5 +55,5 @@ pub use supervisor::supervise;
 pub use table::{Engine, edit_distance};
 pub use targets::Running;
 pub use toolbox::engines::{Found as FoundContainer, Roots as EngineRoots};
-pub use toolbox::{Arrangement, Error as ToolboxError, Privileges};
+pub use toolbox::{Arrangement, Error as ToolboxError, Privileges, Trust};
 pub use why::{Explanation, explain, signal_name, signal_number};

@@ -65,7 +65,7 @@ impl Engine {
         // Nobody stays to take its streams: it goes on without its caller.
         let bond = match streams {
             ExecStreams::Nothing => Bond::OnItsOwn,
-            ExecStreams::Pty(..) | ExecStreams::Inherit { .. } => Bond::DiesWithCaller,
+            ExecStreams::Pty(..) | ExecStreams::Three(..) => Bond::DiesWithCaller,
         };
         let companion = boundary.exec(cell, process, streams.open()?, bond, None)?;
         events::record(&self.home, cell, EventKind::Executed { command: process.argv.join(" ") });
@@ -74,32 +74,24 @@ impl Engine {
 }
 
 /// The streams of an `exec`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum ExecStreams {
     /// A new terminal of so many rows and columns.
     Pty(u16, u16),
-    /// This process's own three, standard input only if asked for.
-    Inherit {
-        /// Whether this process's standard input is handed on.
-        input: model::Stdin,
-    },
+    /// These three: standard input (nothing when there is none), output and error. **None of them is to be a terminal of
+    /// the caller's**: a program that gets hold of one can read what is typed there later.
+    Three(Option<OwnedFd>, OwnedFd, OwnedFd),
     /// None.
     Nothing,
 }
 
 impl ExecStreams {
     pub(crate) fn open(self) -> Result<ProgramStreams> {
-        let clone =
-            |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| Error::io("handing on the standard streams", e));
         let null = crate::supervisor::open_null;
         Ok(match self {
             Self::Pty(rows, columns) => ProgramStreams::Pty(rows, columns),
-            Self::Inherit { input } => {
-                let stdin = match input {
-                    model::Stdin::Open => clone(std::io::stdin().as_fd())?,
-                    model::Stdin::Closed => null()?,
-                };
-                let (stdout, stderr) = (clone(std::io::stdout().as_fd())?, clone(std::io::stderr().as_fd())?);
+            Self::Three(stdin, stdout, stderr) => {
+                let stdin = stdin.map_or_else(null, Ok)?;
                 ProgramStreams::Three { stdin, stdout, stderr }
             }
             Self::Nothing => ProgramStreams::Three { stdin: null()?, stdout: null()?, stderr: null()? },

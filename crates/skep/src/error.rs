@@ -186,6 +186,8 @@ impl From<engine::ToolboxError> for CommandError {
             ToolboxError::Filters { .. } => {
                 Self::failed(message).hinted("run it as root, or leave the filter out with '--privileged-tools'")
             }
+            ToolboxError::Distrusted(_) => Self::new(Kind::Unsupported, message)
+                .hinted("'--trust-target' attaches all the same, if you trust what runs there"),
             ToolboxError::Unmatched { .. } => Self::new(Kind::Unsupported, message),
             ToolboxError::Store(error) => error.into(),
             ToolboxError::NotLazy { .. } => Self::new(Kind::Unsupported, message).hinted("try it without '--lazy'"),

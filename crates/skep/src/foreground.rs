@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::error::{CommandError, Kind, Result};
 use crate::output;
+use crate::relay::Relays;
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
@@ -310,16 +311,21 @@ fn poll(fds: &mut [PollFd<'_>]) -> Result<()> {
     }
 }
 
-/// Waits for a program of `exec` that has our own streams.
-pub(crate) fn wait_forwarding_signals(running: RunningExec) -> Result<Exit> {
+/// Waits for a program of `exec` that has our own streams, as far as they are no terminals.
+pub(crate) fn wait_forwarding_signals(running: RunningExec, mut relays: Relays) -> Result<Exit> {
     let signals = CaughtSignals::catch()?;
     loop {
-        let mut fds = [
+        let mut fds = vec![
             PollFd::from_borrowed_fd(running.ended(), PollFlags::IN),
             PollFd::from_borrowed_fd(signals.0.as_fd(), PollFlags::IN),
         ];
+        relays.add_to(&mut fds);
         poll(&mut fds)?;
-        if !fds[0].revents().is_empty() {
+        let has_ended = !fds[0].revents().is_empty();
+        drop(fds);
+        relays.pass_on();
+        if has_ended {
+            relays.finish();
             return Ok(running.wait()?);
         }
         while let Some(signal) = signals.next()? {
@@ -330,7 +336,7 @@ pub(crate) fn wait_forwarding_signals(running: RunningExec) -> Result<Exit> {
 
 /// Stands between our terminal and that of a program of `exec`.
 pub(crate) fn drive_terminal(mut running: RunningExec, input: Stdin) -> Result<Exit> {
-    let Some(terminal) = running.take_terminal() else { return wait_forwarding_signals(running) };
+    let Some(terminal) = running.take_terminal() else { return wait_forwarding_signals(running, Relays::default()) };
     let stdin = rustix::stdio::stdin();
     let _raw = (input == Stdin::Open && rustix::termios::isatty(stdin))
         .then(|| sys::pty::RawMode::enter(stdin))

@@ -7,6 +7,7 @@ mod cli;
 mod error;
 mod foreground;
 mod output;
+mod relay;
 
 use std::process::ExitCode;
 
@@ -15,6 +16,10 @@ fn main() -> ExitCode {
     // A supervisor is started for every cell: it must not pay for the command line's parser. Nor must a server, which a
     // starting session waits for.
     let first = args.nth(1).unwrap_or_default();
+    // What goes into cells as itself is made sure of there as well; here it has not read the command line yet.
+    if first == "exec" || first == "debug" {
+        let _ = sys::process::protect_own_program();
+    }
     if first == engine::SUPERVISE {
         code(engine::supervisor_main(args))
     } else if first == toolbox::lazy::SERVE {

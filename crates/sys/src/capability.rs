@@ -65,6 +65,19 @@ pub fn hand_on(inheritable: CapabilitySet, ambient: CapabilitySet) -> Result<()>
     Ok(())
 }
 
+/// Makes those permitted capabilities effective that are in `set`, and no others; the others stay permitted. Fork-safe.
+pub fn use_only(set: CapabilitySet) -> Result<()> {
+    let header = Header { version: VERSION_3, pid: 0 };
+    let mut halves = [Half::default(); 2];
+    // SAFETY: version 3 takes one header and writes two halves.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, halves.as_mut_ptr()) })?;
+    for (half, wanted) in halves.iter_mut().zip([set.0 as u32, (set.0 >> 32) as u32]) {
+        half.effective = half.permitted & wanted;
+    }
+    // SAFETY: as in `set`.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) }).map(drop)
+}
+
 /// Makes every permitted capability effective. Fork-safe.
 pub fn use_permitted() -> Result<()> {
     let header = Header { version: VERSION_3, pid: 0 };

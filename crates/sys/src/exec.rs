@@ -8,6 +8,8 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+
 use crate::{Errno, Result, check};
 
 /// A null-terminated array of C strings, as `execve` takes arguments and environment.
@@ -178,6 +180,34 @@ pub fn go_on_with(kept: BorrowedFd<'_>, argument: u32, body: fn(BorrowedFd<'_>, 
     // SAFETY: descriptor 0 is open for the rest of the process's life. (Had dup3 failed, calls on it fail; that is all.)
     let kept = unsafe { BorrowedFd::borrow_raw(0) };
     crate::fork::exit_now(body(kept, argument))
+}
+
+/// Closes every descriptor from 3 on, but for `keep` (at most four). For a process that was forked to execute a program:
+/// whoever held what is closed here must not use it again in this process.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut numbers = [u32::MAX; 4];
+    for (slot, fd) in numbers.iter_mut().zip(keep) {
+        *slot = fd.as_raw_fd().unsigned_abs();
+    }
+    numbers.sort_unstable();
+    let mut first = 3;
+    for number in numbers {
+        if first < number {
+            // SAFETY: as the documentation demands of callers, nobody uses these any more. The process has a table of
+            // descriptors of its own.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, number - 1, 0) })?;
+        }
+        first = first.max(number.saturating_add(1));
+    }
+    Ok(())
+}
+
+/// Changes to a directory, but never through one of the links of `/proc` that lead wherever a process has something open:
+/// a hostile root can have such a link in the place of any directory, and would so get hold of what is open here.
+pub fn enter_directory(path: &CStr) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?;
+    rustix::process::fchdir(directory)
 }
 
 /// Marks every descriptor from `first` on to be closed by `execve`.

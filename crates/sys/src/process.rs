@@ -98,8 +98,13 @@ pub fn own_program() -> Result<OwnedFd> {
 }
 
 fn read_only_view(path: &CStr) -> Result<OwnedFd> {
+    let plain = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if is_read_only(&plain) {
+        // As when our own program was executed from such a mount: a mount that is nowhere cannot be copied everywhere.
+        return Ok(plain);
+    }
     match crate::mount::clone_tree(CWD, path, Reach::One) {
-        Err(Errno::PERM) => rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()),
+        Err(Errno::PERM) => Ok(plain),
         Err(error) => Err(error),
         Ok(mount) => {
             crate::mount::set_attributes(&mount, MountAttrFlags::MOUNT_ATTR_RDONLY, Reach::One)?;
@@ -108,18 +113,44 @@ fn read_only_view(path: &CStr) -> Result<OwnedFd> {
     }
 }
 
-/// Runs our own program again, from [`own_program`], as a child in a session of its own, with `arguments` (the first is
-/// the name that it goes by), the caller's environment and, of all descriptors, the three standard ones and `keep`.
-pub fn reexec_read_only(arguments: &[CString], keep: &[BorrowedFd<'_>]) -> Result<crate::fork::Child> {
+/// Executes our own program again, from [`own_program`], with the same arguments and environment, unless it runs so
+/// already. To be done before anything of it can be seen in a hostile place: whoever executes `/proc/self/exe` there would
+/// be able to write to the plain file as soon as it does not run. Returns when that is so, or cannot be had (only root can
+/// make such a mount; for others the file's permissions must do).
+pub fn protect_own_program() -> Result<()> {
+    let running = rustix::fs::openat(CWD, c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if is_read_only(&running) {
+        return Ok(());
+    }
     let program = own_program()?;
-    let arguments = StringArray::new(arguments.to_vec());
+    if !is_read_only(&program) {
+        return Ok(());
+    }
+    let arguments = std::env::args_os().filter_map(|it| CString::new(it.into_encoded_bytes()).ok()).collect();
+    crate::exec::execve_file(program.as_fd(), &StringArray::new(arguments), &own_environment())
+        .map(|never| match never {})
+}
+
+fn is_read_only(file: &OwnedFd) -> bool {
+    rustix::fs::fstatvfs(file).is_ok_and(|it| it.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+fn own_environment() -> StringArray {
     let environment = std::env::vars_os().filter_map(|(name, value)| {
         let mut both = name.into_encoded_bytes();
         both.push(b'=');
         both.extend_from_slice(value.as_encoded_bytes());
         CString::new(both).ok()
     });
-    let environment = StringArray::new(environment.collect());
+    StringArray::new(environment.collect())
+}
+
+/// Runs our own program again, from [`own_program`], as a child in a session of its own, with `arguments` (the first is
+/// the name that it goes by), the caller's environment and, of all descriptors, the three standard ones and `keep`.
+pub fn reexec_read_only(arguments: &[CString], keep: &[BorrowedFd<'_>]) -> Result<crate::fork::Child> {
+    let program = own_program()?;
+    let arguments = StringArray::new(arguments.to_vec());
+    let environment = own_environment();
     crate::fork::spawn(Namespaces::empty(), None, || {
         let failed = (|| {
             rustix::process::setsid()?;

@@ -15,6 +15,23 @@ pub enum Privileges {
     Tracing,
 }
 
+/// Whether a session may be made at a target that could take its processes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Not at one that may trace processes of the caller's own user namespace: the session's are privileged while they are
+    /// made, and the target sees them.
+    Hostile,
+    /// At any.
+    Trusted,
+}
+
+/// Whether whoever has that status could take over a process of root's that it sees, without being as good as root of the
+/// host anyway.
+pub(crate) const fn could_take_over(status: &Status) -> bool {
+    const SYS_ADMIN: u8 = 21;
+    status.effective.contains(19) && !status.effective.contains(SYS_ADMIN)
+}
+
 const SYS_PTRACE: CapabilitySet = CapabilitySet(1 << 19);
 
 /// The confinement of a session's program.
@@ -25,6 +42,8 @@ pub(crate) struct Confinement {
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
     pub(crate) umask: u32,
+    /// What the program is to have.
+    pub(crate) effective: CapabilitySet,
     /// No program that is executed gets any other.
     pub(crate) bounding: CapabilitySet,
     /// What a file may ask for when it is executed.
@@ -81,6 +100,7 @@ impl Confinement {
             gid: status.gid,
             groups: status.groups.clone(),
             umask: status.umask,
+            effective: allowed,
             bounding: CapabilitySet(if is_root { allowed.0 } else { status.bounding.0 | more.0 }),
             // A root program gets these even if they are not in its bounding set: so no more than it shall have.
             inheritable: CapabilitySet(ambient.0 | status.inheritable.both(allowed).0),

@@ -41,8 +41,12 @@ pub(crate) fn compose(
             replace(&mut found, b"PATH", own_path);
         }
         Arrangement::TargetAsRoot => {
-            let theirs = found.iter().find(|(name, _)| name == b"PATH").map_or(TOOLS.to_vec(), |it| it.1.clone());
-            replace(&mut found, b"PATH", [theirs.as_slice(), b":", LAUNCHERS.as_bytes()].concat());
+            // Without any of the target's variables, its programs are not to be found by name either.
+            let theirs = found.iter().find(|(name, _)| name == b"PATH").map(|(_, value)| value.clone());
+            let path = theirs.map(|it| [it.as_slice(), b":", LAUNCHERS.as_bytes()].concat());
+            let without =
+                if target.is_empty() { LAUNCHERS.into() } else { [TOOLS, b":", LAUNCHERS.as_bytes()].concat() };
+            replace(&mut found, b"PATH", path.unwrap_or(without));
         }
     }
     for pair in asked {

@@ -43,6 +43,9 @@ pub enum Error {
         /// The system's answer.
         cause: Errno,
     },
+    /// The target could take over the processes of a session while they are made.
+    #[error("{0} may trace processes (SYS_PTRACE), and could take a session over while it is made")]
+    Distrusted(String),
     /// The target is confined in a way that a session cannot be.
     #[error("{target} cannot be matched: {why}")]
     Unmatched {

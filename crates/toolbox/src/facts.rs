@@ -108,6 +108,11 @@ pub(crate) fn limits(text: &str) -> Vec<Limit> {
 pub(crate) struct IdMap(Vec<(u32, u32, u32)>);
 
 impl IdMap {
+    /// That of who is in no other user namespace than the reader.
+    pub(crate) fn identity() -> Self {
+        Self(vec![(0, 0, u32::MAX)])
+    }
+
     pub(crate) fn parse(text: &str) -> Self {
         let line = |line: &str| {
             let mut numbers = line.split_ascii_whitespace().map(str::parse);

@@ -27,7 +27,7 @@ mod swap;
 mod target;
 mod view;
 
-pub use confinement::Privileges;
+pub use confinement::{Privileges, Trust};
 pub use error::{Error, Result};
 pub use session::{Arrangement, Tools, Wish, attach};
 pub use target::{Filters, Target, Unstarted};

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use container::{Command, Failure, Stage, Streams};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -34,12 +34,19 @@ impl Program<'_> {
     pub(crate) fn become_it(&self, streams: &Streams) -> Done<Infallible> {
         exec::die_with_parent().map_err(|errno| Stage::Handshake.fail(errno))?;
         signal::block(SignalSet::NONE).map_err(|errno| Stage::Handshake.fail(errno))?;
-        streams.connect(self.confinement.uid)?;
+        // Nothing of the host must be open when paths of the target are followed.
+        match &self.users {
+            Some(users) => streams.connect(self.confinement.uid, &[users.as_fd()])?,
+            None => streams.connect(self.confinement.uid, &[])?,
+        }
         let _ = rustix::process::umask(Mode::from_raw_mode(self.confinement.umask));
         self.set_limits()?;
         self.change_user()?;
-        rustix::process::chdir(self.command.working_directory())
-            .map_err(|errno| Stage::WorkingDirectory.fail(errno))?;
+        let capabilities = |errno| Stage::Capabilities.fail(errno);
+        // Paths are followed with no more privileges than the target has.
+        capability::use_only(self.confinement.effective).map_err(capabilities)?;
+        exec::enter_directory(self.command.working_directory()).map_err(|errno| Stage::WorkingDirectory.fail(errno))?;
+        capability::use_permitted().map_err(capabilities)?;
         self.restrict()?;
         self.command.execute()
     }
@@ -66,12 +73,14 @@ impl Program<'_> {
         if let Some(users) = self.users {
             namespace::join(users, Namespaces::USER).map_err(|errno| Stage::UserNamespace.fail(errno))?;
         }
-        // Changing users made the kernel forget it.
+        // Changing users made the kernel forget both.
+        exec::hide().map_err(fail)?;
         exec::die_with_parent().map_err(fail)
     }
 
     /// Capabilities, label, filters. The permitted set stays full until `execve`, which computes it anew from the bounding
-    /// and the ambient set; so nothing need be done under the filters but to execute.
+    /// and the ambient set; so nothing need be done under the filters but to give up what is effective, where that could
+    /// not be done before, and to execute.
     fn restrict(&self) -> Done<()> {
         let capabilities = |errno| Stage::Capabilities.fail(errno);
         capability::bound(self.confinement.bounding).map_err(capabilities)?;
@@ -83,10 +92,18 @@ impl Program<'_> {
                 rustix::fs::openat(CWD, c"/proc/self/attr/exec", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
             rustix::io::write(file.map_err(fail)?, label.to_bytes()).map_err(fail)?;
         }
+        let install = |filter: &Vec<_>| sys::seccomp::install(filter);
+        let install =
+            || self.confinement.filters.iter().try_for_each(install).map_err(|errno| Stage::Seccomp.fail(errno));
+        let effective = || capability::use_only(self.confinement.effective).map_err(capabilities);
         if self.confinement.no_new_privileges {
             exec::no_new_privileges().map_err(|errno| Stage::NewPrivileges.fail(errno))?;
+            effective()?;
+            install()
+        } else {
+            // Installing takes a privilege then; a filter that does not let it be given up lets no session begin.
+            install()?;
+            effective()
         }
-        let install = |filter: &Vec<_>| sys::seccomp::install(filter);
-        self.confinement.filters.iter().try_for_each(install).map_err(|errno| Stage::Seccomp.fail(errno))
     }
 }

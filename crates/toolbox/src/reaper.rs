@@ -18,6 +18,7 @@ pub(crate) fn drop_privileges() -> std::result::Result<(), Failure> {
     let fail = |errno| Stage::Capabilities.fail(errno);
     capability::bound(CapabilitySet(0)).map_err(fail)?;
     capability::set(KILL).map_err(fail)?;
+    exec::hide().map_err(fail)?;
     exec::no_new_privileges().map_err(|errno| Stage::NewPrivileges.fail(errno))
 }
 
@@ -83,15 +84,18 @@ fn end_session() {
 
 /// Kills the processes of a list of numbers, each followed by a space; a last number that is not was cut off.
 fn kill_each(list: &[u8]) {
-    let mut number = 0i32;
+    let mut number = Some(0i32);
     for byte in list {
         match byte {
-            b'0'..=b'9' => number = number.wrapping_mul(10).wrapping_add(i32::from(byte - b'0')),
+            b'0'..=b'9' => {
+                number = number.and_then(|it| it.checked_mul(10)?.checked_add(i32::from(byte - b'0')));
+            }
             _ => {
-                if let Some(pid) = Pid::from_raw(number) {
+                // Process 1 is the target's own, and what is below stands for many at once.
+                if let Some(pid) = number.filter(|it| *it > 1).and_then(Pid::from_raw) {
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
-                number = 0;
+                number = Some(0);
             }
         }
     }

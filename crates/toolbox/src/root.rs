@@ -56,6 +56,7 @@ pub(crate) enum RootPlan {
 /// What is done to the new `/proc`.
 pub(crate) struct Covers {
     pub(crate) access: Access,
+    pub(crate) options: Vec<(CString, CString)>,
     pub(crate) covers: Vec<(CString, Cover)>,
 }
 
@@ -73,7 +74,7 @@ impl Root<'_> {
         };
         let terminal = self.terminal.map(Terminal::make).transpose().map_err(|errno| Stage::Terminal.fail(errno))?;
         // While the caller's mount namespace is around: in the target's the kernel may refuse a new `/proc`.
-        let proc = new_file_system::<&CStr>(c"proc", &[], SAFE).map_err(mount(PROC))?;
+        let proc = new_file_system(c"proc", &self.covers.options, SAFE).map_err(mount(PROC))?;
         let root = match &self.plan {
             RootPlan::Toolbox(files) => self.enter_toolbox(tools.as_fd(), files)?,
             RootPlan::Target(frame) => self.enter_frame(tools.as_fd(), frame)?,

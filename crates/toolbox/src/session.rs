@@ -13,7 +13,7 @@ use sys::exec::{GroupChange, Title};
 use sys::mount::{Reach, new_file_system, set_attributes};
 use sys::namespace::Namespaces;
 
-use crate::confinement::Privileges;
+use crate::confinement::{Privileges, Trust, could_take_over};
 use crate::environment;
 use crate::error::{Error, Result};
 use crate::inside::open_file;
@@ -58,6 +58,8 @@ pub struct Wish {
     pub arrangement: Arrangement,
     /// More privileges than the target's?
     pub privileges: Privileges,
+    /// What the target is thought capable of.
+    pub trust: Trust,
     /// The terminal's kind (`TERM`), when there is one.
     pub terminal: Option<String>,
     /// The program's streams.
@@ -78,6 +80,9 @@ const PLACES: [&CStr; 5] = [c"target", c"proc", c"sys", c"dev", c"etc"];
 /// # Errors
 /// Whatever keeps the session from being confined as its target is, or its program from running. Nothing is left then.
 pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running> {
+    if wish.trust == Trust::Hostile && target.users.is_none() && could_take_over(&target.status) {
+        return Err(Error::Distrusted(target.name().to_owned()));
+    }
     let caller = Caller::of_this_process();
     // Before anything is asked of a target that may stand still.
     let Membership { tasks, group, told } = target.membership()?;
@@ -110,15 +115,15 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
             tools,
             plan,
             terminal,
-            covers: Covers { access: view.access, covers: view.covers },
+            covers: Covers { access: view.access, options: view.options, covers: view.covers },
         },
         program: Program {
             // An ordinary user has entered it before, as nothing could be mounted without.
             users: target.user_namespace().filter(|_| caller == Caller::Root),
-            group_change: if target.may_set_groups() { GroupChange::Set } else { GroupChange::Leave },
+            group_change: caller.group_change(target),
             confinement,
             limits: target.limits()?,
-            label: target.label(),
+            label: target.label()?,
             command,
             streams,
         },
@@ -139,6 +144,14 @@ enum Caller {
 impl Caller {
     fn of_this_process() -> Self {
         if rustix::process::geteuid().is_root() { Self::Root } else { Self::Ordinary }
+    }
+
+    /// Root sets groups before it enters the target's user namespace, which may forbid that.
+    fn group_change(self, target: &Target) -> GroupChange {
+        match self {
+            Self::Ordinary if !target.may_set_groups() => GroupChange::Leave,
+            Self::Root | Self::Ordinary => GroupChange::Set,
+        }
     }
 
     const fn first(self) -> Namespaces {
@@ -164,13 +177,13 @@ fn plan(target: &Target, arrangement: Arrangement, caller: Caller) -> Result<Roo
 }
 
 fn command(target: &Target, wish: &Wish) -> Result<Command> {
-    let environment = environment::compose(
-        &target.environment()?,
-        &wish.image_env,
-        &wish.env,
-        wish.terminal.as_deref(),
-        wish.arrangement,
-    );
+    // With more privileges than the target, nothing that it says is heeded: variables make many programs run commands.
+    let theirs = match wish.privileges {
+        Privileges::AsTarget => target.environment()?,
+        Privileges::Tracing => Vec::new(),
+    };
+    let environment =
+        environment::compose(&theirs, &wish.image_env, &wish.env, wish.terminal.as_deref(), wish.arrangement);
     let cwd = wish.cwd.as_ref().map_or(&b"/"[..], |it| it.as_os_str().as_encoded_bytes());
     let cwd = CString::new(cwd).unwrap_or_else(|_| c"/".to_owned());
     Ok(Command::compile(wish.command.clone(), environment, cwd)?)

@@ -101,15 +101,23 @@ impl Target {
         let mut kinds = Namespaces::empty();
         let further = [(Namespaces::TIME, "time")];
         for (kind, link) in Namespaces::NAMED.into_iter().chain(further) {
-            // A kernel without time namespaces has no such link.
-            if kind != Namespaces::PID && namespace::shares(pid, link).is_ok_and(|shared| !shared) {
-                kinds = kinds.and(kind);
+            match namespace::shares(pid, link) {
+                Ok(false) if kind != Namespaces::PID => kinds = kinds.and(kind),
+                Ok(_) => {}
+                // A kernel without time namespaces has no such link, of nobody.
+                Err(Errno::NOENT) if kind == Namespaces::TIME => {}
+                // What cannot be read is not taken for the caller's own.
+                Err(cause) => return Err(failed("the namespaces")(cause)),
             }
         }
         let users = kinds.contains(Namespaces::USER).then(|| files.open_file("ns/user"));
         let users = users.transpose().map_err(failed("the user namespace"))?;
         let map = |file: &str| files.text(file).map(|text| IdMap::parse(&text)).map_err(failed("the map of users"));
-        let (uids, gids) = (map("uid_map")?, map("gid_map")?);
+        let (uids, gids) = match users {
+            Some(_) => (map("uid_map")?, map("gid_map")?),
+            // Read from inside, the file of one's own user namespace tells the numbers of the one above.
+            None => (IdMap::identity(), IdMap::identity()),
+        };
         let namespaces = kinds.without(Namespaces::USER);
         // If it lives still, then what was read by its number was its own.
         let same = began.is_none_or(|began| sys::process::start_time(pid) == Ok(began));
@@ -276,11 +284,14 @@ impl Target {
 
     /// What must be written to `/proc/self/attr/exec` for a program to get its label; nothing where no module labels
     /// processes, or this one is not confined by a label.
-    pub(crate) fn label(&self) -> Option<CString> {
-        let text = self.files.text("attr/current").ok()?;
+    pub(crate) fn label(&self) -> Result<Option<CString>> {
+        let text = match self.files.text("attr/current") {
+            Err(Errno::INVAL | Errno::NOENT | Errno::OPNOTSUPP) => return Ok(None),
+            other => other.map_err(|cause| self.failed("reading the security label", cause))?,
+        };
         let label = text.trim_end_matches(['\0', '\n']);
         let apparmor = Path::new("/proc/self/attr/apparmor").exists();
-        label_request(label, apparmor)
+        Ok(label_request(label, apparmor))
     }
 
     /// Whether groups can be set in its user namespace.

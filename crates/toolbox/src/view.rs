@@ -15,6 +15,8 @@ use sys::mountinfo::{Access, Mount};
 pub(crate) struct View {
     /// Whether it can be written at all.
     pub(crate) access: Access,
+    /// What of processes it shows: options of the file system.
+    pub(crate) options: Vec<(CString, CString)>,
     /// Paths in it, and what is done to them, in order.
     pub(crate) covers: Vec<(CString, Cover)>,
 }
@@ -53,14 +55,21 @@ impl View {
                 covers.push((path, cover));
             }
         }
-        Self { access: proc.access, covers }
+        Self { access: proc.access, options: options(&proc.options), covers }
     }
 
     fn unknown() -> Self {
         let hidden = HIDDEN.iter().map(|it| ((*it).to_owned(), Cover::Hide));
         let covers = hidden.chain(PROTECTED.iter().map(|it| ((*it).to_owned(), Cover::Protect))).collect();
-        Self { access: Access::ReadWrite, covers }
+        Self { access: Access::ReadWrite, options: Vec::new(), covers }
     }
+}
+
+/// The options that restrict what is seen, of those that a mounted `/proc` has.
+fn options(told: &[String]) -> Vec<(CString, CString)> {
+    let restricts = |(name, _): &(&str, &str)| ["hidepid", "gid", "subset"].contains(name);
+    let pairs = told.iter().filter_map(|it| it.split_once('=')).filter(restricts);
+    pairs.filter_map(|(name, value)| Some((CString::new(name).ok()?, CString::new(value).ok()?))).collect()
 }
 
 /// Whether a path in `/proc` is about the machine, and not about a process.
@@ -88,6 +97,14 @@ mod tests {
         let expected = [(c"acpi", Cover::Hide), (c"kcore", Cover::Hide), (c"sys", Cover::Protect)];
         check(&format!("1 0 0:1 / / rw - overlay o rw\n{PROC}{covers}"), Access::ReadWrite, &expected);
         check(&PROC.replace("rw,nosuid", "ro"), Access::ReadOnly, &[]);
+    }
+
+    #[test]
+    fn what_the_targets_own_does_not_show_the_sessions_does_not_either() {
+        let text = "2 1 0:2 / /proc rw - proc proc rw,hidepid=invisible,subset=pid,x=y\n";
+        let found = View::of(&sys::mountinfo::parse(text.as_bytes())).options;
+        let expected = [(c"hidepid".to_owned(), c"invisible".to_owned()), (c"subset".to_owned(), c"pid".to_owned())];
+        assert_eq!(found, expected);
     }
 
     #[test]

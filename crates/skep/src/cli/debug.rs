@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use engine::{Arrangement, CellRequest, DebugRequest, Engine, ExecStreams, NamedImage, Privileges, Subject, Unpack};
+use engine::{
+    Arrangement, CellRequest, DebugRequest, Engine, ExecStreams, NamedImage, Privileges, Subject, Trust, Unpack,
+};
 use model::{DebSource, ImageRef, Source, Stdin, TargetRef};
 
 use super::Context;
@@ -10,6 +12,7 @@ use super::select::{self, Found, Pull, Scripts, Wanted};
 use crate::error::{CommandError, Result};
 use crate::foreground;
 use crate::output::{self, Align, Table};
+use crate::relay::{self, Relays};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -28,6 +31,9 @@ pub(super) struct Args {
     /// Let debuggers trace what the target may not: adds SYS_PTRACE, leaves out the system call filter
     #[arg(long)]
     privileged_tools: bool,
+    /// Attach to a target that could take the session over, as it may trace processes
+    #[arg(long)]
+    trust_target: bool,
     /// Open an image, as a cell that would be made of it
     #[arg(long, value_name = "IMAGE", conflicts_with = "target")]
     image: Option<ImageRef>,
@@ -74,6 +80,7 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     if args.target.is_none() && args.image.is_none() {
         return list(context, &args);
     }
+    sys::process::protect_own_program()?;
     run(context, args).map_err(CommandError::before_program)
 }
 
@@ -85,7 +92,8 @@ fn run(context: &Context, args: Args) -> Result<()> {
         (None, None) => return Err(CommandError::usage("what shall be debugged?")),
     };
     let toolbox = toolbox(&engine, args.toolbox)?;
-    let streams = streams();
+    let (streams, relays) = streams()?;
+    let on_terminal = matches!(streams, ExecStreams::Pty(..));
     let command = if args.command.is_empty() { SHELL.map(str::to_owned).to_vec() } else { args.command };
     let request = DebugRequest {
         image: toolbox.name.to_string(),
@@ -97,18 +105,18 @@ fn run(context: &Context, args: Args) -> Result<()> {
         cwd: args.workdir,
         arrangement: if args.swap { Arrangement::TargetAsRoot } else { Arrangement::ToolboxAsRoot },
         privileges: if args.privileged_tools { Privileges::Tracing } else { Privileges::AsTarget },
-        terminal: matches!(streams, ExecStreams::Pty(..)).then(|| std::env::var("TERM").unwrap_or("xterm".to_owned())),
-        streams,
+        trust: if args.trust_target { Trust::Trusted } else { Trust::Hostile },
+        terminal: on_terminal.then(|| std::env::var("TERM").unwrap_or("xterm".to_owned())),
     };
     if request.privileges == Privileges::Tracing {
         output::note(
             "the tools may trace every process of the target (SYS_PTRACE) and are under no system call filter",
         );
     }
-    let running = engine.debug(&subject, &request).map_err(start_failure)?;
-    let exit = match streams {
-        ExecStreams::Pty(..) => foreground::drive_terminal(running, Stdin::Open)?,
-        ExecStreams::Inherit { .. } | ExecStreams::Nothing => foreground::wait_forwarding_signals(running)?,
+    let running = engine.debug(&subject, &request, streams).map_err(start_failure)?;
+    let exit = match on_terminal {
+        true => foreground::drive_terminal(running, Stdin::Open)?,
+        false => foreground::wait_forwarding_signals(running, relays)?,
     };
     foreground::exit_with(&exit)
 }
@@ -120,13 +128,13 @@ fn start_failure(error: engine::Error) -> CommandError {
 }
 
 /// A terminal when this command stands on one, else this command's own streams.
-fn streams() -> ExecStreams {
+fn streams() -> Result<(ExecStreams, Relays)> {
     let on_terminal = rustix::termios::isatty(std::io::stdin()) && rustix::termios::isatty(std::io::stdout());
     if on_terminal {
         let (rows, columns) = foreground::terminal_size();
-        return ExecStreams::Pty(rows, columns);
+        return Ok((ExecStreams::Pty(rows, columns), Relays::default()));
     }
-    ExecStreams::Inherit { input: Stdin::Open }
+    relay::streams(Stdin::Open)
 }
 
 fn find(engine: &Engine, target: &TargetRef) -> Result<Subject> {

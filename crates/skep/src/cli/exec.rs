@@ -9,6 +9,7 @@ use super::{Context, select};
 use crate::error::{CommandError, Result};
 use crate::foreground;
 use crate::output;
+use crate::relay::{self, Relays};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -39,6 +40,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
+    sys::process::protect_own_program()?;
     run(context, args).map_err(CommandError::before_program)
 }
 
@@ -60,13 +62,13 @@ fn run(context: &Context, args: Args) -> Result<()> {
             engine.exec(&cell, &process, ExecStreams::Pty(rows, columns)).map_err(foreground::start_failure)?;
         return foreground::exit_with(&foreground::drive_terminal(running, process.stdin)?);
     }
-    let streams = match args.detach {
-        true => ExecStreams::Nothing,
-        false => ExecStreams::Inherit { input: process.stdin },
+    let (streams, relays) = match args.detach {
+        true => (ExecStreams::Nothing, Relays::default()),
+        false => relay::streams(process.stdin)?,
     };
     let running = engine.exec(&cell, &process, streams).map_err(foreground::start_failure)?;
     if args.detach {
         return output::line(running.pid().to_string());
     }
-    foreground::exit_with(&foreground::wait_forwarding_signals(running)?)
+    foreground::exit_with(&foreground::wait_forwarding_signals(running, relays)?)
 }
