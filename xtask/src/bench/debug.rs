@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use super::disk::Disk;
 use super::sample::{Contender, interleave, median};
 use super::{Bound, Row};
 use crate::{Result, cargo, must, output_of, target_dir};
@@ -50,15 +51,14 @@ pub(crate) fn run() -> Result<Vec<Row>> {
 
 /// A cell that sleeps, with a directory in memory mounted at `/work`. Taken apart when it is dropped.
 struct Bench {
-    dir: tempfile::TempDir,
+    disk: Disk,
     /// The cell's program, by the host's number.
     pid: u32,
 }
 
 impl Bench {
     fn prepare() -> Result<Self> {
-        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let mut bench = Self { dir, pid: 0 };
+        let mut bench = Self { disk: Disk::mount()?, pid: 0 };
         eprintln!("xtask: preparing a cell, a toolbox and a tree of files in memory");
         let work = bench.work();
         std::fs::create_dir_all(&work).map_err(|e| e.to_string())?;
@@ -80,12 +80,12 @@ impl Bench {
     }
 
     fn work(&self) -> PathBuf {
-        self.dir.path().join("work")
+        self.disk.path().join("work")
     }
 
     fn skep(&self) -> Command {
         let mut command = Command::new(target_dir().join("release/skep"));
-        command.env("SKEP_ROOT", self.dir.path().join("home"));
+        command.env("SKEP_ROOT", self.disk.path().join("home"));
         command
     }
 

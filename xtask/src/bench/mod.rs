@@ -6,6 +6,7 @@
 mod build;
 mod debug;
 mod debug_engines;
+mod disk;
 mod faults;
 mod ingest;
 mod lazy;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::disk::Disk;
 use super::sample::{Contender, interleave, median};
 use super::{Bound, Row};
 use crate::debian::{self, Tool};
@@ -39,15 +40,14 @@ pub(crate) fn run() -> Result<Vec<Row>> {
 
 /// Everything that the measurements share. Taken apart when it is dropped.
 struct Bench {
-    dir: tempfile::TempDir,
+    disk: Disk,
     has_runc: bool,
     has_podman: bool,
 }
 
 impl Bench {
     fn prepare(has_runc: bool, has_podman: bool) -> Result<Self> {
-        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let bench = Self { dir, has_runc, has_podman };
+        let bench = Self { disk: Disk::mount()?, has_runc, has_podman };
         eprintln!("xtask: preparing the same root file system for all");
         output_of(bench.skep().args(["image", "pull", IMAGE]))?;
         // The peers get the very tree that our cells see, so that all execute the same file.
@@ -70,11 +70,11 @@ impl Bench {
     }
 
     fn rootfs(&self) -> PathBuf {
-        self.dir.path().join("rootfs")
+        self.disk.path().join("rootfs")
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.disk.path().join(name)
     }
 
     fn skep(&self) -> Command {
