@@ -78,6 +78,8 @@ struct Notification {
 
 /// `SECCOMP_IOCTL_NOTIF_RECV`.
 const RECEIVE: libc::c_ulong = 0xc050_2100;
+/// `SECCOMP_IOCTL_NOTIF_ID_VALID`.
+const VALID: libc::c_ulong = 0x4008_2102;
 /// `SECCOMP_IOCTL_NOTIF_SEND`.
 const SEND: libc::c_ulong = 0xc018_2101;
 
@@ -99,6 +101,14 @@ pub fn next(listener: impl AsFd) -> Result<Announced> {
     check(unsafe { libc::syscall(libc::SYS_ioctl, fd, RECEIVE, &raw mut notification) })?;
     let Notification { id, pid, number, arch, arguments, .. } = notification;
     Ok(Announced { id, pid, number: number as u32, arch, arguments })
+}
+
+/// Whether whoever made that announced call waits still: if so, what was just read of the process by its number was its own,
+/// and not a later one's.
+pub fn is_waiting(listener: impl AsFd, id: u64) -> bool {
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads the 8 bytes of `id`, as the request number says.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, fd, VALID, &raw const id) }).is_ok()
 }
 
 /// Lets an announced call happen as if nobody had asked. That its thread is gone is an error ([`Errno::NOENT`]).

@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 
@@ -22,9 +23,11 @@ pub(super) enum Subject {
 const PATH_MAX: usize = 4096;
 
 /// What of the cell's own tree a call is about, by paths from the root of the cell. A text that cannot be read is none:
-/// the call will fail for the same reason.
-pub(super) fn subjects(name: &str, call: &Announced) -> Vec<Subject> {
-    container::named_paths(name, call).into_iter().filter_map(|it| subject(call.pid, it)).collect()
+/// the call will fail for the same reason. If the caller does not wait on `listener` any more it may have ended, and what
+/// was read be of a later process with its number: then there is nothing.
+pub(super) fn subjects(listener: BorrowedFd<'_>, name: &str, call: &Announced) -> Vec<Subject> {
+    let found: Vec<_> = container::named_paths(name, call).into_iter().filter_map(|it| subject(call.pid, it)).collect();
+    if sys::seccomp::is_waiting(listener, call.id) { found } else { Vec::new() }
 }
 
 fn subject(pid: u32, named: Named) -> Option<Subject> {

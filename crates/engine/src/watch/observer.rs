@@ -101,7 +101,7 @@ impl Observer {
         };
         // A number without a name is no call of any kernel: this one will say so.
         if let Some(name) = container::announced_name(&call) {
-            self.note_call(name, &call);
+            self.note_call(listener.as_fd(), name, &call);
         }
         if self.observed.paths() > MAX_PATHS {
             self.lose("it used more paths than can be noted");
@@ -112,8 +112,8 @@ impl Observer {
         }
     }
 
-    fn note_call(&mut self, name: &str, call: &Announced) {
-        for subject in call::subjects(name, call) {
+    fn note_call(&mut self, listener: BorrowedFd<'_>, name: &str, call: &Announced) {
+        for subject in call::subjects(listener, name, call) {
             match subject {
                 Subject::LookedUp(path) => self.observed.looked_up.insert(TreePath::new(&path)),
                 Subject::Listed(path) => self.observed.listed.insert(TreePath::new(&path)),

@@ -62,7 +62,8 @@ impl Restorer {
             Err(Errno::NOENT) => return Ok(()),
             other => other?,
         };
-        for subject in container::announced_name(&call).map(|name| call::subjects(name, &call)).unwrap_or_default() {
+        let named = container::announced_name(&call);
+        for subject in named.map(|name| call::subjects(listener, name, &call)).unwrap_or_default() {
             if let Subject::LookedUp(path) = subject {
                 self.looked_up(&path);
             }
