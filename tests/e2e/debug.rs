@@ -155,9 +155,9 @@ fn nothing_is_left_however_a_session_ends() {
     debug(&env, "a", &[], "sleep 87001 & (setsid sleep 87001 &) ; exit 0").ok();
     nothing_with("sleep 87001");
     // Its caller is killed; it is killed itself.
-    for victim in ["caller", "session"] {
-        let script = "(setsid sleep 87002 &); echo $$ up; exec sleep 87002";
-        let mut child = env.spawn(["debug", "a", "--toolbox", TOOLBOX, "--", "sh", "-c", script]);
+    for (victim, number) in [("caller", "$$"), ("session", "$$"), ("steward", "$PPID")] {
+        let script = format!("(setsid sleep 87002 &); echo {number} up; exec sleep 87002");
+        let mut child = env.spawn(["debug", "a", "--toolbox", TOOLBOX, "--", "sh", "-c", &script]);
         let mut line = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line).unwrap();
         match victim {

@@ -90,7 +90,8 @@ impl Engine {
             None => toolbox::attach(&target, &Tools::Stored(&self.rootfs(&request.tree)?), wish)?,
         };
         self.note_session(subject, target.name(), request);
-        Ok(RunningExec { companion: Companion { running }, opened, lazy })
+        let remains = Some(toolbox::Remains::of(&running));
+        Ok(RunningExec { companion: Companion { running }, opened, lazy, remains })
     }
 
     /// The toolbox as it is unpacked on demand, if that is wanted and can be.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use container::Bond;
+use container::{Bond, Ended};
 use model::{ByteSize, EventKind, Exit, Process, Verb};
 use serde::Serialize;
 
@@ -69,7 +69,7 @@ impl Engine {
         };
         let companion = boundary.exec(cell, process, streams.open()?, bond, None)?;
         events::record(&self.home, cell, EventKind::Executed { command: process.argv.join(" ") });
-        Ok(RunningExec { companion, opened: None, lazy: None })
+        Ok(RunningExec { companion, opened: None, lazy: None, remains: None })
     }
 }
 
@@ -106,6 +106,8 @@ pub struct RunningExec {
     pub(crate) opened: Option<Opened>,
     /// What serves the files of its toolbox.
     pub(crate) lazy: Option<toolbox::lazy::Lazy>,
+    /// What may be left when its session ends other than by itself.
+    pub(crate) remains: Option<toolbox::Remains>,
 }
 
 impl RunningExec {
@@ -132,6 +134,9 @@ impl RunningExec {
     /// Waits for its end.
     pub fn wait(mut self) -> Result<Exit> {
         let ended = self.companion.running.reap()?;
+        if let (Ended::Signal(_), Some(remains)) = (ended, self.remains) {
+            remains.end();
+        }
         drop((self.opened.take(), self.lazy.take()));
         Ok(crate::container::exit_of(ended))
     }

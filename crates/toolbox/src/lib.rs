@@ -20,6 +20,7 @@ mod launcher;
 pub mod lazy;
 mod program;
 mod reaper;
+mod remains;
 mod root;
 mod session;
 mod steward;
@@ -29,5 +30,6 @@ mod view;
 
 pub use confinement::{Privileges, Trust};
 pub use error::{Error, Result};
+pub use remains::Remains;
 pub use session::{Arrangement, Tools, Wish, attach};
 pub use target::{Filters, Target, Unstarted};
