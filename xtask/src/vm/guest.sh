@@ -106,6 +106,18 @@ copies() {
     same "$(skep exec s busybox cat /etc/in)" copied
     skep rm -f s
 }
+# A toolbox at a cell: in its control group, under its filter, on a kernel that copies only what is mounted somewhere.
+sessions() {
+    # Under a name of its own: packages would be completed by a shell and its like.
+    skep image tag $image tools || fail "tag: $?"
+    skep run -d --net none --name d -m 64m $image -- busybox sleep 1000 > /dev/null || fail "run: $?"
+    compare='for p in 2 self; do busybox cat /proc/$p/cgroup; busybox grep -E "^(Cap|NoNewPrivs|Seccomp)" /proc/$p/status; busybox echo; done'
+    seen=$(skep debug d --toolbox tools -- busybox sh -c "$compare" 2>&1) || fail "debug: $seen"
+    same "$(echo "$seen" | busybox sed '/^$/q')" "$(echo "$seen" | busybox sed '1,/^$/d')"
+    has "$seen" "Seccomp:	2"
+    same "$(skep debug d --swap --toolbox tools -- busybox cat /etc/hostname)" d
+    skep rm -f d
+}
 out_of_memory() {
     skep run --net none --name m -m 16m $image -- busybox sh -c \
         'x=$(busybox head -c 100m /dev/zero | busybox tr "\0" x); echo ${#x}'
@@ -169,6 +181,7 @@ check executes executes
 check top top
 check stops stops
 check copies copies
+check sessions sessions
 check out-of-memory out_of_memory
 check stopped-exec stopped_exec
 check lost-supervisor lost_supervisor
