@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use model::{Init, Lifetime, StartStep};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags};
 use store::Rootfs;
 use sys::exec::GroupChange;
 use sys::namespace::{self, IdMap, MapWriter, Namespaces};
@@ -94,13 +94,5 @@ fn mount_as_child(overlay: &Overlay) -> sys::Result<OwnedFd> {
 ///
 /// The kernel's, as `open` gives them.
 pub fn open_in(root: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> sys::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    for _ in 0..16 {
-        match openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, mode, resolve) {
-            // Something was renamed meanwhile, and the kernel cannot tell whether that led outside.
-            Err(sys::Errno::AGAIN | sys::Errno::INTR) => {}
-            other => return other,
-        }
-    }
-    Err(sys::Errno::AGAIN)
+    sys::in_root::open(root, path, flags, mode)
 }

@@ -13,9 +13,9 @@ use sys::namespace::{self, Namespaces};
 use sys::process::Ended;
 use sys::pty::{self, WindowSize};
 use sys::signal::{self, SignalSet};
-use sys::{Errno, exec, fork};
+use sys::{Errno, exec};
 
-use crate::command::Streams;
+use crate::command::{Streams, start_program};
 use crate::init;
 use crate::mounts::MountStep;
 use crate::path::{self, Kind};
@@ -184,21 +184,7 @@ fn open_terminal(root: BorrowedFd<'_>, size: WindowSize) -> sys::Result<pty::Pty
 fn reaper(script: &Script, streams: &Streams, control: BorrowedFd<'_>) -> Result<u8> {
     signal::block(SignalSet::ALL).map_err(|errno| Stage::Fork.fail(errno))?;
     script.title.take();
-    let mut failure = None;
-    let program = fork::spawn_to_exec(|| {
-        failure = match signal::block(SignalSet::NONE) {
-            Err(errno) => Some(Stage::Fork.fail(errno)),
-            Ok(_) => match script.program.become_it(streams, control) {
-                Ok(never) => match never {},
-                Err(failure) => Some(failure),
-            },
-        };
-        125
-    });
-    let program = program.map_err(|errno| Stage::Fork.fail(errno))?;
-    if let Some(failure) = failure {
-        return Err(failure);
-    }
+    let program = start_program(|| script.program.become_it(streams, control))?;
     script.program.drop_to_reaper()?;
     // When the supervisor is gone, the kernel is about to kill this process.
     let _ = report(control, Report::Started, &[]);

@@ -8,6 +8,8 @@ use model::StartStep;
 use rustix::fs::Uid;
 use sys::Errno;
 use sys::exec::{self, StringArray};
+use sys::fork;
+use sys::signal::{self, SignalSet};
 
 use crate::error::{Error, Result};
 use crate::protocol::{Failure, Stage};
@@ -107,6 +109,28 @@ impl Streams {
         };
         exec::set_stdio(three).map_err(|errno| Stage::Streams.fail(errno))?;
         exec::close_all_but(keep).map_err(|errno| Stage::Streams.fail(errno))
+    }
+}
+
+/// Makes a child that becomes a program by `become_it`, with no signal blocked; returns when it has. Fork-safe, for a caller
+/// that blocks all signals.
+pub fn start_program(
+    become_it: impl FnOnce() -> std::result::Result<Infallible, Failure>,
+) -> std::result::Result<fork::Child, Failure> {
+    let failed = |errno| Stage::Fork.fail(errno);
+    let mut failure = None;
+    // It shares the caller's memory, so the reason need not travel.
+    let child = fork::spawn_to_exec(|| {
+        failure = match signal::block(SignalSet::NONE).map_err(failed).and_then(|_| become_it()) {
+            Ok(never) => match never {},
+            Err(failure) => Some(failure),
+        };
+        125
+    });
+    let child = child.map_err(failed)?;
+    match failure {
+        None => Ok(child),
+        Some(failure) => Err(failure),
     }
 }
 

@@ -37,15 +37,7 @@ pub(crate) fn in_cell(path: &Path) -> Option<CString> {
 
 /// Opens `path` as seen by a process whose root directory is `root`.
 pub(crate) fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> sys::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    // The kernel gives EAGAIN when something was renamed meanwhile and it cannot tell whether that led outside.
-    for _ in 0..16 {
-        match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
-        }
-    }
-    Err(Errno::AGAIN)
+    sys::in_root::open(root, path, flags, Mode::empty())
 }
 
 /// Opens the directory `path` (made by [`in_cell`], one part long), making it if it is missing. A symbolic link in its

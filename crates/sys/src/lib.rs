@@ -13,6 +13,7 @@ pub mod exec;
 pub mod fanotify;
 pub mod file_identity;
 pub mod fork;
+pub mod in_root;
 pub mod inherit;
 pub mod kvm;
 pub mod landlock;

@@ -4,20 +4,12 @@
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use sys::Errno;
 
 /// Opens a path as a process whose root is `root` would, never leaving it. Fork-safe.
 pub(crate) fn open_inside(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> sys::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    for _ in 0..16 {
-        match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            // Something was renamed meanwhile, and the kernel cannot tell whether that led outside.
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
-        }
-    }
-    Err(Errno::AGAIN)
+    sys::in_root::open(root, path, flags, Mode::empty())
 }
 
 /// The same, for a plain file only: anything else that a target may have put there is refused. Fork-safe.

@@ -9,7 +9,6 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::Rlimit;
 use sys::exec::{self, GroupChange};
 use sys::namespace::{self, Namespaces};
-use sys::signal::{self, SignalSet};
 use sys::{Errno, capability};
 
 use crate::confinement::Confinement;
@@ -33,7 +32,6 @@ impl Program<'_> {
     /// Becomes the program, in the steward's memory. Returns only when that failed. Fork-safe.
     pub(crate) fn become_it(&self, streams: &Streams) -> Done<Infallible> {
         exec::die_with_parent().map_err(|errno| Stage::Handshake.fail(errno))?;
-        signal::block(SignalSet::NONE).map_err(|errno| Stage::Handshake.fail(errno))?;
         // Nothing of the host must be open when paths of the target are followed.
         match &self.users {
             Some(users) => streams.connect(self.confinement.uid, &[users.as_fd()])?,

@@ -14,9 +14,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use container::{Failure, Stage};
 use rustix::fs::{CWD, Mode, OFlags};
+use sys::Errno;
 use sys::exec::{self, Title};
 use sys::signal::{self, SignalSet};
-use sys::{Errno, fork};
 
 use crate::inside::read_file;
 use crate::program::Program;
@@ -51,18 +51,7 @@ pub(crate) fn live(script: &Script<'_>, control: BorrowedFd<'_>, ending: Option<
     script.set_oom_score();
     let terminal = script.root.build(control)?;
     let streams = terminal.as_ref().or(script.program.streams.as_ref()).ok_or(Stage::Streams.fail(Errno::BADF))?;
-    let mut failure = None;
-    let program = fork::spawn_to_exec(|| {
-        failure = match script.program.become_it(streams) {
-            Ok(never) => match never {},
-            Err(failure) => Some(failure),
-        };
-        125
-    });
-    let program = program.map_err(|errno| Stage::Fork.fail(errno))?;
-    if let Some(failure) = failure {
-        return Err(failure);
-    }
+    let program = container::start_program(|| script.program.become_it(streams))?;
     reaper::drop_privileges()?;
     // Nothing else is kept. Above all not the socket that failures are told by: its closing says that the program runs.
     match ending {
