@@ -210,6 +210,26 @@ pub fn enter_directory(path: &CStr) -> Result<()> {
     rustix::process::fchdir(directory)
 }
 
+/// Puts descriptors at those numbers, to stay open over `execve`, and closes 0, 1 and 2 unless they are among them. For a
+/// process that was forked to execute a program. Fork-safe.
+pub fn place_descriptors<const N: usize>(places: [(BorrowedFd<'_>, i32); N]) -> Result<()> {
+    /// Above every place that anybody asks for.
+    const ASIDE: i32 = 64;
+    let mut aside = [0; N];
+    for ((source, _), aside) in places.iter().zip(&mut aside) {
+        // SAFETY: duplicates a live descriptor to a free number.
+        let moved = unsafe { libc::syscall(libc::SYS_fcntl, source.as_raw_fd(), libc::F_DUPFD_CLOEXEC, ASIDE) };
+        *aside = check(moved)? as i32;
+    }
+    // SAFETY: as the documentation demands of callers, this process uses them no more.
+    check(unsafe { libc::syscall(libc::SYS_close_range, 0, 2, 0) })?;
+    for ((_, target), source) in places.iter().zip(aside) {
+        // SAFETY: as above.
+        check(unsafe { libc::syscall(libc::SYS_dup3, source, *target, 0) })?;
+    }
+    Ok(())
+}
+
 /// Marks every descriptor from `first` on to be closed by `execve`.
 pub fn close_on_exec_from(first: u32) -> Result<()> {
     let flag = libc::CLOSE_RANGE_CLOEXEC;

@@ -9,8 +9,10 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod directory;
 pub mod exec;
 pub mod fanotify;
+pub mod file_control;
 pub mod file_identity;
 pub mod fork;
 pub mod in_root;

@@ -1,0 +1,145 @@
+//! Calls with paths that need more than passing on: opening, the working directory, and what exists for the guest alone.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use sys::Errno;
+
+use super::Reply;
+use super::pass::PATH;
+use crate::files::{File, OnExec, Waiting};
+use crate::member::Member;
+
+pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, _]: [u64; 6]) -> Option<Reply> {
+    Some(
+        match i64::from(number) {
+            libc::SYS_openat => open(member, a, b, c, d),
+            libc::SYS_chdir => change_directory(member, a),
+            libc::SYS_fchdir => change_directory_to(member, a),
+            libc::SYS_getcwd => working_directory(member, a, b),
+            libc::SYS_umask => {
+                let before = std::mem::replace(&mut member.umask, a as u32 & 0o777);
+                Ok(u64::from(before))
+            }
+            libc::SYS_fchown => change_owner(member, Some(a), None, b, c),
+            libc::SYS_fchownat => change_owner(member, None, Some((a, b, e)), c, d),
+            libc::SYS_readlinkat => return read_own_link(member, b, c, d).map(Reply::from),
+            _ => return None,
+        }
+        .into(),
+    )
+}
+
+/// The text of a path, without its zero.
+fn path(member: &Member, at: u64) -> Result<Vec<u8>, Errno> {
+    let mut text = member.memory.string(at, PATH)?;
+    text.pop();
+    Ok(text)
+}
+
+/// Where a relative path begins.
+fn directory(member: &Member, number: u64) -> Result<Arc<dyn AsFd + Send + Sync>, Errno> {
+    if number as i32 == libc::AT_FDCWD {
+        return Ok(member.cwd.clone());
+    }
+    Ok(member.table.get(number)?.clone())
+}
+
+fn open(member: &mut Member, at: u64, name: u64, flags: u64, mode: u64) -> Result<u64, Errno> {
+    let path = path(member, name)?;
+    if let Some(number) = own_descriptor(&path) {
+        // On Linux this opens the file anew; to the few that do it, it is another name.
+        let file = member.table.get(number)?.clone();
+        return member.table.add(file, OnExec::by(flags), 0);
+    }
+    if let Some(content) = crate::procfs::content(member, &path) {
+        let file = crate::procfs::file(&content)?;
+        return member.table.add(File::new(file, Waiting::Yes, &path), OnExec::by(flags), 0);
+    }
+    let wanted = OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let mode = Mode::from_raw_mode(mode as u32 & 0o7777 & !member.umask);
+    let opened = match path.first() {
+        Some(b'/') => rustix::fs::openat(&*member.cwd, &path[..], wanted, mode),
+        _ => rustix::fs::openat(&*directory(member, at)?, &path[..], wanted, mode),
+    }?;
+    member.table.add(File::new(opened, Waiting::by(flags), &path), OnExec::by(flags), 0)
+}
+
+/// The descriptor that a path is another name of.
+fn own_descriptor(path: &[u8]) -> Option<u64> {
+    match path {
+        b"/dev/stdin" => return Some(0),
+        b"/dev/stdout" => return Some(1),
+        b"/dev/stderr" => return Some(2),
+        _ => {}
+    }
+    let number = path.strip_prefix(b"/dev/fd/").or_else(|| path.strip_prefix(b"/proc/self/fd/"))?;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}
+
+fn read_own_link(member: &Member, name: u64, into: u64, size: u64) -> Option<Result<u64, Errno>> {
+    let path = path(member, name).ok()?;
+    let target = match own_descriptor(&path).filter(|_| path.starts_with(b"/proc")) {
+        Some(number) => member.table.get(number).map(|it| it.path.clone()),
+        None if path == b"/proc/self/exe" => Ok(member.program.path.clone()),
+        None if path == b"/proc/self" => Ok(member.number.to_string().into_bytes()),
+        None => return None,
+    };
+    Some(target.and_then(|target| {
+        let length = target.len().min(size as usize);
+        member.memory.write(into, &target[..length])?;
+        Ok(length as u64)
+    }))
+}
+
+fn change_directory(member: &mut Member, name: u64) -> Result<u64, Errno> {
+    let path = path(member, name)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let new = rustix::fs::openat(&*member.cwd, &path[..], flags, Mode::empty())?;
+    rustix::fs::accessat(&new, "", rustix::fs::Access::EXEC_OK, AtFlags::EMPTY_PATH)?;
+    member.cwd = Arc::new(new);
+    Ok(0)
+}
+
+fn change_directory_to(member: &mut Member, number: u64) -> Result<u64, Errno> {
+    let file = member.table.get(number)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let new = rustix::fs::openat(&**file, ".", flags, Mode::empty())?;
+    member.cwd = Arc::new(new);
+    Ok(0)
+}
+
+/// The kernel knows the path of what is open; it is asked while this thread is there.
+fn working_directory(member: &Member, into: u64, size: u64) -> Result<u64, Errno> {
+    let text = sys::directory::path_of(member.cwd.as_fd())?;
+    if text.len() as u64 > size {
+        return Err(Errno::RANGE);
+    }
+    member.memory.write(into, &text)?;
+    Ok(text.len() as u64)
+}
+
+/// Nobody but the tender's own user exists on the host. To the guest's administrator, giving a file away works; whose it
+/// is is not kept.
+fn change_owner(
+    member: &Member,
+    file: Option<u64>,
+    named: Option<(u64, u64, u64)>,
+    user: u64,
+    group: u64,
+) -> Result<u64, Errno> {
+    let stat = match (file, named) {
+        (Some(number), _) => rustix::fs::fstat(&**member.table.get(number)?)?,
+        (None, Some((at, name, flags))) => {
+            let flags = AtFlags::from_bits_truncate(flags as u32);
+            rustix::fs::statat(&*directory(member, at)?, path(member, name)?, flags)?
+        }
+        (None, None) => return Err(Errno::INVAL),
+    };
+    let keeps = |new: u64, old: u32| new as u32 == u32::MAX || new as u32 == old;
+    if member.credentials.user.effective == 0 || (keeps(user, stat.st_uid) && keeps(group, stat.st_gid)) {
+        return Ok(0);
+    }
+    Err(Errno::PERM)
+}

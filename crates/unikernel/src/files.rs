@@ -1,0 +1,180 @@
+//! Open files and the numbers by which a process knows them.
+//!
+//! The host's descriptors never wait, whatever the guest asked for: each is set to O_NONBLOCK, and whether the guest wants
+//! to wait is remembered here, with the open file, as Linux does.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::OFlags;
+use sys::Errno;
+
+/// An open file of a guest.
+#[derive(Debug)]
+pub(crate) struct File {
+    fd: OwnedFd,
+    waits: AtomicBool,
+    /// A connection was begun for a guest that waits for its end.
+    pub(crate) connecting: AtomicBool,
+    /// How it was found, for `/proc/self/fd`.
+    pub(crate) path: Vec<u8>,
+}
+
+impl File {
+    /// Takes up a descriptor that the host opened. `waiting` is what the guest asked for.
+    pub(crate) fn new(fd: OwnedFd, waiting: Waiting, path: &[u8]) -> Arc<Self> {
+        if let Ok(flags) = rustix::fs::fcntl_getfl(&fd) {
+            // Regular files accept it, too, and take no notice.
+            let _ = rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK);
+        }
+        Arc::new(Self {
+            fd,
+            waits: AtomicBool::new(waiting == Waiting::Yes),
+            connecting: AtomicBool::new(false),
+            path: path.to_vec(),
+        })
+    }
+
+    /// Whether the guest wants to wait for it.
+    pub(crate) fn waiting(&self) -> Waiting {
+        if self.waits.load(Ordering::Relaxed) { Waiting::Yes } else { Waiting::No }
+    }
+
+    /// Notes what the guest wants.
+    pub(crate) fn set_waiting(&self, waiting: Waiting) {
+        self.waits.store(waiting == Waiting::Yes, Ordering::Relaxed);
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Whether a guest waits when a file has nothing for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    Yes,
+    No,
+}
+
+impl Waiting {
+    /// By the flags of open, socket, pipe…: O_NONBLOCK has the same value in all of them.
+    pub(crate) fn by(flags: u64) -> Self {
+        if flags & u64::from(OFlags::NONBLOCK.bits()) == 0 { Self::Yes } else { Self::No }
+    }
+}
+
+/// What happens to a descriptor when the process becomes another program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnExec {
+    Keep,
+    Close,
+}
+
+impl OnExec {
+    /// By the flags of open, socket, pipe…: O_CLOEXEC has the same value in all of them.
+    pub(crate) fn by(flags: u64) -> Self {
+        if flags & u64::from(OFlags::CLOEXEC.bits()) == 0 { Self::Keep } else { Self::Close }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    file: Arc<File>,
+    on_exec: OnExec,
+}
+
+/// A process's descriptors.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    slots: Vec<Option<Slot>>,
+    /// No number reaches it.
+    pub(crate) limit: usize,
+}
+
+impl Table {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { slots: Vec::new(), limit }
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Result<&Arc<File>, Errno> {
+        self.slot(number).map(|it| &it.file)
+    }
+
+    fn slot(&self, number: u64) -> Result<&Slot, Errno> {
+        let at = usize::try_from(number as u32).map_err(|_| Errno::BADF)?;
+        self.slots.get(at).and_then(Option::as_ref).ok_or(Errno::BADF)
+    }
+
+    /// Gives a file the lowest free number that is no lower than that.
+    pub(crate) fn add(&mut self, file: Arc<File>, on_exec: OnExec, lowest: usize) -> Result<u64, Errno> {
+        let free = (lowest..).find(|at| self.slots.get(*at).is_none_or(Option::is_none)).ok_or(Errno::MFILE)?;
+        self.put(free, file, on_exec)
+    }
+
+    /// Gives a file that number, in place of whatever has it.
+    pub(crate) fn put(&mut self, at: usize, file: Arc<File>, on_exec: OnExec) -> Result<u64, Errno> {
+        if at >= self.limit {
+            return Err(Errno::MFILE);
+        }
+        if self.slots.len() <= at {
+            self.slots.resize(at + 1, None);
+        }
+        self.slots[at] = Some(Slot { file, on_exec });
+        Ok(at as u64)
+    }
+
+    pub(crate) fn close(&mut self, number: u64) -> Result<(), Errno> {
+        self.slot(number)?;
+        self.slots[number as u32 as usize] = None;
+        Ok(())
+    }
+
+    /// Does that to every descriptor from the first to the last that there is.
+    pub(crate) fn each_between(&mut self, first: u64, last: u64, what: Closing) {
+        let end = usize::try_from(last).map_or(usize::MAX, |it| it.saturating_add(1)).min(self.slots.len());
+        for slot in self.slots.iter_mut().take(end).skip(usize::try_from(first).unwrap_or(usize::MAX)) {
+            match (what, slot.as_mut()) {
+                (Closing::Now, _) => *slot = None,
+                (Closing::OnExec, Some(slot)) => slot.on_exec = OnExec::Close,
+                (Closing::OnExec, None) => {}
+            }
+        }
+    }
+
+    pub(crate) fn on_exec(&self, number: u64) -> Result<OnExec, Errno> {
+        self.slot(number).map(|it| it.on_exec)
+    }
+
+    pub(crate) fn set_on_exec(&mut self, number: u64, on_exec: OnExec) -> Result<(), Errno> {
+        self.slot(number)?;
+        if let Some(Some(slot)) = self.slots.get_mut(number as u32 as usize) {
+            slot.on_exec = on_exec;
+        }
+        Ok(())
+    }
+
+    /// The process has become another program.
+    pub(crate) fn executed(&mut self) {
+        for slot in &mut self.slots {
+            if slot.as_ref().is_some_and(|it| it.on_exec == OnExec::Close) {
+                *slot = None;
+            }
+        }
+    }
+
+    /// The numbers in use.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = usize> {
+        self.slots.iter().enumerate().filter(|(_, it)| it.is_some()).map(|(at, _)| at)
+    }
+}
+
+/// What [`Table::each_between`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    Now,
+    OnExec,
+}

@@ -1,0 +1,29 @@
+//! The unikernel boundary, the host's side: the tender.
+//!
+//! A tender runs one *family*: a first process of a guest, and those that descend from it by fork, each in a virtual
+//! machine (or a confined process of the host) of its own with the library operating system of `guest/libos`. The tender
+//! holds what they share: open files, process numbers, who waits for whom. **It believes nothing that a guest says**:
+//! addresses, lengths, descriptors and numbers are checked before they are used, and what a member does wrong costs that
+//! member alone.
+//!
+//! The tender is meant to run where a container's program would: in namespaces of its own, on the cell's root file system,
+//! without capabilities. It opens files by the paths that guests give it, with nothing else within reach.
+
+mod calls;
+mod clock;
+mod creds;
+mod error;
+mod family;
+mod files;
+mod guest;
+mod member;
+mod memory;
+mod port;
+mod process;
+mod procfs;
+mod raw;
+mod tender;
+mod waits;
+
+pub use error::{Error, Result};
+pub use tender::{Guest, Outcome, run};
