@@ -76,7 +76,7 @@ fn run(
         false => (ids::only_root(root.as_fd(), &process.user)?, GroupChange::Leave),
     };
     let owner = ids::outside_of(seen, identity.uid);
-    let program = Program::compile(process, security, identity, group_change, watch)?;
+    let program = Program::compile(process, security, identity, group_change, watch, crate::plan::Body::Command)?;
     let words = Words { command: program.command(), mounts: Vec::new() };
     let (streams, terminal) = match stdio {
         Stdio::Pipes { stdin, stdout, stderr } => (Streams::Three([stdin, stdout, stderr]), None),

@@ -36,7 +36,7 @@ pub use attend::Attendant;
 pub use command::{Command, Streams, start_program};
 pub use error::{Error, Result};
 pub use exec::{Target, exec, exec_attended};
-pub use plan::{NetNs, Plan, Stdio};
+pub use plan::{Body, Inhabitant, NetNs, Plan, Resident, Stdio};
 pub use prepare::{Prepared, Running, Words, prepare};
 pub use program::capabilities_of;
 pub use protocol::{Failure, Stage};

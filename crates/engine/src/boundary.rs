@@ -13,6 +13,7 @@ use crate::cell::Cell;
 use crate::container::Containers;
 use crate::error::{Error, Result};
 use crate::stats::Stats;
+use crate::unikernel::Unikernels;
 
 /// How to separate a cell from the rest.
 pub(crate) trait Boundary: Sync {
@@ -133,7 +134,7 @@ pub(crate) struct Companion {
     pub(crate) running: container::Running,
 }
 
-const TABLE: &[&dyn Boundary] = &[&Containers];
+const TABLE: &[&dyn Boundary] = &[&Containers, &Unikernels];
 
 /// Takes apart whatever is left of a cell, whichever boundary it had.
 pub(crate) fn clear_all(id: model::CellId) -> Result<()> {
@@ -151,9 +152,14 @@ pub(crate) fn boundary_for(spec: &CellSpec, verb: Verb) -> Result<&'static dyn B
     if boundary.verbs().contains(&verb) {
         return Ok(boundary);
     }
+    Err(lacks(spec, verb))
+}
+
+/// Why a cell's boundary cannot do that, with one that can.
+pub(crate) fn lacks(spec: &CellSpec, verb: Verb) -> Error {
     let by = model::Boundary::ALL
         .iter()
         .copied()
-        .find(|kind| self::boundary(*kind).is_ok_and(|it| it.verbs().contains(&verb)));
-    Err(Error::Unsupported { boundary: spec.boundary, verb, by })
+        .find(|kind| boundary(*kind).is_ok_and(|it| it.verbs().contains(&verb)));
+    Error::Unsupported { boundary: spec.boundary, verb, by }
 }

@@ -32,6 +32,7 @@ mod supervisor;
 mod table;
 mod targets;
 mod watch;
+mod unikernel;
 mod why;
 mod wire;
 

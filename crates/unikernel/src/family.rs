@@ -277,9 +277,8 @@ impl Family {
     }
 
     /// A line of a library operating system's, which says something only when something is wrong.
-    #[expect(clippy::print_stderr, reason = "the cell's own log is where a user looks")]
     pub(crate) fn log(&self, text: &str) {
-        eprintln!("skep: {text}");
+        crate::say(text);
     }
 
     /// Counts a call that nothing implements.

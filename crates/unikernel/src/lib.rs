@@ -27,3 +27,9 @@ mod waits;
 
 pub use error::{Error, Result};
 pub use tender::{Guest, Outcome, run};
+
+/// Says something that a user will find in the cell's log, where the tender's own standard error goes.
+#[expect(clippy::print_stderr, reason = "the cell's own log is where a user looks")]
+pub fn say(text: &str) {
+    eprintln!("skep: {text}");
+}

@@ -64,6 +64,7 @@ impl Member {
             let arguments = port.call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
             match self.own_call(number, arguments) {
                 Some(reply) => {
+                    if std::env::var_os("SKEP_TRACE").is_some() { eprintln!("[{}] {number:#x}/{number} {arguments:x?} = {reply:?}", self.number); }
                     let (result, wait) = reply.words();
                     self.living.port.answer(result, wait);
                 }

@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, Recv
 use rustix::process::Pid;
 use sys::exec::StringArray;
 use sys::fork;
+use sys::signal::SignalSet;
 
 use crate::error::{Error, Result};
 use crate::port::Mapped;
@@ -41,8 +42,9 @@ pub(crate) fn spawn(port: &Mapped, socket: &OwnedFd) -> Result<Pid> {
     }
     let name = StringArray::new(vec![CString::from(c"libos")]);
     let nothing = StringArray::new(Vec::new());
-    let child = fork::spawn(sys::namespace::Namespaces::empty(), None, || {
-        match take_places(port.file().as_fd(), socket.as_fd())
+    let child = fork::spawn_to_exec(|| {
+        match keep_signals_away()
+            .and_then(|()| take_places(port.file().as_fd(), socket.as_fd()))
             .and_then(|()| sys::exec::execve_file(file.as_fd(), &name, &nothing))
         {
             Ok(never) => match never {},
@@ -51,6 +53,14 @@ pub(crate) fn spawn(port: &Mapped, socket: &OwnedFd) -> Result<Pid> {
     })
     .map_err(&host)?;
     Pid::from_raw(child.pid as i32).ok_or_else(|| host(sys::Errno::SRCH))
+}
+
+/// Those that are for the guest come by its port. What is left are the processor's, and the tender's tap. Fork-safe.
+fn keep_signals_away() -> sys::Result<()> {
+    const SIGURG: i32 = 23;
+    let taken = [libc::SIGILL, libc::SIGTRAP, libc::SIGBUS, libc::SIGFPE, libc::SIGSEGV, libc::SIGSYS, SIGURG];
+    sys::signal::reset_handlers();
+    sys::signal::block(SignalSet::all_but(&taken)).map(drop)
 }
 
 /// Leaves the child those two descriptors, and standard ones that lead nowhere. Fork-safe.

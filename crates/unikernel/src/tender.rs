@@ -9,6 +9,7 @@ use abi::boot::Header;
 use abi::port::Engine;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions};
+use sys::signal::SignalSet;
 
 use crate::creds::Credentials;
 use crate::error::{Error, Result};
@@ -56,6 +57,9 @@ pub struct Outcome {
 /// Runs a family until its first process ends, which ends all others. Makes threads, and waits for any child of the calling
 /// process: for a process that does nothing else.
 pub fn run(guest: Guest) -> Result<Outcome> {
+    let host = Error::host("blocking signals");
+    // Each thread leaves them to the one that passes them on.
+    sys::signal::block(SignalSet::ALL).map_err(host)?;
     let family = Arc::new(Family::new());
     let number = family.number().map_err(Error::host("numbering the first process"))?;
     debug_assert_eq!(number, FIRST);
@@ -86,14 +90,33 @@ pub fn run(guest: Guest) -> Result<Outcome> {
         program: crate::member::Program::default(),
         boot: Some(boot),
     };
-    let spawn = std::thread::Builder::new().name("member 1".to_owned());
-    spawn.spawn(move || member.serve()).map_err(|_| Error::host("making a thread")(sys::Errno::AGAIN))?;
+    thread("member 1", move || member.serve())?;
     let reaped = family.clone();
-    let spawn = std::thread::Builder::new().name("reaper".to_owned());
-    spawn.spawn(move || reap(&reaped)).map_err(|_| Error::host("making a thread")(sys::Errno::AGAIN))?;
+    thread("reaper", move || reap(&reaped))?;
+    let signalled = family.clone();
+    thread("signals", move || pass_signals_on(&signalled))?;
     let status = family.wait_for_first();
     let unknown = family.unknown().into_iter().collect();
     Ok(Outcome { status, unknown })
+}
+
+fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    /// None of them calls anything deep.
+    const STACK: usize = 256 << 10;
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
+    thread.spawn(body).map(drop).map_err(|_| Error::host("making a thread")(sys::Errno::AGAIN))
+}
+
+/// Signals for the tender are meant for its guest's first process.
+fn pass_signals_on(family: &Family) {
+    const SIGCHLD: i32 = 17;
+    loop {
+        match sys::signal::wait(SignalSet::ALL) {
+            Ok(SIGCHLD) => {}
+            Ok(signal) => family.signal_first(signal as u32),
+            Err(_) => return,
+        }
+    }
 }
 
 fn open_directory(path: &std::path::Path) -> Result<OwnedFd> {

@@ -89,7 +89,10 @@ fn control(member: &mut Member, number: u64, operation: u64, argument: u64) -> R
 /// other's way.
 fn lock(member: &Member, number: u64, operation: i32, at: u64) -> Result<u64, Errno> {
     let file = member.table.get(number)?;
+    /// Where whose lock it is stands, which must be zero to ask about one of an open file.
+    const HOLDER: std::ops::Range<usize> = 24..28;
     let mut record: [u8; size_of::<libc::flock>()] = member.memory.number(at)?;
+    record[HOLDER].fill(0);
     let operation = match operation {
         libc::F_GETLK => libc::F_OFD_GETLK,
         libc::F_SETLK => libc::F_OFD_SETLK,

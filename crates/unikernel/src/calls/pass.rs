@@ -94,6 +94,16 @@ fn try_on(member: &mut Member, row: &Row, given: [u64; 6]) -> Result<u64, Errno>
     }
 }
 
+/// A path of the guest's, with its zero.
+pub(super) fn path(member: &Member, at: u64) -> Result<Vec<u8>, Errno> {
+    let text = member.memory.string(at, PATH)?;
+    // The tender has no /proc that could say it.
+    if text == b"/proc/self/exe\0" && !member.program.path.is_empty() {
+        return Ok([&member.program.path[..], b"\0"].concat());
+    }
+    Ok(text)
+}
+
 fn local(
     member: &Member,
     kind: Kind,
@@ -122,7 +132,7 @@ fn local(
             Err(_) => Local::Number(u64::MAX),
         },
         Kind::Path if at == 0 => Local::Number(0),
-        Kind::Path => Local::Bytes(member.memory.string(at, PATH)?),
+        Kind::Path => Local::Bytes(path(member, at)?),
         Kind::In(length) => Local::Bytes(member.memory.bytes(at, (given[length] as usize).min(MOST))?),
         Kind::Out(length) => {
             Local::Out { bytes: vec![0; (given[length] as usize).min(MOST)], at, extent: Extent::Result }

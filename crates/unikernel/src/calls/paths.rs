@@ -33,7 +33,7 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, _]: [u64;
 
 /// The text of a path, without its zero.
 fn path(member: &Member, at: u64) -> Result<Vec<u8>, Errno> {
-    let mut text = member.memory.string(at, PATH)?;
+    let mut text = super::pass::path(member, at)?;
     text.pop();
     Ok(text)
 }
@@ -79,7 +79,8 @@ fn own_descriptor(path: &[u8]) -> Option<u64> {
 }
 
 fn read_own_link(member: &Member, name: u64, into: u64, size: u64) -> Option<Result<u64, Errno>> {
-    let path = path(member, name).ok()?;
+    let mut path = member.memory.string(name, PATH).ok()?;
+    path.pop();
     let target = match own_descriptor(&path).filter(|_| path.starts_with(b"/proc")) {
         Some(number) => member.table.get(number).map(|it| it.path.clone()),
         None if path == b"/proc/self/exe" => Ok(member.program.path.clone()),
