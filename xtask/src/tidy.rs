@@ -9,7 +9,7 @@ use crate::{Result, cargo, must, root};
 /// The crates by layer, lowest first; inside a layer, a crate may use those named before it. `tests` and `xtask` stand
 /// outside: they may use anything, and nothing may use them.
 const LAYERS: &[&[&str]] =
-    &[&["model", "abi", "sys"], &["store", "image", "net"], &["container", "toolbox", "unikernel"], &["engine"], &["skep"]];
+    &[&["model", "abi", "sys"], &["store", "image", "net", "vm"], &["container", "toolbox", "unikernel"], &["engine"], &["skep"]];
 
 /// The only modules that may hold `unsafe`, each of which says why in its first lines.
 const UNSAFE_MODULES: &[&str] = &[

@@ -20,8 +20,8 @@ pub const EXIT: u32 = 0x1004;
 /// `()`: makes the process a second time. Gives the child's number to the one, 0 to the other.
 pub const FORK: u32 = 0x1005;
 
-/// `(descriptor, offset, length, protection | sharing)`: asks for a part of a file to be mapped. What the answer means
-/// depends on the engine.
+/// `(descriptor, offset, length, protection | sharing)`: asks for a part of a file to be mapped. A process of
+/// the host is sent the file; a guest with page tables of its own is told at which physical address it is.
 pub const MAP: u32 = 0x1006;
 
 /// `(path, length, arguments, length)`: the process has become another program. Descriptors that are closed on exec are
@@ -34,12 +34,14 @@ pub const LOG: u32 = 0x1008;
 /// `(number)`: the program made a system call that nothing here implements.
 pub const UNKNOWN: u32 = 0x1009;
 
-/// `(descriptor)`: what of it is to be known before it is mapped or executed: gives its length, or an error that it
-/// cannot be.
-pub const LENGTH: u32 = 0x100a;
+/// `(length)`: more memory, right behind what there is. Only for a guest with page tables of its own.
+pub const GROW: u32 = 0x100a;
 
-/// `(thread, signal)`: a process-directed signal of the guest's own is to end it: the tender kills it the same way.
-pub const KILLED: u32 = 0x100b;
+/// `(physical address)`: what [`MAP`] gave there is not mapped any more. Only for a guest with page tables of its own.
+pub const RELEASE: u32 = 0x100b;
+
+/// `(physical address, length)`: the guest does not need what is in that part of its memory, which shall be zero.
+pub const DISCARD: u32 = 0x100c;
 
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;

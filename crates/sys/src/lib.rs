@@ -24,6 +24,7 @@ pub mod mount;
 pub mod mountinfo;
 pub mod namespace;
 pub mod network;
+pub mod pagemap;
 pub mod probe;
 pub mod process;
 pub mod ptrace;

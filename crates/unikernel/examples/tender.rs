@@ -18,6 +18,10 @@ fn main() -> std::process::ExitCode {
         groups: Vec::new(),
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],
         open_files: 1024,
+        engine: match std::env::var("SKEP_ENGINE").as_deref() {
+            Ok("kvm") => unikernel::Engine::Kvm(unikernel::open_kvm().expect("there is /dev/kvm")),
+            _ => unikernel::Engine::Process,
+        },
     };
     match unikernel::run(guest) {
         Ok(outcome) => {

@@ -13,6 +13,12 @@ pub enum Error {
         /// What the kernel said.
         errno: Errno,
     },
+    /// There is no virtual machine to be had.
+    #[error(transparent)]
+    Machine(vm::Error),
+    /// The library operating system that was built in is not as it should be.
+    #[error("the library operating system is malformed: build it anew")]
+    Image,
     /// A part of the command cannot be given to a program.
     #[error("the command holds a zero byte")]
     Command,

@@ -16,6 +16,7 @@ mod error;
 mod family;
 mod files;
 mod guest;
+mod kvm;
 mod member;
 mod memory;
 mod port;
@@ -26,10 +27,17 @@ mod tender;
 mod waits;
 
 pub use error::{Error, Result};
-pub use tender::{Guest, Outcome, run};
+pub use vm::Kvm;
+
+pub use tender::{Engine, Guest, Outcome, run};
 
 /// Says something that a user will find in the cell's log, where the tender's own standard error goes.
 #[expect(clippy::print_stderr, reason = "the cell's own log is where a user looks")]
 pub fn say(text: &str) {
     eprintln!("skep: {text}");
+}
+
+/// Opens the host's virtual machines, for a tender that will not see `/dev`.
+pub fn open_kvm() -> Result<Kvm> {
+    vm::Machine::open().map_err(Error::Machine)
 }

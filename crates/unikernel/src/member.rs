@@ -1,19 +1,22 @@
 //! A member's own thread: it takes the member's calls one by one, until the member has ended.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use abi::port::{RUNNING, WAITING};
 use abi::{call, port::Engine};
+use rustix::fs::OFlags;
 use sys::Errno;
+use vm::{Exit, Kvm};
 
 use crate::calls::{self, Reply};
 use crate::creds::Credentials;
 use crate::family::{Family, Living};
 use crate::files::Table;
 use crate::guest::Handle;
+use crate::kvm::{Guest, OfGuest};
 use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
 use crate::waits::Waits;
@@ -24,8 +27,7 @@ pub(crate) struct Member {
     pub(crate) number: u32,
     pub(crate) family: Arc<Family>,
     pub(crate) living: Living,
-    /// Where descriptors for its own process go.
-    pub(crate) socket: OwnedFd,
+    pub(crate) body: Body,
     pub(crate) memory: Box<dyn Memory>,
     pub(crate) table: Table,
     pub(crate) cwd: Arc<OwnedFd>,
@@ -34,6 +36,14 @@ pub(crate) struct Member {
     pub(crate) program: Program,
     /// What it shall be, until it asked.
     pub(crate) boot: Option<Vec<u8>>,
+}
+
+/// What executes a member.
+pub(crate) enum Body {
+    /// A process of the host, to which descriptors go over the socket.
+    Process(OwnedFd),
+    /// A virtual machine.
+    Machine(Arc<Kvm>, Box<Guest>),
 }
 
 /// The program that a process is.
@@ -54,23 +64,64 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(200);
 impl Member {
     /// Serves the member until it has ended.
     pub(crate) fn serve(&mut self) {
+        match self.body {
+            Body::Process(_) => self.serve_process(),
+            Body::Machine(..) => self.serve_machine(),
+        }
+    }
+
+    fn serve_process(&mut self) {
         while self.is_alive() {
-            if !self.living.port.wait_for_call(PATIENCE, LONGEST_SLEEP) {
-                continue;
-            }
-            self.family.calls.fetch_add(1, Ordering::Relaxed);
-            let port = &self.living.port;
-            let number = port.call.number.load(Ordering::Relaxed);
-            let arguments = port.call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
-            match self.own_call(number, arguments) {
-                Some(reply) => {
-                    if std::env::var_os("SKEP_TRACE").is_some() { eprintln!("[{}] {number:#x}/{number} {arguments:x?} = {reply:?}", self.number); }
-                    let (result, wait) = reply.words();
-                    self.living.port.answer(result, wait);
-                }
-                None => return,
+            if self.living.port.wait_for_call(PATIENCE, LONGEST_SLEEP) && self.answer().is_none() {
+                return;
             }
         }
+    }
+
+    fn serve_machine(&mut self) {
+        const SIGSEGV: i32 = 11;
+        let handle = self.living.handle.clone();
+        let Body::Machine(_, guest) = &self.body else { return };
+        match guest.adopt() {
+            Ok(thread) => handle.set_thread(Some(thread)),
+            Err(_) => return self.family.end(self.number, KILLED),
+        }
+        loop {
+            if handle.is_killed() {
+                self.family.end(self.number, KILLED);
+                break;
+            }
+            let Body::Machine(_, guest) = &mut self.body else { break };
+            match guest.run() {
+                Exit::Doorbell => {
+                    if self.answer().is_none() {
+                        break;
+                    }
+                }
+                Exit::Interrupted => guest.tap(),
+                Exit::Broken(why) => {
+                    self.family.log(&format!("process {} is broken: {why} ({})", self.number, guest.whereabouts()));
+                    self.family.end(self.number, SIGSEGV);
+                    break;
+                }
+            }
+        }
+        handle.set_thread(None);
+    }
+
+    /// Answers the call in the port; nothing when the member has ended by it.
+    fn answer(&mut self) -> Option<()> {
+        self.family.calls.fetch_add(1, Ordering::Relaxed);
+        let port = &self.living.port;
+        let number = port.call.number.load(Ordering::Relaxed);
+        let arguments = port.call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
+        let reply = self.own_call(number, arguments)?;
+        if std::env::var_os("SKEP_TRACE").is_some() {
+            eprintln!("[{}] {number:#x}/{number} {arguments:x?} = {reply:?}", self.number);
+        }
+        let (result, wait) = reply.words();
+        self.living.port.answer(result, wait);
+        Some(())
     }
 
     fn is_alive(&self) -> bool {
@@ -102,6 +153,10 @@ impl Member {
                 self.family.log(&String::from_utf8_lossy(&text));
                 Ok(0).into()
             }
+            call::GROW | call::RELEASE | call::DISCARD => match &mut self.body {
+                Body::Process(_) => Err(Errno::NOSYS).into(),
+                Body::Machine(_, guest) => guest.own_call(number, arguments).into(),
+            },
             call::UNKNOWN => {
                 self.family.note_unknown(a as u32);
                 Ok(0).into()
@@ -142,55 +197,96 @@ impl Member {
         Ok(count as u64)
     }
 
-    /// Makes all that a second process needs before it exists. The member makes it and says which it is.
+    /// Makes the process a second time.
     fn fork(&mut self) -> Result<u64, Errno> {
         let again = |_| Errno::AGAIN;
         let number = self.family.number()?;
-        let port = Arc::new(Mapped::new(Engine::Process).map_err(again)?);
+        let engine = match &self.body {
+            Body::Process(_) => Engine::Process,
+            Body::Machine(..) => Engine::Kvm,
+        };
+        let port = Arc::new(Mapped::new(engine).map_err(again)?);
         clock::write(&port.clock);
-        let (socket, theirs) = process::socket_pair().map_err(again)?;
-        let living =
-            Living { port, waits: Arc::new(Waits::new().map_err(again)?), handle: Arc::new(Handle::process(None)) };
+        let waits = Arc::new(Waits::new().map_err(again)?);
         let (table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);
         let (credentials, program) = (self.credentials.clone(), self.program.clone());
-        let (family, parent) = (self.family.clone(), self.number);
+        let (family, lost) = (self.family.clone(), self.family.clone());
         let user = credentials.user.real;
-        self.family.add(number, parent, user, living.clone());
-        let sent = process::send(&self.socket, &[living.port.file(), &theirs].map(std::os::fd::AsFd::as_fd));
-        drop(theirs);
-        let thread = std::thread::Builder::new().name(format!("member {number}")).stack_size(STACK);
-        let spawned = thread.spawn(move || {
-            let Some(pid) = process::receive_word(&socket) else {
-                // It never came to be.
-                return family.end(number, KILLED);
-            };
-            living.handle.set_pid(Some(pid));
-            let memory = Box::new(OfProcess(pid));
-            let mut child =
-                Self { number, family, living, socket, memory, table, cwd, umask, credentials, program, boot: None };
-            child.serve();
-        });
-        if sent.is_err() || spawned.is_err() {
+        let name = format!("member {number}");
+        let begin = move |living: Living, body, memory| Self {
+            number,
+            family,
+            living,
+            body,
+            memory,
+            table,
+            cwd,
+            umask,
+            credentials,
+            program,
+            boot: None,
+        };
+        let spawned = match &self.body {
+            // The member makes the process and says which it is.
+            Body::Process(socket) => {
+                let (ours, theirs) = process::socket_pair().map_err(again)?;
+                let living = Living { port, waits, handle: Arc::new(Handle::process(None)) };
+                self.family.add(number, self.number, user, living.clone());
+                let sent = process::send(socket, &[living.port.file(), &theirs].map(AsFd::as_fd));
+                drop(theirs);
+                let spawned = thread(name, move || match process::receive_word(&ours) {
+                    Some(pid) => {
+                        living.handle.set_pid(Some(pid));
+                        begin(living, Body::Process(ours), Box::new(OfProcess(pid))).serve();
+                    }
+                    // It never came to be.
+                    None => lost.end(number, KILLED),
+                });
+                sent.and(spawned)
+            }
+            Body::Machine(kvm, guest) => {
+                let seed = guest.seed().map_err(again)?;
+                let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
+                self.family.add(number, self.number, user, living.clone());
+                let kvm = kvm.clone();
+                thread(name, move || {
+                    living.port.answer(0, 0);
+                    match Guest::grow(&kvm, seed, &living.port) {
+                        Ok(guest) => {
+                            let memory = Box::new(OfGuest(guest.space()));
+                            begin(living, Body::Machine(kvm, Box::new(guest)), memory).serve();
+                        }
+                        Err(error) => {
+                            lost.log(&format!("fork: {error}"));
+                            lost.end(number, KILLED);
+                        }
+                    }
+                })
+            }
+        };
+        if spawned.is_err() {
             self.family.end(number, KILLED);
             return Err(Errno::AGAIN);
         }
         Ok(u64::from(number))
     }
 
-    /// Sends the member a descriptor to map.
-    fn lend(&mut self, [descriptor, _, _, how, ..]: [u64; 6]) -> Result<u64, Errno> {
+    /// Has a part of a file mapped: sends it to the member, or puts it into its machine.
+    fn lend(&mut self, [descriptor, offset, length, how, ..]: [u64; 6]) -> Result<u64, Errno> {
         const WRITE: u64 = 2;
-        let file = self.table.get(descriptor)?;
-        let flags = rustix::fs::fcntl_getfl(file)?;
-        let mode = flags & rustix::fs::OFlags::RWMODE;
-        if mode == rustix::fs::OFlags::WRONLY || flags.contains(rustix::fs::OFlags::PATH) {
+        let file = self.table.get(descriptor)?.clone();
+        let flags = rustix::fs::fcntl_getfl(&*file)?;
+        let mode = flags & OFlags::RWMODE;
+        if mode == OFlags::WRONLY || flags.contains(OFlags::PATH) {
             return Err(Errno::ACCESS);
         }
-        if how & call::MAP_SHARED != 0 && how & WRITE != 0 && mode != rustix::fs::OFlags::RDWR {
+        if how & call::MAP_SHARED != 0 && how & WRITE != 0 && mode != OFlags::RDWR {
             return Err(Errno::ACCESS);
         }
-        process::send(&self.socket, &[std::os::fd::AsFd::as_fd(file)])?;
-        Ok(0)
+        match &mut self.body {
+            Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
+            Body::Machine(_, guest) => guest.map(&file, offset, length, how),
+        }
     }
 
     fn executed(&mut self, [path, path_length, arguments, length, ..]: [u64; 6]) -> Result<u64, Errno> {
@@ -207,5 +303,9 @@ impl Member {
 /// The wait status of what SIGKILL ended.
 const KILLED: i32 = 9;
 
-/// A member's thread calls nothing deep.
-const STACK: usize = 256 << 10;
+fn thread(name: String, body: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
+    /// A member's thread calls nothing deep.
+    const STACK: usize = 256 << 10;
+    let thread = std::thread::Builder::new().name(name).stack_size(STACK);
+    thread.spawn(body).map(drop).map_err(|_| Errno::AGAIN)
+}

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::port::Mapped;
 
 /// The program of every member.
-static LIBOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libos"));
+pub(crate) static LIBOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libos"));
 
 /// Where a member finds its port and its socket: the guest knows these numbers.
 const PORT: i32 = 3;

@@ -6,18 +6,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use abi::boot::Header;
-use abi::port::Engine;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions};
 use sys::signal::SignalSet;
+use vm::Kvm;
 
 use crate::creds::Credentials;
 use crate::error::{Error, Result};
 use crate::family::{FIRST, Family, Living};
 use crate::files::{File, OnExec, Table, Waiting};
 use crate::guest::Handle;
-use crate::member::Member;
-use crate::memory::OfProcess;
+use crate::kvm::{self, OfGuest};
+use crate::member::{Body, Member};
+use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
 use crate::waits::Waits;
 use crate::{clock, process};
@@ -43,6 +44,25 @@ pub struct Guest {
     pub streams: [OwnedFd; 3],
     /// How many files a process of it may have open.
     pub open_files: usize,
+    /// What executes it.
+    pub engine: Engine,
+}
+
+/// What executes a family's members.
+pub enum Engine {
+    /// Processes of the host.
+    Process,
+    /// Virtual machines, made with that handle on the host's.
+    Kvm(Kvm),
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Process => "process",
+            Self::Kvm(_) => "kvm",
+        })
+    }
 }
 
 /// How a family ended.
@@ -70,19 +90,32 @@ pub fn run(guest: Guest) -> Result<Outcome> {
         let added = table.add(File::new(stream, Waiting::Yes, b""), OnExec::Keep, 0);
         added.map_err(Error::host("opening the standard streams"))?;
     }
-    let port = Arc::new(Mapped::new(Engine::Process)?);
-    clock::write(&port.clock);
-    let (socket, theirs) = process::socket_pair()?;
-    let pid = process::spawn(&port, &theirs)?;
-    drop(theirs);
-    let living = Living { port, waits: Arc::new(Waits::new()?), handle: Arc::new(Handle::process(Some(pid))) };
+    let waits = Arc::new(Waits::new()?);
+    let (living, body, memory): (_, _, Box<dyn Memory>) = match guest.engine {
+        Engine::Process => {
+            let port = Arc::new(Mapped::new(abi::port::Engine::Process)?);
+            clock::write(&port.clock);
+            let (socket, theirs) = process::socket_pair()?;
+            let pid = process::spawn(&port, &theirs)?;
+            let living = Living { port, waits, handle: Arc::new(Handle::process(Some(pid))) };
+            (living, Body::Process(socket), Box::new(OfProcess(pid)))
+        }
+        Engine::Kvm(kvm) => {
+            let port = Arc::new(Mapped::new(abi::port::Engine::Kvm)?);
+            clock::write(&port.clock);
+            let guest = kvm::Guest::first(&kvm, &port)?;
+            let memory = Box::new(OfGuest(guest.space()));
+            let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
+            (living, Body::Machine(Arc::new(kvm), Box::new(guest)), memory)
+        }
+    };
     family.add(number, 0, guest.user, living.clone());
     let mut member = Member {
         number,
         family: family.clone(),
         living,
-        socket,
-        memory: Box::new(OfProcess(pid)),
+        body,
+        memory,
         table,
         cwd: Arc::new(cwd),
         umask: 0o022,

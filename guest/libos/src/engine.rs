@@ -2,10 +2,11 @@
 //!
 //! Everything else is the same program, whichever executes it.
 
+pub mod kvm;
 pub mod process;
 
 use abi::layout::PORT;
-use abi::port::Port;
+use abi::port::{Engine, Port};
 
 use crate::errno::Result;
 use crate::space::Protection;
@@ -27,43 +28,52 @@ pub enum Source {
     Shared { descriptor: i32, offset: u64 },
 }
 
+/// Whether the guest has page tables of its own.
+fn has_tables() -> bool {
+    port().engine == Engine::Kvm as u32
+}
+
 /// Maps whole pages over whatever is there.
 pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<()> {
-    process::map(at, length, protection, source)
+    if has_tables() { kvm::map(at, length, protection, source) } else { process::map(at, length, protection, source) }
 }
 
 /// Removes whole pages.
 pub fn unmap(at: usize, length: usize) -> Result<()> {
-    process::unmap(at, length)
+    if has_tables() { kvm::unmap(at, length) } else { process::unmap(at, length) }
 }
 
 /// Changes what may be done with mapped pages.
 pub fn protect(at: usize, length: usize, protection: Protection) -> Result<()> {
-    process::protect(at, length, protection)
+    if has_tables() { kvm::protect(at, length, protection) } else { process::protect(at, length, protection) }
 }
 
-/// Moves mapped pages elsewhere, over whatever is there.
-pub fn relocate(from: usize, length: usize, to: usize, new_length: usize) -> Result<()> {
-    process::relocate(from, length, to, new_length)
+/// Moves mapped pages elsewhere, over whatever is there. Further ones, zero and with that protection, follow them.
+pub fn relocate(from: usize, length: usize, to: usize, new_length: usize, protection: Protection) -> Result<()> {
+    if has_tables() {
+        kvm::relocate(from, length, to, new_length, protection)
+    } else {
+        process::relocate(from, length, to, new_length)
+    }
 }
 
-/// Passes on what a program says of its use of pages.
-pub fn advise(at: usize, length: usize, advice: i32) -> Result<()> {
-    process::advise(at, length, advice)
+/// Makes mapped pages zero.
+pub fn discard(at: usize, length: usize) -> Result<()> {
+    if has_tables() { kvm::discard(at, length) } else { process::discard(at, length) }
 }
 
 /// Hands the call in the port to the tender and returns when it is answered.
 pub fn ring() {
-    process::ring();
+    if has_tables() { kvm::ring() } else { process::ring() }
 }
 
 /// Makes the process twice. Gives the child's number to the parent and 0 to the child, whose port is another page at the
 /// same address.
 pub fn fork() -> Result {
-    process::fork()
+    if has_tables() { kvm::fork() } else { process::fork() }
 }
 
 /// There is nothing more to execute.
 pub fn stop() -> ! {
-    process::stop()
+    if has_tables() { kvm::stop() } else { process::stop() }
 }

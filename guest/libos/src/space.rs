@@ -162,7 +162,7 @@ impl Space {
     }
 
     fn relocate(&mut self, at: usize, old: usize, to: usize, new: usize, area: Area) -> Result {
-        engine::relocate(at, old, to, new)?;
+        engine::relocate(at, old, to, new, area.protection)?;
         self.forget(at, at + old);
         self.forget(to, to + new);
         self.record(to, Area { end: to + new, ..area });
@@ -238,14 +238,17 @@ impl Space {
 
     /// A free place, as high as there is one.
     fn gap(&self, length: usize) -> Option<usize> {
+        let slack = if length >= LARGE_PAGE { LARGE_PAGE } else { 0 };
         let mut end = self.top;
         for (&begin, area) in self.areas.range(..self.top).rev() {
-            if area.end <= end && end - area.end >= length {
+            if area.end <= end && end - area.end >= length + slack {
                 break;
             }
             end = end.min(begin);
         }
         let at = end.checked_sub(length)?;
+        // So that large pages fit.
+        let at = if length >= LARGE_PAGE { at - at % LARGE_PAGE } else { at };
         (at >= LOWEST && self.is_free(at, length)).then_some(at)
     }
 
@@ -299,6 +302,8 @@ pub enum Resize {
     /// There.
     To(usize),
 }
+
+const LARGE_PAGE: usize = 2 << 20;
 
 fn in_program(at: usize, length: usize) -> bool {
     at >= LOWEST && at.checked_add(length).is_some_and(|end| end <= PROGRAM_END)

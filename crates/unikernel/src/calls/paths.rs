@@ -98,8 +98,8 @@ fn change_directory(member: &mut Member, name: u64) -> Result<u64, Errno> {
     let path = path(member, name)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let new = rustix::fs::openat(&*member.cwd, &path[..], flags, Mode::empty())?;
-    rustix::fs::accessat(&new, "", rustix::fs::Access::EXEC_OK, AtFlags::EMPTY_PATH)?;
-    member.cwd = Arc::new(new);
+    // To be in a directory takes the right to search it, which opening it alone does not ask for.
+    member.cwd = Arc::new(rustix::fs::openat(&new, ".", flags, Mode::empty())?);
     Ok(0)
 }
 

@@ -192,8 +192,9 @@ pub fn relocate(from: usize, length: usize, to: usize, new_length: usize) -> Res
     host(number::MREMAP, [from, length, new_length, MAY_MOVE_TO, to, 0]).map(drop)
 }
 
-pub fn advise(at: usize, length: usize, advice: i32) -> Result<()> {
-    host(number::MADVISE, [at, length, advice as usize, 0, 0, 0]).map(drop)
+pub fn discard(at: usize, length: usize) -> Result<()> {
+    const DONT_NEED: usize = 4;
+    host(number::MADVISE, [at, length, DONT_NEED, 0, 0, 0]).map(drop)
 }
 
 /// How many turns to spend on hoping that the tender answers at once, which it does when it has a processor of its own.

@@ -113,7 +113,7 @@ pub fn advise(at: u64, length: u64, advice: i32) -> Result {
         return Err(ENOMEM);
     }
     match advice {
-        DONT_NEED | FREE => engine::advise(at, length, DONT_NEED).map(|()| 0),
+        DONT_NEED | FREE => engine::discard(at, length).map(|()| 0),
         REMOVE => Err(EACCES),
         it if GUARD.contains(&it) => Err(EINVAL),
         _ => Ok(0),
