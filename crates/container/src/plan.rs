@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt::Debug;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -56,8 +56,15 @@ pub enum Body {
 
 /// What executes a program that the kernel does not.
 pub trait Resident: Debug + Send + Sync {
+    /// A descriptor that it needs and would not find in the cell.
+    fn keeps(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Does what the cell's privileges do not allow, before they are all that is left. It must not be what a hostile root
+    /// can lead astray.
+    fn prepare(&self);
+
     /// Executes the command to its end. In a process of its own, single-threaded at first, with the cell's standard
-    /// streams as descriptors 0, 1 and 2 and nothing else open.
+    /// streams as descriptors 0, 1 and 2, what it keeps and has prepared, and nothing else open.
     fn live(&self, command: &Inhabitant<'_>) -> Ended;
 }
 

@@ -86,7 +86,14 @@ impl Program {
         streams: &Streams,
         control: BorrowedFd<'_>,
     ) -> std::result::Result<Infallible, Failure> {
-        streams.connect(self.identity.uid, &[control])?;
+        match &self.body {
+            Body::Command => streams.connect(self.identity.uid, &[control])?,
+            Body::Resident(resident) => {
+                let keep = resident.keeps().unwrap_or(control);
+                streams.connect(self.identity.uid, &[control, keep])?;
+                resident.prepare();
+            }
+        }
         let _ = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         self.confine(control)?;
         match &self.body {
@@ -107,7 +114,7 @@ impl Program {
     ) -> std::result::Result<Infallible, Failure> {
         let path = self.command.find()?;
         report(control, Report::Started, &[]).map_err(|errno| Stage::Handshake.fail(errno))?;
-        exec::close_all_but(&[]).map_err(|errno| Stage::Streams.fail(errno))?;
+        exec::close_for_good(control);
         let ended = resident.live(&Inhabitant {
             path,
             arguments: self.command.arguments(),

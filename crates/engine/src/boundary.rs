@@ -7,7 +7,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use container::{Attendant, Bond};
-use model::{CellSpec, Degraded, Exit, Limits, Missed, Process, Verb};
+use model::{CellSpec, Degraded, Engine, Exit, Limits, Missed, Process, Verb};
 
 use crate::cell::Cell;
 use crate::container::Containers;
@@ -19,6 +19,9 @@ use crate::unikernel::Unikernels;
 pub(crate) trait Boundary: Sync {
     /// Its name.
     fn kind(&self) -> model::Boundary;
+
+    /// What will execute a new cell's instructions here.
+    fn engine(&self) -> Result<Engine>;
 
     /// What can be asked of its cells.
     fn verbs(&self) -> &'static [Verb];

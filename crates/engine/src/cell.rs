@@ -55,10 +55,10 @@ pub struct Record {
 
 impl Record {
     /// That of a cell that was never started.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn of(engine: Engine) -> Self {
         Self {
             state: State::Created,
-            engine: Engine::Native,
+            engine,
             process: None,
             supervisor: None,
             runs: 0,
@@ -113,7 +113,7 @@ impl Cell {
     pub(crate) fn read(dir: PathBuf) -> Result<Self> {
         let spec = Self::read_spec(&dir)?;
         let record = match disk::read_json(&dir.join("state.json")) {
-            Err(Error::Damaged { .. }) => Record { state: State::Starting { since: spec.created }, ..Record::new() },
+            Err(Error::Damaged { .. }) => Record { state: State::Starting { since: spec.created }, ..Record::of(Engine::Native) },
             record => record?,
         };
         Ok(Self { dir, spec, record })

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use container::cgroup::Cgroup;
 use container::{Attendant, Body, Bond, Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
-use model::{ByteSize, CellId, CellSpec, Exit, Limits, Missed, NetMode, Process, Verb};
+use model::{ByteSize, CellId, CellSpec, Engine, Exit, Limits, Missed, NetMode, Process, Verb};
 use store::{Layout, Rootfs};
 
 use crate::boundary::{Boundary, Companion, Limited, LiveCell, ProgramStreams, StartRequest, Started};
@@ -24,6 +24,10 @@ const SIGSYS: i32 = 31;
 impl Boundary for Containers {
     fn kind(&self) -> model::Boundary {
         model::Boundary::Container
+    }
+
+    fn engine(&self) -> Result<Engine> {
+        Ok(Engine::Native)
     }
 
     fn verbs(&self) -> &'static [Verb] {

@@ -1,19 +1,19 @@
 //! The unikernel boundary as the engine sees it: a container in which, in the program's place, a tender runs the program as
 //! a guest. What is outside the guest is the container's: its root file system, its network, its control groups.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use container::{Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
-use model::{CellId, Process, Verb};
+use model::{CellId, Engine, Process, Verb};
 use store::Rootfs;
 
 use crate::boundary::{Boundary, Companion, ProgramStreams, StartRequest, Started, lacks};
 use crate::cell::Cell;
 use crate::container::Containers;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::stats::Stats;
 
 /// The boundary.
@@ -24,12 +24,17 @@ impl Boundary for Unikernels {
         model::Boundary::Unikernel
     }
 
+    fn engine(&self) -> Result<Engine> {
+        choose()
+    }
+
     fn verbs(&self) -> &'static [Verb] {
         &[Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
-        crate::container::start(request, streams, Body::Resident(Arc::new(Tender)))
+        let tender = Tender { kvm: open_kvm(request.cell.record.engine)? };
+        crate::container::start(request, streams, Body::Resident(Arc::new(tender)))
     }
 
     fn exec(
@@ -72,19 +77,54 @@ impl Boundary for Unikernels {
     }
 }
 
+/// What will execute a unikernel here: the one that the environment names, or the best that there is.
+fn choose() -> Result<Engine> {
+    /// For tests and comparisons.
+    const VARIABLE: &str = "SKEP_ENGINE";
+    match std::env::var(VARIABLE).ok().as_deref() {
+        Some("process") => Ok(Engine::Process),
+        Some("kvm") => Ok(Engine::Kvm),
+        Some(other) => Err(Error::UnknownEngine(other.to_owned())),
+        None => Ok(if unikernel::open_kvm().is_ok() { Engine::Kvm } else { Engine::Process }),
+    }
+}
+
+fn open_kvm(engine: Engine) -> Result<Option<OwnedFd>> {
+    match engine {
+        Engine::Kvm => Ok(Some(unikernel::open_kvm()?)),
+        _ => Ok(None),
+    }
+}
+
 /// The tender, in the cell's namespaces.
 #[derive(Debug)]
-struct Tender;
+struct Tender {
+    /// The host's virtual machines, for members that are some.
+    kvm: Option<OwnedFd>,
+}
 
 /// How many files a process of a guest may have open, unless it asks for fewer.
 const OPEN_FILES: usize = 1024;
 
 impl Resident for Tender {
+    fn keeps(&self) -> Option<BorrowedFd<'_>> {
+        self.kvm.as_ref().map(AsFd::as_fd)
+    }
+
+    fn prepare(&self) {
+        unikernel::prepare();
+    }
+
     fn live(&self, command: &Inhabitant<'_>) -> Ended {
         let text = |it: &std::ffi::CString| it.to_string_lossy().into_owned();
         let stream = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned();
         let streams = (stream(std::io::stdin().as_fd()), stream(std::io::stdout().as_fd()), stream(std::io::stderr().as_fd()));
         let (Ok(stdin), Ok(stdout), Ok(stderr)) = streams else { return Ended::Code(125) };
+        let engine = match self.kvm.as_ref().map(OwnedFd::try_clone) {
+            None => unikernel::Engine::Process,
+            Some(Ok(kvm)) => unikernel::Engine::Kvm(kvm),
+            Some(Err(_)) => return Ended::Code(125),
+        };
         let guest = unikernel::Guest {
             path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
             arguments: command.arguments.iter().map(text).collect(),
@@ -95,6 +135,7 @@ impl Resident for Tender {
             groups: command.groups.to_vec(),
             streams: [stdin, stdout, stderr],
             open_files: OPEN_FILES,
+            engine,
         };
         match unikernel::run(guest) {
             Ok(outcome) => Ended::from_wait_status(outcome.status),

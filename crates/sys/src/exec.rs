@@ -202,6 +202,12 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
     Ok(())
 }
 
+/// Closes a descriptor of a process that was forked and will not return to whoever owns it. Fork-safe.
+pub fn close_for_good(fd: BorrowedFd<'_>) {
+    // SAFETY: as the documentation demands of callers, nobody uses it any more.
+    unsafe { libc::syscall(libc::SYS_close, fd.as_raw_fd()) };
+}
+
 /// Changes to a directory, but never through one of the links of `/proc` that lead wherever a process has something open:
 /// a hostile root can have such a link in the place of any directory, and would so get hold of what is open here.
 pub fn enter_directory(path: &CStr) -> Result<()> {

@@ -2,9 +2,12 @@
 
 #![expect(unsafe_code, reason = "an ioctl of /proc/self/pagemap")]
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::OnceLock;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::mount::MountAttrFlags;
 
 use crate::{Errno, Result, check};
 
@@ -40,14 +43,20 @@ const IS_FILE: u64 = 1 << 2;
 const IS_PRESENT: u64 = 1 << 3;
 const IS_SWAPPED: u64 = 1 << 4;
 
-/// Opened once, and before a process enters a root that has no `/proc`.
-pub fn open() -> Result<()> {
-    table().map(drop)
+static TABLE: OnceLock<Option<OwnedFd>> = OnceLock::new();
+
+/// Opens this process's table from a `/proc` that nobody else sees, for a process that will live where there is none.
+pub fn prepare() {
+    TABLE.get_or_init(|| {
+        let none: [(&CStr, &CStr); 0] = [];
+        let proc = crate::mount::new_file_system(c"proc", &none, MountAttrFlags::empty()).ok()?;
+        openat(&proc, "self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+    });
 }
 
-fn table() -> Result<&'static File> {
-    static TABLE: OnceLock<Option<File>> = OnceLock::new();
-    TABLE.get_or_init(|| File::open("/proc/self/pagemap").ok()).as_ref().ok_or(Errno::NOENT)
+fn table() -> Result<&'static OwnedFd> {
+    let open = || openat(CWD, "/proc/self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+    TABLE.get_or_init(open).as_ref().ok_or(Errno::NOENT)
 }
 
 /// The parts of a private mapping of a file that were written to: `(offset, length)` in bytes, in order.

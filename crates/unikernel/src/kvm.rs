@@ -10,7 +10,7 @@ use std::sync::Arc;
 use abi::call;
 use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY, PORT, TAP, WINDOW};
 use sys::Errno;
-use vm::{Exit, Frozen, Interrupter, Kvm, Layout, Machine, Memory, Region, Registers, Sharing, Window};
+use vm::{Exit, Frozen, Host as Kvm, Interrupter, Layout, Machine, Memory, Region, Registers, Sharing, Window};
 
 pub(crate) use self::space::{OfGuest, Space};
 use crate::error::{Error, Result};

@@ -26,9 +26,9 @@ mod raw;
 mod tender;
 mod waits;
 
-pub use error::{Error, Result};
-pub use vm::Kvm;
+use std::os::fd::OwnedFd;
 
+pub use error::{Error, Result};
 pub use tender::{Engine, Guest, Outcome, run};
 
 /// Says something that a user will find in the cell's log, where the tender's own standard error goes.
@@ -38,6 +38,11 @@ pub fn say(text: &str) {
 }
 
 /// Opens the host's virtual machines, for a tender that will not see `/dev`.
-pub fn open_kvm() -> Result<Kvm> {
+pub fn open_kvm() -> Result<OwnedFd> {
     vm::Machine::open().map_err(Error::Machine)
+}
+
+/// What a tender needs of its process before it enters a root that has no `/proc`.
+pub fn prepare() {
+    sys::pagemap::prepare();
 }

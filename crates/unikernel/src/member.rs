@@ -9,7 +9,7 @@ use abi::port::{RUNNING, WAITING};
 use abi::{call, port::Engine};
 use rustix::fs::OFlags;
 use sys::Errno;
-use vm::{Exit, Kvm};
+use vm::{Exit, Host as Kvm};
 
 use crate::calls::{self, Reply};
 use crate::creds::Credentials;

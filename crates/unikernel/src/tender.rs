@@ -9,7 +9,7 @@ use abi::boot::Header;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions};
 use sys::signal::SignalSet;
-use vm::Kvm;
+use vm::Host as Kvm;
 
 use crate::creds::Credentials;
 use crate::error::{Error, Result};
@@ -49,20 +49,12 @@ pub struct Guest {
 }
 
 /// What executes a family's members.
+#[derive(Debug)]
 pub enum Engine {
     /// Processes of the host.
     Process,
-    /// Virtual machines, made with that handle on the host's.
-    Kvm(Kvm),
-}
-
-impl std::fmt::Debug for Engine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Process => "process",
-            Self::Kvm(_) => "kvm",
-        })
-    }
+    /// Virtual machines, made with that handle on the host's, from [`crate::open_kvm`].
+    Kvm(OwnedFd),
 }
 
 /// How a family ended.
@@ -101,6 +93,7 @@ pub fn run(guest: Guest) -> Result<Outcome> {
             (living, Body::Process(socket), Box::new(OfProcess(pid)))
         }
         Engine::Kvm(kvm) => {
+            let kvm = Kvm::from(kvm);
             let port = Arc::new(Mapped::new(abi::port::Engine::Kvm)?);
             clock::write(&port.clock);
             let guest = kvm::Guest::first(&kvm, &port)?;

@@ -10,7 +10,6 @@ mod memory;
 mod window;
 
 pub use error::{Error, Result};
-pub use kvm_ioctls::Kvm;
-pub use machine::{Exit, Interrupter, Layout, Machine, Registers, Start};
+pub use machine::{Exit, Host, Interrupter, Layout, Machine, Registers, Start};
 pub use memory::{Frozen, Memory, Region};
 pub use window::{Sharing, Window};

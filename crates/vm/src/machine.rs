@@ -7,13 +7,14 @@
 
 #![expect(unsafe_code, reason = "memory of ours becomes a guest's")]
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use rustix::fs::{Mode, OFlags};
 use sys::Errno;
 
 use crate::error::{Error, Result};
@@ -86,14 +87,27 @@ const CODE: u16 = 0x33;
 const DATA: u16 = 0x2b;
 const TASK: u16 = 0x40;
 
+/// What machines are made with.
+#[derive(Debug)]
+pub struct Host(Kvm);
+
+impl From<OwnedFd> for Host {
+    /// Takes up what [`Machine::open`] gave.
+    fn from(kvm: OwnedFd) -> Self {
+        // SAFETY: the descriptor is given away; what it is of, each call on it tells.
+        Self(unsafe { Kvm::from_raw_fd(kvm.into_raw_fd()) })
+    }
+}
+
 impl Machine {
-    /// Whether machines can be made here at all.
-    pub fn open() -> Result<Kvm> {
-        Kvm::new().map_err(|error| Error::Unavailable(Errno::from_raw_os_error(error.errno())))
+    /// Opens what machines are made with, if they can be made here at all.
+    pub fn open() -> Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::open("/dev/kvm", flags, Mode::empty()).map_err(Error::Unavailable)
     }
 
     /// Makes one without memory.
-    pub fn new(kvm: &Kvm) -> Result<Self> {
+    pub fn new(Host(kvm): &Host) -> Result<Self> {
         let vm = kvm.create_vm().map_err(Error::kvm("making a virtual machine"))?;
         let vcpu = vm.create_vcpu(0).map_err(Error::kvm("making a virtual processor"))?;
         let features = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::kvm("asking for its features"))?;
