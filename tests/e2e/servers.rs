@@ -27,9 +27,25 @@ const GET: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
 macro_rules! servers {
     ($($name:ident: $server:expr;)+) => {
-        $(#[test]
-        fn $name() {
-            check(&$server);
+        $(mod $name {
+            use super::*;
+
+            const SERVER: Server = $server;
+
+            #[test]
+            fn in_a_container() {
+                check(&SERVER, Way::Container);
+            }
+
+            #[test]
+            fn in_a_virtual_machine() {
+                check(&SERVER, Way::Kvm);
+            }
+
+            #[test]
+            fn in_a_confined_process() {
+                check(&SERVER, Way::Process);
+            }
         })+
     };
 }
@@ -82,13 +98,37 @@ servers! {
     };
 }
 
-fn check(server: &Server) {
-    if !can_run(&["root"]) {
+/// The boundary that it runs in, and what executes it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Container,
+    Kvm,
+    Process,
+}
+
+impl Way {
+    fn can_run(self) -> bool {
+        can_run(if self == Self::Kvm { &["root", "kvm"] } else { &["root"] })
+    }
+
+    /// What `run` is told.
+    fn boundary(self) -> &'static str {
+        if self == Self::Container { "--as=container" } else { "--as=unikernel" }
+    }
+
+    fn engine(self) -> &'static str {
+        if self == Self::Process { "process" } else { "kvm" }
+    }
+}
+
+fn check(server: &Server, way: Way) {
+    if !way.can_run() {
         return;
     }
     let env = TestEnv::with(server.image);
     let port = free_port();
     let mut args = vec!["run".to_owned(), "-d".to_owned(), "--name".to_owned(), "server".to_owned()];
+    args.push(way.boundary().to_owned());
     args.extend(["-p".to_owned(), format!("{port}:{}", server.port)]);
     if let Some((path, text)) = server.file {
         let file = env.scratch().join("configuration");
@@ -97,7 +137,7 @@ fn check(server: &Server) {
     }
     args.push(server.image.to_owned());
     args.extend(server.command.iter().map(|word| (*word).to_owned()));
-    env.skep(args).ok();
+    env.finish(env.command(args).env("SKEP_ENGINE", way.engine())).ok();
     let answer = converse(port, server).unwrap_or_else(|answer| {
         let (logs, why) = (env.skep(["logs", "server"]), env.skep(["why", "server"]));
         panic!("{} answered {:?}\n{}{}{}", server.image, answer.escape_ascii().to_string(), logs.out, logs.err, why.out)

@@ -68,6 +68,7 @@ pub fn can_run(needs: &[&str]) -> bool {
     for need in needs {
         let missing = match *need {
             "root" => !rustix::process::geteuid().is_root(),
+            "kvm" => !Path::new("/dev/kvm").exists(),
             "every capability" => !has_every_capability(),
             tool => without.split(',').any(|it| it == tool),
         };

@@ -9,7 +9,6 @@
 
 pub mod capability;
 pub mod cgroup;
-pub mod directory;
 pub mod exec;
 pub mod fanotify;
 pub mod file_control;

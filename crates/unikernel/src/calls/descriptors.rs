@@ -150,6 +150,18 @@ fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Resu
     ];
     const OUT: [(u64, usize); 4] =
         [(libc::TCGETS, 60), (libc::TIOCGWINSZ, 8), (libc::FIONREAD, 4), (libc::TIOCOUTQ, 4)];
+    /// Questions about network interfaces, each in a `struct ifreq` in which the answer is, too.
+    const INTERFACE: [u64; 8] = [
+        libc::SIOCGIFNAME,
+        libc::SIOCGIFFLAGS,
+        libc::SIOCGIFADDR,
+        libc::SIOCGIFBRDADDR,
+        libc::SIOCGIFNETMASK,
+        libc::SIOCGIFMTU,
+        libc::SIOCGIFHWADDR,
+        libc::SIOCGIFINDEX,
+    ];
+    const INTERFACE_SIZE: usize = 40;
     match request {
         libc::FIOCLEX => return member.table.set_on_exec(number, OnExec::Close).map(|()| 0),
         libc::FIONCLEX => return member.table.set_on_exec(number, OnExec::Keep).map(|()| 0),
@@ -171,6 +183,12 @@ fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Resu
     if request == libc::TIOCGPGRP {
         let group = member.family.with(member.number, |it| it.group)?;
         return member.memory.write(argument, &group.to_ne_bytes()).map(|()| 0);
+    }
+    if INTERFACE.contains(&request) {
+        let mut bytes = member.memory.bytes(argument, INTERFACE_SIZE)?;
+        let result = sys::file_control::device(file.as_fd(), request, &mut bytes)?;
+        member.memory.write(argument, &bytes)?;
+        return Ok(result);
     }
     let (_, size) = OUT.iter().find(|it| it.0 == request).ok_or(Errno::NOTTY)?;
     let mut bytes = vec![0; *size];

@@ -1,6 +1,6 @@
 //! Calls with paths that need more than passing on: opening, the working directory, and what exists for the guest alone.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -48,7 +48,11 @@ fn directory(member: &Member, number: u64) -> Result<Arc<dyn AsFd + Send + Sync>
 
 fn open(member: &mut Member, at: u64, name: u64, flags: u64, mode: u64) -> Result<u64, Errno> {
     let path = path(member, name)?;
-    if let Some(number) = own_descriptor(&path) {
+    let at_path = || match path.first() {
+        Some(b'/') => Ok(member.cwd.clone() as Arc<dyn AsFd + Send + Sync>),
+        _ => directory(member, at),
+    };
+    if let Some(number) = own_descriptor(&path).or_else(|| linked_descriptor(&*at_path().ok()?, &path)) {
         // On Linux this opens the file anew; to the few that do it, it is another name.
         let file = member.table.get(number)?.clone();
         return member.table.add(file, OnExec::by(flags), 0);
@@ -59,10 +63,7 @@ fn open(member: &mut Member, at: u64, name: u64, flags: u64, mode: u64) -> Resul
     }
     let wanted = OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let mode = Mode::from_raw_mode(mode as u32 & 0o7777 & !member.umask);
-    let opened = match path.first() {
-        Some(b'/') => rustix::fs::openat(&*member.cwd, &path[..], wanted, mode),
-        _ => rustix::fs::openat(&*directory(member, at)?, &path[..], wanted, mode),
-    }?;
+    let opened = rustix::fs::openat(&*at_path()?, &path[..], wanted, mode)?;
     member.table.add(File::new(opened, Waiting::by(flags), &path), OnExec::by(flags), 0)
 }
 
@@ -76,6 +77,12 @@ fn own_descriptor(path: &[u8]) -> Option<u64> {
     }
     let number = path.strip_prefix(b"/dev/fd/").or_else(|| path.strip_prefix(b"/proc/self/fd/"))?;
     std::str::from_utf8(number).ok()?.parse().ok()
+}
+
+/// The same of a link that ends so, as images have them in the place of log files.
+fn linked_descriptor(directory: &dyn AsFd, path: &[u8]) -> Option<u64> {
+    let target = rustix::fs::readlinkat(directory, path, Vec::new()).ok()?;
+    own_descriptor(target.to_bytes())
 }
 
 fn read_own_link(member: &Member, name: u64, into: u64, size: u64) -> Option<Result<u64, Errno>> {
@@ -111,14 +118,42 @@ fn change_directory_to(member: &mut Member, number: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
-/// The kernel knows the path of what is open; it is asked while this thread is there.
 fn working_directory(member: &Member, into: u64, size: u64) -> Result<u64, Errno> {
-    let text = sys::directory::path_of(member.cwd.as_fd())?;
+    let mut text = path_of(member.cwd.as_fd())?;
+    text.push(0);
     if text.len() as u64 > size {
         return Err(Errno::RANGE);
     }
     member.memory.write(into, &text)?;
     Ok(text.len() as u64)
+}
+
+/// The path of a directory, found from below: the name by which each parent knows its child. (The kernel tells the path of
+/// a working directory only, which all threads of the tender share.)
+fn path_of(directory: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    const DEEPEST: usize = 256;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    let mut child = rustix::fs::openat(directory, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    for _ in 0..DEEPEST {
+        let parent = rustix::fs::openat(&child, "..", flags, Mode::empty())?;
+        let (own, above) = (rustix::fs::fstat(&child)?, rustix::fs::fstat(&parent)?);
+        if (own.st_dev, own.st_ino) == (above.st_dev, above.st_ino) {
+            names.reverse();
+            return Ok([b"/", &names.join(&b'/')[..]].concat());
+        }
+        let mut entries = rustix::fs::Dir::read_from(&parent)?;
+        let name = entries.find_map(|entry| {
+            let name = entry.ok()?.file_name().to_owned();
+            let stat = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            let same = (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino) && !matches!(name.to_bytes(), b"." | b"..");
+            same.then(|| name.into_bytes())
+        });
+        // It was removed.
+        names.push(name.ok_or(Errno::NOENT)?);
+        child = parent;
+    }
+    Err(Errno::NAMETOOLONG)
 }
 
 /// Nobody but the tender's own user exists on the host. To the guest's administrator, giving a file away works; whose it
