@@ -27,7 +27,10 @@ pub extern "C" fn entered(frame: &mut Frame) {
     let fault = *LATEST.get();
     match fault {
         Fault::Signal { signal, code, address, vector } => signal::force(signal, code, address, vector),
-        Fault::Interrupt => thread::yield_now(),
+        Fault::Interrupt => {
+            crate::patch::note_interruption(frame.rip);
+            thread::yield_now();
+        }
     }
     signal::deliver(frame);
 }

@@ -146,6 +146,7 @@ fn interpreted(command: Command, rest: &[u8]) -> Result<Command> {
 pub fn load(ready: &Ready, surroundings: &Surroundings) -> Result<Start> {
     let random: [u64; 4] = random()?;
     SPACE.get().reset(random[0] as usize)?;
+    crate::patch::forget();
     let bias = match ready.elf.kind {
         Kind::Fixed => 0,
         Kind::Movable => PROGRAM + (random[1] as usize & 0xff_ffff) * PAGE,

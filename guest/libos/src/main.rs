@@ -20,6 +20,7 @@ mod frame;
 mod futex;
 mod heap;
 mod loader;
+mod patch;
 mod port;
 mod signal;
 mod space;

@@ -252,6 +252,19 @@ impl Space {
         (at >= LOWEST && self.is_free(at, length)).then_some(at)
     }
 
+    /// A free place below an address, and no farther from it than that.
+    pub fn gap_below(&self, at: usize, length: usize, farthest: usize) -> Option<usize> {
+        let mut end = at;
+        for (&begin, area) in self.areas.range(..=at).rev() {
+            if area.end <= end && end - area.end >= length {
+                break;
+            }
+            end = end.min(begin);
+        }
+        let place = end.checked_sub(length)?;
+        (place >= LOWEST && at - place < farthest && self.is_free(place, length)).then_some(place)
+    }
+
     /// Takes out of the account whatever is between, and gives it.
     fn cut(&mut self, begin: usize, end: usize) -> Vec<(usize, Area)> {
         let mut overlapping = Vec::new();

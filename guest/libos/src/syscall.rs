@@ -20,6 +20,7 @@ use crate::{engine, port, signal};
 
 /// Comes from the program's system call.
 pub extern "C" fn entered(frame: &mut Frame) {
+    crate::patch::consider(frame);
     let arguments = frame.arguments();
     let result = answer(frame.call, arguments, frame);
     if let Some(result) = result {

@@ -123,6 +123,16 @@ pub fn with<T>(number: u32, look: impl FnOnce(&mut Thread) -> T) -> Option<T> {
     THREADS.get().all.get_mut(&number).map(look)
 }
 
+/// Whether any thread but the current one will go on in there.
+pub fn is_any_other_within(addresses: &core::ops::Range<u64>) -> bool {
+    let threads = THREADS.get();
+    threads.all.values().filter(|it| it.number != threads.current).any(|it| {
+        let frame = (it.stack_end() - size_of::<Frame>()) as *const Frame;
+        // SAFETY: a thread that does not run has its program's registers there.
+        addresses.contains(unsafe { &(*frame).rip })
+    })
+}
+
 /// Every thread's number.
 pub fn numbers() -> Vec<u32> {
     THREADS.get().all.keys().copied().collect()

@@ -40,6 +40,7 @@ global_asm!(
     ".section .text.entry, \"ax\"",
     ".globl kvm_call_entry, flush_tables, trap_13_kernel, trap_14_kernel, trap_stubs",
     "kvm_call_entry:",
+    "mov byte ptr [rip + TRAPPED], 1",
     "mov [rip + SAVED_STACK], rsp",
     "mov rsp, [rip + STACK_END]",
     "push 0x2b",

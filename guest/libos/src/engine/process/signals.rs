@@ -110,6 +110,7 @@ unsafe extern "C" fn on_signal(signal: i32, info: *const Info, context: *mut Con
             context.rcx = context.rip;
             context.r11 = context.rflags;
             context.rip = call_entry as *const () as u64;
+            crate::patch::TRAPPED.store(true, core::sync::atomic::Ordering::Relaxed);
         }
         // What is pending is looked for on the way out.
         SIGURG if is_ours(context.rip) => {}
