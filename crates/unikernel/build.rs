@@ -37,7 +37,10 @@ fn build(guest: &Path, target: &Path) -> PathBuf {
     ];
     flags.extend(link.iter().map(|it| format!("-Clink-arg={it}")));
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets it"));
-    cargo.current_dir(guest).args(["build", "--release", "--quiet", "--locked", "--target", TARGET, "--target-dir"]).arg(target);
+    cargo
+        .current_dir(guest)
+        .args(["build", "--release", "--quiet", "--locked", "--target", TARGET, "--target-dir"])
+        .arg(target);
     // What is meant for the host's crates: flags, and clippy in the compiler's place.
     for name in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "CLIPPY_ARGS"] {
         cargo.env_remove(name);

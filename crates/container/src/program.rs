@@ -107,11 +107,7 @@ impl Program {
         matches!(self.body, Body::Command)
     }
 
-    fn let_live(
-        &self,
-        resident: &dyn Resident,
-        control: BorrowedFd<'_>,
-    ) -> std::result::Result<Infallible, Failure> {
+    fn let_live(&self, resident: &dyn Resident, control: BorrowedFd<'_>) -> std::result::Result<Infallible, Failure> {
         let path = self.command.find()?;
         report(control, Report::Started, &[]).map_err(|errno| Stage::Handshake.fail(errno))?;
         exec::close_for_good(control);

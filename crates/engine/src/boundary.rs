@@ -160,9 +160,7 @@ pub(crate) fn boundary_for(spec: &CellSpec, verb: Verb) -> Result<&'static dyn B
 
 /// Why a cell's boundary cannot do that, with one that can.
 pub(crate) fn lacks(spec: &CellSpec, verb: Verb) -> Error {
-    let by = model::Boundary::ALL
-        .iter()
-        .copied()
-        .find(|kind| boundary(*kind).is_ok_and(|it| it.verbs().contains(&verb)));
+    let by =
+        model::Boundary::ALL.iter().copied().find(|kind| boundary(*kind).is_ok_and(|it| it.verbs().contains(&verb)));
     Error::Unsupported { boundary: spec.boundary, verb, by }
 }

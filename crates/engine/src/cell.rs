@@ -113,7 +113,9 @@ impl Cell {
     pub(crate) fn read(dir: PathBuf) -> Result<Self> {
         let spec = Self::read_spec(&dir)?;
         let record = match disk::read_json(&dir.join("state.json")) {
-            Err(Error::Damaged { .. }) => Record { state: State::Starting { since: spec.created }, ..Record::of(Engine::Native) },
+            Err(Error::Damaged { .. }) => {
+                Record { state: State::Starting { since: spec.created }, ..Record::of(Engine::Native) }
+            }
             record => record?,
         };
         Ok(Self { dir, spec, record })

@@ -31,8 +31,8 @@ mod stats;
 mod supervisor;
 mod table;
 mod targets;
-mod watch;
 mod unikernel;
+mod watch;
 mod why;
 mod wire;
 

@@ -118,7 +118,8 @@ impl Resident for Tender {
     fn live(&self, command: &Inhabitant<'_>) -> Ended {
         let text = |it: &std::ffi::CString| it.to_string_lossy().into_owned();
         let stream = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned();
-        let streams = (stream(std::io::stdin().as_fd()), stream(std::io::stdout().as_fd()), stream(std::io::stderr().as_fd()));
+        let streams =
+            (stream(std::io::stdin().as_fd()), stream(std::io::stdout().as_fd()), stream(std::io::stderr().as_fd()));
         let (Ok(stdin), Ok(stdout), Ok(stderr)) = streams else { return Ended::Code(125) };
         let engine = match self.kvm.as_ref().map(OwnedFd::try_clone) {
             None => unikernel::Engine::Process,

@@ -1,5 +1,7 @@
 //! Runs a program of this machine as a guest, without a cell around it: for looking into the library operating system.
 
+#![expect(clippy::print_stderr, clippy::expect_used, reason = "a tool for looking into a guest")]
+
 use std::os::fd::AsFd;
 
 fn main() -> std::process::ExitCode {

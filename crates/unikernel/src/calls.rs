@@ -5,8 +5,8 @@
 
 mod descriptors;
 mod legacy;
-mod paths;
 mod pass;
+mod paths;
 mod polling;
 mod processes;
 mod sockets;

@@ -41,7 +41,8 @@ impl Three {
             effective: keep(effective, self.effective),
             saved: keep(saved, self.saved),
         };
-        let allowed = privileged == Privilege::Root || [new.real, new.effective, new.saved].into_iter().all(|it| self.has(it));
+        let allowed =
+            privileged == Privilege::Root || [new.real, new.effective, new.saved].into_iter().all(|it| self.has(it));
         allowed.then_some(new)
     }
 }

@@ -22,10 +22,7 @@ pub(crate) struct Process {
     pub(crate) parent: u32,
     pub(crate) group: u32,
     pub(crate) session: u32,
-    pub(crate) user: u32,
     state: State,
-    /// Processor time of the children that were waited for, in nanoseconds.
-    pub(crate) children_time: u64,
 }
 
 enum State {
@@ -120,10 +117,10 @@ impl Family {
     }
 
     /// Adds a process. It belongs to its parent's group and session.
-    pub(crate) fn add(&self, number: u32, parent: u32, user: u32, living: Living) {
+    pub(crate) fn add(&self, number: u32, parent: u32, living: Living) {
         let mut account = self.account();
         let (group, session) = account.processes.get(&parent).map_or((number, number), |it| (it.group, it.session));
-        let process = Process { parent, group, session, user, state: State::Alive(living), children_time: 0 };
+        let process = Process { parent, group, session, state: State::Alive(living) };
         account.processes.insert(number, process);
     }
 
@@ -242,7 +239,8 @@ impl Family {
         let group = if group == 0 { number } else { group };
         let mut account = self.account();
         let session = account.processes.get(&caller).map(|it| it.session);
-        let known = group == number || account.processes.values().any(|it| it.group == group && Some(it.session) == session);
+        let known =
+            group == number || account.processes.values().any(|it| it.group == group && Some(it.session) == session);
         let process = account.processes.get_mut(&number).ok_or(Errno::SRCH)?;
         if number != caller && process.parent != caller {
             return Err(Errno::SRCH);

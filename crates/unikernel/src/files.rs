@@ -165,11 +165,6 @@ impl Table {
             }
         }
     }
-
-    /// The numbers in use.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = usize> {
-        self.slots.iter().enumerate().filter(|(_, it)| it.is_some()).map(|(at, _)| at)
-    }
 }
 
 /// What [`Table::each_between`] does.

@@ -64,7 +64,13 @@ impl Guest {
         let memory = self.space.memory();
         Ok(Seed {
             memory: memory.iter().map(|it| it.freeze()).collect::<std::result::Result<_, _>>().map_err(failed)?,
-            windows: self.space.windows().iter().map(|it| it.copy()).collect::<std::result::Result<_, _>>().map_err(failed)?,
+            windows: self
+                .space
+                .windows()
+                .iter()
+                .map(|it| it.copy())
+                .collect::<std::result::Result<_, _>>()
+                .map_err(failed)?,
             registers: self.machine.registers().map_err(failed)?,
             layout: self.layout,
         })

@@ -116,9 +116,6 @@ impl Member {
         let number = port.call.number.load(Ordering::Relaxed);
         let arguments = port.call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
         let reply = self.own_call(number, arguments)?;
-        if std::env::var_os("SKEP_TRACE").is_some() {
-            eprintln!("[{}] {number:#x}/{number} {arguments:x?} = {reply:?}", self.number);
-        }
         let (result, wait) = reply.words();
         self.living.port.answer(result, wait);
         Some(())
@@ -211,7 +208,6 @@ impl Member {
         let (table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);
         let (credentials, program) = (self.credentials.clone(), self.program.clone());
         let (family, lost) = (self.family.clone(), self.family.clone());
-        let user = credentials.user.real;
         let name = format!("member {number}");
         let begin = move |living: Living, body, memory| Self {
             number,
@@ -231,7 +227,7 @@ impl Member {
             Body::Process(socket) => {
                 let (ours, theirs) = process::socket_pair().map_err(again)?;
                 let living = Living { port, waits, handle: Arc::new(Handle::process(None)) };
-                self.family.add(number, self.number, user, living.clone());
+                self.family.add(number, self.number, living.clone());
                 let sent = process::send(socket, &[living.port.file(), &theirs].map(AsFd::as_fd));
                 drop(theirs);
                 let spawned = thread(name, move || match process::receive_word(&ours) {
@@ -247,7 +243,7 @@ impl Member {
             Body::Machine(kvm, guest) => {
                 let seed = guest.seed().map_err(again)?;
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
-                self.family.add(number, self.number, user, living.clone());
+                self.family.add(number, self.number, living.clone());
                 let kvm = kvm.clone();
                 thread(name, move || {
                     living.port.answer(0, 0);

@@ -26,7 +26,8 @@ const SOCKET: i32 = 4;
 pub(crate) fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
     let host = Error::host("making a guest's socket");
     let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(&host)?;
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(&host)?;
     rustix::net::sockopt::set_socket_passcred(&ours, true).map_err(&host)?;
     Ok((ours, theirs))
 }

@@ -21,7 +21,7 @@ pub(crate) enum Argument<'a> {
 pub(crate) unsafe fn call(number: u32, arguments: &mut [Argument<'_>; 6]) -> Result<u64, Errno> {
     let words = arguments.each_mut().map(|it| match it {
         Argument::Number(number) => *number,
-        Argument::Memory(memory) if memory.is_empty() => 0,
+        Argument::Memory([]) => 0,
         Argument::Memory(memory) => memory.as_mut_ptr() as u64,
     });
     let [a, b, c, d, e, f] = words;

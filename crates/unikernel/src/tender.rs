@@ -102,7 +102,7 @@ pub fn run(guest: Guest) -> Result<Outcome> {
             (living, Body::Machine(Arc::new(kvm), Box::new(guest)), memory)
         }
     };
-    family.add(number, 0, guest.user, living.clone());
+    family.add(number, 0, living.clone());
     let mut member = Member {
         number,
         family: family.clone(),

@@ -99,7 +99,7 @@ impl Waits {
             cookies.append(&mut self.watches().children);
         }
         let nanoseconds = if cookies.is_empty() { nanoseconds } else { 0 };
-        let timeout = (nanoseconds != u64::MAX).then(|| Timespec {
+        let timeout = (nanoseconds != u64::MAX).then_some(Timespec {
             tv_sec: (nanoseconds / 1_000_000_000) as i64,
             tv_nsec: (nanoseconds % 1_000_000_000) as i64,
         });

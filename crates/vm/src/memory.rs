@@ -79,7 +79,8 @@ impl Memory {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping of a file that nobody writes to.
         let at = unsafe { mmap(std::ptr::null_mut(), frozen.length, RIGHTS, flags, &*frozen.base, 0) };
-        let memory = Self { at: address(at)?, length: frozen.length, content: Mutex::new(Content::Over(frozen.clone())) };
+        let memory =
+            Self { at: address(at)?, length: frozen.length, content: Mutex::new(Content::Over(frozen.clone())) };
         memory.lay_over(frozen)?;
         Ok(memory)
     }
@@ -124,7 +125,11 @@ impl Memory {
                 if written.is_empty() {
                     return Ok(before.clone());
                 }
-                if before.over.len() + written.len() > MOST_PARTS { self.flatten()? } else { self.differ(before, &written)? }
+                if before.over.len() + written.len() > MOST_PARTS {
+                    self.flatten()?
+                } else {
+                    self.differ(before, &written)?
+                }
             }
         };
         self.reset(&frozen)?;
@@ -165,7 +170,7 @@ impl Memory {
 
     /// Makes whole pages zero, and gives back what they took.
     pub fn discard(&self, offset: usize, length: usize) -> Option<()> {
-        let at = self.inside(offset, length).filter(|_| (offset | length) % PAGE == 0)?;
+        let at = self.inside(offset, length).filter(|_| (offset | length).is_multiple_of(PAGE))?;
         let done = match &*self.content() {
             Content::Own(file) => {
                 let mode = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;

@@ -92,7 +92,9 @@ impl Drop for Extended {
 /// [`size`] bytes are writable there, and aligned to 64.
 pub unsafe fn save_to(at: *mut u8) {
     // SAFETY: the caller's.
-    unsafe { asm!("xsave64 [{}]", in(reg) at, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags)) };
+    unsafe {
+        asm!("xsave64 [{}]", in(reg) at, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags))
+    };
 }
 
 /// Loads the processor's extended state from there.

@@ -40,7 +40,9 @@ static DYING: AtomicU64 = AtomicU64::new(0);
 /// A fault of ours ends the guest: there is nobody to repair anything.
 pub fn in_our_own(signal: i32, at: u64, address: u64) -> ! {
     if DYING.fetch_add(1, Ordering::Relaxed) == 0 {
-        port::log(&alloc::format!("the library operating system faulted: signal {signal} at {at:#x}, address {address:#x}"));
+        port::log(&alloc::format!(
+            "the library operating system faulted: signal {signal} at {at:#x}, address {address:#x}"
+        ));
         let _ = port::call(abi::call::EXIT, [signal as u64, 0, 0, 0, 0, 0]);
     }
     crate::engine::stop()

@@ -168,9 +168,15 @@ pub fn load(ready: &Ready, surroundings: &Surroundings) -> Result<Start> {
     let end = STACK_END - (random[3] as usize & 0xffff) * PAGE;
     let rights = Protection::READ | Protection::WRITE;
     SPACE.get().map(Place::AtFree(end - STACK_SIZE), STACK_SIZE, rights, Source::Anonymous)?;
-    let auxiliary = stack::Auxiliary { headers: ready.elf.headers_at(bias), count: ready.elf.count, base, entry: ready.elf.entry + bias };
-    let stack = stack::build(end, &ready.command, &auxiliary, surroundings, [random[0] ^ random[2], random[1] ^ random[3]])
-        .ok_or(E2BIG)?;
+    let auxiliary = stack::Auxiliary {
+        headers: ready.elf.headers_at(bias),
+        count: ready.elf.count,
+        base,
+        entry: ready.elf.entry + bias,
+    };
+    let stack =
+        stack::build(end, &ready.command, &auxiliary, surroundings, [random[0] ^ random[2], random[1] ^ random[3]])
+            .ok_or(E2BIG)?;
     Ok(Start { entry, stack })
 }
 

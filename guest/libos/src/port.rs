@@ -37,4 +37,3 @@ pub fn call(number: u32, arguments: [u64; 6]) -> Result {
 pub fn log(text: &str) {
     let _ = call(abi::call::LOG, [text.as_ptr() as u64, text.len() as u64, 0, 0, 0, 0]);
 }
-

@@ -44,8 +44,7 @@ mod flag {
     pub const RESETHAND: u64 = 0x8000_0000;
 }
 
-static ACTIONS: Local<[Action; 64]> =
-    Local::new([Action { handler: DEFAULT, flags: 0, restorer: 0, mask: 0 }; 64]);
+static ACTIONS: Local<[Action; 64]> = Local::new([Action { handler: DEFAULT, flags: 0, restorer: 0, mask: 0 }; 64]);
 
 /// What is known of a signal beside its number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

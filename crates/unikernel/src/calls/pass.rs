@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use sys::Errno;
 
-use super::table::{Gives, Kind, Row};
 use super::Reply;
+use super::table::{Gives, Kind, Row};
 use crate::files::{File, OnExec, Waiting};
 use crate::member::Member;
 use crate::raw::{self, Argument};
@@ -24,7 +24,11 @@ enum Local {
     Number(u64),
     Bytes(Vec<u8>),
     /// To be copied to the guest afterwards: whole, or as much as the result says.
-    Out { bytes: Vec<u8>, at: u64, extent: Extent },
+    Out {
+        bytes: Vec<u8>,
+        at: u64,
+        extent: Extent,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,7 +91,8 @@ fn try_on(member: &mut Member, row: &Row, given: [u64; 6]) -> Result<u64, Errno>
             // SAFETY: the call gave a new descriptor, which nobody else knows of.
             let fd = unsafe { std::os::fd::FromRawFd::from_raw_fd(result as i32) };
             // The flag that closes on exec is everywhere the same but here.
-            let closing = i64::from(row.number()) == libc::SYS_memfd_create && flags & u64::from(libc::MFD_CLOEXEC) != 0;
+            let closing =
+                i64::from(row.number()) == libc::SYS_memfd_create && flags & u64::from(libc::MFD_CLOEXEC) != 0;
             let on_exec = if closing { OnExec::Close } else { OnExec::by(flags) };
             member.table.add(File::new(fd, Waiting::by(flags), b"anon_inode"), on_exec, 0)
         }

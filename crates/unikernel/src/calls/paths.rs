@@ -146,7 +146,8 @@ fn path_of(directory: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
         let name = entries.find_map(|entry| {
             let name = entry.ok()?.file_name().to_owned();
             let stat = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            let same = (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino) && !matches!(name.to_bytes(), b"." | b"..");
+            let same =
+                (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino) && !matches!(name.to_bytes(), b"." | b"..");
             same.then(|| name.into_bytes())
         });
         // It was removed.

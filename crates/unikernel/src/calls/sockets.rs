@@ -162,14 +162,8 @@ fn accept(member: &mut Member, [number, place, length]: [u64; 3], kind: u64) -> 
 fn name(member: &Member, call: u32, [number, place, length]: [u64; 3]) -> Result<u64, Errno> {
     let file = member.table.get(number)?;
     let mut name = NamePlace::new(member, place, length)?;
-    let mut words = [
-        host(file),
-        Argument::Memory(&mut name.bytes),
-        Argument::Memory(&mut name.length),
-        NOTHING,
-        NOTHING,
-        NOTHING,
-    ];
+    let mut words =
+        [host(file), Argument::Memory(&mut name.bytes), Argument::Memory(&mut name.length), NOTHING, NOTHING, NOTHING];
     // SAFETY: the length says how long the name's place is.
     unsafe { raw::call(call, &mut words) }?;
     name.hand_over(member)?;

@@ -244,4 +244,3 @@ pub fn discard(at: usize, length: usize) -> Result<()> {
 
 /// There are no frames left.
 const NO_FRAMES: crate::errno::Errno = ENOMEM;
-

@@ -254,4 +254,3 @@ fn adopt(port: usize, socket: usize) {
         stop();
     }
 }
-

@@ -47,7 +47,10 @@ impl Elf {
         const INTERPRETER: u32 = 3;
         let head = beginning.get(..HEADER).ok_or(ENOEXEC)?;
         // 64 bits, little-endian, version 1; x86-64.
-        if !head.starts_with(b"\x7fELF\x02\x01\x01") || half(head, 18) != 62 || half(head, 54) as usize != PROGRAM_HEADER {
+        if !head.starts_with(b"\x7fELF\x02\x01\x01")
+            || half(head, 18) != 62
+            || half(head, 54) as usize != PROGRAM_HEADER
+        {
             return Err(ENOEXEC);
         }
         let kind = match half(head, 16) {
@@ -115,7 +118,11 @@ fn segment(header: &[u8]) -> Result<Segment> {
     let flags = single(header, 4);
     let page = PAGE as u64;
     let end = address.checked_add(in_memory).ok_or(ENOEXEC)?;
-    if in_file > in_memory || end > PROGRAM_END as u64 / 2 || offset % page != address % page || offset > i64::MAX as u64 {
+    if in_file > in_memory
+        || end > PROGRAM_END as u64 / 2
+        || offset % page != address % page
+        || offset > i64::MAX as u64
+    {
         return Err(ENOEXEC);
     }
     let mut rights = Protection::empty();

@@ -90,8 +90,29 @@ pub fn leave(frame: &mut Frame) -> Result<()> {
     let rflags = rflags & CHANGEABLE | 0x202;
     let xmm = frame.xmm;
     *frame = Frame {
-        xmm, r15, r14, r13, r12, rbp, rbx, r10, r9, r8, rdx, rsi, rdi, r11, rcx, rax,
-        call: NOT_A_CALL, rip, cs: CODE, rflags, rsp, ss: DATA, padding: 0,
+        xmm,
+        r15,
+        r14,
+        r13,
+        r12,
+        rbp,
+        rbx,
+        r10,
+        r9,
+        r8,
+        rdx,
+        rsi,
+        rdi,
+        r11,
+        rcx,
+        rax,
+        call: NOT_A_CALL,
+        rip,
+        cs: CODE,
+        rflags,
+        rsp,
+        ss: DATA,
+        padding: 0,
     };
     thread::with_current(|it| it.signals.mask = record.mask & !bit(super::SIGKILL) & !bit(super::SIGSTOP));
     if record.extended != 0 {

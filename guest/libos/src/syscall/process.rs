@@ -13,8 +13,7 @@ use crate::{port, signal, thread, user};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-static AROUND: Local<Surroundings> =
-    Local::new(Surroundings { uid: 0, gid: 0, capabilities: 0, capabilities2: 0 });
+static AROUND: Local<Surroundings> = Local::new(Surroundings { uid: 0, gid: 0, capabilities: 0, capabilities2: 0 });
 
 /// `comm`, as prctl sets it.
 static NAME: Local<[u8; 16]> = Local::new([0; 16]);

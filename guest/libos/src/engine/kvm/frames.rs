@@ -4,14 +4,14 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use abi::call;
-use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY};
 use abi::layout::PAGE;
+use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY};
 
 use super::tables::BORROWED;
 use super::{NO_FRAMES, address_of, tables};
 use crate::errno::Result;
-use crate::sync::Local;
 use crate::string;
+use crate::sync::Local;
 
 const MOST: usize = MOST_MEMORY as usize / PAGE;
 const WORDS: usize = MOST / 64;
@@ -39,12 +39,7 @@ struct Borrowings {
 
 static BORROWINGS: Local<Borrowings> = Local::new(Borrowings { pages: BTreeMap::new(), unused: Vec::new() });
 
-pub static FRAMES: Local<Frames> = Local::new(Frames {
-    used: [0; WORDS],
-    dirty: [0; WORDS],
-    count: 0,
-    next: 0,
-});
+pub static FRAMES: Local<Frames> = Local::new(Frames { used: [0; WORDS], dirty: [0; WORDS], count: 0, next: 0 });
 
 impl Frames {
     pub fn begin(&mut self, free: u64, length: u64) {
