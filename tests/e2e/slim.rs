@@ -113,8 +113,8 @@ fn a_workload_that_fails_leaves_no_image() {
     };
     let error = slim("patience = '1s'\n[[step]]\nexec = ['python3', '-c', 'raise SystemExit(3)']").fails(1);
     assert!(error.contains("fails on the original image") && error.contains("exit code 3"), "{error}");
-    // It counts what it does not open: no look-up tells what is missing, and a growing cannot help.
-    let counting = "import os; raise SystemExit(len(os.listdir('/usr/share/doc')) < 5)";
+    // What it looks at is the number of a directory's links: neither a look-up nor a listing tells what is missing.
+    let counting = "import os; raise SystemExit(os.stat('/usr/share/doc').st_nlink < 5)";
     let error = slim(&format!("patience = '1s'\n[[step]]\nexec = ['python3', '-c', \"{counting}\"]")).fails(1);
     assert!(error.contains("fails on the slim image"), "{error}");
     assert!(slim("[[step]]\nhttp = '/'\nbogus = 1").fails(2).contains("bogus"));
@@ -154,6 +154,67 @@ fn what_is_missed_later_is_put_back_and_named() {
     env.pull("deb:busybox-static");
     let refused = ["run", "--restore-misses", "deb:busybox-static", "--", "busybox", "true"];
     assert!(env.skep(refused).fails(2).contains("no slim image"));
+}
+
+/// A program that looks at what a directory holds looks nothing up.
+#[test]
+fn what_a_listing_lacks_is_found_and_put_back() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(PYTHON);
+    let counts = |dir: &str, least: u32| format!("import os; raise SystemExit(len(os.listdir('{dir}')) < {least})");
+    // What the proof needs of a listing is added; what it does without is told.
+    let file = workload(
+        &env,
+        &format!(
+            "patience = '1s'\n[[step]]\nexec = ['python3', '-c', \"{}\"]\n[[step]]\nexec = ['python3', '-c', \"{}\"]",
+            counts("/usr/share/doc", 5),
+            counts("/usr/share", 0)
+        ),
+    );
+    env.skep(["image", "slim", PYTHON, "--workload", &file, "--tag", "grown"]).ok();
+    let why = explain(&env, "grown", "/usr/share/doc/libc6");
+    assert!(why.contains("missed on the slim image (a listing of /usr/share/doc)"), "{why}");
+    let keep = ["--keep", "/usr/share/doc/sed/copyright", "--tag", "slim"];
+    let said = env.skep(["image", "slim", PYTHON, "--exec", "python3 -c 'print(6*7)'"].iter().chain(&keep)).ok();
+    assert!(said.contains("listed, though less is there") && said.contains(" /usr/lib/python3.11"), "{said}");
+
+    let listing =
+        "import os; print(len(os.listdir('/usr/share/doc')) > 5, os.path.isfile('/usr/share/doc/libc6/copyright'))";
+    let cell = |name: &str, option: &str| {
+        let run = ["run", "--name", name, "--net", "none", option, "slim", "--", "python3", "-c", listing];
+        (env.skep(run).ok(), env.skep(["why", name]).ok())
+    };
+    let (printed, why) = cell("noted", "--pull=missing");
+    assert_eq!(printed, "False False\n");
+    assert!(why.contains(" entries of /usr/share/doc, which was listed (slimming took it away; 'skep run"), "{why}");
+    assert!(why.contains("missed: /usr/share/doc/libc6/copyright ("), "{why}");
+    assert!(!why.contains("/usr/lib/python3.11,"), "the image was proved with that listing: {why}");
+    let (printed, why) = cell("restored", "--restore-misses");
+    assert_eq!(printed, "True True\n");
+    assert!(
+        why.contains(" entries of /usr/share/doc, which was listed (slimming took it away; it was put back)"),
+        "{why}"
+    );
+    let restored = why;
+    let (printed, why) = cell("ignored", "--ignore-misses");
+    assert_eq!((printed.as_str(), why.contains("missed")), ("False False\n", false), "{why}");
+    let events = env.skep(["events", "--since", "1h"]).out;
+    assert!(events.contains("noted missed: /usr/share/doc/libc6/copyright\n"), "{events}");
+    // Again, there is nothing that is missed any more.
+    assert_eq!(env.skep(["start", "--attach", "restored"]).ok(), "True True\n");
+    let count = |text: &str| text.matches("missed: ").count();
+    assert_eq!(count(&env.skep(["why", "restored"]).ok()), count(&restored));
+    // What a volume hides of the original is not missed, and nothing is put into it.
+    let volume = env.scratch().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let mount = format!("{}:/usr/share/doc", volume.display());
+    let run = ["run", "--name", "hidden", "--net", "none", "--restore-misses", "-v", &mount, "slim", "--"];
+    assert_eq!(env.skep(run.iter().chain(&["python3", "-c", listing])).ok(), "False False\n");
+    assert_eq!(std::fs::read_dir(&volume).unwrap().count(), 0);
+    let why = env.skep(["why", "hidden"]).ok();
+    assert!(!why.contains("missed: /usr/share/doc") && !why.contains("of /usr/share/doc, which"), "{why}");
 }
 
 /// The profile is enough for another runtime, too, and no wider than it says.

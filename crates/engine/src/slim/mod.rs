@@ -113,6 +113,15 @@ impl Part {
     }
 }
 
+/// What the listings of a round lacked.
+fn unlisted<'a>(original: &'a Tree, slim: &'a Tree, round: &'a Round) -> impl Iterator<Item = Miss> + 'a {
+    round.listed.iter().flat_map(|directory| {
+        let during = format!("a listing of {directory}");
+        let lost = slim::lost_entries(original, slim, directory).into_iter();
+        lost.map(move |path| Miss { path, during: during.clone() })
+    })
+}
+
 impl Slimming<'_> {
     fn watch_original(&mut self) -> Result<()> {
         let subject = Subject { on: "original", tree: self.request.record.tree };
@@ -152,9 +161,14 @@ impl Slimming<'_> {
             let kept = self.kept(reader, original, &missed)?;
             let cut = slim::cut(&self.engine.store, (original, self.request.record.tree), &kept)?;
             self.progress.begin(&format!("round {number}: proving"), None);
-            let (round, failure) = self.prove(original, &cut)?;
+            let (mut round, failure) = self.prove(original, &cut)?;
             self.progress.end();
-            let new: Vec<Miss> = round.missed.iter().filter(|it| !missed.contains_key(&it.path)).cloned().collect();
+            let mut new: Vec<Miss> = round.missed.iter().filter(|it| !missed.contains_key(&it.path)).cloned().collect();
+            if failure.is_some() && new.is_empty() {
+                // It may have listed what it would have looked up.
+                new = unlisted(original, &cut.slim, &round).filter(|it| !missed.contains_key(&it.path)).collect();
+                round.missed.extend(new.iter().cloned());
+            }
             self.rounds.push(round);
             match failure {
                 None if new.is_empty() => return Ok((kept, cut)),
@@ -182,6 +196,7 @@ impl Slimming<'_> {
             let (observed, outcome) = self.run(subject, Watch::Uses, part)?;
             let missed = slim::misses(original, &cut.slim, &observed);
             round.missed.extend(missed.into_iter().map(|path| Miss { path, during: part.words().to_owned() }));
+            round.listed.extend(slim::short_listings(original, &cut.slim, &observed).into_keys());
             self.observed.calls.extend(observed.calls);
             if let Err(failure) = outcome {
                 round.failed = Some(failure.to_string());

@@ -330,7 +330,7 @@ impl Supervisor {
             return;
         }
         for it in missed {
-            self.note(EventKind::Missed { path: it.path.clone(), failure: it.failure.clone() });
+            self.note(EventKind::Missed(it.clone()));
             if self.cell.record.missed.len() < MAX_MISSED && !self.cell.record.missed.contains(&it) {
                 self.cell.record.missed.push(it);
             }
