@@ -17,7 +17,7 @@ use std::path::Path;
 
 use container::Attendant;
 use image::slim::{Report, TreePath, passage};
-use model::{CellSpec, Missed, Remedy, SlimRecord};
+use model::{CellSpec, Missed, ObjectId, Remedy, SlimRecord};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags};
 use store::{Kind, Node, Reader, Store, Tree};
 use sys::Errno;
@@ -48,15 +48,19 @@ pub(crate) struct Restorer {
     waiting: Waiting,
     calls: Option<OwnedFd>,
     reader: Reader,
+    record: Option<SlimRecord>,
+    /// The slim image's tree, while the halves are not read yet: that takes milliseconds, in which the program may start.
+    unread: Option<ObjectId>,
     /// The original: what the slim image and its complement are together.
     whole: Tree,
     slim: Tree,
     /// Process 1 of the cell: the way to its root.
     pid: u32,
+    /// That root, from the first call on.
+    root: Option<OwnedFd>,
     seen: BTreeSet<TreePath>,
     /// Directories that were listed.
     listed: BTreeSet<TreePath>,
-    record: Option<SlimRecord>,
     /// Directories that were listed when the image was proved, once somebody wanted to know.
     proved: Option<BTreeSet<TreePath>>,
     missed: Vec<Missed>,
@@ -68,23 +72,42 @@ impl Restorer {
         let Some(halves) = record.slim else {
             return Err(Error::Refused(format!("{} is no slim image: nothing can be missed of it", spec.image.name)));
         };
-        let reader = store.reader()?;
-        let (complement, slim) = (reader.tree(&halves.complement)?, reader.tree(&record.tree)?);
-        let whole = image::slim::recombine(&slim, &complement)
-            .map_err(|e| Error::Refused(format!("{}: {e}", spec.image.name)))?;
-        Ok(Self { record: Some(halves), ..Self::of_halves(reader, (whole, slim), pid, manner)? })
+        let unread = Some(record.tree);
+        let mut restorer = Self { record: Some(halves), unread, ..Self::of_nothing(store, pid)? };
+        restorer.manner = manner;
+        if manner == Manner::PutBack {
+            restorer.read_halves()?;
+        }
+        Ok(restorer)
     }
 
     /// One that finds nothing missed.
     pub(super) fn of_nothing(store: &Store, pid: u32) -> Result<Self> {
-        Self::of_halves(store.reader()?, (Tree::default(), Tree::default()), pid, Manner::Note)
+        Ok(Self {
+            manner: Manner::Note,
+            waiting: Waiting::new().map_err(|e| Error::io("watching the cell", e))?,
+            calls: None,
+            reader: store.reader()?,
+            record: None,
+            unread: None,
+            whole: Tree::default(),
+            slim: Tree::default(),
+            pid,
+            root: None,
+            seen: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            proved: None,
+            missed: Vec::new(),
+        })
     }
 
-    fn of_halves(reader: Reader, (whole, slim): (Tree, Tree), pid: u32, manner: Manner) -> Result<Self> {
-        let waiting = Waiting::new().map_err(|e| Error::io("watching the cell", e))?;
-        let (seen, listed) = (BTreeSet::new(), BTreeSet::new());
-        let (calls, record, proved, missed) = (None, None, None, Vec::new());
-        Ok(Self { manner, waiting, calls, reader, whole, slim, pid, seen, listed, record, proved, missed })
+    fn read_halves(&mut self) -> Result<()> {
+        let (Some(halves), Some(tree)) = (&self.record, self.unread.take()) else { return Ok(()) };
+        let (complement, slim) = (self.reader.tree(&halves.complement)?, self.reader.tree(&tree)?);
+        self.whole = image::slim::recombine(&slim, &complement)
+            .map_err(|e| Error::Refused(format!("a slim image and its complement: {e}")))?;
+        self.slim = slim;
+        Ok(())
     }
 
     pub(super) fn take_missed(&mut self) -> Vec<Missed> {
@@ -98,15 +121,36 @@ impl Restorer {
             other => other?,
         };
         let named = container::announced_name(&call);
-        for subject in named.map(|name| call::subjects(listener, name, &call)).unwrap_or_default() {
+        let subjects = named.map(|name| call::subjects(listener, name, &call)).unwrap_or_default();
+        if self.root.is_none() {
+            self.root = container::root_of_running(self.pid).ok();
+        }
+        let go_on = || match sys::seccomp::let_go_on(listener, call.id) {
+            Err(Errno::NOENT) => Ok(()),
+            other => other,
+        };
+        match self.manner {
+            Manner::PutBack => {
+                self.heed(subjects);
+                go_on()
+            }
+            // Nobody need wait for what changes nothing. Until it is noted no further call is answered.
+            Manner::Note => {
+                go_on()?;
+                self.heed(subjects);
+                Ok(())
+            }
+        }
+    }
+
+    fn heed(&mut self, subjects: Vec<Subject>) {
+        // What cannot be read was not asked for by anybody, or was read before.
+        let _ = self.read_halves();
+        for subject in subjects {
             match subject {
                 Subject::LookedUp(path) => self.looked_up(&path),
                 Subject::Listed(path) => self.listed(&TreePath::new(&path)),
             }
-        }
-        match sys::seccomp::let_go_on(listener, call.id) {
-            Err(Errno::NOENT) => Ok(()),
-            other => other,
         }
     }
 
@@ -116,7 +160,7 @@ impl Restorer {
         let Some(end) = end else { return };
         let gone: Vec<TreePath> = passed.into_iter().chain([end.clone()]).filter(|it| self.is_gone(it)).collect();
         if !gone.is_empty() && self.seen.insert(end.clone()) {
-            self.heed(&end, gone, Sought::Itself);
+            self.found_missing(&end, gone, Sought::Itself);
         }
     }
 
@@ -127,7 +171,7 @@ impl Restorer {
         }
         let gone = image::slim::lost_entries(&self.whole, &self.slim, directory);
         if !gone.is_empty() && !(self.manner == Manner::Note && self.is_proved(directory)) {
-            self.heed(directory, gone, Sought::Entries);
+            self.found_missing(directory, gone, Sought::Entries);
         }
     }
 
@@ -143,18 +187,16 @@ impl Restorer {
     }
 
     /// Notes that `gone` is missed of what was looked for, as far as the cell does not have it, and puts it back if it shall.
-    fn heed(&mut self, sought: &TreePath, mut gone: Vec<TreePath>, how: Sought) {
-        let root = container::root_of_running(self.pid).map_err(|_| Errno::SRCH);
-        if let Ok(root) = &root {
-            gone.retain(|it| lacks(root.as_fd(), it));
-        }
+    fn found_missing(&mut self, sought: &TreePath, mut gone: Vec<TreePath>, how: Sought) {
+        let Some(root) = &self.root else { return };
+        gone.retain(|it| lacks(root.as_fd(), it));
         if gone.is_empty() {
             return;
         }
         let remedy = match self.manner {
             Manner::Note => Remedy::Nothing,
             Manner::PutBack => {
-                let put_back = root.and_then(|root| gone.iter().try_for_each(|it| self.put_back(root.as_fd(), it)));
+                let put_back = gone.iter().try_for_each(|it| self.put_back(root.as_fd(), it));
                 put_back.map_or_else(|errno| Remedy::Failed(errno.to_string()), |()| Remedy::PutBack)
             }
         };
