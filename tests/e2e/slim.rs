@@ -1,7 +1,10 @@
 //! Slim images: watched, cut, proved, explained, and whole again when something was missed.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use skep_tests::{TestEnv, can_run, free_port};
 
@@ -263,7 +266,7 @@ fn a_slimming_that_is_killed_leaves_nothing_that_stays() {
     let mut child = env.spawn(["image", "slim", PYTHON, "--exec", "python3 -c 'import time; time.sleep(600)'"]);
     while env.skep(["ps", "-q", "--filter", "state=running"]).ok().is_empty() {
         assert!(child.try_wait().unwrap().is_none(), "it ended before its cell ran");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -271,4 +274,85 @@ fn a_slimming_that_is_killed_leaves_nothing_that_stays() {
     env.skep(["image", "slim", PYTHON, "--exec", "python3 -c 1", "--tag", "slim"]).ok();
     assert_eq!(env.skep(["ps", "-aq"]).ok(), "");
     env.skep(["pool", "fsck"]).ok();
+}
+
+/// Nobody answers for a while, and so many open a file of the cell meanwhile that the kernel's queue of openings runs over.
+#[test]
+fn a_queue_of_openings_that_runs_over_fails_the_slimming() {
+    if let Some(place) = std::env::var_os(FLOODED) {
+        return flood(Path::new(&place));
+    }
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(PYTHON);
+    let waits = "while not __import__('os').path.exists('/var/go'): __import__('time').sleep(0.1)";
+    let text = format!("[[step]]\nexec = ['python3', '-c', \"{waits}\"]");
+    let slim = ["image", "slim", PYTHON, "--tag", "slim", "--workload", &workload(&env, &text)].map(str::to_owned);
+    let mut slimming = env.command(&slim).stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    let running = || env.skep(["ps", "-q", "--filter", "state=running"]).ok();
+    let cell = loop {
+        match running() {
+            none if none.is_empty() => std::thread::sleep(Duration::from_millis(20)),
+            one => break one.trim().to_owned(),
+        }
+        assert!(slimming.try_wait().unwrap().is_none(), "it ended before its cell ran");
+    };
+    let inspected: Value = serde_json::from_str(&env.skep(["inspect", &cell]).ok()).unwrap();
+    let process = |which: &str| i32::try_from(inspected[0]["record"][which]["pid"].as_i64().unwrap()).unwrap();
+    let root = format!("/proc/{}/root", process("process"));
+    let stopped = Stopped::new(Pid::from_raw(process("supervisor")).unwrap());
+    // One process cannot have that many threads.
+    let flood = || {
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "slim::a_queue_of_openings_that_runs_over_fails_the_slimming"]).env(FLOODED, &root);
+        test.stdout(Stdio::null()).spawn().unwrap()
+    };
+    let mut flooding = [flood(), flood()];
+    while flooding.iter_mut().all(|it| it.try_wait().unwrap().is_none()) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(stopped);
+    std::fs::write(format!("{root}/var/go"), "").unwrap();
+    let output = slimming.wait_with_output().unwrap();
+    for mut it in flooding {
+        let _ = it.kill();
+        it.wait().unwrap();
+    }
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("the observation is not complete: the kernel's queue of openings ran over"), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!images(&env).contains("slim"));
+    assert_eq!(env.skep(["ps", "-aq"]).ok(), "");
+}
+
+/// Where a process of the test above opens files until one of them is not held back.
+const FLOODED: &str = "SKEP_TEST_FLOODED";
+
+fn flood(place: &Path) {
+    let limit = std::fs::read_to_string("/proc/sys/fs/fanotify/max_queued_events").unwrap();
+    let limit: usize = limit.trim().parse().unwrap();
+    let (opened, first) = std::sync::mpsc::channel();
+    for _ in 0..=limit / 2 {
+        let (place, opened) = (place.to_owned(), opened.clone());
+        let open = move || drop(opened.send(std::fs::File::open(place).is_ok()));
+        std::thread::Builder::new().stack_size(16 << 10).spawn(open).unwrap();
+    }
+    std::process::exit(i32::from(!first.recv().unwrap()));
+}
+
+/// A process that stands still.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(pid: Pid) -> Self {
+        kill_process(pid, Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
 }
