@@ -286,8 +286,9 @@ fn a_queue_of_openings_that_runs_over_fails_the_slimming() {
         return;
     }
     let env = TestEnv::with(PYTHON);
-    let waits = "while not __import__('os').path.exists('/var/go'): __import__('time').sleep(0.1)";
-    let text = format!("[[step]]\nexec = ['python3', '-c', \"{waits}\"]");
+    let waits = "import os, time; [os.path.exists('/var/go') or time.sleep(0.1) for _ in range(100)]";
+    let service = "python3 -c 'import time; time.sleep(600)'";
+    let text = format!("command = \"{service}\"\n[[step]]\nexec = ['python3', '-c', \"{waits}\"]");
     let slim = ["image", "slim", PYTHON, "--tag", "slim", "--workload", &workload(&env, &text)].map(str::to_owned);
     let mut slimming = env.command(&slim).stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
     let running = || env.skep(["ps", "-q", "--filter", "state=running"]).ok();
