@@ -118,6 +118,58 @@ sessions() {
     same "$(skep debug d --swap --toolbox tools -- busybox cat /etc/hostname)" d
     skep rm -f d
 }
+# A toolbox that is unpacked as it is read, where the kernel can; this one cannot, so that it is unpacked, and says so.
+lazy_session() {
+    skep run -d --net none --name z $image -- busybox sleep 1000 > /dev/null || fail "run: $?"
+    same "$(skep debug z --lazy --toolbox tools -- busybox cat /target/etc/hostname 2> /tmp/said)" z
+    has "$(skep debug z --lazy --toolbox tools -- busybox sh -c 'busybox ls /usr/share/doc' 2>&1)" busybox-static
+    skep rm -f z
+}
+# A container that runc made, which skep knows nothing of.
+foreign_session() {
+    mkdir -p /data/bundle/rootfs/bin && cp /bin/busybox /data/bundle/rootfs/bin/ && cd /data/bundle || fail "bundle"
+    runc spec && sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"busybox", "sleep", "1000"/' config.json
+    runc --root /data/runc run -d --pid-file pid foreign > /dev/null 2>&1 < /dev/null || fail "runc: $?"
+    compare='for p in 1 self; do busybox cat /proc/$p/cgroup; busybox grep -E "^(Cap|NoNewPrivs|Seccomp)" /proc/$p/status; busybox echo; done'
+    seen=$(skep debug "pid:$(cat pid)" --toolbox tools -- busybox sh -c "$compare" 2>&1)
+    status=$?
+    files=$(skep debug "pid:$(cat pid)" --toolbox tools -- busybox ls /target/bin 2>&1)
+    runc --root /data/runc delete -f foreign
+    cd / && rm -rf /data/bundle /data/runc
+    same "$status" 0
+    same "$(echo "$seen" | busybox sed '/^$/q')" "$(echo "$seen" | busybox sed '1,/^$/d')"
+    has "$seen" foreign
+    same "$files" busybox
+}
+# What a slim image lacks is noted, and put back when that is asked for: looked up by name, or found by a listing.
+slim() {
+    skep image slim $image --exec 'busybox echo hello' --tag slim || fail "slim: $?"
+    text=/usr/share/doc/busybox-static/copyright
+    skep run --net none --name n slim -- busybox cat $text && fail "it is there"
+    has "$(skep why n)" "missed: $text (slimming took it away; 'skep run"
+    same "$(run --restore-misses slim -- busybox head -c 4 $text)" "$(run $image -- busybox head -c 4 $text)"
+    skep run --net none --name r --restore-misses slim -- busybox ls /usr/share/doc/busybox-static || fail "ls: $?"
+    has "$(skep why r)" "of /usr/share/doc/busybox-static, which was listed (slimming took it away; it was put back)"
+    skep rm n r
+}
+# The kernel is let queue four openings: more at once, while nobody answers, are more than a slimming can have seen.
+overflow() {
+    limit=$(cat /proc/sys/fs/fanotify/max_queued_events)
+    echo 4 > /proc/sys/fs/fanotify/max_queued_events
+    { skep image slim $image --exec 'busybox sleep 6' --tag over > /tmp/over 2>&1; echo $? > /tmp/over-status; } &
+    slimming=$!
+    until [ -n "$(skep ps -q --filter state=running)" ]; do sleep 1; done
+    supervisor=$(processes 'skep supervise' | head -n 1)
+    cell=$(processes 'busybox sleep 6' | tail -n 1)
+    kill -STOP "$supervisor"
+    for each in 1 2 3 4 5 6 7 8; do cat "/proc/$cell/root/etc/passwd" > /dev/null 2>&1 & done
+    sleep 2
+    kill -CONT "$supervisor"
+    wait $slimming
+    echo "$limit" > /proc/sys/fs/fanotify/max_queued_events
+    has "$(cat /tmp/over)" "queue of openings ran over"
+    same "$(cat /tmp/over-status)" 1
+}
 out_of_memory() {
     skep run --net none --name m -m 16m $image -- busybox sh -c \
         'x=$(busybox head -c 100m /dev/zero | busybox tr "\0" x); echo ${#x}'
@@ -182,6 +234,10 @@ check top top
 check stops stops
 check copies copies
 check sessions sessions
+check lazy-session lazy_session
+check foreign-session foreign_session
+check slim slim
+check overflow overflow
 check out-of-memory out_of_memory
 check stopped-exec stopped_exec
 check lost-supervisor lost_supervisor
