@@ -122,6 +122,20 @@ fn a_workload_that_fails_leaves_no_image() {
     assert!(error.contains("fails on the slim image"), "{error}");
     assert!(slim("[[step]]\nhttp = '/'\nbogus = 1").fails(2).contains("bogus"));
     assert_eq!((images(&env), env.skep(["ps", "-aq"]).ok()), (before, String::new()));
+    // What does not end is ended.
+    for command in ["", "command = ['python3', '-c', 'import time; time.sleep(600)']\n"] {
+        let text = format!("{command}limit = '1s'\n[[step]]\nexec = ['python3', '-c', 'import time; time.sleep(600)']");
+        let error = slim(&text).fails(1);
+        assert!(error.contains("it has not ended after 1 s"), "{error}");
+        assert_eq!(env.skep(["ps", "-aq"]).ok(), "");
+    }
+    // Two at once are not in each other's way.
+    let args = ["image", "slim", PYTHON, "--exec", "python3 -c 1", "--tag", "both"];
+    let two = [env.spawn(args), env.spawn(args)].map(|it| it.wait_with_output().unwrap());
+    for output in two {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    env.skep(["image", "rm", "both"]).ok();
     // With what it counts it goes well.
     let file = workload(&env, &format!("[[step]]\nexec = ['python3', '-c', \"{counting}\"]"));
     env.skep(["image", "slim", PYTHON, "--workload", &file, "--keep", "/usr/share/doc", "--tag", "slim"]).ok();
@@ -256,20 +270,27 @@ fn the_profile_lets_the_program_run_under_runc() {
     );
 }
 
-/// Whoever kills a slimming finds its cell gone with the next.
+/// However a slimming is ended, its cells end.
 #[test]
 fn a_slimming_that_is_killed_leaves_nothing_that_stays() {
     if !can_run(&["root"]) {
         return;
     }
     let env = TestEnv::with(PYTHON);
-    let mut child = env.spawn(["image", "slim", PYTHON, "--exec", "python3 -c 'import time; time.sleep(600)'"]);
-    while env.skep(["ps", "-q", "--filter", "state=running"]).ok().is_empty() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before its cell ran");
-        std::thread::sleep(Duration::from_millis(20));
+    for signal in [Signal::INT, Signal::KILL] {
+        let mut child = env.spawn(["image", "slim", PYTHON, "--exec", "python3 -c 'import time; time.sleep(600)'"]);
+        while env.skep(["ps", "-q", "--filter", "state=running"]).ok().is_empty() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before its cell ran");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        child.wait().unwrap();
+        let ends = std::time::Instant::now() + Duration::from_secs(60);
+        while !env.skep(["ps", "-aq"]).ok().is_empty() {
+            assert!(std::time::Instant::now() < ends, "its cells run on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
     assert!(!images(&env).contains("slim"));
     env.skep(["image", "slim", PYTHON, "--exec", "python3 -c 1", "--tag", "slim"]).ok();
     assert_eq!(env.skep(["ps", "-aq"]).ok(), "");

@@ -15,6 +15,7 @@ use image::slim::{self, Cut, Glob, Keeper, Kept, Miss, Observed, Report, Round, 
 use model::{ImageName, ImageRecord, ObjectId, Progress, Watch};
 use store::Tree;
 
+pub(crate) use self::session::remove_orphaned_files;
 use self::session::{Failure, Session, Statuses, Subject};
 use crate::error::{Error, Result};
 use crate::table::Engine;
@@ -55,6 +56,7 @@ impl Engine {
     /// [`Error::Workload`] when the workload fails on the original, or on the slim image with nothing left to add.
     pub fn slim(&self, request: &SlimRequest<'_>, progress: &dyn Progress) -> Result<Slimmed> {
         self.remove_orphaned_builds()?;
+        let _guard = self.guard_builds()?;
         // Opened before anything is stored, so that no collector takes it away.
         let reader = self.store.reader()?;
         let original = reader.tree(&request.record.tree)?;

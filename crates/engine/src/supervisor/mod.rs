@@ -57,7 +57,7 @@ pub fn supervise(home: Home, dir: &Path, launcher: OwnedFd, lock: OwnedFd) -> Re
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
-const SIGKILL: i32 = 9;
+pub(crate) const SIGKILL: i32 = 9;
 const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
 
