@@ -14,20 +14,26 @@ if [ ! -e /moved ]; then
     exec $busybox switch_root /new /init
 fi
 
-$busybox --install -s /applets
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-mkdir /dev/pts
-mount -t devpts devpts /dev/pts
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-chmod 1777 /tmp
-for module in /modules/*; do insmod "$module" || echo "INFO $module was not loaded"; done
-mount -t ext4 /dev/vda /data
-mkdir /data/home
-mv /pool /data/pool
-ip link set lo up
-echo "INFO Linux $(uname -r), cgroup2 with $(cat /sys/fs/cgroup/cgroup.controllers)"
+if [ -z "$checking" ]; then
+    $busybox --install -s /applets
+    mount -t proc proc /proc
+    mount -t sysfs sysfs /sys
+    mount -t devtmpfs devtmpfs /dev
+    mkdir /dev/pts
+    mount -t devpts devpts /dev/pts
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    chmod 1777 /tmp
+    for module in /modules/*; do insmod "$module" || echo "INFO $module was not loaded"; done
+    mount -t ext4 /dev/vda /data
+    mkdir /data/home
+    mv /pool /data/pool
+    ip link set lo up
+    echo "INFO Linux $(uname -r), cgroup2 with $(cat /sys/fs/cgroup/cgroup.controllers)"
+    # Process 1 has to reap whatever is orphaned, or no pid namespace that an orphan is in would end: so it only waits.
+    checking=yes sh /init &
+    while [ -d /proc/$! ]; do wait $!; done
+    poweroff -f
+fi
 
 image=deb:busybox-static
 groups=/sys/fs/cgroup/skep
@@ -138,7 +144,7 @@ foreign_session() {
     cd / && rm -rf /data/bundle /data/runc
     same "$status" 0
     same "$(echo "$seen" | busybox sed '/^$/q')" "$(echo "$seen" | busybox sed '1,/^$/d')"
-    has "$seen" foreign
+    has "$seen" "NoNewPrivs:	1"
     same "$files" busybox
 }
 # What a slim image lacks is noted, and put back when that is asked for: looked up by name, or found by a listing.
@@ -151,24 +157,6 @@ slim() {
     skep run --net none --name r --restore-misses slim -- busybox ls /usr/share/doc/busybox-static || fail "ls: $?"
     has "$(skep why r)" "of /usr/share/doc/busybox-static, which was listed (slimming took it away; it was put back)"
     skep rm n r
-}
-# The kernel is let queue four openings: more at once, while nobody answers, are more than a slimming can have seen.
-overflow() {
-    limit=$(cat /proc/sys/fs/fanotify/max_queued_events)
-    echo 4 > /proc/sys/fs/fanotify/max_queued_events
-    { skep image slim $image --exec 'busybox sleep 6' --tag over > /tmp/over 2>&1; echo $? > /tmp/over-status; } &
-    slimming=$!
-    until [ -n "$(skep ps -q --filter state=running)" ]; do sleep 1; done
-    supervisor=$(processes 'skep supervise' | head -n 1)
-    cell=$(processes 'busybox sleep 6' | tail -n 1)
-    kill -STOP "$supervisor"
-    for each in 1 2 3 4 5 6 7 8; do cat "/proc/$cell/root/etc/passwd" > /dev/null 2>&1 & done
-    sleep 2
-    kill -CONT "$supervisor"
-    wait $slimming
-    echo "$limit" > /proc/sys/fs/fanotify/max_queued_events
-    has "$(cat /tmp/over)" "queue of openings ran over"
-    same "$(cat /tmp/over-status)" 1
 }
 out_of_memory() {
     skep run --net none --name m -m 16m $image -- busybox sh -c \
@@ -237,7 +225,6 @@ check sessions sessions
 check lazy-session lazy_session
 check foreign-session foreign_session
 check slim slim
-check overflow overflow
 check out-of-memory out_of_memory
 check stopped-exec stopped_exec
 check lost-supervisor lost_supervisor

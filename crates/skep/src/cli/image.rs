@@ -138,7 +138,9 @@ fn list(engine: &engine::Engine, quiet: bool, json: bool) -> Result<()> {
 
 fn print_list(images: &[Found], quiet: bool, json: bool) -> Result<()> {
     if quiet {
-        return images.iter().try_for_each(|it| output::line(it.id.short()));
+        // An image may have several names.
+        let mut seen = std::collections::BTreeSet::new();
+        return images.iter().filter(|it| seen.insert(it.id)).try_for_each(|it| output::line(it.id.short()));
     }
     if json {
         return images.iter().try_for_each(|it| output::json(&described(it)));
