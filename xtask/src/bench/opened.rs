@@ -1,5 +1,5 @@
 //! The peer of `bench slim`: the method of slimming tools that keep the files which were opened while a workload ran, and
-//! nothing that those need unopened. The trace is the one that skep's own slimming made, directories and links all stay,
+//! nothing that those need unopened, but for the lists of users and groups, which a runtime opens. The trace is the one that skep's own slimming made, directories and links all stay,
 //! and the image is judged by the same two workloads.
 
 use std::collections::BTreeSet;
@@ -48,12 +48,15 @@ pub(super) fn keep_opened(skep: fn() -> Command, image: &str, report: &Value, wo
     Ok(Opened { after: after as f64, failure })
 }
 
+const OF_RUNTIMES: [&str; 2] = ["/etc/group", "/etc/passwd"];
+
 /// The paths that were opened or executed, of those that were kept.
 fn opened(report: &Value) -> Option<BTreeSet<String>> {
     let is_opened = |why: &Value| matches!(why["rule"].as_str(), Some("opened" | "executed"));
     let kept = report["kept"].as_array()?.iter();
     let opened = kept.filter(|it| it["why"].as_array().is_some_and(|why| why.iter().any(is_opened)));
-    opened.map(|it| it["path"].as_str().map(str::to_owned)).collect()
+    let paths: Option<BTreeSet<String>> = opened.map(|it| it["path"].as_str().map(str::to_owned)).collect();
+    Some(paths?.into_iter().chain(OF_RUNTIMES.map(str::to_owned)).collect())
 }
 
 /// Deletes the other files; how many bytes stay.
@@ -89,7 +92,7 @@ mod tests {
             { "path": "/c", "why": [{ "rule": "executed" }] },
             { "path": "/d", "why": [{ "rule": "missed", "of": "the workload" }] },
         ] });
-        assert_eq!(opened(&report).unwrap().into_iter().collect::<Vec<_>>(), ["/a", "/c"]);
+        assert_eq!(opened(&report).unwrap().into_iter().collect::<Vec<_>>(), ["/a", "/c", "/etc/group", "/etc/passwd"]);
         assert_eq!(opened(&Value::Null), None);
     }
 }

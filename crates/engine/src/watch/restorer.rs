@@ -170,7 +170,8 @@ impl Restorer {
             return;
         }
         let gone = image::slim::lost_entries(&self.whole, &self.slim, directory);
-        if !gone.is_empty() && !(self.manner == Manner::Note && self.is_proved(directory)) {
+        let is_told = self.manner == Manner::PutBack || !gone.is_empty() && !self.is_proved(directory);
+        if is_told {
             self.found_missing(directory, gone, Sought::Entries);
         }
     }

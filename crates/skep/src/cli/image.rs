@@ -191,8 +191,8 @@ fn import(engine: &engine::Engine, source: &Source, name: Option<ImageName>) -> 
     }
     let security = image::SecurityUpdates::Include;
     let wanted = Wanted { arch: None, pull: Pull::Always, security, scripts: Scripts::Skip };
-    let found = select::get(engine, source, &wanted, name)?;
-    output::line(format!("{} {}", found.id.short(), found.name))
+    let found = select::get(engine, source, &wanted, name.clone())?;
+    output::line(format!("{} {}", found.id.short(), name.unwrap_or(found.name)))
 }
 
 fn export(engine: &engine::Engine, image: &ImageRef, destination: &Source) -> Result<()> {
