@@ -42,10 +42,14 @@ pub(super) fn keep_opened(skep: fn() -> Command, image: &str, report: &Value, wo
     // Slimming it begins with both workloads, and fails when it cannot do one.
     let mut tried = skep();
     tried.args(["image", "slim", "--tag", &format!("{name}-slim"), "--workload"]).arg(workload).arg(&name);
-    let failure = output_of(&mut tried).err().map(|it| reason(&it));
+    let said = output_of(&mut tried).err();
     let _ = output_of(skep().args(["image", "rm", &name, &format!("{name}-slim")]));
     let _ = fs::remove_dir_all(&work);
-    Ok(Opened { after: after as f64, failure })
+    match said {
+        // What keeps skep itself from trying is no judgement.
+        Some(said) if !said.contains("the workload fails on") => Err(reason(&said)),
+        said => Ok(Opened { after: after as f64, failure: said.map(|it| reason(&it)) }),
+    }
 }
 
 const OF_RUNTIMES: [&str; 2] = ["/etc/group", "/etc/passwd"];
