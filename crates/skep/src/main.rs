@@ -22,6 +22,8 @@ fn main() -> ExitCode {
     }
     if first == engine::SUPERVISE {
         code(engine::supervisor_main(args))
+    } else if first == engine::GUARD {
+        code(engine::guard_main(args))
     } else if first == toolbox::lazy::SERVE {
         code(toolbox::lazy::server_main(args))
     } else {

@@ -138,7 +138,9 @@ fn list(engine: &engine::Engine, quiet: bool, json: bool) -> Result<()> {
 
 fn print_list(images: &[Found], quiet: bool, json: bool) -> Result<()> {
     if quiet {
-        return images.iter().try_for_each(|it| output::line(it.id.short()));
+        // An image may have several names.
+        let mut seen = std::collections::BTreeSet::new();
+        return images.iter().filter(|it| seen.insert(it.id)).try_for_each(|it| output::line(it.id.short()));
     }
     if json {
         return images.iter().try_for_each(|it| output::json(&described(it)));
@@ -189,8 +191,8 @@ fn import(engine: &engine::Engine, source: &Source, name: Option<ImageName>) -> 
     }
     let security = image::SecurityUpdates::Include;
     let wanted = Wanted { arch: None, pull: Pull::Always, security, scripts: Scripts::Skip };
-    let found = select::get(engine, source, &wanted, name)?;
-    output::line(format!("{} {}", found.id.short(), found.name))
+    let found = select::get(engine, source, &wanted, name.clone())?;
+    output::line(format!("{} {}", found.id.short(), name.unwrap_or(found.name)))
 }
 
 fn export(engine: &engine::Engine, image: &ImageRef, destination: &Source) -> Result<()> {
