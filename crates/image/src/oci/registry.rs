@@ -24,7 +24,7 @@ use rustix::fs::FlockOperation;
 use store::Store;
 
 use super::auth;
-use super::export::{describe, stage};
+use super::export::{LayerForm, describe, stage};
 use super::failure::{Failure, innermost, registry_error};
 use super::import::{self, Blobs, Chosen, Document, pick, verify};
 use super::json::{self, Descriptor};
@@ -98,6 +98,7 @@ pub fn push(
     store: &Store,
     id: &ObjectId,
     to: &Reference,
+    form: LayerForm,
     options: &FetchOptions,
     progress: &dyn Progress,
 ) -> Result<Pushed> {
@@ -109,7 +110,7 @@ pub fn push(
     let reader = store.reader()?;
     let session = Session::open(to, options)?;
     let staging = Staging::under(options.cache())?;
-    let mut staged = stage(&reader, &record, staging.path(), progress)?;
+    let mut staged = stage(&reader, &record, staging.path(), form, progress)?;
     let config = staging.path().join("config");
     fs::write(&config, &staged.config).map_err(|error| Error::io(config.display(), error))?;
     let sent = runtime()?.block_on(async {
@@ -125,7 +126,7 @@ pub fn push(
     Ok(Pushed { digest: staged.descriptor.digest, sent: ByteSize::bytes(sent), notes: staged.notes })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| Error::io("the network", error))
 }
 
@@ -148,16 +149,16 @@ impl Blobs for CachedBlobs {
 }
 
 /// A conversation with one registry about one repository.
-struct Session {
-    client: Client,
-    auth: RegistryAuth,
-    reference: Reference,
-    stall: Duration,
-    note: Option<String>,
+pub(crate) struct Session {
+    pub(super) client: Client,
+    pub(super) auth: RegistryAuth,
+    pub(super) reference: Reference,
+    pub(super) stall: Duration,
+    pub(crate) note: Option<String>,
 }
 
 impl Session {
-    fn open(reference: &Reference, options: &FetchOptions) -> Result<Self> {
+    pub(crate) fn open(reference: &Reference, options: &FetchOptions) -> Result<Self> {
         // The first to come installs the provider; that another was there already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let credentials = auth::find(reference, options.credentials.as_deref())?;
@@ -173,13 +174,13 @@ impl Session {
         oci_client::Reference::with_tag(registry.clone(), repository.clone(), tag)
     }
 
-    fn by_digest(&self, digest: Sha256) -> oci_client::Reference {
+    pub(super) fn by_digest(&self, digest: Sha256) -> oci_client::Reference {
         let Reference { registry, repository, .. } = &self.reference;
         oci_client::Reference::with_digest(registry.clone(), repository.clone(), digest.to_string())
     }
 
     /// The manifest for the processor asked for, through indexes if need be.
-    async fn manifest(&self, options: &FetchOptions) -> Result<Chosen> {
+    pub(crate) async fn manifest(&self, options: &FetchOptions) -> Result<Chosen> {
         let limits = &options.limits;
         let mut expected = self.reference.digest.map(|digest| (digest, None));
         let mut told = String::new();
@@ -218,7 +219,10 @@ impl Session {
     }
 
     /// Begins again, after a pause, what failed for a reason that may pass.
-    async fn retried<T, F: Future<Output = Result<T, Failure>>>(&self, attempt: impl Fn() -> F) -> Result<T> {
+    pub(super) async fn retried<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        attempt: impl Fn() -> F,
+    ) -> Result<T> {
         let mut pause = FIRST_PAUSE;
         let mut last = String::new();
         for number in 0..ATTEMPTS {
@@ -235,7 +239,12 @@ impl Session {
         Err(registry_error(&self.reference, format!("{last} (tried {ATTEMPTS} times)")))
     }
 
-    fn judge(&self, error: OciDistributionError) -> Failure {
+    /// An error of this registry's.
+    pub(crate) fn error(&self, said: String) -> Error {
+        registry_error(&self.reference, said)
+    }
+
+    pub(super) fn judge(&self, error: OciDistributionError) -> Failure {
         Failure::of(error, &self.reference, &self.note_text())
     }
 

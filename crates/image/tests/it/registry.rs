@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 
-use image::Error;
+use image::{Error, LayerForm};
 use model::Reference;
 
 use crate::env::{Env, has, run, write};
@@ -165,11 +165,11 @@ fn debians_registry_takes_and_gives() {
     // Pushed by us, inspected by skopeo, pulled again by digest.
     let fetched = env.fetch(&layout).unwrap();
     let to: Reference = format!("{}/mine/web:v2", registry.address).parse().unwrap();
-    let pushed = image::push(&env.store, &fetched.id, &to, &env.options, &()).unwrap();
+    let pushed = image::push(&env.store, &fetched.id, &to, LayerForm::Stream, &env.options, &()).unwrap();
     assert!(pushed.sent.get() > 0);
     let seen = skopeo(&["inspect", "--tls-verify=false", &at("mine/web:v2")]);
     assert!(seen.contains(&pushed.digest.to_string()), "{seen}");
-    let again = image::push(&env.store, &fetched.id, &to, &env.options, &()).unwrap();
+    let again = image::push(&env.store, &fetched.id, &to, LayerForm::Stream, &env.options, &()).unwrap();
     assert_eq!((again.digest, again.sent.get()), (pushed.digest, 0), "the registry has the blobs");
     let back = env.fetch(&at(&format!("mine/web@{}", pushed.digest))).unwrap();
     assert_eq!(back.record.oci_id, fetched.record.oci_id);
