@@ -51,7 +51,8 @@ impl Flights {
     /// Nothing when somebody else is at it.
     fn board_now(&self, id: &ObjectId) -> Option<Flight<'_>> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.insert(*id).then_some(Flight { all: self, id: *id })
+        // Made only when it is ours: its end takes the id away again.
+        busy.insert(*id).then(|| Flight { all: self, id: *id })
     }
 }
 
