@@ -202,7 +202,7 @@ async fn table(session: &Session, layer: &Descriptor, limits: &Limits) -> Result
 }
 
 /// The JSON in the last member of a layer.
-fn unpack_table(packed: &[u8], limits: &Limits) -> Result<Vec<u8>> {
+pub(super) fn unpack_table(packed: &[u8], limits: &Limits) -> Result<Vec<u8>> {
     let most = limits.table.get();
     let mut tar = Reader::new(flate2::bufread::GzDecoder::new(packed).take(most + (1 << 20)), *limits);
     let entry = tar.next(&mut ())?.ok_or_else(|| Error::malformed("table of contents", "there is none"))?;
