@@ -135,7 +135,7 @@ fn layers_without_a_table_of_contents_are_pulled() {
     let Some(it) = Surrounding::new() else { return };
     it.pusher.skep(["image", "push", TOOLBOX, &it.image]).ok();
     let ran = it.debug("echo plain");
-    assert!(ran.err.contains("without a table of contents"), "{}", ran.err);
+    assert!(ran.err.contains("have no table of contents"), "{}", ran.err);
     assert_eq!(ran.ok(), "plain\n");
 }
 
@@ -159,4 +159,16 @@ fn what_cannot_be_fetched_is_an_error_of_its_file_alone() {
     let ran = it.debug(script);
     assert_eq!(ran.out, "still\n", "{}", ran.err);
     it.env.skep(["pool", "fsck"]).ok();
+}
+
+#[test]
+fn a_silent_registry_holds_nobody_up_for_ever() {
+    let Some(it) = Surrounding::new() else { return };
+    assert_eq!(it.debug("cat /etc/debian_version > /dev/null; echo ok").ok(), "ok\n");
+    it.proxy.set(Harm::Silence);
+    let began = Instant::now();
+    let ran = it.debug("cat /usr/bin/grep > /dev/null || echo failed");
+    assert_eq!(ran.out, "failed\n", "{}", ran.err);
+    assert!(ran.err.contains("does not answer (tried 3 times)"), "{}", ran.err);
+    assert!(began.elapsed() < Duration::from_secs(120));
 }

@@ -132,8 +132,9 @@ impl Lazy {
         rustix::fs::fcntl_setfl(&log, OFlags::APPEND).map_err(wrong)?;
         let theirs = log.try_clone().map_err(|error| wrong(errno_of(&error)))?;
         let files = Files::Remote { supply: remote.supply.clone(), log: theirs };
-        let keep = remote.tree.identity()?;
-        Self::of(store, files, mapping, serving, Some(log), || Ok(store.on_demand_from_elsewhere(&keep, &remote.tree)?))
+        Self::of(store, files, mapping, serving, Some(log), || {
+            Ok(store.on_demand_from_elsewhere(&remote.keep, &remote.tree)?)
+        })
     }
 
     fn of(

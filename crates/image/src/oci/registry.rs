@@ -59,8 +59,7 @@ pub(crate) fn pull(
     progress: &dyn Progress,
 ) -> Result<Fetched> {
     let session = Session::open(reference, options)?;
-    let blobs = CachedBlobs { dir: options.cache().join("blobs") };
-    fs::create_dir_all(&blobs.dir).map_err(|error| Error::io(blobs.dir.display(), error))?;
+    let blobs = CachedBlobs::of(options)?;
     let chosen = runtime()?.block_on(async {
         let chosen = session.manifest(options).await?;
         let Chosen { manifest, .. } = &chosen;
@@ -131,11 +130,17 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// Blobs that were downloaded.
-struct CachedBlobs {
+pub(crate) struct CachedBlobs {
     dir: PathBuf,
 }
 
 impl CachedBlobs {
+    pub(crate) fn of(options: &FetchOptions) -> Result<Self> {
+        let dir = options.cache().join("blobs");
+        fs::create_dir_all(&dir).map_err(|error| Error::io(dir.display(), error))?;
+        Ok(Self { dir })
+    }
+
     fn path(&self, blob: &Descriptor) -> PathBuf {
         self.dir.join(blob.digest.hex())
     }
@@ -253,7 +258,7 @@ impl Session {
     }
 
     /// Brings a blob into the cache, whole and checked.
-    async fn download(&self, blob: &Descriptor, into: &CachedBlobs, progress: &dyn Progress) -> Result<()> {
+    pub(crate) async fn download(&self, blob: &Descriptor, into: &CachedBlobs, progress: &dyn Progress) -> Result<()> {
         let whole = into.path(blob);
         let failed = |error: std::io::Error| Error::io(whole.display(), error);
         let part = whole.with_extension("part");

@@ -1,23 +1,25 @@
 //! An image whose layers stay in their registry: its tree, and where each content is to be had.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use model::{ImageConfig, ObjectId, Progress, Reference, Sha256, Source, Span};
 use serde::{Deserialize, Serialize};
-use store::{Kind, Tree};
+use store::{Kind, Pin, Store, Tree, Writer};
 
 use super::toc::{Chunk, Contents, Merger, Place};
 use super::{FOOTER, TOC_DIGEST, TOC_NAME, toc_offset};
 use crate::layer::apply::components;
 use crate::layer::reader::Reader;
-use crate::layer::unpack::check;
+use crate::layer::unpack::{Expected, Unpacker, check};
 use crate::limits::Limits;
-use crate::oci::import::{self, Imported, verify};
+use crate::oci::export::LayerForm;
+use crate::oci::import::{self, Blobs, Imported, verify};
 use crate::oci::json::Descriptor;
 use crate::oci::parts::Served;
-use crate::oci::registry::{Session, runtime};
+use crate::oci::registry::{CachedBlobs, Session, runtime};
 use crate::staging::Staging;
 use crate::{Error, FetchOptions, Result};
 
@@ -34,16 +36,81 @@ pub enum Opened {
 }
 
 /// An image whose layers stay in their registry.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Remote {
     /// The names and metadata of all its files.
     pub tree: Tree,
+    /// What [`Store::on_demand_from_elsewhere`] is to call it.
+    pub keep: ObjectId,
     /// How it is run.
     pub config: ImageConfig,
     /// How its contents are to be had.
     pub supply: Supply,
     /// What whoever asked should know.
     pub notes: Vec<String>,
+    /// Until the tree is ready to be mounted.
+    _pin: Pin,
+}
+
+/// Layers without a table of contents on their way into the pool.
+struct Whole<'a> {
+    store: &'a Store,
+    options: &'a FetchOptions,
+    writer: Option<Writer>,
+    /// From before anything was stored.
+    _pin: Pin,
+}
+
+impl<'a> Whole<'a> {
+    fn new(store: &'a Store, options: &'a FetchOptions) -> Result<Self> {
+        Ok(Self { store, options, writer: None, _pin: store.pin()? })
+    }
+
+    /// Puts one above `tree`. Its blob stays in the cache: the pool will not know that it has the layer.
+    async fn take(
+        &mut self,
+        session: &Session,
+        layer: &Descriptor,
+        diff_id: Sha256,
+        tree: &mut Tree,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let blobs = CachedBlobs::of(self.options)?;
+        progress.begin("pulling a layer without a table of contents", Some(layer.size));
+        let pulled = session.download(layer, &blobs, progress).await;
+        progress.end();
+        pulled?;
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(self.store.writer()?),
+        };
+        let mut unpacker = Unpacker::new(writer, self.options.limits);
+        unpacker.tree = std::mem::take(tree);
+        let expected = Expected { digest: layer.digest, size: layer.size, form: LayerForm::Stream };
+        unpacker.layer(blobs.open(layer)?, Some(expected), Some(diff_id), progress)?;
+        *tree = std::mem::take(&mut unpacker.tree);
+        Ok(())
+    }
+
+    /// What a collector is to keep while the tree is mounted: an object that leads to all of its contents that are in the pool.
+    fn keep(self, tree: &Tree) -> Result<ObjectId> {
+        let identity = tree.identity()?;
+        let Some(mut writer) = self.writer else { return Ok(identity) };
+        let mut held = BTreeSet::new();
+        let mut walk = tree.walk();
+        while let Some((_, entry)) = walk.advance() {
+            if let Kind::File(content) = entry.node.kind
+                && content.size > 0
+                && writer.holds(&content.id)?
+            {
+                held.insert(content.id);
+            }
+        }
+        let held: Vec<_> = held.into_iter().collect();
+        let keep = writer.linked_blob(identity.as_bytes(), &held)?;
+        writer.publish(&[])?;
+        Ok(keep)
+    }
 }
 
 /// How contents of a registry are to be had: all that [`super::fetch::Fetcher`] needs, as data that another process can be given.
@@ -114,7 +181,10 @@ impl Supply {
 }
 
 /// Reads what there is to know of an image without fetching its layers. Documents are kept in the cache by their digests.
-pub fn open(reference: &Reference, options: &FetchOptions, progress: &dyn Progress) -> Result<Opened> {
+///
+/// Layers without a table of contents are fetched now and their contents stored, where a collector finds them by
+/// [`Remote::keep`] once the tree is ready to be mounted. No image is stored.
+pub fn open(store: &Store, reference: &Reference, options: &FetchOptions, progress: &dyn Progress) -> Result<Opened> {
     let session = Session::open(reference, options)?;
     let documents = Documents { dir: options.cache().join("documents") };
     let limits = &options.limits;
@@ -125,10 +195,9 @@ pub fn open(reference: &Reference, options: &FetchOptions, progress: &dyn Progre
             return Err(Error::limit("layers of an image", limits.layers));
         }
         manifest.layers.iter().try_for_each(import::acceptable)?;
-        let tables: Option<Vec<Sha256>> = manifest.layers.iter().map(toc_digest).collect();
-        let Some(tables) = tables else {
-            return Ok(Opened::Plain("it has layers without a table of contents".to_owned()));
-        };
+        if !manifest.layers.is_empty() && manifest.layers.iter().all(|layer| toc_digest(layer).is_none()) {
+            return Ok(Opened::Plain("its layers have no table of contents".to_owned()));
+        }
         progress.begin("reading tables of contents", None);
         let config = match documents.get(manifest.config.digest) {
             Some(config) => config,
@@ -145,7 +214,13 @@ pub fn open(reference: &Reference, options: &FetchOptions, progress: &dyn Progre
             return Err(Error::malformed("configuration", "it tells of other layers than the manifest"));
         }
         let mut merger = Merger::new(*limits);
-        for (number, (layer, digest)) in (0..).zip(manifest.layers.iter().zip(tables)) {
+        let mut whole = Whole::new(store, options)?;
+        let layers = manifest.layers.iter().zip(&imported.diff_ids);
+        for (number, (layer, diff_id)) in (0..).zip(layers) {
+            let Some(digest) = toc_digest(layer) else {
+                whole.take(&session, layer, *diff_id, &mut merger.tree, progress).await?;
+                continue;
+            };
             let table = match documents.table(digest, layer) {
                 Some(table) => table,
                 None => match table(&session, layer, limits).await? {
@@ -164,7 +239,8 @@ pub fn open(reference: &Reference, options: &FetchOptions, progress: &dyn Progre
         let supply = Supply::of(&merger.tree, merger.contents, layers, reference, options);
         let config = imported.file.image_config();
         let notes = session.note.iter().cloned().collect();
-        Ok(Opened::Seekable(Box::new(Remote { tree: merger.tree, config, supply, notes })))
+        let keep = whole.keep(&merger.tree)?;
+        Ok(Opened::Seekable(Box::new(Remote { tree: merger.tree, keep, config, supply, notes, _pin: store.pin()? })))
     })
 }
 

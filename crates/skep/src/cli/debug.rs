@@ -214,7 +214,7 @@ impl Toolbox {
             && image::lookup(engine.store(), &wanted)?.is_none()
         {
             let options = image::FetchOptions::new(engine.home().cache());
-            match image::open_remote(reference, &options, &Reporter::new())? {
+            match image::open_remote(engine.store(), reference, &options, &Reporter::new())? {
                 image::Opened::Seekable(remote) => {
                     remote.notes.iter().for_each(output::note);
                     return Ok(Self::There(reference.clone(), remote));
