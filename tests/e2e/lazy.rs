@@ -169,6 +169,6 @@ fn a_silent_registry_holds_nobody_up_for_ever() {
     let began = Instant::now();
     let ran = it.debug("cat /usr/bin/grep > /dev/null || echo failed");
     assert_eq!(ran.out, "failed\n", "{}", ran.err);
-    assert!(ran.err.contains("does not answer (tried 3 times)"), "{}", ran.err);
+    assert!(ran.err.contains("(tried 3 times)"), "{}", ran.err);
     assert!(began.elapsed() < Duration::from_secs(120));
 }
