@@ -197,7 +197,7 @@ struct OnDemand;
 /// The toolbox.
 enum Toolbox {
     /// In the pool.
-    Here(Found),
+    Here(Box<Found>),
     /// In a registry.
     There(Reference, Box<image::Remote>),
 }
@@ -224,7 +224,7 @@ impl Toolbox {
                 }
             }
         }
-        select::image(engine, &wanted, &ANY).map(Self::Here)
+        select::image(engine, &wanted, &ANY).map(|it| Self::Here(Box::new(it)))
     }
 
     fn name(&self) -> String {

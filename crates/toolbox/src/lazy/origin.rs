@@ -9,11 +9,14 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use image::{Catalogue, Fetcher, Receiver};
 use model::ObjectId;
 use store::{Aside, Content, Filler, Need};
 
+/// A registry that was out of reach is not asked again for so long: who reads a thousand files is not to wait for each.
+const REST: Duration = Duration::from_secs(5);
 /// A session's log holds so many lines at most.
 const LINES: usize = 100;
 
@@ -60,11 +63,26 @@ impl Flights {
 pub(super) struct Log {
     file: File,
     written: Mutex<HashSet<String>>,
+    /// When the registry was last found out of reach.
+    gone: Mutex<Option<Instant>>,
 }
 
 impl Log {
     pub(super) fn new(file: File) -> Self {
-        Self { file, written: Mutex::default() }
+        Self { file, written: Mutex::default(), gone: Mutex::default() }
+    }
+
+    fn is_gone(&self) -> bool {
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.is_some_and(|since| since.elapsed() < REST)
+    }
+
+    /// Notes why a content did not come.
+    fn failure(&self, name: &str, error: &image::Error) {
+        if matches!(error, image::Error::Registry { .. }) {
+            *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        self.line(format!("{name} cannot be had: {error}"));
     }
 
     /// Writes a line down, once.
@@ -166,11 +184,14 @@ impl<'a> Origin<'a> {
             }
         }
         let Some(first) = ids.first().copied() else { return Ok(()) };
+        if registry.log.is_gone() {
+            return Err(Unavailable);
+        }
         let fetched = registry.fetcher().and_then(|it| it.fetch(&ids, &mut delivery));
         let came = delivery.flights.iter().all(|(flight, _)| flight.id != first);
         if let Err(error) = fetched {
             let failed = delivery.flights.first().map_or(first, |(flight, _)| flight.id);
-            registry.log.line(format!("{} cannot be had: {error}", registry.catalogue.name(&failed)));
+            registry.log.failure(registry.catalogue.name(&failed), &error);
         }
         if came { Ok(()) } else { Err(Unavailable) }
     }

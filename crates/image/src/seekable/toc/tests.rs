@@ -51,7 +51,7 @@ fn tables_are_merged_as_layers_are() {
         file(".no.prefetch.landmark", 40, 1),
     ]);
     let upper = json!([file("bin/.wh..wh..opq", 0, 0), file(".wh.gone", 0, 0), file("soft/c", 10, 5)]);
-    assert_eq!(names(&[lower.clone()]).len(), 8);
+    assert_eq!(names(std::slice::from_ref(&lower)).len(), 8);
     assert_eq!(names(&[lower.clone(), upper]), ["bin", "bin/c", "empty", "hard", "null", "soft"]);
     let merger = merge(&[lower], Limits::default()).unwrap();
     let (hard, empty) = (merger.tree.get("hard").unwrap(), merger.tree.get("empty").unwrap());
@@ -92,7 +92,8 @@ fn chunks_of_a_file_are_all_of_it() {
 #[test]
 fn hostile_tables_are_refused() {
     let check = |entries: Value, why: &str| {
-        let error = merge(&[entries.clone()], Limits::default()).err().unwrap_or_else(|| panic!("{entries}"));
+        let error =
+            merge(std::slice::from_ref(&entries), Limits::default()).err().unwrap_or_else(|| panic!("{entries}"));
         assert!(error.to_string().contains(why), "{error}");
     };
     check(json!([file("../etc/passwd", 10, 5)]), "leads upward");
