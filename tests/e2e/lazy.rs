@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use skep_tests::registry::{Harm, Proxy, Registry};
 use skep_tests::{TestEnv, can_run};
 
-use crate::debug::TOOLBOX;
+use crate::debug::{OrdinaryUser, TOOLBOX};
 
 /// A registry that has the toolbox in a seekable form, and somebody who never saw it.
 struct Surrounding {
@@ -171,4 +171,19 @@ fn a_silent_registry_holds_nobody_up_for_ever() {
     assert_eq!(ran.out, "failed\n", "{}", ran.err);
     assert!(ran.err.contains("(tried 3 times)"), "{}", ran.err);
     assert!(began.elapsed() < Duration::from_secs(120));
+}
+
+/// Files on demand take root. Whoever is not gets the same session, later.
+#[test]
+fn an_ordinary_user_has_the_toolbox_pulled() {
+    if !can_run(&["root", "docker-registry", "busybox"]) {
+        return;
+    }
+    let Some(it) = Surrounding::new() else { return };
+    let user = OrdinaryUser::new();
+    let run = ["run", "-d", "--net", "none", "--name", "a", "host:/bin/busybox", "--", "/bin/busybox", "sleep", "1000"];
+    let started = user.skep(&run);
+    assert!(started.status.success(), "{started:?}");
+    let ran = user.skep(&["debug", "a", "--toolbox", &it.image, "--lazy", "--", "sh", "-c", "ps -o comm= -p 2"]);
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "busybox\n", "{}", String::from_utf8_lossy(&ran.stderr));
 }
