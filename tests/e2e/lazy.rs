@@ -187,3 +187,16 @@ fn an_ordinary_user_has_the_toolbox_pulled() {
     let ran = user.skep(&["debug", "a", "--toolbox", &it.image, "--lazy", "--", "sh", "-c", "ps -o comm= -p 2"]);
     assert_eq!(String::from_utf8_lossy(&ran.stdout), "busybox\n", "{}", String::from_utf8_lossy(&ran.stderr));
 }
+
+/// The process that fetches may not read the files that a password is in, and yet has it.
+#[test]
+fn a_registry_that_wants_a_password_gets_it() {
+    let Some(it) = Surrounding::new() else { return };
+    let login = "dXNlcjpwYXNzd29yZA==";
+    it.proxy.demand(login);
+    assert!(it.debug("true").fails(125).contains("log in"));
+    let (dir, host) = (it.env.scratch().join(".docker"), &it.proxy.address);
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("config.json"), format!(r#"{{"auths":{{"{host}":{{"auth":"{login}"}}}}}}"#)).unwrap();
+    assert_eq!(it.debug("cat /etc/debian_version > /dev/null; echo in").ok(), "in\n");
+}

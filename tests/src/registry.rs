@@ -77,6 +77,7 @@ struct Shared {
     registry: String,
     tally: Mutex<Tally>,
     harm: Mutex<Harm>,
+    login: Mutex<Option<String>>,
     stop: AtomicBool,
 }
 
@@ -96,6 +97,7 @@ impl Proxy {
             registry: registry.address.clone(),
             tally: Mutex::default(),
             harm: Mutex::new(Harm::None),
+            login: Mutex::default(),
             stop: AtomicBool::new(false),
         });
         let theirs = shared.clone();
@@ -115,6 +117,11 @@ impl Proxy {
     /// From now on.
     pub fn set(&self, harm: Harm) {
         *self.shared.harm.lock().unwrap() = harm;
+    }
+
+    /// From now on it wants to be shown this: `user:password` in base64.
+    pub fn demand(&self, login: &str) {
+        *self.shared.login.lock().unwrap() = Some(format!("authorization: basic {login}").to_ascii_lowercase());
     }
 
     /// What came since the last time.
@@ -145,6 +152,12 @@ impl Shared {
     fn pass(&self, mut client: TcpStream) -> std::io::Result<()> {
         let asked = head(&mut client)?;
         let blob = asked.starts_with("GET ") && asked.lines().next().unwrap_or_default().contains("/blobs/sha256:");
+        if let Some(login) = &*self.login.lock().unwrap()
+            && !asked.to_ascii_lowercase().contains(login)
+        {
+            let answer = "HTTP/1.1 401 X\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            return client.write_all(answer.as_bytes());
+        }
         let mut harm = self.harm.lock().unwrap();
         let now = if blob { *harm } else { Harm::None };
         if blob && matches!(*harm, Harm::CutOnce(_)) {

@@ -156,7 +156,7 @@ impl Blobs for CachedBlobs {
 /// A conversation with one registry about one repository.
 pub(crate) struct Session {
     pub(super) client: Client,
-    pub(super) auth: RegistryAuth,
+    pub(crate) auth: RegistryAuth,
     pub(super) reference: Reference,
     pub(super) stall: Duration,
     pub(crate) note: Option<String>,
@@ -164,13 +164,18 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn open(reference: &Reference, options: &FetchOptions) -> Result<Self> {
+        let credentials = auth::find(reference, options.credentials.as_deref())?;
+        let session = Self::with(reference, credentials.auth, Duration::from(options.stall))?;
+        Ok(Self { note: credentials.note, ..session })
+    }
+
+    /// With credentials that are known already.
+    pub(crate) fn with(reference: &Reference, auth: RegistryAuth, stall: Duration) -> Result<Self> {
         // The first to come installs the provider; that another was there already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let credentials = auth::find(reference, options.credentials.as_deref())?;
-        let stall = Duration::from(options.stall);
         let client = connect(&reference.registry, stall)
             .map_err(|error| registry_error(reference, format!("no connection can be made: {}", innermost(&error))))?;
-        Ok(Self { client, auth: credentials.auth, reference: reference.clone(), stall, note: credentials.note })
+        Ok(Self { client, auth, reference: reference.clone(), stall, note: None })
     }
 
     fn tagged(&self) -> oci_client::Reference {

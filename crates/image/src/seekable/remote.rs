@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use model::{ImageConfig, ObjectId, Progress, Reference, Sha256, Source, Span};
+use oci_client::secrets::RegistryAuth;
 use serde::{Deserialize, Serialize};
 use store::{Kind, Pin, Store, Tree, Writer};
 
@@ -117,11 +118,21 @@ impl<'a> Whole<'a> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Supply {
     pub(crate) reference: String,
-    pub(crate) credentials: Option<PathBuf>,
+    pub(crate) login: Option<Login>,
     pub(crate) stall_ms: u64,
     pub(crate) layers: Vec<Sha256>,
     /// In the order of the tree's names.
     pub(crate) items: Vec<Item>,
+}
+
+/// A name and a password for the registry. Given along because the process that fetches may not read the files that they are in.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Login(String, String);
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Login")
+    }
 }
 
 /// One content.
@@ -156,6 +167,7 @@ impl Supply {
         mut contents: Contents,
         layers: Vec<Sha256>,
         reference: &Reference,
+        auth: &RegistryAuth,
         options: &FetchOptions,
     ) -> Self {
         let mut items = Vec::new();
@@ -166,17 +178,22 @@ impl Supply {
             let name = String::from_utf8_lossy(path).escape_debug().to_string();
             items.push(Item { id: content.id, size: content.size, name, chunks });
         }
+        let login = match auth {
+            RegistryAuth::Basic(user, password) => Some(Login(user.clone(), password.clone())),
+            _ => None,
+        };
         let stall_ms = u64::try_from(std::time::Duration::from(options.stall).as_millis()).unwrap_or(u64::MAX);
-        Self { reference: reference.to_string(), credentials: options.credentials.clone(), stall_ms, layers, items }
+        Self { reference: reference.to_string(), login, stall_ms, layers, items }
     }
 
     pub(crate) fn session(&self, stall: Span) -> Result<Session> {
         let reference: Reference =
             self.reference.parse().map_err(|_| Error::malformed("list of contents", "it names no registry"))?;
-        let mut options = FetchOptions::new(PathBuf::new());
-        options.credentials = self.credentials.clone();
-        options.stall = stall;
-        Session::open(&reference, &options)
+        let auth = match &self.login {
+            Some(Login(user, password)) => RegistryAuth::Basic(user.clone(), password.clone()),
+            None => RegistryAuth::Anonymous,
+        };
+        Session::with(&reference, auth, stall.into())
     }
 }
 
@@ -236,7 +253,7 @@ pub fn open(store: &Store, reference: &Reference, options: &FetchOptions, progre
         }
         progress.end();
         let layers = manifest.layers.iter().map(|layer| layer.digest).collect();
-        let supply = Supply::of(&merger.tree, merger.contents, layers, reference, options);
+        let supply = Supply::of(&merger.tree, merger.contents, layers, reference, &session.auth, options);
         let config = imported.file.image_config();
         let notes = session.note.iter().cloned().collect();
         let keep = whole.keep(&merger.tree)?;

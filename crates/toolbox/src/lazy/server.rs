@@ -235,8 +235,14 @@ fn withdraw(store: &Store, files: &Files) -> sys::Result<()> {
     let pool = open(store.dir(), OFlags::PATH)?;
     let boot = open(Path::new("/proc/sys/kernel/random"), OFlags::PATH)?;
     let network: &[&str] = if matches!(files, Files::Remote { .. }) { &FOR_NETWORK } else { &[] };
+    let chosen = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(|it| std::env::var_os(it).map(PathBuf::from));
+    let chosen = chosen.filter(|_| !network.is_empty()).map(|path| match path.parent() {
+        Some(parent) if !path.is_dir() => parent.to_owned(),
+        _ => path,
+    });
     // One that is not there is not needed.
-    let network: Vec<_> = network.iter().filter_map(|it| open(Path::new(it), DIRECTORY).ok()).collect();
+    let network = network.iter().map(PathBuf::from).chain(chosen);
+    let network: Vec<_> = network.filter_map(|it| open(&it, DIRECTORY).ok()).collect();
     let readable = network.iter().map(|it| (it.as_fd(), Access::Read));
     let allowed: Vec<_> =
         [(pool.as_fd(), Access::All), (boot.as_fd(), Access::Read)].into_iter().chain(readable).collect();
