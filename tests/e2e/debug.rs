@@ -416,14 +416,14 @@ fn any_process_can_be_a_target_and_none_is_mistaken() {
 }
 
 /// Somebody without privileges, with a home and a copy of the binary.
-struct OrdinaryUser {
+pub(crate) struct OrdinaryUser {
     dir: tempfile::TempDir,
 }
 
 impl OrdinaryUser {
     const UID: u32 = 42_424;
 
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         std::fs::copy(skep_tests::binary(), dir.path().join("skep")).unwrap();
@@ -433,7 +433,7 @@ impl OrdinaryUser {
         Self { dir }
     }
 
-    fn skep(&self, args: &[&str]) -> std::process::Output {
+    pub(crate) fn skep(&self, args: &[&str]) -> std::process::Output {
         let id = Self::UID.to_string();
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(self.dir.path().join("skep")).args(args);

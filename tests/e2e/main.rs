@@ -8,6 +8,7 @@ mod debug_engines;
 mod engine;
 mod images;
 mod language;
+mod lazy;
 mod life;
 mod limits;
 mod meetings;

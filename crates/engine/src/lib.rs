@@ -41,7 +41,7 @@ pub use cell::{Cell, CellLock, Record};
 pub use client::{Conversation, Said};
 pub use clock::now;
 pub use copy::{CopyEnd, CopyReport};
-pub use debug::{DebugRequest, Subject, Unpack};
+pub use debug::{DebugRequest, Subject, ToolboxFiles};
 pub use error::{Error, Result};
 pub use events::EventReader;
 pub use guard::{GUARD, guard_main};

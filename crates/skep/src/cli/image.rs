@@ -23,6 +23,9 @@ pub(super) enum Command {
     Pull(PullArgs),
     /// Send an image to a registry
     Push {
+        /// Pack the layers so that 'debug --lazy' can fetch single files of them (eStargz)
+        #[arg(long)]
+        lazy: bool,
         /// The image
         #[arg(value_name = "IMAGE")]
         image: ImageRef,
@@ -106,7 +109,10 @@ pub(super) fn execute(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Ls { quiet, json } => list(&engine, quiet, json),
         Command::Pull(args) => pull(&engine, args),
-        Command::Push { image, destination } => push(&engine, &image, destination),
+        Command::Push { lazy, image, destination } => {
+            let form = if lazy { image::LayerForm::Seekable } else { image::LayerForm::Stream };
+            push(&engine, &image, destination, form)
+        }
         Command::Import { source, name } => import(&engine, &source, name),
         Command::Export { image, destination } => export(&engine, &image, &destination),
         Command::Inspect { images } => inspect(&engine, &images),
@@ -172,14 +178,14 @@ fn pull(engine: &engine::Engine, args: PullArgs) -> Result<()> {
     Ok(())
 }
 
-fn push(engine: &engine::Engine, image: &ImageRef, destination: Source) -> Result<()> {
+fn push(engine: &engine::Engine, image: &ImageRef, destination: Source, form: image::LayerForm) -> Result<()> {
     let Source::Registry(reference) = destination else {
         return Err(CommandError::usage(format!("'{destination}' is not a registry"))
             .hinted("like docker://localhost:5000/web:v1; 'skep image export' writes files"));
     };
     let found = select::stored_image(engine, image)?;
     let options = image::FetchOptions::new(engine.home().cache());
-    let pushed = image::push(engine.store(), &found.id, &reference, &options, &Reporter::new())?;
+    let pushed = image::push(engine.store(), &found.id, &reference, form, &options, &Reporter::new())?;
     pushed.notes.iter().for_each(note);
     output::line(pushed.digest.to_string())
 }
