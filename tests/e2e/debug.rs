@@ -359,28 +359,88 @@ fn the_directory_to_start_in_leads_nobody_outside() {
 fn our_own_program_cannot_be_written_through_what_enters_a_target() {
     let Some(env) = env() else { return };
     run_cell(&env, &["--name", "a"], SLEEP);
-    for args in [&["exec", "-i", "a", "busybox", "cat"][..], &["debug", "a", "--toolbox", TOOLBOX, "--", "cat"]] {
+    let begin = |args: &[&str]| {
         let mut child = env.spawn(args);
         child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 1]).unwrap();
-        // While it runs it cannot be written anyway; that its mount is read-only counts afterwards.
-        let mount = rustix::fs::statvfs(format!("/proc/{}/exe", child.id())).unwrap();
-        assert!(mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{args:?}");
+        child
+    };
+    let end = |mut child: std::process::Child| {
         drop(child.stdin.take());
         child.wait().unwrap();
-    }
+    };
+    let child = begin(&["exec", "-i", "a", "busybox", "cat"]);
+    // While it runs it cannot be written anyway; that its mount is read-only counts afterwards.
+    let mount = rustix::fs::statvfs(format!("/proc/{}/exe", child.id())).unwrap();
+    assert!(mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    end(child);
+    // A session's is a file in memory, which is sealed.
+    let child = begin(&["debug", "a", "--toolbox", TOOLBOX, "--", "cat"]);
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    let steward = format!("/proc/{}", children.trim());
+    assert_eq!(
+        std::fs::read_to_string(format!("{steward}/cmdline")).unwrap().trim_end_matches(['\0', '.']),
+        "skep-debug"
+    );
+    let inside = |process: &str| std::fs::read_link(format!("{process}/ns/pid")).unwrap();
+    assert_ne!(inside(&steward), inside("/proc/self"));
+    assert_eq!(inside(&format!("/proc/{}", child.id())), inside("/proc/self"));
+    let program = std::fs::read_link(format!("{steward}/exe")).unwrap();
+    assert!(program.to_string_lossy().starts_with("/memfd:skep-debug"), "{program:?}");
+    let file = std::fs::File::open(format!("{steward}/exe")).unwrap();
+    end(child);
+    let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let written = std::fs::OpenOptions::new().write(true).open(again).and_then(|mut it| it.write(b"x"));
+    assert!(written.is_err(), "{written:?}");
 }
 
+/// A target that may trace sees whatever of a session is in its pid namespace, and could take it over. There must be
+/// nothing worth it: no privileges but to signal, and no file of skep's.
 #[test]
-fn a_target_that_may_trace_is_not_trusted_unasked() {
+fn a_target_that_may_trace_sees_nothing_that_it_gains_by() {
     let Some(env) = env() else { return };
-    run_cell(&env, &["--name", "a", "--cap-add", "SYS_PTRACE"], SLEEP);
-    let error = debug(&env, "a", &[], "true").fails(5);
-    assert!(error.contains("SYS_PTRACE") && error.contains("--trust-target"), "{error}");
-    debug(&env, "a", &["--trust-target"], "true").ok();
+    let watch = "own=$(while read k v; do case $k in CapBnd:) echo $v;; esac; done < /proc/self/status); \
+        (while :; do for p in /proc/[0-9]*; do case $p in /proc/1) continue;; esac; \
+        while read k v; do case $k in CapPrm:) case $v in $own|0000000000000020) ;; *) echo caps $v;; esac;; esac; \
+        done < $p/status; done; done 2>/dev/null) & \
+        (while :; do for p in /proc/[0-9]*; do case $p in /proc/1) continue;; esac; \
+        case $(busybox readlink $p/exe) in *busybox*|*memfd:skep-debug*|*/usr/bin/*|'') ;; *) echo file $p;; esac; \
+        done; done 2>/dev/null) & echo own $own; wait";
+    run_cell(&env, &["--name", "a", "--cap-add", "SYS_PTRACE"], watch);
+    if !kernel_has_proc_of_others() {
+        let error = debug(&env, "a", &[], "true").fails(5);
+        assert!(error.contains("SYS_PTRACE") && error.contains("--trust-target"), "{error}");
+        debug(&env, "a", &["--trust-target"], "true").ok();
+        return;
+    }
+    for _ in 0..40 {
+        debug(&env, "a", &[], "true").ok();
+    }
+    let seen = env.skep(["logs", "a"]).ok();
+    assert_eq!(seen.lines().filter(|it| !it.starts_with("own ")).collect::<Vec<_>>(), [""; 0], "{seen}");
     // In a user namespace of its own it cannot trace what is root's.
     run_cell(&env, &["--name", "b", "--userns", "auto", "--cap-add", "SYS_PTRACE"], SLEEP);
     debug(&env, "b", &[], "true").ok();
+}
+
+/// Whether a `/proc` can be mounted for a pid namespace that the mounting process is not in.
+fn kernel_has_proc_of_others() -> bool {
+    let version = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = version.split(['.', '-']).map_while(|it| it.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(17))
+}
+
+/// A filter that only somebody privileged may install is on every process of a session that is seen inside.
+#[test]
+fn a_session_is_under_filters_that_its_program_could_not_install() {
+    let Some(env) = env() else { return };
+    run_cell(&env, &["--name", "a", "--allow-new-privileges"], SLEEP);
+    let out =
+        debug(&env, "a", &[], "for p in 2 $$ $PPID; do grep -E '^(NoNewPrivs|Seccomp)' /proc/$p/status; done").ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 9, "{out}");
+    assert_eq!((&lines[..3], lines[7]), (&lines[3..6], "Seccomp:\t2"), "{out}");
+    assert_eq!(lines[0], "NoNewPrivs:\t0", "{out}");
 }
 
 #[test]
