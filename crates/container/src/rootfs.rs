@@ -89,6 +89,14 @@ impl ScratchRoot {
         Ok(Self { options: mounter.options(data.as_ref()), lower, data })
     }
 
+    /// The mount of the image's files when it is mounted nowhere, for who wants to give it a place.
+    pub fn image(&self) -> Option<BorrowedFd<'_>> {
+        match &self.lower {
+            Layer::Detached(mount) => Some(mount.as_fd()),
+            Layer::Attached(_) | Layer::Path(_) => None,
+        }
+    }
+
     /// Mounts it nowhere yet, above the mount `scratch`, which is mounted nowhere either and has the directories `upper`
     /// and `work`. What is in there has its owners as they are. An ordinary user does that as root of a user namespace, in
     /// a mount namespace of its own that shows what the caller of [`ScratchRoot::compile`] saw. Fork-safe.

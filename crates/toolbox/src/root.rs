@@ -55,6 +55,8 @@ pub(crate) struct Mounted {
     pub(crate) root: OwnedFd,
     /// The file system in memory that what is written to it goes to, see [`crate::session::scratch`].
     pub(crate) scratch: OwnedFd,
+    /// The image's own file system, which is mounted nowhere but beneath it.
+    pub(crate) image: Option<OwnedFd>,
 }
 
 /// The new `/proc`.
@@ -107,6 +109,10 @@ impl Root<'_> {
             RootPlan::Target(frame) => self.enter_frame(tools.root.as_fd(), frame)?,
         };
         let root = root.as_fd();
+        if let Some(image) = &tools.image {
+            // So it goes with the session, and nobody waits until it is given up. Where that cannot be, somebody does.
+            let _ = put(image.as_fd(), root, c"proc");
+        }
         let nothing = below_proc(tools.scratch.as_fd(), root).map_err(|errno| Stage::Mask.fail(errno))?;
         put(proc.as_fd(), root, c"proc").map_err(mount(PROC))?;
         let nothing = nothing.as_ref().map_or(tools.scratch.as_fd(), AsFd::as_fd);

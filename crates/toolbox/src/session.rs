@@ -266,7 +266,11 @@ impl<'a> Recipe<'a> {
         // A toolbox brings programs that its target never had: none of them may raise privileges.
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         set_attributes(&root, attributes, Reach::One)?;
-        Ok(Mounted { root, scratch })
+        let image = match &self.root {
+            Base::Stored(root) => root.image().map(|it| rustix::io::fcntl_dupfd_cloexec(it, 0)).transpose()?,
+            Base::Lazy(_) => None,
+        };
+        Ok(Mounted { root, scratch, image })
     }
 
     fn mount_now(&self, plan: &RootPlan) -> Result<Mounted> {

@@ -72,6 +72,7 @@ impl Steward {
             u64::from(controlling == Controlling::Terminal),
             confinement.effective.0,
             confinement.inheritable.0,
+            confinement.ambient.0,
             candidates.len() as u64,
         ];
         let numbers =

@@ -55,6 +55,13 @@ fn prctl(what: usize, value: usize) -> Result<(), Errno> {
     call(PRCTL, [what, value, 0, 0, 0, 0]).map(drop)
 }
 
+/// Takes a capability out of the ambient set.
+pub(crate) fn lower_ambient(number: usize) -> Result<(), Errno> {
+    const PR_CAP_AMBIENT: usize = 47;
+    const LOWER: usize = 3;
+    call(PRCTL, [PR_CAP_AMBIENT, LOWER, number, 0, 0, 0]).map(drop)
+}
+
 /// Hides memory, links and descriptors in `/proc` from everybody without `SYS_PTRACE`, and takes its name.
 pub(crate) fn hide() {
     const PR_SET_DUMPABLE: usize = 4;

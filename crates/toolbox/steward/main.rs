@@ -115,8 +115,11 @@ fn become_program(plan: &Plan, steward: usize) -> Done<u8> {
         call(kernel::IOCTL, [0, TIOCSCTTY, 0, 0, 0, 0]).map_err(failed(plan.steps.terminal))?;
     }
     plan.request_label().map_err(failed(plan.steps.label))?;
-    kernel::set_capabilities(plan.effective, plan.effective, plan.inheritable)
-        .map_err(failed(plan.steps.capabilities))?;
+    let capabilities = failed(plan.steps.capabilities);
+    if plan.ambient >> reaper::KILL & 1 == 0 {
+        kernel::lower_ambient(reaper::KILL).map_err(capabilities)?;
+    }
+    kernel::set_capabilities(plan.effective, plan.effective, plan.inheritable).map_err(capabilities)?;
     plan.close_on_exec().map_err(failed(plan.steps.handshake))?;
     kernel::block_signals(0).map_err(failed(plan.steps.handshake))?;
     plan.install_filters().map_err(failed(plan.steps.seccomp))?;

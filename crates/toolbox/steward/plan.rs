@@ -16,6 +16,7 @@ pub(crate) struct Plan {
     pub(crate) terminal: bool,
     pub(crate) effective: u64,
     pub(crate) inheritable: u64,
+    pub(crate) ambient: u64,
     pub(crate) steps: Steps,
     label: *const u8,
     candidates: &'static [*const u8],
@@ -64,7 +65,8 @@ impl Plan {
             let (control, ending) = (next()? as usize, next()? as usize);
             let filters = Some(next()? as usize).filter(|it| *it != 0);
             let terminal = next()? != 0;
-            let (effective, inheritable, candidates) = (next()?, next()?, next()? as usize);
+            let (effective, inheritable, ambient) = (next()?, next()?, next()?);
+            let candidates = next()? as usize;
             let mut step = || next().map(|it| it as u8);
             let steps = Steps {
                 handshake: step()?,
@@ -94,6 +96,7 @@ impl Plan {
                 terminal,
                 effective,
                 inheritable,
+                ambient,
                 steps,
                 label,
                 candidates: all.get(3..last)?,

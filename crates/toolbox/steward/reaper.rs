@@ -8,10 +8,12 @@ const SIGKILL: usize = 9;
 const SIGCHLD: usize = 17;
 const WNOHANG: usize = 1;
 
+/// The number of the capability to signal anybody.
+pub(crate) const KILL: usize = 5;
+
 /// What is left of the steward once the program runs: it may signal its own, and nothing else.
 pub(crate) fn drop_privileges() -> Result<(), Errno> {
-    const KILL: u64 = 1 << 5;
-    kernel::set_capabilities(KILL, KILL, 0)?;
+    kernel::set_capabilities(1 << KILL, 1 << KILL, 0)?;
     kernel::no_new_privileges()
 }
 
