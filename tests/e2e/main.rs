@@ -4,6 +4,7 @@
 
 mod configure;
 mod debug;
+mod debug_attacks;
 mod debug_engines;
 mod engine;
 mod images;

@@ -3,7 +3,6 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use container::Bond;
 use model::{CellSpec, EventKind, ObjectId, Verb};
 use toolbox::engines::Found;
 use toolbox::lazy::{Lazy, Serving};
@@ -95,7 +94,6 @@ impl Engine {
             trust: request.trust,
             terminal: request.terminal.clone(),
             stdio: crate::container::stdio(streams.open()?),
-            bond: Bond::DiesWithCaller,
         };
         let lazy = self.lazy(&target, &request.files)?;
         let running = match &lazy {

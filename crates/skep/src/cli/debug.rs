@@ -32,7 +32,7 @@ pub(super) struct Args {
     /// Let debuggers trace what the target may not: adds SYS_PTRACE, leaves out the system call filter
     #[arg(long)]
     privileged_tools: bool,
-    /// Attach to a target that could take the session over, as it may trace processes
+    /// Attach to a target that could take the session over, as it may trace processes, before Linux 6.17
     #[arg(long)]
     trust_target: bool,
     /// Open an image, as a cell that would be made of it
@@ -81,7 +81,9 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     if args.target.is_none() && args.image.is_none() {
         return list(context, &args);
     }
-    sys::process::protect_own_program()?;
+    if args.image.is_some() {
+        sys::process::protect_own_program()?;
+    }
     run(context, args).map_err(CommandError::before_program)
 }
 
@@ -92,6 +94,10 @@ fn run(context: &Context, args: Args) -> Result<()> {
         (None, Some(target)) => find(&engine, target)?,
         (None, None) => return Err(CommandError::usage("what shall be debugged?")),
     };
+    if matches!(&subject, Subject::Cell(cell) if !cell.record.state.is_live()) {
+        // Its first process will be ours. (Into what runs, nothing of ours goes.)
+        sys::process::protect_own_program()?;
+    }
     let toolbox = Toolbox::find(&engine, args.toolbox, args.lazy.then_some(OnDemand))?;
     // For when this machine cannot serve files on demand after all.
     let pull = || toolbox.pull(&engine).map_err(engine::Error::from);
