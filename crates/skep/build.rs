@@ -1,4 +1,7 @@
-//! Links the unwinder into the binary, so that it needs no shared library but the C library's own.
+//! How the binary is linked: with the unwinder in it, so that it needs no shared library but the C library's own.
+//!
+//! It stays movable: linked for a fixed address it would start 0.15 ms sooner (13 thousand relocations, and the 60 pages that
+//! they are in), but then the addresses of the code that reads strangers' images as root would be known to everybody.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

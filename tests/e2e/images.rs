@@ -21,7 +21,11 @@ fn an_image_goes_out_and_comes_back_the_same() {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         (value[0]["image"]["layers"][0]["diff_id"].clone(), value[0]["image"]["tree"].clone())
     };
-    env.skep(["image", "import", "oci-archive:b.tar", "again"]).ok();
+    let imported = env.skep(["image", "import", "oci-archive:b.tar", "again"]).ok();
+    assert!(imported.ends_with(" again\n"), "{imported}");
+    let ids = env.skep(["image", "ls", "-q"]).ok();
+    let each: std::collections::BTreeSet<&str> = ids.lines().collect();
+    assert_eq!(ids.lines().count(), each.len(), "an image with several names is listed once: {ids}");
     assert_eq!(layers("again"), layers(BUSYBOX));
     env.skep(["image", "tag", "again", "web:v2"]).ok();
     let names = env.skep(["image", "ls"]).ok();

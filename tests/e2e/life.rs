@@ -113,7 +113,7 @@ fn files_go_in_and_out_of_running_and_stopped_cells() {
     env.skep(["start", "c"]).ok();
     assert_eq!(env.skep(["exec", "c", "busybox", "cat", "/tmp/h"]).ok(), "content");
     assert!(env.skep(["cp", "f", "g"]).fails(2).contains("CELL:PATH"));
-    env.skep(["cp", "c:/no/such/file", "x"]).fails(1);
+    env.skep(["cp", "c:/no/such/file", "x"]).fails(3);
 }
 
 /// Stopping the terminal's job, or walking away from it, must not hold the cell.

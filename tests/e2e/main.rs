@@ -4,10 +4,12 @@
 
 mod configure;
 mod debug;
+mod debug_attacks;
 mod debug_engines;
 mod engine;
 mod images;
 mod language;
+mod lazy;
 mod life;
 mod limits;
 mod meetings;

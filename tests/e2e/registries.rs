@@ -1,46 +1,11 @@
 //! Images through a real registry, and images for other processors.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
+use skep_tests::registry::Registry;
 use skep_tests::{TestEnv, can_run};
 
 const BUSYBOX: &str = "deb:busybox-static";
-
-/// Debian's registry on a port of the loopback that the kernel chose.
-struct Registry {
-    child: Child,
-    address: String,
-}
-
-impl Registry {
-    fn start(env: &TestEnv) -> Self {
-        let config = env.scratch().join("registry.yml");
-        let files = env.scratch().join("registry");
-        let text = format!(
-            "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
-             http:\n  addr: 127.0.0.1:0\n",
-            files.display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let mut command = Command::new("docker-registry");
-        command.args(["serve".as_ref(), config.as_os_str()]).env_clear().env("OTEL_TRACES_EXPORTER", "none");
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let address =
-            lines.find_map(|line| Some(line.split_once("listening on ")?.1.split(['"', ' ']).next()?.to_owned()));
-        // It would end at the first line that nobody reads.
-        std::thread::spawn(move || lines.count());
-        Self { child, address: address.expect("the registry ended without listening") }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn an_image_goes_through_a_registry_and_runs_elsewhere() {

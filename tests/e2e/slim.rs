@@ -1,7 +1,10 @@
 //! Slim images: watched, cut, proved, explained, and whole again when something was missed.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use skep_tests::{TestEnv, can_run, free_port};
 
@@ -113,12 +116,26 @@ fn a_workload_that_fails_leaves_no_image() {
     };
     let error = slim("patience = '1s'\n[[step]]\nexec = ['python3', '-c', 'raise SystemExit(3)']").fails(1);
     assert!(error.contains("fails on the original image") && error.contains("exit code 3"), "{error}");
-    // It counts what it does not open: no look-up tells what is missing, and a growing cannot help.
-    let counting = "import os; raise SystemExit(len(os.listdir('/usr/share/doc')) < 5)";
+    // What it looks at is the number of a directory's links: neither a look-up nor a listing tells what is missing.
+    let counting = "import os; raise SystemExit(os.stat('/usr/share/doc').st_nlink < 5)";
     let error = slim(&format!("patience = '1s'\n[[step]]\nexec = ['python3', '-c', \"{counting}\"]")).fails(1);
     assert!(error.contains("fails on the slim image"), "{error}");
     assert!(slim("[[step]]\nhttp = '/'\nbogus = 1").fails(2).contains("bogus"));
     assert_eq!((images(&env), env.skep(["ps", "-aq"]).ok()), (before, String::new()));
+    // What does not end is ended.
+    for command in ["", "command = ['python3', '-c', 'import time; time.sleep(600)']\n"] {
+        let text = format!("{command}limit = '1s'\n[[step]]\nexec = ['python3', '-c', 'import time; time.sleep(600)']");
+        let error = slim(&text).fails(1);
+        assert!(error.contains("it has not ended after 1 s"), "{error}");
+        assert_eq!(env.skep(["ps", "-aq"]).ok(), "");
+    }
+    // Two at once are not in each other's way.
+    let args = ["image", "slim", PYTHON, "--exec", "python3 -c 1", "--tag", "both"];
+    let two = [env.spawn(args), env.spawn(args)].map(|it| it.wait_with_output().unwrap());
+    for output in two {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    env.skep(["image", "rm", "both"]).ok();
     // With what it counts it goes well.
     let file = workload(&env, &format!("[[step]]\nexec = ['python3', '-c', \"{counting}\"]"));
     env.skep(["image", "slim", PYTHON, "--workload", &file, "--keep", "/usr/share/doc", "--tag", "slim"]).ok();
@@ -154,6 +171,67 @@ fn what_is_missed_later_is_put_back_and_named() {
     env.pull("deb:busybox-static");
     let refused = ["run", "--restore-misses", "deb:busybox-static", "--", "busybox", "true"];
     assert!(env.skep(refused).fails(2).contains("no slim image"));
+}
+
+/// A program that looks at what a directory holds looks nothing up.
+#[test]
+fn what_a_listing_lacks_is_found_and_put_back() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(PYTHON);
+    let counts = |dir: &str, least: u32| format!("import os; raise SystemExit(len(os.listdir('{dir}')) < {least})");
+    // What the proof needs of a listing is added; what it does without is told.
+    let file = workload(
+        &env,
+        &format!(
+            "patience = '1s'\n[[step]]\nexec = ['python3', '-c', \"{}\"]\n[[step]]\nexec = ['python3', '-c', \"{}\"]",
+            counts("/usr/share/doc", 5),
+            counts("/usr/share", 0)
+        ),
+    );
+    env.skep(["image", "slim", PYTHON, "--workload", &file, "--tag", "grown"]).ok();
+    let why = explain(&env, "grown", "/usr/share/doc/libc6");
+    assert!(why.contains("missed on the slim image (a listing of /usr/share/doc)"), "{why}");
+    let keep = ["--keep", "/usr/share/doc/sed/copyright", "--tag", "slim"];
+    let said = env.skep(["image", "slim", PYTHON, "--exec", "python3 -c 'print(6*7)'"].iter().chain(&keep)).ok();
+    assert!(said.contains("listed, though less is there") && said.contains(" /usr/lib/python3.11"), "{said}");
+
+    let listing =
+        "import os; print(len(os.listdir('/usr/share/doc')) > 5, os.path.isfile('/usr/share/doc/libc6/copyright'))";
+    let cell = |name: &str, option: &str| {
+        let run = ["run", "--name", name, "--net", "none", option, "slim", "--", "python3", "-c", listing];
+        (env.skep(run).ok(), env.skep(["why", name]).ok())
+    };
+    let (printed, why) = cell("noted", "--pull=missing");
+    assert_eq!(printed, "False False\n");
+    assert!(why.contains(" entries of /usr/share/doc, which was listed (slimming took it away; 'skep run"), "{why}");
+    assert!(why.contains("missed: /usr/share/doc/libc6/copyright ("), "{why}");
+    assert!(!why.contains("/usr/lib/python3.11,"), "the image was proved with that listing: {why}");
+    let (printed, why) = cell("restored", "--restore-misses");
+    assert_eq!(printed, "True True\n");
+    assert!(
+        why.contains(" entries of /usr/share/doc, which was listed (slimming took it away; it was put back)"),
+        "{why}"
+    );
+    let restored = why;
+    let (printed, why) = cell("ignored", "--ignore-misses");
+    assert_eq!((printed.as_str(), why.contains("missed")), ("False False\n", false), "{why}");
+    let events = env.skep(["events", "--since", "1h"]).out;
+    assert!(events.contains("noted missed: /usr/share/doc/libc6/copyright\n"), "{events}");
+    // Again, there is nothing that is missed any more.
+    assert_eq!(env.skep(["start", "--attach", "restored"]).ok(), "True True\n");
+    let count = |text: &str| text.matches("missed: ").count();
+    assert_eq!(count(&env.skep(["why", "restored"]).ok()), count(&restored));
+    // What a volume hides of the original is not missed, and nothing is put into it.
+    let volume = env.scratch().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let mount = format!("{}:/usr/share/doc", volume.display());
+    let run = ["run", "--name", "hidden", "--net", "none", "--restore-misses", "-v", &mount, "slim", "--"];
+    assert_eq!(env.skep(run.iter().chain(&["python3", "-c", listing])).ok(), "False False\n");
+    assert_eq!(std::fs::read_dir(&volume).unwrap().count(), 0);
+    let why = env.skep(["why", "hidden"]).ok();
+    assert!(!why.contains("missed: /usr/share/doc") && !why.contains("of /usr/share/doc, which"), "{why}");
 }
 
 /// The profile is enough for another runtime, too, and no wider than it says.
@@ -192,22 +270,114 @@ fn the_profile_lets_the_program_run_under_runc() {
     );
 }
 
-/// Whoever kills a slimming finds its cell gone with the next.
+/// However a slimming is ended, its cells end.
 #[test]
 fn a_slimming_that_is_killed_leaves_nothing_that_stays() {
     if !can_run(&["root"]) {
         return;
     }
     let env = TestEnv::with(PYTHON);
-    let mut child = env.spawn(["image", "slim", PYTHON, "--exec", "python3 -c 'import time; time.sleep(600)'"]);
-    while env.skep(["ps", "-q", "--filter", "state=running"]).ok().is_empty() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before its cell ran");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+    for signal in [Signal::INT, Signal::KILL] {
+        let mut child = env.spawn(["image", "slim", PYTHON, "--exec", "python3 -c 'import time; time.sleep(600)'"]);
+        while env.skep(["ps", "-q", "--filter", "state=running"]).ok().is_empty() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before its cell ran");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        child.wait().unwrap();
+        let ends = std::time::Instant::now() + Duration::from_secs(60);
+        while !env.skep(["ps", "-aq"]).ok().is_empty() {
+            assert!(std::time::Instant::now() < ends, "its cells run on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
     assert!(!images(&env).contains("slim"));
     env.skep(["image", "slim", PYTHON, "--exec", "python3 -c 1", "--tag", "slim"]).ok();
     assert_eq!(env.skep(["ps", "-aq"]).ok(), "");
     env.skep(["pool", "fsck"]).ok();
+}
+
+/// Nobody answers for a while, and so many open a file of the cell meanwhile that the kernel's queue of openings runs over.
+#[test]
+fn a_queue_of_openings_that_runs_over_fails_the_slimming() {
+    if let Some(place) = std::env::var_os(FLOODED) {
+        return flood(Path::new(&place));
+    }
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(PYTHON);
+    let waits = "import os, time; [os.path.exists('/var/go') or time.sleep(0.1) for _ in range(100)]";
+    let service = "python3 -c 'import time; time.sleep(600)'";
+    let text = format!("command = \"{service}\"\n[[step]]\nexec = ['python3', '-c', \"{waits}\"]");
+    let slim = ["image", "slim", PYTHON, "--tag", "slim", "--workload", &workload(&env, &text)].map(str::to_owned);
+    let mut slimming = env.command(&slim).stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    let running = || env.skep(["ps", "-q", "--filter", "state=running"]).ok();
+    let cell = loop {
+        match running() {
+            none if none.is_empty() => std::thread::sleep(Duration::from_millis(20)),
+            one => break one.trim().to_owned(),
+        }
+        assert!(slimming.try_wait().unwrap().is_none(), "it ended before its cell ran");
+    };
+    let inspected: Value = serde_json::from_str(&env.skep(["inspect", &cell]).ok()).unwrap();
+    let process = |which: &str| i32::try_from(inspected[0]["record"][which]["pid"].as_i64().unwrap()).unwrap();
+    let root = format!("/proc/{}/root", process("process"));
+    let stopped = Stopped::new(Pid::from_raw(process("supervisor")).unwrap());
+    // One process cannot have that many threads.
+    let flood = || {
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "slim::a_queue_of_openings_that_runs_over_fails_the_slimming"]).env(FLOODED, &root);
+        test.stdout(Stdio::null()).spawn().unwrap()
+    };
+    let mut flooding = [flood(), flood()];
+    while flooding.iter_mut().all(|it| it.try_wait().unwrap().is_none()) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(stopped);
+    std::fs::write(format!("{root}/var/go"), "").unwrap();
+    let output = slimming.wait_with_output().unwrap();
+    for mut it in flooding {
+        let _ = it.kill();
+        it.wait().unwrap();
+    }
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("the observation is not complete: the kernel's queue of openings ran over"), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!images(&env).contains("slim"));
+    assert_eq!(env.skep(["ps", "-aq"]).ok(), "");
+}
+
+/// Where a process of the test above opens files until one of them is not held back.
+const FLOODED: &str = "SKEP_TEST_FLOODED";
+
+fn flood(place: &Path) {
+    let limit = std::fs::read_to_string("/proc/sys/fs/fanotify/max_queued_events").unwrap();
+    let limit: usize = limit.trim().parse().unwrap();
+    let (opened, first) = std::sync::mpsc::channel();
+    for _ in 0..=limit / 2 {
+        let (place, opened) = (place.to_owned(), opened.clone());
+        let open = move || {
+            // Nobody listens after the first.
+            let _ = opened.send(std::fs::File::open(place).is_ok());
+        };
+        std::thread::Builder::new().stack_size(16 << 10).spawn(open).unwrap();
+    }
+    std::process::exit(i32::from(!first.recv().unwrap()));
+}
+
+/// A process that stands still.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(pid: Pid) -> Self {
+        kill_process(pid, Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
 }

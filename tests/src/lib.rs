@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set up its surrounding has failed")]
 
 pub mod engines;
+pub mod registry;
 
 use std::ffi::OsStr;
 use std::fs::File;

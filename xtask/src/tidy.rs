@@ -35,6 +35,8 @@ const UNSAFE_MODULES: &[&str] = &[
     "crates/sys/src/ptrace.rs",
     "crates/sys/src/seccomp.rs",
     "crates/sys/src/signal.rs",
+    // A program by itself, all modules of it.
+    "crates/toolbox/steward/main.rs",
     "crates/unikernel/src/calls/pass.rs",
     "crates/unikernel/src/calls/polling.rs",
     "crates/unikernel/src/calls/sockets.rs",

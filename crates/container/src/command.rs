@@ -87,6 +87,11 @@ impl Command {
         self.environment.strings()
     }
 
+    /// What it is made of, for a program that executes it: the files to try, the arguments, the environment.
+    pub fn into_parts(self) -> (Vec<CString>, Vec<CString>, Vec<CString>) {
+        (self.candidates, self.arguments.into_strings(), self.environment.into_strings())
+    }
+
     /// Tries each candidate as `execvp` does: one that may not be executed is remembered but does not end the search.
     /// Returns only when all failed. Fork-safe.
     pub fn execute(&self) -> std::result::Result<Infallible, Failure> {
@@ -121,9 +126,16 @@ impl Streams {
     /// hostile root leads the process to from here on must not find them. Fork-safe.
     pub fn connect(&self, owner: u32, keep: &[BorrowedFd<'_>]) -> std::result::Result<(), Failure> {
         rustix::process::setsid().map_err(|errno| Stage::Terminal.fail(errno))?;
+        if let Self::Terminal(terminal) = self {
+            rustix::process::ioctl_tiocsctty(terminal).map_err(|errno| Stage::Terminal.fail(errno))?;
+        }
+        self.lay_out(owner, keep)
+    }
+
+    /// The same for a process whose child gets the session of its own. Fork-safe.
+    pub fn lay_out(&self, owner: u32, keep: &[BorrowedFd<'_>]) -> std::result::Result<(), Failure> {
         let three = match self {
             Self::Terminal(terminal) => {
-                rustix::process::ioctl_tiocsctty(terminal).map_err(|errno| Stage::Terminal.fail(errno))?;
                 // The device file belongs to whoever uses it; a read-only or foreign one keeps its owner.
                 let _ = rustix::fs::fchown(terminal, Some(Uid::from_raw(owner)), None);
                 [terminal.as_fd(); 3]
@@ -137,13 +149,13 @@ impl Streams {
 
 /// Makes a child that becomes a program by `become_it`, with no signal blocked; returns when it has. Fork-safe, for a caller
 /// that blocks all signals.
-pub fn start_program(
+pub(crate) fn start_program(
     become_it: impl FnOnce() -> std::result::Result<Infallible, Failure>,
 ) -> std::result::Result<fork::Child, Failure> {
     let failed = |errno| Stage::Fork.fail(errno);
     let mut failure = None;
     // It shares the caller's memory, so the reason need not travel.
-    let child = fork::spawn_to_exec(|| {
+    let child = fork::spawn_to_exec(None, || {
         failure = match signal::block(SignalSet::NONE).map_err(failed).and_then(|_| become_it()) {
             Ok(never) => match never {},
             Err(failure) => Some(failure),

@@ -29,11 +29,12 @@ mod protocol;
 mod rootfs;
 mod seccomp;
 mod users;
+mod usher;
 mod visit;
 
 pub use access::{open_in, program_of, root_of_running, root_of_stopped};
 pub use attend::Attendant;
-pub use command::{Command, Streams, start_program};
+pub use command::{Command, Streams};
 pub use error::{Error, Result};
 pub use exec::{Target, exec, exec_attended};
 pub use plan::{Body, Inhabitant, NetNs, Plan, Resident, Stdio};
@@ -45,4 +46,5 @@ pub use seccomp::{BASELINE, Named, announced_name, filter_of, named_paths, sysca
 pub use store::Rootfs;
 pub use sys::process::Ended;
 pub use sys::pty::WindowSize;
-pub use visit::{Bond, Visit, tell_end, tell_terminal, visit, visit_unguarded};
+pub use usher::{Line, Memory, send_in, tell_terminal};
+pub use visit::Bond;

@@ -89,11 +89,19 @@ impl ScratchRoot {
         Ok(Self { options: mounter.options(data.as_ref()), lower, data })
     }
 
+    /// The mount of the image's files when it is mounted nowhere, for who wants to give it a place.
+    pub fn image(&self) -> Option<BorrowedFd<'_>> {
+        match &self.lower {
+            Layer::Detached(mount) => Some(mount.as_fd()),
+            Layer::Attached(_) | Layer::Path(_) => None,
+        }
+    }
+
     /// Mounts it nowhere yet, above the mount `scratch`, which is mounted nowhere either and has the directories `upper`
     /// and `work`. What is in there has its owners as they are. An ordinary user does that as root of a user namespace, in
     /// a mount namespace of its own that shows what the caller of [`ScratchRoot::compile`] saw. Fork-safe.
-    pub fn mount(self: &ScratchRoot, scratch: OwnedFd) -> sys::Result<OwnedFd> {
-        let written = Layer::Detached(scratch);
+    pub fn mount(&self, scratch: BorrowedFd<'_>) -> sys::Result<OwnedFd> {
+        let written = Layer::Detached(rustix::io::fcntl_dupfd_cloexec(scratch, 0)?);
         // It lies in memory, where nothing is ever synced.
         let durability = Durability::Synced;
         let (lower, data) = (&self.lower, self.data.as_ref());

@@ -31,27 +31,23 @@ pub enum Bond {
 
 /// Where the process is made.
 #[derive(Clone, Copy, Debug)]
-pub struct Visit<'a> {
+pub(crate) struct Visit<'a> {
     /// A process of the pid namespace, as a pidfd.
-    pub host: BorrowedFd<'a>,
+    pub(crate) host: BorrowedFd<'a>,
     /// What of that process's namespaces must be entered before the others, because only its privileges let the rest be
     /// done: the user namespace of an ordinary user's cell, or none.
-    pub first: Namespaces,
+    pub(crate) first: Namespaces,
     /// The control group (version 2) that the process is made in.
-    pub group: Option<BorrowedFd<'a>>,
+    pub(crate) group: Option<BorrowedFd<'a>>,
     /// Whether it outlives the caller.
-    pub bond: Bond,
+    pub(crate) bond: Bond,
 }
 
 type Done<T> = std::result::Result<T, Failure>;
 
 /// Makes a process that runs `inside` with a socket to report to, and follows it until it executed a program. What
-/// `inside` gives is why it did not. It must be fork-safe as [`sys::fork::spawn`] says. `words` puts failures in words.
-pub fn visit(visit: &Visit<'_>, words: &Words, inside: impl Fn(BorrowedFd<'_>) -> Failure) -> Result<Running> {
-    visit_attended(visit, words, inside, None)
-}
-
-/// The same for a program that is watched from its `execve` on.
+/// `inside` gives is why it did not. It must be fork-safe as [`sys::fork::spawn`] says. `words` puts failures in words. What
+/// a program uses that is watched from its `execve` on, the attendant answers for.
 pub(crate) fn visit_attended(
     visit: &Visit<'_>,
     words: &Words,
@@ -85,80 +81,14 @@ pub(crate) fn visit_attended(
     }
 }
 
-/// The same without a guardian, and so with less waiting of one process for another: `inside` also gets the socket on
-/// which it tells, by [`tell_end`], how the program ended. For a caller whose privileges suffice without `first`.
-///
-/// **The caller must have asked the kernel to reap its children** ([`sys::signal::reap_automatically`]): then nothing waits
-/// for it, even when it is stopped. Children that the calling thread makes later are made in that pid namespace, too.
-pub fn visit_unguarded(
-    visit: &Visit<'_>,
-    words: &Words,
-    inside: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Failure,
-) -> Result<Running> {
-    let failed = |what: &'static str| move |errno| Error::start(StartStep::Namespaces, what, errno);
-    let handshake = |errno| Stage::Handshake.fail(errno);
-    let (control, theirs) = socket::pair().map_err(failed("making a socket pair"))?;
-    let (ending, tellers) = socket::pair().map_err(failed("making a socket pair"))?;
-    let caller = rustix::process::getpid();
-    namespace::join(visit.host, Namespaces::PID).map_err(failed("joining the pid namespace"))?;
-    // What `inside` holds is let go of here as soon as the child has it, too: whoever closes the last descriptor of a mount
-    // waits for all processors, and the child does so when nobody waits for it.
-    let child = fork::spawn(Namespaces::empty(), visit.group, || {
-        let begun = || -> Done<()> {
-            // Before it is visible inside.
-            sys::exec::hide().map_err(handshake)?;
-            if visit.bond == Bond::DiesWithCaller {
-                sys::exec::die_with_parent().map_err(handshake)?;
-                // A parent in another pid namespace has no number here; one that ended left the child to somebody.
-                if rustix::process::getppid().is_some_and(|it| it != caller) {
-                    return Err(handshake(sys::Errno::SRCH));
-                }
-            }
-            rustix::process::setsid().map_err(handshake)?;
-            signal::reset_handlers();
-            signal::block(SignalSet::NONE).map(drop).map_err(handshake)
-        };
-        let failure = match begun() {
-            Ok(()) => inside(theirs.as_fd(), tellers.as_fd()),
-            Err(failure) => failure,
-        };
-        let _ = protocol::report(theirs.as_fd(), Report::Failed(failure), &[]);
-        125
-    });
-    let child = child.map_err(failed("making the program's process"))?;
-    drop((theirs, tellers));
-    match told(&control, None) {
-        Ok(gifts) => {
-            let mut running = Running::telling(child, gifts.seccomp, ending);
-            running.terminal = gifts.terminal;
-            Ok(running)
-        }
-        Err(problem) => {
-            let _ = process::kill(&child.pidfd);
-            Err(problem.into_error(words))
-        }
-    }
-}
-
-/// Hands the near end of a terminal that was made inside to the caller. Fork-safe.
-pub fn tell_terminal(control: BorrowedFd<'_>, controller: BorrowedFd<'_>) -> sys::Result<()> {
-    protocol::report(control, Report::Ready, &[controller])
-}
-
-/// Tells the caller of [`visit_unguarded`] how the program ended. Fork-safe.
-pub fn tell_end(socket: BorrowedFd<'_>, code: u8) {
-    // Nobody to tell when the caller is gone.
-    let _ = protocol::report(socket, Report::Ended(i32::from(code) << 8), &[]);
-}
-
 /// Why no program came of it.
-enum Problem {
+pub(crate) enum Problem {
     Told(Failure),
     Silence(sys::Errno),
 }
 
 impl Problem {
-    fn into_error(self, words: &Words) -> Error {
+    pub(crate) fn into_error(self, words: &Words) -> Error {
         match self {
             Self::Told(failure) => words.error(failure),
             Self::Silence(cause) => Error::Kernel { what: "talking to the program's process", cause },
@@ -179,21 +109,27 @@ fn follow(
     }
 }
 
-/// What comes with a program: the near end of its terminal, when that was made inside, and its seccomp listener.
+/// What comes with a program: the near end of its terminal, when that was made inside, its seccomp listener, and the
+/// process that was made for it by another.
 #[derive(Default)]
-struct Gifts {
-    terminal: Option<OwnedFd>,
-    seccomp: Option<OwnedFd>,
+pub(crate) struct Gifts {
+    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) seccomp: Option<OwnedFd>,
+    pub(crate) made: Option<fork::Child>,
 }
 
 /// Waits until the program is executed, which closes the socket.
-fn told(control: &OwnedFd, mut attendant: Option<&mut dyn Attendant>) -> std::result::Result<Gifts, Problem> {
+pub(crate) fn told(
+    control: &OwnedFd,
+    mut attendant: Option<&mut dyn Attendant>,
+) -> std::result::Result<Gifts, Problem> {
     let mut gifts = Gifts::default();
     loop {
         match attend::receive(control.as_fd(), &mut attendant).map_err(Problem::Silence)? {
             None => return Ok(gifts),
             Some((Report::Ready, [controller, ..])) => gifts.terminal = controller,
             Some((Report::Listener, [listener, ..])) => gifts.seccomp = listener,
+            Some((Report::Made(pid), [Some(pidfd), ..])) => gifts.made = Some(fork::Child { pid, pidfd }),
             Some((Report::Failed(failure), _)) => return Err(Problem::Told(failure)),
             Some(_) => {}
         }

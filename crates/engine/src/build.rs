@@ -141,6 +141,7 @@ impl Engine {
                 self.end_and_remove(&cell)?;
             }
         }
+        crate::slim::remove_orphaned_files(&self.home);
         Ok(())
     }
 
@@ -154,7 +155,8 @@ impl Engine {
             let _ = self.stop(&cell, SIGKILL, Span::millis(0));
         }
         match self.remove(cell) {
-            Ok(()) | Err(Error::State { .. }) => Ok(()),
+            // Whoever else removes what is orphaned may be first.
+            Ok(()) | Err(Error::State { .. } | Error::NoSuchCell { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -172,7 +174,7 @@ pub(crate) fn builder_label() -> Result<(String, String)> {
     Ok((BUILD_LABEL.to_owned(), format!("{}:{}", builder.pid, builder.began)))
 }
 
-fn builder(label: &str) -> Option<ProcessIdentity> {
+pub(crate) fn builder(label: &str) -> Option<ProcessIdentity> {
     let (pid, began) = label.split_once(':')?;
     Some(ProcessIdentity { pid: pid.parse().ok()?, began: began.parse().ok()? })
 }

@@ -3,7 +3,6 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use container::Bond;
 use model::{CellSpec, EventKind, ObjectId, Verb};
 use toolbox::engines::Found;
 use toolbox::lazy::{Lazy, Serving};
@@ -30,24 +29,37 @@ pub enum Subject {
     Process(u32),
 }
 
-/// When the files of a toolbox are unpacked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unpack {
-    /// All of them, before the session begins; once for all sessions.
-    Before,
-    /// Each when it is first read, where the machine can do that.
-    OnDemand,
+/// The files of a toolbox.
+pub enum ToolboxFiles<'a> {
+    /// Those of a tree in the pool, all unpacked before the session begins; once for all sessions.
+    Before(ObjectId),
+    /// Each unpacked when it is first read, where the machine can do that; else all of them before.
+    OnDemand(ObjectId),
+    /// Those of an image in a registry, each fetched when it is first read.
+    Remote {
+        /// The image.
+        remote: &'a image::Remote,
+        /// Brings its tree into the pool, for a machine that cannot do that.
+        otherwise: &'a dyn Fn() -> Result<ObjectId>,
+    },
+}
+
+impl ToolboxFiles<'_> {
+    /// The tree in the pool that has them all.
+    fn tree(&self) -> Result<ObjectId> {
+        match self {
+            Self::Before(tree) | Self::OnDemand(tree) => Ok(*tree),
+            Self::Remote { otherwise, .. } => otherwise(),
+        }
+    }
 }
 
 /// What `debug` asks for.
-#[derive(Clone, Debug)]
-pub struct DebugRequest {
+pub struct DebugRequest<'a> {
     /// The toolbox: the name that it was asked for by.
     pub image: String,
     /// Its root file system.
-    pub tree: ObjectId,
-    /// When its files are unpacked.
-    pub unpack: Unpack,
+    pub files: ToolboxFiles<'a>,
     /// Its own environment, as `NAME=value`.
     pub image_env: Vec<String>,
     /// The command and its arguments.
@@ -68,7 +80,7 @@ pub struct DebugRequest {
 
 impl Engine {
     /// Begins a session with a toolbox at `subject`, on those streams.
-    pub fn debug(&self, subject: &Subject, request: &DebugRequest, streams: ExecStreams) -> Result<RunningExec> {
+    pub fn debug(&self, subject: &Subject, request: &DebugRequest<'_>, streams: ExecStreams) -> Result<RunningExec> {
         let (target, opened) = self.open_subject(subject)?;
         let text =
             |it: &String| CString::new(it.as_str()).map_err(|_| Error::Refused("the command holds a zero byte".into()));
@@ -82,25 +94,27 @@ impl Engine {
             trust: request.trust,
             terminal: request.terminal.clone(),
             stdio: crate::container::stdio(streams.open()?),
-            bond: Bond::DiesWithCaller,
         };
-        let lazy = self.lazy(&target, request)?;
+        let lazy = self.lazy(&target, &request.files)?;
         let running = match &lazy {
             Some(lazy) => toolbox::attach(&target, &Tools::Lazy(lazy), wish)?,
-            None => toolbox::attach(&target, &Tools::Stored(&self.rootfs(&request.tree)?), wish)?,
+            None => toolbox::attach(&target, &Tools::Stored(&self.rootfs(&request.files.tree()?)?), wish)?,
         };
         self.note_session(subject, target.name(), request);
         let remains = Some(toolbox::Remains::of(&running));
         Ok(RunningExec { companion: Companion { running }, opened, lazy, remains })
     }
 
-    /// The toolbox as it is unpacked on demand, if that is wanted and can be.
-    fn lazy(&self, target: &Target, request: &DebugRequest) -> Result<Option<Lazy>> {
-        if request.unpack == Unpack::Before {
-            return Ok(None);
-        }
+    /// The toolbox as its files come on demand, if that is wanted and can be.
+    fn lazy(&self, target: &Target, files: &ToolboxFiles<'_>) -> Result<Option<Lazy>> {
         let serving = Serving::Process(&["skep", toolbox::lazy::SERVE]);
-        match Lazy::start(&self.store, &request.tree, target.user_namespace(), serving) {
+        let owners = target.user_namespace();
+        let lazy = match files {
+            ToolboxFiles::Before(_) => return Ok(None),
+            ToolboxFiles::OnDemand(tree) => Lazy::start(&self.store, tree, owners, serving),
+            ToolboxFiles::Remote { remote, .. } => Lazy::start_remote(&self.store, remote, owners, serving),
+        };
+        match lazy {
             Ok(lazy) => Ok(Some(lazy)),
             // What is wanted is a session soon; that it takes longer here is no reason to have none.
             Err(toolbox::Error::NotLazy { .. }) => Ok(None),
@@ -153,7 +167,7 @@ impl Engine {
         boundary_for(&cell.spec, Verb::Debug)?.debug_stopped(cell, &rootfs)
     }
 
-    fn note_session(&self, subject: &Subject, name: &str, request: &DebugRequest) {
+    fn note_session(&self, subject: &Subject, name: &str, request: &DebugRequest<'_>) {
         let privileges = match request.privileges {
             Privileges::AsTarget => "target",
             Privileges::Tracing => "tracing",

@@ -83,7 +83,7 @@ pub fn supervisor_main(args: impl IntoIterator<Item = std::ffi::OsString>) -> Re
 }
 
 /// A supervisor that kept its launcher's standard streams would keep a pipeline from ending.
-fn release_standard_streams() -> Result<()> {
+pub(crate) fn release_standard_streams() -> Result<()> {
     let null = crate::supervisor::open_null()?;
     let failed = |e: rustix::io::Errno| Error::io("starting a supervisor", e);
     rustix::stdio::dup2_stdin(&null).map_err(failed)?;

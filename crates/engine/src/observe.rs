@@ -126,6 +126,11 @@ impl RunningExec {
         self.companion.running.pid
     }
 
+    /// Where it is written down what goes wrong with the registry that its files come from, if they do.
+    pub fn troubles(&self) -> Option<toolbox::lazy::Troubles> {
+        self.lazy.as_ref()?.troubles()
+    }
+
     /// Sends it a signal; one that has ended meanwhile gets none.
     pub fn signal(&self, signal: i32) {
         let _ = sys::process::send_signal(self.companion.running.pidfd.as_fd(), signal);

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use model::{
     Boundary, CellId, CellImage, CellName, CellSpec, ImageRecord, Init, Lifetime, Limits, LogPolicy, Mount, NetMode,
-    Network, ObjectId, Process, RestartPolicy, Security, Stdin, StopPolicy, Terminal, Timestamp, UserSpec, Watch,
+    Network, ObjectId, Process, RestartPolicy, Seccomp, Security, Stdin, StopPolicy, Terminal, Timestamp, UserSpec,
+    Watch,
 };
 
 /// What a command asks for. What it leaves out comes from the image.
@@ -35,6 +36,16 @@ pub struct CellRequest {
     pub lifetime: Lifetime,
     pub watch: Watch,
     pub labels: BTreeMap<String, String>,
+}
+
+/// What is watched. That misses are to be noted is said of every cell and holds where there can be any. It takes a filter of
+/// the cell's calls that asks the supervisor: where the profile asks it already, or there is to be no filter, they are not.
+fn watched(request: &CellRequest, record: &ImageRecord) -> Watch {
+    let can_miss = record.slim.is_some() && request.boundary == Boundary::Container;
+    match request.watch {
+        Watch::MissesNoted if !can_miss || request.security.seccomp != Seccomp::Default => Watch::Nothing,
+        other => other,
+    }
 }
 
 impl CellRequest {
@@ -87,6 +98,7 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 pub fn specify(request: CellRequest, image: NamedImage<'_>, id: CellId, now: Timestamp) -> Result<CellSpec, NoCommand> {
     let config = &image.record.config;
     let argv = command_line(&request, image.record)?;
+    let watch = watched(&request, image.record);
     let name = request.name.unwrap_or_else(|| CellName::generated(id));
     let user = match request.user {
         Some(user) => user,
@@ -129,7 +141,7 @@ pub fn specify(request: CellRequest, image: NamedImage<'_>, id: CellId, now: Tim
         stop: request.stop,
         log: request.log,
         lifetime: request.lifetime,
-        watch: request.watch,
+        watch,
         labels,
         created: now,
     })

@@ -359,7 +359,9 @@ impl Engine {
     /// collect.
     pub fn trees_in_use(&self) -> Result<Vec<model::ObjectId>> {
         let complement = |spec: &CellSpec| match spec.watch {
-            model::Watch::Misses => Some(self.store.image(&spec.image.id).ok()?.slim?.complement),
+            model::Watch::Misses | model::Watch::MissesNoted => {
+                Some(self.store.image(&spec.image.id).ok()?.slim?.complement)
+            }
             _ => None,
         };
         let cells = self.cells()?;

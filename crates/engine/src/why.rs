@@ -1,6 +1,6 @@
 //! `skep why`: how a cell came to be as it is, in words, and what to do about it. A pure function of the record.
 
-use model::{CellSpec, Exit, ExitReport, Missed, StartStep, State};
+use model::{CellSpec, Exit, ExitReport, Missed, Remedy, StartStep, State};
 use serde::Serialize;
 
 use crate::cell::Record;
@@ -41,12 +41,14 @@ pub fn explain(spec: &CellSpec, record: &Record) -> Explanation {
     Explanation { summary, details, hint }
 }
 
-/// One file that slimming took away.
+/// Something that slimming took away.
 fn missed(it: &Missed) -> String {
-    match &it.failure {
-        None => format!("missed: {} (slimming took it away; it was put back)", it.path),
-        Some(why) => format!("missed: {} (slimming took it away; it could not be put back: {why})", it.path),
-    }
+    let outcome = match &it.remedy {
+        Remedy::Nothing => "'skep run --restore-misses' puts it back".to_owned(),
+        Remedy::PutBack => "it was put back".to_owned(),
+        Remedy::Failed(why) => format!("it could not be put back: {why}"),
+    };
+    format!("missed: {it} (slimming took it away; {outcome})")
 }
 
 fn ended(spec: &CellSpec, report: &ExitReport, details: &mut Vec<String>) -> (String, Option<String>) {

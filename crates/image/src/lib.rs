@@ -21,6 +21,7 @@ mod limits;
 mod lookup;
 mod oci;
 mod record;
+mod seekable;
 pub mod slim;
 mod staging;
 
@@ -30,5 +31,7 @@ pub use fetch::{FetchOptions, Fetched, SecurityUpdates, fetch};
 pub use history::{HistoryEntry, history};
 pub use limits::Limits;
 pub use lookup::lookup;
-pub use oci::export::{Exported, export};
+pub use oci::export::{Exported, LayerForm, export};
 pub use oci::registry::{Pushed, push};
+pub use seekable::fetch::{Catalogue, Fetcher, Receiver};
+pub use seekable::remote::{Opened, Remote, Supply, open as open_remote};

@@ -22,6 +22,8 @@ pub struct Limits {
     pub trailing: ByteSize,
     /// Bytes of a JSON document (index, manifest, configuration): 4 MiB, what registries allow.
     pub document: ByteSize,
+    /// Bytes of a layer's table of contents: 256 MiB, about a million files.
+    pub table: ByteSize,
     /// How deep indexes may be nested in indexes: 4.
     pub nesting: usize,
 }
@@ -42,6 +44,7 @@ impl Default for Limits {
             entry_metadata: ByteSize::mib(1),
             trailing: ByteSize::mib(16),
             document: ByteSize::mib(4),
+            table: ByteSize::mib(256),
             nesting: 4,
         }
     }

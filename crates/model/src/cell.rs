@@ -178,6 +178,8 @@ named_enum! {
         Uses = "uses",
         /// The files that it looks for in vain because slimming took them away: they are put back.
         Misses = "misses",
+        /// The same files: they are noted, and stay away.
+        MissesNoted = "misses-noted",
     }
 }
 

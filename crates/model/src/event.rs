@@ -1,5 +1,7 @@
 //! What happened to cells and images, for `skep events` and for whoever watches.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
@@ -21,14 +23,39 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// A file that slimming took away and that a program looked for.
+/// Something that slimming took away and that a program looked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Missed {
     /// Its path.
     pub path: String,
-    /// Why it could not be put back, if it could not.
-    pub failure: Option<String>,
+    /// When it is a directory that was listed: so many of its entries. Otherwise it was looked up itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
+    /// What was done about it.
+    pub remedy: Remedy,
+}
+
+/// What was done about something that was missed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Remedy {
+    /// Nothing: nobody asked for it.
+    Nothing,
+    /// It was put back before the program looked.
+    PutBack,
+    /// It could not be put back, and why.
+    Failed(String),
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.entries {
+            None => f.write_str(&self.path),
+            Some(1) => write!(f, "an entry of {}, which was listed", self.path),
+            Some(count) => write!(f, "{count} entries of {}, which was listed", self.path),
+        }
+    }
 }
 
 /// What happened.
@@ -45,7 +72,7 @@ pub enum EventKind {
     Executed { command: String },
     Debugged { toolbox: String, command: String, privileges: String },
     Degraded { what: String, why: String },
-    Missed { path: String, failure: Option<String> },
+    Missed(Missed),
     Exited { exit: Exit, code: u8 },
     Restarting { attempt: u32 },
     Recovered { why: String },
@@ -65,7 +92,7 @@ impl EventKind {
             Self::Executed { .. } => "executed",
             Self::Debugged { .. } => "debugged",
             Self::Degraded { .. } => "degraded",
-            Self::Missed { .. } => "missed",
+            Self::Missed(_) => "missed",
             Self::Exited { .. } => "exited",
             Self::Restarting { .. } => "restarting",
             Self::Recovered { .. } => "recovered",

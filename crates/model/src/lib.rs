@@ -32,7 +32,7 @@ pub use cell::{
     StopPolicy, Terminal, UserSpec, Watch,
 };
 pub use digest::{ObjectId, Sha256};
-pub use event::{Event, EventKind, Missed};
+pub use event::{Event, EventKind, Missed, Remedy};
 pub use exit::{Exit, ExitReport, StartStep};
 pub use image::{ImageConfig, ImageRecord, LayerRecord, SlimRecord};
 pub use limits::{Degraded, IoLimit, Limits};

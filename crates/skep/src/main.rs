@@ -17,11 +17,13 @@ fn main() -> ExitCode {
     // starting session waits for.
     let first = args.nth(1).unwrap_or_default();
     // What goes into cells as itself is made sure of there as well; here it has not read the command line yet.
-    if first == "exec" || first == "debug" {
+    if first == "exec" {
         let _ = sys::process::protect_own_program();
     }
     if first == engine::SUPERVISE {
         code(engine::supervisor_main(args))
+    } else if first == engine::GUARD {
+        code(engine::guard_main(args))
     } else if first == toolbox::lazy::SERVE {
         code(toolbox::lazy::server_main(args))
     } else {

@@ -10,7 +10,7 @@
 //! refs/         names of images, one small file each
 //! objects/      unpacked files, named by content: the data layer of composed root file systems
 //! roots/        a metadata image for each unpacked tree
-//! fresh/BOOT/   files unpacked one by one since this boot: whole, but perhaps not durable
+//! fresh/BOOT/   files unpacked one by one, or fetched from elsewhere, since this boot: whole, but perhaps not durable
 //! farm/         unpacked files with owner and mode, named by both: what plain root file systems link to
 //! plain/        plain root file systems
 //! tmp/          what is not finished; emptied by a collector

@@ -46,5 +46,5 @@ pub use store::{Pin, Store};
 pub use tree::{
     Device, Entry, InodeId, Kind, MAX_NAME, MAX_PATH, MAX_TARGET, MAX_XATTR, Metadata, Mtime, Node, Tree, Walk,
 };
-pub use unpack::{Filler, Layout, Need, Omission, OnDemand, Rootfs};
+pub use unpack::{Aside, Filler, Layout, Need, Omission, OnDemand, Rootfs};
 pub use writer::{FileWriter, RefChange, Tally, Writer};

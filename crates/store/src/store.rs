@@ -10,6 +10,7 @@ use crate::layout::{Paths, names};
 use crate::lock::{self, Lock};
 use crate::reader::Reader;
 use crate::refs;
+use crate::tree::Tree;
 use crate::unpack::{self, Filler, Layout, OnDemand, Rootfs};
 use crate::writer::{RefChange, Writer};
 
@@ -107,9 +108,20 @@ impl Store {
         unpack::on_demand(&self.paths, self.pin()?, tree)
     }
 
+    /// The same for a tree whose contents come from elsewhere, which writes them with [`Filler::begin`]. `keep` names it: when
+    /// that is an object of the pool, a collector keeps it and all that it points at while the tree is mounted.
+    pub fn on_demand_from_elsewhere(&self, keep: &ObjectId, tree: &Tree) -> Result<OnDemand> {
+        unpack::on_demand_from_elsewhere(&self.paths, self.pin()?, keep, tree)
+    }
+
     /// Who unpacks contents one by one. It pins the pool's files while it lives.
     pub fn filler(&self) -> Result<Filler> {
         Filler::open(&self.paths)
+    }
+
+    /// The same for a tree of [`Store::on_demand_from_elsewhere`].
+    pub fn filler_from_elsewhere(&self) -> Result<Filler> {
+        Filler::from_elsewhere(&self.paths)
     }
 
     /// A reader. It pins the pool's files while it lives.

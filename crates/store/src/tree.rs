@@ -17,7 +17,11 @@ pub use walk::Walk;
 
 use std::collections::BTreeMap;
 
+use model::ObjectId;
+
+use crate::chunk::Sink;
 use crate::error::{Error, Result};
+use crate::object::Kind as ObjectKind;
 
 /// The most bytes a path may have: `PATH_MAX` without its NUL.
 pub const MAX_PATH: usize = 4095;
@@ -297,6 +301,17 @@ impl Tree {
     /// empty path.
     pub fn walk(&self) -> Walk<'_> {
         Walk::new(self)
+    }
+
+    /// The id that the tree would be stored under.
+    pub fn identity(&self) -> Result<ObjectId> {
+        struct Named;
+        impl Sink for Named {
+            fn put(&mut self, kind: ObjectKind, bytes: &[u8]) -> Result<ObjectId> {
+                Ok(kind.id_of(bytes))
+            }
+        }
+        encode(self, &mut Named)
     }
 
     /// The bytes of all files together, each inode counted once.

@@ -19,8 +19,8 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 pub(crate) use composed::{compose, metadata_image};
-pub use fresh::{Filler, Need, OnDemand};
-pub(crate) use fresh::{Fresh, on_demand};
+pub use fresh::{Aside, Filler, Need, OnDemand};
+pub(crate) use fresh::{Fresh, on_demand, on_demand_from_elsewhere};
 pub(crate) use plain::{farm_key, plain};
 
 use crate::durable;

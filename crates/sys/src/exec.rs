@@ -6,10 +6,12 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, openat2};
+use rustix::mount::MountAttrFlags;
 
+use crate::mount::{Reach, new_file_system, set_attributes};
 use crate::{Errno, Result, check};
 
 /// A null-terminated array of C strings, as `execve` takes arguments and environment.
@@ -30,6 +32,11 @@ impl StringArray {
     pub fn strings(&self) -> &[CString] {
         &self.strings
     }
+
+    /// The strings, for another array.
+    pub fn into_strings(self) -> Vec<CString> {
+        self.strings
+    }
 }
 
 /// Replaces the process by the program at `path`. Returns only when that fails.
@@ -47,6 +54,37 @@ pub fn execve_file(file: BorrowedFd<'_>, arguments: &StringArray, environment: &
         libc::syscall(libc::SYS_execveat, file.as_raw_fd(), c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH)
     })?;
     Err(Errno::IO)
+}
+
+/// A file in memory that can be executed, such that nobody who gets hold of the file (as `/proc/PID/exe` hands it out) can write to it.
+pub fn sealed_file(name: &CStr, bytes: &[u8]) -> Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = match rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC) {
+        // Before Linux 6.3 each can be executed.
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
+        // Where the machine's rules forbid executing memory, a mount that nobody sees serves as well.
+        Err(Errno::ACCESS) => return program_in_mount(bytes),
+        other => other?,
+    };
+    write_all(&file, bytes)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(file)
+}
+
+fn program_in_mount(bytes: &[u8]) -> Result<OwnedFd> {
+    let mount = new_file_system::<&CStr>(c"tmpfs", &[], MountAttrFlags::empty())?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    write_all(rustix::fs::openat(&mount, c"program", flags, Mode::from_raw_mode(0o755))?, bytes)?;
+    set_attributes(&mount, MountAttrFlags::MOUNT_ATTR_RDONLY, Reach::One)?;
+    rustix::fs::openat(&mount, c"program", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn write_all(file: impl AsFd, bytes: &[u8]) -> Result<()> {
+    // Files in memory take all that there is room for at once.
+    match rustix::io::retry_on_intr(|| rustix::io::write(&file, bytes))? {
+        count if count == bytes.len() => Ok(()),
+        _ => Err(Errno::NOSPC),
+    }
 }
 
 /// Sets all user and group ids and the supplementary groups of the calling thread.
@@ -182,10 +220,10 @@ pub fn go_on_with(kept: BorrowedFd<'_>, argument: u32, body: fn(BorrowedFd<'_>, 
     crate::fork::exit_now(body(kept, argument))
 }
 
-/// Closes every descriptor from 3 on, but for `keep` (at most four). For a process that was forked to execute a program:
+/// Closes every descriptor from 3 on, but for `keep` (at most eight). For a process that was forked to execute a program:
 /// whoever held what is closed here must not use it again in this process.
 pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut numbers = [u32::MAX; 4];
+    let mut numbers = [u32::MAX; 8];
     for (slot, fd) in numbers.iter_mut().zip(keep) {
         *slot = fd.as_raw_fd().unsigned_abs();
     }
@@ -246,6 +284,26 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::argument_place;
+
+    #[test]
+    fn a_program_in_memory_is_executed_and_written_by_nobody() {
+        use std::os::fd::{AsFd, AsRawFd};
+        let bytes = std::fs::read("/bin/true").unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        let files = [Some(super::sealed_file(c"x", &bytes)), is_root.then(|| super::program_in_mount(&bytes))];
+        for file in files.into_iter().flatten().map(Result::unwrap) {
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let opened = std::fs::OpenOptions::new().write(true).open(&path);
+            assert!(opened.and_then(|mut it| std::io::Write::write(&mut it, b"x")).is_err());
+            let empty = || super::StringArray::new(vec![c"true".to_owned()]);
+            let child = crate::fork::spawn_to_exec(None, || {
+                let _ = super::execve_file(file.as_fd(), &empty(), &empty());
+                9
+            });
+            let ended = crate::process::wait(child.unwrap().pidfd);
+            assert_eq!(ended, Ok(crate::process::Ended::Code(0)));
+        }
+    }
 
     #[test]
     fn the_place_of_the_arguments_is_read_from_any_stat() {

@@ -39,23 +39,8 @@ impl Drop for NoReturn {
 /// the calling thread, and locks that others held (the allocator's among them) stay locked for ever.
 pub fn spawn(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> u8) -> Result<Child> {
     let mut pidfd: RawFd = -1;
-    let mut args = libc::clone_args {
-        flags: namespaces.bits() | libc::CLONE_PIDFD as u64,
-        pidfd: std::ptr::from_mut(&mut pidfd) as u64,
-        child_tid: 0,
-        parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
-        stack: 0,
-        stack_size: 0,
-        tls: 0,
-        set_tid: 0,
-        set_tid_size: 0,
-        cgroup: 0,
-    };
-    if let Some(cgroup) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_raw_fd() as u64;
-    }
+    let mut args = arguments(&mut pidfd, cgroup);
+    args.flags |= namespaces.bits();
     // SAFETY: `args` is a valid `clone_args` of the size given. Without CLONE_VM and with no stack of its own the child
     // goes on here with a copy of this memory, as after fork(2), and below it never returns from this function.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
@@ -74,12 +59,14 @@ pub fn spawn(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, child: impl
 const STACK: usize = 64 << 10;
 
 /// Makes a child process for executing another program: `child` runs in the caller's own memory while the caller stands
-/// still, until the child executed or ended. That spares copying the page tables, most of what a fork costs.
+/// still, until the child executed or ended. That spares copying the page tables, most of what a fork costs. The child is
+/// made as a member of `cgroup` (version 2) when that is given.
 ///
 /// What `child` writes to memory the caller sees. It must be fork-safe as for [`spawn`], and block signals that have
-/// handlers.
-pub fn spawn_to_exec<F: FnOnce() -> u8>(child: F) -> Result<Child> {
-    extern "C" fn enter<F: FnOnce() -> u8>(argument: *mut libc::c_void) -> libc::c_int {
+/// handlers. A kernel that changes somebody's user or capabilities hides all memory of his (`PR_SET_DUMPABLE`), which is
+/// the caller's.
+pub fn spawn_to_exec<F: FnOnce() -> u8>(cgroup: Option<BorrowedFd<'_>>, child: F) -> Result<Child> {
+    extern "C" fn enter<F: FnOnce() -> u8>(argument: *mut libc::c_void) -> ! {
         let guard = NoReturn;
         // SAFETY: `argument` is the slot below, alive and untouched while the parent stands still.
         let child = unsafe { &mut *argument.cast::<Option<F>>() }.take();
@@ -92,20 +79,72 @@ pub fn spawn_to_exec<F: FnOnce() -> u8>(child: F) -> Result<Child> {
     let mut stack = Stack([MaybeUninit::uninit(); STACK]);
     let mut slot = Some(child);
     let mut pidfd: RawFd = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    // SAFETY: `enter` gets a stack of its own (growing down from its end) and the slot that it expects. With CLONE_VFORK
-    // the caller resumes only when the child no longer uses this memory, so stack and slot outlive it; descriptors,
-    // directories and credentials are copies.
-    let pid = unsafe {
-        let top = stack.0.as_mut_ptr().add(STACK).cast();
-        libc::clone(enter::<F>, top, flags, (&raw mut slot).cast(), &raw mut pidfd)
-    };
-    if pid < 0 {
-        return Err(crate::last_error());
-    }
+    let mut args = arguments(&mut pidfd, cgroup);
+    args.flags |= (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
+    args.stack = stack.0.as_mut_ptr() as u64;
+    args.stack_size = STACK as u64;
+    // SAFETY: `enter` gets a stack of its own and the slot that it expects. With CLONE_VFORK the caller resumes only when
+    // the child no longer uses this memory, so stack and slot outlive it; descriptors, directories and credentials are
+    // copies.
+    let pid = check(unsafe { clone_on_stack(&raw mut args, enter::<F>, (&raw mut slot).cast()) })?;
     // SAFETY: the kernel stored a new descriptor that nothing else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Child { pid: pid as u32, pidfd })
+}
+
+/// `clone3` with a stack for the child, which begins with `enter`. The C library has it for no one but itself.
+///
+/// # Safety
+/// As of `clone3`, with memory that is shared and a stack that is the child's alone.
+unsafe fn clone_on_stack(
+    args: *mut libc::clone_args,
+    enter: extern "C" fn(*mut libc::c_void) -> !,
+    argument: *mut libc::c_void,
+) -> libc::c_long {
+    let result: libc::c_long;
+    // SAFETY: the parent goes on behind the call as after any other. The child has nothing on its stack but what it puts
+    // there, finds the two registers as they were, and never returns.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!(
+            "syscall", "test rax, rax", "jnz 2f", "xor ebp, ebp", "mov rdi, r13", "call r12", "ud2", "2:",
+            inlateout("rax") libc::SYS_clone3 => result, in("rdi") args, in("rsi") size_of::<libc::clone_args>(),
+            in("r12") enter, in("r13") argument, lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!(
+            "svc 0", "cbnz x0, 2f", "mov x29, xzr", "mov x30, xzr", "mov x0, x20", "blr x21", "brk 1", "2:",
+            inlateout("x0") args => result, in("x1") size_of::<libc::clone_args>(), in("x8") libc::SYS_clone3,
+            in("x21") enter, in("x20") argument,
+        );
+    }
+    if (-4095..0).contains(&result) {
+        // SAFETY: the C library's own place for the calling thread's error.
+        unsafe { *libc::__errno_location() = -result as i32 };
+        return -1;
+    }
+    result
+}
+
+/// What both ways of cloning ask of the kernel.
+fn arguments(pidfd: &mut RawFd, cgroup: Option<BorrowedFd<'_>>) -> libc::clone_args {
+    let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    libc::clone_args {
+        flags: libc::CLONE_PIDFD as u64 | into,
+        pidfd: std::ptr::from_mut(pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: cgroup.map_or(0, |it| it.as_raw_fd() as u64),
+    }
 }
 
 /// Ends the calling process without running destructors or exit handlers. Fork-safe.
@@ -138,7 +177,7 @@ mod tests {
     #[test]
     fn a_child_that_shares_memory_tells_through_it() {
         let mut told = 0;
-        let child = spawn_to_exec(|| {
+        let child = spawn_to_exec(None, || {
             told = 7;
             5
         })

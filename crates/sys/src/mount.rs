@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 
 use crate::{Result, check};
@@ -67,16 +67,36 @@ fn setattr(mount: BorrowedFd<'_>, attr: MountAttr, reach: Reach) -> Result<()> {
 /// A new instance of the file system `kind`, mounted nowhere yet. An option with an empty value is a flag. Fork-safe.
 pub fn new_file_system<S: AsRef<CStr>>(kind: &CStr, options: &[(S, S)], attributes: MountAttrFlags) -> Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    mount_with(context.as_fd(), options, attributes)
+}
+
+/// A new `/proc` of a pid namespace that the caller is not in, mounted nowhere yet. `INVAL` on a kernel that has them of
+/// the mounting process's own only (before Linux 6.17). Fork-safe.
+pub fn new_proc_of<S: AsRef<CStr>>(
+    pid_namespace: BorrowedFd<'_>,
+    options: &[(S, S)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
+    let context = fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_fd(context.as_fd(), c"pidns", pid_namespace)?;
+    mount_with(context.as_fd(), options, attributes)
+}
+
+fn mount_with<S: AsRef<CStr>>(
+    context: BorrowedFd<'_>,
+    options: &[(S, S)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
     for (name, value) in options {
         let (name, value) = (name.as_ref(), value.as_ref());
         if value.is_empty() {
-            fsconfig_set_flag(context.as_fd(), name)?;
+            fsconfig_set_flag(context, name)?;
         } else {
-            fsconfig_set_string(context.as_fd(), name, value)?;
+            fsconfig_set_string(context, name, value)?;
         }
     }
-    fsconfig_create(context.as_fd())?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    fsconfig_create(context)?;
+    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// A detached copy of the mount at `path`, with what is mounted beneath it when `reach` says so. Fork-safe.

@@ -80,6 +80,10 @@ struct Notification {
 const RECEIVE: libc::c_ulong = 0xc050_2100;
 /// `SECCOMP_IOCTL_NOTIF_ID_VALID`.
 const VALID: libc::c_ulong = 0x4008_2102;
+/// `SECCOMP_IOCTL_NOTIF_SET_FLAGS`, since Linux 6.6.
+const SET_FLAGS: libc::c_ulong = 0x4008_2104;
+/// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`.
+const SYNC_WAKE_UP: libc::c_ulong = 1;
 /// `SECCOMP_IOCTL_NOTIF_SEND`.
 const SEND: libc::c_ulong = 0xc018_2101;
 
@@ -101,6 +105,14 @@ pub fn next(listener: impl AsFd) -> Result<Announced> {
     check(unsafe { libc::syscall(libc::SYS_ioctl, fd, RECEIVE, &raw mut notification) })?;
     let Notification { id, pid, number, arch, arguments, .. } = notification;
     Ok(Announced { id, pid, number: number as u32, arch, arguments })
+}
+
+/// Has whoever makes an announced call and whoever answers take turns on one processor, as one of them always waits: a
+/// wake-up on the same processor costs a fraction of one on another. A kernel before 6.6 does not know how to.
+pub fn take_turns(listener: impl AsFd) -> Result<()> {
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: this request takes its flags by value.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, fd, SET_FLAGS, SYNC_WAKE_UP) }).map(drop)
 }
 
 /// Whether whoever made that announced call waits still: if so, what was just read of the process by its number was its own,

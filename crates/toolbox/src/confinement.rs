@@ -15,11 +15,11 @@ pub enum Privileges {
     Tracing,
 }
 
-/// Whether a session may be made at a target that could take its processes over.
+/// Whether a session may be made at a target that could take its processes over, on a kernel that needs a privileged
+/// process in the target's sight (before Linux 6.17: to mount its `/proc`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Not at one that may trace processes of the caller's own user namespace: the session's are privileged while they are
-    /// made, and the target sees them.
+    /// Not at one that may trace processes of the caller's own user namespace.
     Hostile,
     /// At any.
     Trusted,
@@ -28,10 +28,10 @@ pub enum Trust {
 /// Whether whoever has that status could take over a process of root's that it sees, without being as good as root of the
 /// host anyway.
 pub(crate) const fn could_take_over(status: &Status) -> bool {
-    const SYS_ADMIN: u8 = 21;
     status.effective.contains(19) && !status.effective.contains(SYS_ADMIN)
 }
 
+const SYS_ADMIN: u8 = 21;
 const SYS_PTRACE: CapabilitySet = CapabilitySet(1 << 19);
 
 /// The confinement of a session's program.
@@ -53,6 +53,16 @@ pub(crate) struct Confinement {
     pub(crate) no_new_privileges: bool,
     /// In the order of installation.
     pub(crate) filters: Vec<Vec<Instruction>>,
+}
+
+/// Who puts the session's program under its filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Installer {
+    /// The program itself, at last.
+    Program,
+    /// The usher, and so for the steward, too: it takes a privilege that nobody has who is seen in the target. A filter
+    /// that does not let a process be made, waited for and signalled lets no session begin, or end what is left of it.
+    Usher,
 }
 
 /// Why a target cannot be matched.
@@ -112,6 +122,11 @@ impl Confinement {
 }
 
 impl Confinement {
+    /// Who installs the filters.
+    pub(crate) const fn installer(&self) -> Installer {
+        if self.no_new_privileges || self.effective.contains(SYS_ADMIN) { Installer::Program } else { Installer::Usher }
+    }
+
     /// The same for whoever is in the target's user namespace already: with its numbers. Groups that have none there cannot
     /// be named, and stay as they are.
     pub(crate) fn numbered_inside(self, uids: &IdMap, gids: &IdMap) -> Option<Self> {

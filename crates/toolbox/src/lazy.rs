@@ -23,16 +23,20 @@
 //! rest is an I/O error.
 
 mod ahead;
+mod origin;
 mod server;
 mod wire;
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use image::Remote;
 use model::ObjectId;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen,
 };
@@ -41,11 +45,14 @@ use sys::mount::{Reach, map_owners, new_file_system};
 use sys::{Errno, fork, process};
 
 use crate::error::{Error, Result};
+use server::Files;
 pub use server::server_main;
 
 /// The first argument that makes the binary `skep` a server: its [`Serving::Process`] begins with `skep` and this.
 pub const SERVE: &str = "lazy-serve";
 
+/// As many bytes of a log are read.
+const LOG_MOST: u64 = 1 << 20;
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Who unpacks.
@@ -69,6 +76,8 @@ pub struct Lazy {
     server: Server,
     /// Also when the server is gone, no collector takes away what is unpacked.
     _ready: OnDemand,
+    /// What went wrong with a registry.
+    log: Option<File>,
 }
 
 /// The server's process, if it has one of its own. Killed and reaped when dropped.
@@ -106,10 +115,40 @@ impl Lazy {
         mapping: Option<BorrowedFd<'_>>,
         serving: Serving<'_>,
     ) -> Result<Self> {
+        Self::of(store, Files::Stored(*tree), mapping, serving, None, || Ok(store.on_demand(tree)?))
+    }
+
+    /// The same for an image whose layers stay in their registry until they are read. What comes stays in the pool until the
+    /// machine restarts or a collector runs while no lazy file system is in use.
+    pub fn start_remote(
+        store: &Store,
+        remote: &Remote,
+        mapping: Option<BorrowedFd<'_>>,
+        serving: Serving<'_>,
+    ) -> Result<Self> {
+        let wrong = |cause| Error::kernel("making a log", cause);
+        let log = File::from(memfd_create(c"log", MemfdFlags::CLOEXEC).map_err(wrong)?);
+        // Whoever writes adds to it.
+        rustix::fs::fcntl_setfl(&log, OFlags::APPEND).map_err(wrong)?;
+        let theirs = log.try_clone().map_err(|error| wrong(errno_of(&error)))?;
+        let files = Files::Remote { supply: remote.supply.clone(), log: theirs };
+        Self::of(store, files, mapping, serving, Some(log), || {
+            Ok(store.on_demand_from_elsewhere(&remote.keep, &remote.tree)?)
+        })
+    }
+
+    fn of(
+        store: &Store,
+        files: Files,
+        mapping: Option<BorrowedFd<'_>>,
+        serving: Serving<'_>,
+        log: Option<File>,
+        ready: impl FnOnce() -> Result<OnDemand>,
+    ) -> Result<Self> {
         // Before everything else: the server gets ready while we do.
         let (faults, device) = faults()?;
-        let server = start_server(store, tree, device, serving)?;
-        let ready = store.on_demand(tree)?;
+        let server = start_server(store, files, device, serving)?;
+        let ready = ready()?;
         let metadata = erofs(&ready.metadata)?;
         if let Some(namespace) = mapping {
             map_owners(&metadata, namespace, Reach::One)
@@ -120,7 +159,7 @@ impl Lazy {
         let (ask, fail) = (inside(server::ASK_NAME)?, inside(server::FAIL_NAME)?);
         let [objects, ahead, asked] = [&ready.objects, &ready.ahead, &ready.asked].map(|it| directory(it));
         let data = [objects?, ahead?, ask, asked?, fail];
-        Ok(Self { metadata, data, _faults: faults, server, _ready: ready })
+        Ok(Self { metadata, data, _faults: faults, server, _ready: ready, log })
     }
 
     /// The root file system, mounted nowhere yet: read-only, or writable with a `scratch`, which serves once: what is
@@ -151,9 +190,28 @@ impl Lazy {
         fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     }
 
+    /// Where it is written down what goes wrong with the registry that files come from, if they do.
+    pub fn troubles(&self) -> Option<Troubles> {
+        self.log.as_ref()?.try_clone().ok().map(Troubles)
+    }
+
     /// The server's process, when it is one: it polls readable when it ended.
     pub fn server(&self) -> Option<BorrowedFd<'_>> {
         self.server.0.as_ref().map(|it| it.pidfd.as_fd())
+    }
+}
+
+/// What went wrong with a registry. It can be read when the session is over.
+#[derive(Debug)]
+pub struct Troubles(File);
+
+impl Troubles {
+    /// Lines for people, each once.
+    pub fn lines(&self) -> Vec<String> {
+        let mut text = String::new();
+        let mut log = &self.0;
+        let read = log.seek(SeekFrom::Start(0)).and_then(|_| log.take(LOG_MOST).read_to_string(&mut text));
+        if read.is_ok() { text.lines().map(str::to_owned).collect() } else { Vec::new() }
     }
 }
 
@@ -174,28 +232,43 @@ fn faults() -> Result<(OwnedFd, OwnedFd)> {
     Ok((mount, device))
 }
 
-fn start_server(store: &Store, tree: &ObjectId, device: OwnedFd, serving: Serving<'_>) -> Result<Server> {
+fn start_server(store: &Store, files: Files, device: OwnedFd, serving: Serving<'_>) -> Result<Server> {
     let started = match serving {
         Serving::Thread => {
-            let (store, tree) = (store.clone(), *tree);
+            let store = store.clone();
             let thread = std::thread::Builder::new().name("lazy".to_owned());
             // It cannot be told of a failure; whoever reads is.
-            let started = thread.spawn(move || drop(server::serve(device.as_fd(), &store, &tree)));
+            let started = thread.spawn(move || drop(server::serve(device.as_fd(), &store, files)));
             started.map(|_| Server(None)).map_err(|error| errno_of(&error))
         }
-        Serving::Process(words) => command_line(words, store, tree, device.as_fd())
-            .and_then(|words| process::reexec_read_only(&words, &[device.as_fd()]))
-            .map(|process| Server(Some(process))),
+        Serving::Process(words) => start_process(words, store, &files, &device).map(|process| Server(Some(process))),
     };
     started.map_err(|cause| Error::kernel("starting the server of a lazy file system", cause))
 }
 
-fn command_line(words: &[&str], store: &Store, tree: &ObjectId, device: BorrowedFd<'_>) -> sys::Result<Vec<CString>> {
+fn start_process(words: &[&str], store: &Store, files: &Files, device: &OwnedFd) -> sys::Result<fork::Child> {
+    match files {
+        Files::Stored(tree) => {
+            let words = command_line(words, store, &tree.to_string(), device.as_fd())?;
+            process::reexec_read_only(&words, &[device.as_fd()])
+        }
+        Files::Remote { supply, log } => {
+            let mut list = File::from(memfd_create(c"supply", MemfdFlags::CLOEXEC)?);
+            let bytes = supply.to_bytes().map_err(|_| Errno::INVAL)?;
+            list.write_all(&bytes).map_err(|error| errno_of(&error))?;
+            let served = format!("{},{}", process::number(list.as_fd()), process::number(log.as_fd()));
+            let words = command_line(words, store, &served, device.as_fd())?;
+            process::reexec_read_only(&words, &[device.as_fd(), list.as_fd(), log.as_fd()])
+        }
+    }
+}
+
+fn command_line(words: &[&str], store: &Store, served: &str, device: BorrowedFd<'_>) -> sys::Result<Vec<CString>> {
     // The server will be at home somewhere else.
     let pool = std::path::absolute(store.dir()).map_err(|error| errno_of(&error))?;
-    let (tree, device) = (tree.to_string(), process::number(device).to_string());
+    let device = process::number(device).to_string();
     let words = words.iter().map(|it| it.as_bytes());
-    let words = words.chain([pool.as_os_str().as_bytes(), tree.as_bytes(), device.as_bytes()]);
+    let words = words.chain([pool.as_os_str().as_bytes(), served.as_bytes(), device.as_bytes()]);
     words.map(|it| CString::new(it).map_err(|_| Errno::INVAL)).collect()
 }
 

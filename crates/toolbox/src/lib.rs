@@ -19,13 +19,13 @@ mod inside;
 mod launcher;
 pub mod lazy;
 mod program;
-mod reaper;
 mod remains;
 mod root;
 mod session;
 mod steward;
 mod swap;
 mod target;
+mod usher;
 mod view;
 
 pub use confinement::{Privileges, Trust};

@@ -1,52 +1,54 @@
-//! The session's program, between the steward's fork and its own execution: it gives up everything that the target lacks.
+//! What a session's program may do, brought about: the usher gives up everything that the target lacks, for the steward and
+//! the program that come after it.
 
-use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
-use container::{Command, Failure, Stage, Streams};
-use rustix::fs::{CWD, Mode, OFlags};
+use container::{Failure, Line, Stage, Streams};
+use rustix::fs::Mode;
 use rustix::process::Rlimit;
+use sys::Errno;
+use sys::capability::{self, CapabilitySet};
 use sys::exec::{self, GroupChange};
 use sys::namespace::{self, Namespaces};
-use sys::{Errno, capability};
 
-use crate::confinement::Confinement;
+use crate::confinement::{Confinement, Installer};
 use crate::facts::Limit;
+use crate::steward::Steward;
 
 type Done<T> = std::result::Result<T, Failure>;
 
-/// The session's program and all that it starts with.
+/// What the steward has beyond the target: it is to end whatever its session has become.
+const KILL: CapabilitySet = CapabilitySet(1 << 5);
+
+/// All that the session's program starts with.
 pub(crate) struct Program<'a> {
     pub(crate) users: Option<BorrowedFd<'a>>,
     pub(crate) group_change: GroupChange,
     pub(crate) confinement: Confinement,
     pub(crate) limits: Vec<Limit>,
-    pub(crate) label: Option<CString>,
-    pub(crate) command: Command,
+    pub(crate) working_directory: CString,
     /// None when it gets a terminal.
     pub(crate) streams: Option<Streams>,
 }
 
 impl Program<'_> {
-    /// Becomes the program, in the steward's memory. Returns only when that failed. Fork-safe.
-    pub(crate) fn become_it(&self, streams: &Streams) -> Done<Infallible> {
-        exec::die_with_parent().map_err(|errno| Stage::Handshake.fail(errno))?;
+    /// Gives up what the program is not to have, all but what goes when the steward is executed. Fork-safe.
+    pub(crate) fn confine(&self, streams: &Streams, steward: &Steward, line: &Line) -> Done<()> {
         // Nothing of the host must be open when paths of the target are followed.
-        match &self.users {
-            Some(users) => streams.connect(self.confinement.uid, &[users.as_fd()])?,
-            None => streams.connect(self.confinement.uid, &[])?,
-        }
+        let mut keep = [line.control(); 5];
+        let wanted = [Some(line.ending()), self.users].into_iter().chain(steward.files()).flatten();
+        keep.iter_mut().skip(1).zip(wanted).for_each(|(slot, fd)| *slot = fd);
+        streams.lay_out(self.confinement.uid, &keep)?;
         let _ = rustix::process::umask(Mode::from_raw_mode(self.confinement.umask));
         self.set_limits()?;
         self.change_user()?;
         let capabilities = |errno| Stage::Capabilities.fail(errno);
         // Paths are followed with no more privileges than the target has.
         capability::use_only(self.confinement.effective).map_err(capabilities)?;
-        exec::enter_directory(self.command.working_directory()).map_err(|errno| Stage::WorkingDirectory.fail(errno))?;
+        exec::enter_directory(&self.working_directory).map_err(|errno| Stage::WorkingDirectory.fail(errno))?;
         capability::use_permitted().map_err(capabilities)?;
-        self.restrict()?;
-        self.command.execute()
+        self.restrict()
     }
 
     fn set_limits(&self) -> Done<()> {
@@ -71,37 +73,27 @@ impl Program<'_> {
         if let Some(users) = self.users {
             namespace::join(users, Namespaces::USER).map_err(|errno| Stage::UserNamespace.fail(errno))?;
         }
-        // Changing users made the kernel forget both.
-        exec::hide().map_err(fail)?;
+        // Changing users made the kernel forget it.
         exec::die_with_parent().map_err(fail)
     }
 
-    /// Capabilities, label, filters. The permitted set stays full until `execve`, which computes it anew from the bounding
-    /// and the ambient set; so nothing need be done under the filters but to give up what is effective, where that could
-    /// not be done before, and to execute.
+    /// Capabilities and filters. The permitted set stays full until `execve`, which computes it anew from the bounding, the
+    /// inheritable and the ambient set.
     fn restrict(&self) -> Done<()> {
         let capabilities = |errno| Stage::Capabilities.fail(errno);
-        capability::bound(self.confinement.bounding).map_err(capabilities)?;
-        let Confinement { inheritable, ambient, .. } = self.confinement;
-        capability::hand_on(inheritable, ambient).map_err(capabilities)?;
-        if let Some(label) = &self.label {
-            let fail = |errno| Stage::Label.fail(errno);
-            let file =
-                rustix::fs::openat(CWD, c"/proc/self/attr/exec", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-            rustix::io::write(file.map_err(fail)?, label.to_bytes()).map_err(fail)?;
+        let Confinement { inheritable, ambient, bounding, effective, .. } = self.confinement;
+        // The program gives it back. The bounding set need not have it for that, which is the program's for good.
+        let kill = capability::effective().map_err(capabilities)?.both(KILL);
+        let with_kill = |set: CapabilitySet| CapabilitySet(set.0 | kill.0);
+        capability::hand_on(with_kill(inheritable), with_kill(ambient)).map_err(capabilities)?;
+        capability::bound(bounding).map_err(capabilities)?;
+        if self.confinement.installer() == Installer::Usher {
+            let install = |filter: &Vec<_>| sys::seccomp::install(filter);
+            self.confinement.filters.iter().try_for_each(install).map_err(|errno| Stage::Seccomp.fail(errno))?;
         }
-        let install = |filter: &Vec<_>| sys::seccomp::install(filter);
-        let install =
-            || self.confinement.filters.iter().try_for_each(install).map_err(|errno| Stage::Seccomp.fail(errno));
-        let effective = || capability::use_only(self.confinement.effective).map_err(capabilities);
         if self.confinement.no_new_privileges {
             exec::no_new_privileges().map_err(|errno| Stage::NewPrivileges.fail(errno))?;
-            effective()?;
-            install()
-        } else {
-            // Installing takes a privilege then; a filter that does not let it be given up lets no session begin.
-            install()?;
-            effective()
         }
+        capability::use_only(effective).map_err(capabilities)
     }
 }

@@ -1,7 +1,9 @@
-//! The root of a session: a tree of mounts that nobody else sees, made by the steward.
+//! The root of a session: a tree of mounts that nobody else sees, made by the usher.
 //!
-//! The order matters. The session's `/proc` is made while the steward stands in its caller's mount namespace, the copy of the
+//! The order matters. The session's `/proc` is made while the usher stands in its caller's mount namespace, the copy of the
 //! target's tree while it stands in the target's, and everything is put together in one of its own. Nothing here allocates.
+//! A mount that is given up without having been mounted anywhere makes the kernel wait for all processors, some 60 to 100
+//! microseconds each: so what is needed for a moment only is kept open until the program runs, and let go of then.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,10 +12,11 @@ use container::{Failure, Stage, Streams, WindowSize};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2};
 use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use sys::Errno;
-use sys::mount::{Reach, attach, clone_tree, enter_root, make_slave, new_file_system, set_attributes};
+use sys::mount::{Reach, attach, clone_tree, enter_root, make_slave, new_file_system, new_proc_of, set_attributes};
 use sys::mountinfo::Access;
 use sys::namespace::{self, Namespaces};
 use sys::pty::{self, Pty};
+use sys::{fork, process, socket};
 
 use crate::inside::{open_file, open_inside};
 use crate::session::Recipe;
@@ -31,6 +34,7 @@ pub(crate) struct Root<'a> {
     pub(crate) target: BorrowedFd<'a>,
     pub(crate) target_root: BorrowedFd<'a>,
     pub(crate) tools: ToolsMount<'a>,
+    pub(crate) proc: ProcMount,
     pub(crate) plan: RootPlan,
     /// The size of the program's terminal, when it gets one.
     pub(crate) terminal: Option<WindowSize>,
@@ -40,9 +44,27 @@ pub(crate) struct Root<'a> {
 /// The toolbox.
 pub(crate) enum ToolsMount<'a> {
     /// It is mounted, nowhere yet.
-    Ready(OwnedFd),
+    Ready(Mounted),
     /// It is to be mounted by root of the target's user namespace, the caller being nobody in particular.
     Later(Recipe<'a>),
+}
+
+/// A toolbox that is mounted, nowhere yet.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    pub(crate) root: OwnedFd,
+    /// The file system in memory that what is written to it goes to, see [`crate::session::scratch`].
+    pub(crate) scratch: OwnedFd,
+    /// The image's own file system, which is mounted nowhere but beneath it.
+    pub(crate) image: Option<OwnedFd>,
+}
+
+/// The new `/proc`.
+pub(crate) enum ProcMount {
+    /// It is mounted, nowhere yet.
+    Ready(OwnedFd),
+    /// It is to be mounted for that pid namespace.
+    Later(OwnedFd),
 }
 
 /// What the session's root is made of.
@@ -74,18 +96,27 @@ impl Root<'_> {
         };
         let terminal = self.terminal.map(Terminal::make).transpose().map_err(|errno| Stage::Terminal.fail(errno))?;
         // While the caller's mount namespace is around: in the target's the kernel may refuse a new `/proc`.
-        let proc = new_file_system(c"proc", &self.covers.options, SAFE).map_err(mount(PROC))?;
+        let mut made_proc = None;
+        let proc = match &self.proc {
+            ProcMount::Ready(proc) => proc,
+            ProcMount::Later(namespace) => {
+                let proc = new_proc(self.target, namespace.as_fd(), &self.covers.options).map_err(mount(PROC))?;
+                made_proc.insert(proc)
+            }
+        };
         let root = match &self.plan {
-            RootPlan::Toolbox(files) => self.enter_toolbox(tools.as_fd(), files)?,
-            RootPlan::Target(frame) => self.enter_frame(tools.as_fd(), frame)?,
+            RootPlan::Toolbox(files) => self.enter_toolbox(tools.root.as_fd(), files)?,
+            RootPlan::Target(frame) => self.enter_frame(tools.root.as_fd(), frame)?,
         };
         let root = root.as_fd();
-        // Below `/proc`, where nobody comes by it: older kernels copy only what is mounted somewhere, and every mount that is
-        // given up without having been makes the kernel wait for all processors.
-        let nothing = nothing().map_err(|errno| Stage::Mask.fail(errno))?;
-        put(nothing.as_fd(), root, c"proc").map_err(mount(PROC))?;
+        if let Some(image) = &tools.image {
+            // So it goes with the session, and nobody waits until it is given up. Where that cannot be, somebody does.
+            let _ = put(image.as_fd(), root, c"proc");
+        }
+        let nothing = below_proc(tools.scratch.as_fd(), root).map_err(|errno| Stage::Mask.fail(errno))?;
         put(proc.as_fd(), root, c"proc").map_err(mount(PROC))?;
-        self.cover_proc(proc.as_fd(), nothing.as_fd())?;
+        let nothing = nothing.as_ref().map_or(tools.scratch.as_fd(), AsFd::as_fd);
+        self.cover_proc(proc.as_fd(), nothing)?;
         if matches!(self.plan, RootPlan::Target(_)) {
             let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
             set_attributes(root, read_only, Reach::One).map_err(|errno| Stage::ReadOnlyRoot.fail(errno))?;
@@ -243,7 +274,8 @@ const DEV: u32 = 3;
 const TERMINAL: u32 = 4;
 const FURTHER: u32 = 5;
 
-const SAFE: MountAttrFlags =
+/// Nothing in it raises privileges, is a device or can be executed.
+pub(crate) const SAFE: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 fn mount(index: u32) -> impl Fn(Errno) -> Failure {
@@ -284,11 +316,57 @@ fn cover(proc: BorrowedFd<'_>, nothing: BorrowedFd<'_>, path: &CStr, cover: Cove
     attach(cover, place)
 }
 
-/// An empty file and an empty directory that nobody can write to. (The target's `/dev/null` may be anything.)
-fn nothing() -> sys::Result<OwnedFd> {
-    let nothing = new_file_system(c"tmpfs", &[(c"size", c"4k"), (c"nr_inodes", c"3")], MountAttrFlags::empty())?;
-    rustix::fs::mknodat(&nothing, c"file", FileType::RegularFile, Mode::from_raw_mode(0o444), 0)?;
-    rustix::fs::mkdirat(&nothing, c"directory", Mode::from_raw_mode(0o555))?;
-    set_attributes(&nothing, MountAttrFlags::MOUNT_ATTR_RDONLY | SAFE, Reach::One)?;
-    Ok(nothing)
+/// Puts the empty file and the empty directory that hide parts of `/proc` where nobody comes by them, and where nobody can
+/// write to them: below `/proc`. (Older kernels copy only what is mounted somewhere.) They lie in the scratch file system,
+/// or in another where that has been mounted elsewhere already, as older kernels need it to mount the toolbox.
+fn below_proc(scratch: BorrowedFd<'_>, root: BorrowedFd<'_>) -> sys::Result<Option<OwnedFd>> {
+    let other = match put(scratch, root, c"proc") {
+        Ok(()) => None,
+        Err(Errno::INVAL) => {
+            let size = [(c"size", c"4k"), (c"nr_inodes", c"3")];
+            let other = new_file_system(c"tmpfs", &size, MountAttrFlags::empty())?;
+            make_nothing(other.as_fd())?;
+            put(other.as_fd(), root, c"proc")?;
+            Some(other)
+        }
+        Err(errno) => return Err(errno),
+    };
+    let nothing = other.as_ref().map_or(scratch, AsFd::as_fd);
+    set_attributes(nothing, MountAttrFlags::MOUNT_ATTR_RDONLY | SAFE, Reach::One)?;
+    Ok(other)
+}
+
+/// An empty file and an empty directory. (The target's `/dev/null` may be anything.) Fork-safe.
+pub(crate) fn make_nothing(place: BorrowedFd<'_>) -> sys::Result<()> {
+    rustix::fs::mknodat(place, c"file", FileType::RegularFile, Mode::from_raw_mode(0o444), 0)?;
+    rustix::fs::mkdirat(place, c"directory", Mode::from_raw_mode(0o555))
+}
+
+/// Mounts a new `/proc` of the target's pid namespace, nowhere yet. A kernel that does not let that be done from outside
+/// lets a child do it that is inside for as long. Fork-safe.
+fn new_proc(target: BorrowedFd<'_>, namespace: BorrowedFd<'_>, options: &[(CString, CString)]) -> sys::Result<OwnedFd> {
+    match new_proc_of(namespace, options, SAFE) {
+        Err(Errno::INVAL) => {}
+        other => return other,
+    }
+    namespace::join(target, Namespaces::PID)?;
+    // Before it is visible inside. (This memory is skep's own, which it may as well be for.)
+    sys::exec::hide()?;
+    let (ours, theirs) = socket::pair()?;
+    let child = fork::spawn(Namespaces::empty(), None, || {
+        let sent = match new_file_system(c"proc", options, SAFE) {
+            Ok(mount) => socket::send(&theirs, &[0; 4], &[mount.as_fd()]),
+            Err(errno) => socket::send(&theirs, &errno.raw_os_error().to_ne_bytes(), &[]),
+        };
+        u8::from(sent.is_err())
+    })?;
+    drop(theirs);
+    let mut answer = [0; 4];
+    let received = socket::receive(&ours, &mut answer);
+    process::wait(&child.pidfd)?;
+    match (received?, i32::from_ne_bytes(answer)) {
+        ((4, [Some(mount), ..]), 0) => Ok(mount),
+        ((4, _), errno) if errno > 0 => Err(Errno::from_raw_os_error(errno)),
+        _ => Err(Errno::IO),
+    }
 }

@@ -1,16 +1,16 @@
 //! A session from its caller's side: everything is gathered and decided here, as plain data and open descriptors, before
-//! the process is made that carries it out ([`crate::steward`]).
+//! the process is made that carries it out ([`crate::usher`]).
 
-use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use container::{Bond, Command, Failure, Running, ScratchRoot, Stdio, Streams, Visit, Words};
+use container::{Command, Line, Memory, Running, ScratchRoot, Stdio, Streams, Words};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::MountAttrFlags;
-use sys::exec::{GroupChange, Title};
-use sys::mount::{Reach, new_file_system, set_attributes};
+use sys::Errno;
+use sys::exec::GroupChange;
+use sys::mount::{Reach, new_file_system, new_proc_of, set_attributes};
 use sys::namespace::Namespaces;
 
 use crate::confinement::{Privileges, Trust, could_take_over};
@@ -19,10 +19,11 @@ use crate::error::{Error, Result};
 use crate::inside::open_file;
 use crate::lazy::{Lazy, Scratch};
 use crate::program::Program;
-use crate::root::{Covers, Root, RootPlan, ToolsMount};
-use crate::steward::{self, Script};
+use crate::root::{self, Covers, Mounted, ProcMount, Root, RootPlan, ToolsMount};
+use crate::steward::{Controlling, Steward};
 use crate::swap::{self, Frame};
 use crate::target::{Membership, Target};
+use crate::usher::Script;
 
 /// Which of the two file systems is the root of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +65,6 @@ pub struct Wish {
     pub terminal: Option<String>,
     /// The program's streams.
     pub stdio: Stdio,
-    /// Whether it ends with its caller.
-    pub bond: Bond,
 }
 
 /// The target's own files that a session has in the place of the toolbox's: they say what names mean.
@@ -80,9 +79,6 @@ const PLACES: [&CStr; 5] = [c"target", c"proc", c"sys", c"dev", c"etc"];
 /// # Errors
 /// Whatever keeps the session from being confined as its target is, or its program from running. Nothing is left then.
 pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running> {
-    if wish.trust == Trust::Hostile && target.users.is_none() && could_take_over(&target.status) {
-        return Err(Error::Distrusted(target.name().to_owned()));
-    }
     let caller = Caller::of_this_process();
     // Before anything is asked of a target that may stand still.
     let Membership { tasks, group, told } = target.membership()?;
@@ -92,6 +88,7 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
     };
     let plan = plan(target, wish.arrangement, caller)?;
     let view = target.view()?;
+    let proc = proc(target, &view.options, wish.trust, caller)?;
     let command = command(target, &wish)?;
     let words = words(&command, &plan, &view.covers);
     let recipe = Recipe::of(tools, target, &plan)?;
@@ -103,8 +100,13 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
         Stdio::Pipes { stdin, stdout, stderr } => (Some(Streams::Three([stdin, stdout, stderr])), None),
         Stdio::Pty { size } => (None, Some(size)),
     };
+    let controlling = if terminal.is_some() { Controlling::Terminal } else { Controlling::Nothing };
+    let line = Line::new()?;
+    let label = target.label()?;
+    let working_directory = command.working_directory().to_owned();
+    let steward = Steward::compile(command, &confinement, label.as_deref(), &line, controlling)?;
     let script = Script {
-        title: Title::of_this_process(c"skep-debug"),
+        first: caller.first(),
         tasks,
         membership: told,
         oom_score: target.oom_score()?,
@@ -113,6 +115,7 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
             target: target.pidfd(),
             target_root: target.root.as_fd(),
             tools,
+            proc,
             plan,
             terminal,
             covers: Covers { access: view.access, options: view.options, covers: view.covers },
@@ -121,16 +124,42 @@ pub fn attach(target: &Target, tools: &Tools<'_>, wish: Wish) -> Result<Running>
             // An ordinary user has entered it before, as nothing could be mounted without.
             users: target.user_namespace().filter(|_| caller == Caller::Root),
             group_change: caller.group_change(target),
-            confinement,
             limits: target.limits()?,
-            label: target.label()?,
-            command,
+            working_directory,
             streams,
+            confinement,
         },
+        steward,
     };
-    let group = group.as_ref().map(AsFd::as_fd);
-    let visit = Visit { host: target.pidfd(), first: caller.first(), group, bond: wish.bond };
-    begin(&visit, script, &words, caller)
+    sys::signal::reap_automatically()
+        .map_err(|cause| Error::Kernel { what: "preparing to make the session".to_owned(), cause })?;
+    let has_clock = target.namespaces.contains(Namespaces::TIME);
+    let memory = if has_clock { Memory::Copied } else { Memory::Shared };
+    let usher = |line: &Line| match script.usher(line) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    Ok(container::send_in(group.as_ref().map(AsFd::as_fd), memory, line, &words, usher)?)
+}
+
+/// The session's `/proc`. Root mounts it here, where no process of the target's need see that. Where the kernel does not let
+/// it, a privileged process must do it inside, and that must not be one that the target can take over.
+fn proc(target: &Target, options: &[(CString, CString)], trust: Trust, caller: Caller) -> Result<ProcMount> {
+    let namespace = target.pid_namespace()?;
+    if caller == Caller::Ordinary {
+        return Ok(ProcMount::Later(namespace));
+    }
+    match new_proc_of(namespace.as_fd(), options, root::SAFE) {
+        Ok(mount) => Ok(ProcMount::Ready(mount)),
+        Err(Errno::INVAL) => {
+            let takes_over = target.users.is_none() && could_take_over(&target.status);
+            match takes_over && trust == Trust::Hostile {
+                true => Err(Error::Distrusted(target.name().to_owned())),
+                false => Ok(ProcMount::Later(namespace)),
+            }
+        }
+        Err(cause) => Err(Error::Kernel { what: "mounting the session's /proc".to_owned(), cause }),
+    }
 }
 
 /// Who attaches. Root does all of it with the host's privileges; an ordinary user has none but in the target's user
@@ -189,25 +218,6 @@ fn command(target: &Target, wish: &Wish) -> Result<Command> {
     Ok(Command::compile(wish.command.clone(), environment, cwd)?)
 }
 
-/// Makes the session's processes.
-fn begin(visit: &Visit<'_>, script: Script<'_>, words: &Words, caller: Caller) -> Result<Running> {
-    if caller == Caller::Ordinary {
-        return Ok(container::visit(visit, words, |control| ended(steward::live(&script, control, None)))?);
-    }
-    sys::signal::reap_automatically()
-        .map_err(|cause| Error::Kernel { what: "preparing to make the session".to_owned(), cause })?;
-    let live =
-        move |control: BorrowedFd<'_>, ending: BorrowedFd<'_>| ended(steward::live(&script, control, Some(ending)));
-    Ok(container::visit_unguarded(visit, words, live)?)
-}
-
-fn ended(outcome: std::result::Result<Infallible, Failure>) -> Failure {
-    match outcome {
-        Ok(never) => match never {},
-        Err(failure) => failure,
-    }
-}
-
 /// How the root of a session is mounted: the tools, with a scratch layer in memory above that has the places where things
 /// will be mounted.
 #[derive(Debug)]
@@ -243,10 +253,10 @@ impl<'a> Recipe<'a> {
     }
 
     /// Mounts it nowhere yet. Fork-safe.
-    pub(crate) fn mount(&self) -> sys::Result<OwnedFd> {
+    pub(crate) fn mount(&self) -> sys::Result<Mounted> {
         let scratch = scratch(self.places, &self.files, self.owner)?;
         let root = match &self.root {
-            Base::Stored(root) => root.mount(scratch)?,
+            Base::Stored(root) => root.mount(scratch.as_fd())?,
             Base::Lazy(lazy) => {
                 let open = |name| rustix::fs::openat(&scratch, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
                 let (upper, work) = (open(c"upper")?, open(c"work")?);
@@ -256,35 +266,40 @@ impl<'a> Recipe<'a> {
         // A toolbox brings programs that its target never had: none of them may raise privileges.
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         set_attributes(&root, attributes, Reach::One)?;
-        Ok(root)
+        let image = match &self.root {
+            Base::Stored(root) => root.image().map(|it| rustix::io::fcntl_dupfd_cloexec(it, 0)).transpose()?,
+            Base::Lazy(_) => None,
+        };
+        Ok(Mounted { root, scratch, image })
     }
 
-    fn mount_now(&self, plan: &RootPlan) -> Result<OwnedFd> {
+    fn mount_now(&self, plan: &RootPlan) -> Result<Mounted> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |cause| Error::Kernel { what, cause }
         };
-        let root = self.mount().map_err(failed("mounting the toolbox"))?;
+        let mounted = self.mount().map_err(failed("mounting the toolbox"))?;
         if matches!(plan, RootPlan::Target(_)) {
-            swap::make_launchers(root.as_fd()).map_err(failed("making the toolbox's programs run in the target"))?;
+            swap::make_launchers(mounted.root.as_fd())
+                .map_err(failed("making the toolbox's programs run in the target"))?;
         }
-        Ok(root)
+        Ok(mounted)
     }
 }
 
-/// The directories `upper` and `work` in memory, with the mount points of a session, owned by root of the target.
-/// Fork-safe.
+/// A file system in memory: the directories `upper` and `work`, with the mount points of a session, owned by root of the
+/// target, and beside them what hides parts of `/proc`. Fork-safe.
 fn scratch(places: &[&CStr], files: &[&CStr], owner: Option<(u32, u32)>) -> sys::Result<OwnedFd> {
     let scratch = new_file_system(c"tmpfs", &[(c"mode", c"0755")], MountAttrFlags::empty())?;
-    let directory = |parent: BorrowedFd<'_>, name: &CStr| -> sys::Result<OwnedFd> {
+    let directory = |parent: BorrowedFd<'_>, name: &CStr| -> sys::Result<()> {
         rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-        own(parent, name, owner)?;
-        Ok(made)
+        own(parent, name, owner)
     };
     directory(scratch.as_fd(), c"work")?;
-    let upper = directory(scratch.as_fd(), c"upper")?;
+    directory(scratch.as_fd(), c"upper")?;
+    root::make_nothing(scratch.as_fd())?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let upper = rustix::fs::openat(&scratch, c"upper", flags, Mode::empty())?;
     for place in places {
         directory(upper.as_fd(), place)?;
     }

@@ -1,88 +1,136 @@
-//! What is done inside the target, by two processes.
+//! The program between skep and a session's own, as skep sees it: how it is executed.
 //!
-//! The **steward** is made in the target's pid namespace. It joins the control groups and namespaces, mounts the session's
-//! root, and starts the **program**, which gives up everything that the target lacks and executes. Then the steward is no
-//! more than the program's parent: with no capability but to signal, no descriptor and no memory worth reading, it hands on
-//! signals, and **ends every process of the session before it ends itself**, also when its caller is gone.
-//!
-//! The order matters: the session's `/proc` and its root are made while the steward still is root of the host, every mount
-//! is put in a mount namespace that nobody shares, and the program enters the target's user namespace last. Nothing here
-//! allocates, locks or panics (see [`sys::fork::spawn`]); paths of the target are resolved inside its root.
+//! It is a program of its own (`steward/` in this crate), so that what those in the target can see has no memory of
+//! skep's, and so that `/proc/PID/exe` leads to a sealed file in memory. To execute skep itself again from a read-only mount
+//! would do for the latter, but takes a millisecond, as much as all mounts of a session; this takes a fifth of that.
 
 use std::convert::Infallible;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use container::{Failure, Stage};
-use rustix::fs::{CWD, Mode, OFlags};
-use sys::Errno;
-use sys::exec::{self, Title};
-use sys::signal::{self, SignalSet};
+use container::{Command, Failure, Line, Stage};
+use rustix::io::FdFlags;
+use sys::exec::{self, StringArray};
+use sys::seccomp::Instruction;
 
-use crate::inside::read_file;
-use crate::program::Program;
-use crate::reaper;
-use crate::root::Root;
+use crate::confinement::{Confinement, Installer};
+use crate::error::{Error, Result};
 
-type Done<T> = std::result::Result<T, Failure>;
+const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/steward"));
 
-/// All that the two processes need, decided before they are made.
-pub(crate) struct Script<'a> {
-    /// What those in the target see as the steward's command line, in place of the host's own.
-    pub(crate) title: Title,
-    /// Files of control groups (version 1) to write to.
-    pub(crate) tasks: Vec<OwnedFd>,
-    /// What the kernel must say of the steward's control groups then.
-    pub(crate) membership: Vec<u8>,
-    pub(crate) oom_score: Vec<u8>,
-    pub(crate) root: Root<'a>,
-    pub(crate) program: Program<'a>,
+/// What it goes by, in the target's list of processes.
+const NAME: &CStr = c"skep-debug";
+
+/// The steward, about to be executed.
+pub(crate) struct Steward {
+    program: OwnedFd,
+    /// What it hands on to the session's program to install.
+    filters: Option<OwnedFd>,
+    arguments: StringArray,
+    environment: StringArray,
 }
 
-/// The steward's life: returns only when no program came of it. How the program ended is told over `ending`, if anybody
-/// listens there, and by the exit code. Fork-safe.
-pub(crate) fn live(script: &Script<'_>, control: BorrowedFd<'_>, ending: Option<BorrowedFd<'_>>) -> Done<Infallible> {
-    let handshake = |errno| Stage::Handshake.fail(errno);
-    script.title.take();
-    signal::block(SignalSet::ALL).map_err(handshake)?;
-    // Not to be killed with its caller, but to end its session then.
-    exec::signal_with_parent(reaper::HANGUP).map_err(handshake)?;
-    exec::adopt_orphans().map_err(handshake)?;
-    script.join_cgroups()?;
-    script.set_oom_score();
-    let terminal = script.root.build(control)?;
-    let streams = terminal.as_ref().or(script.program.streams.as_ref()).ok_or(Stage::Streams.fail(Errno::BADF))?;
-    let program = container::start_program(|| script.program.become_it(streams))?;
-    reaper::drop_privileges()?;
-    // Nothing else is kept. Above all not the socket that failures are told by: its closing says that the program runs.
-    match ending {
-        Some(ending) => exec::go_on_with(ending, program.pid, |ending, program| {
-            let code = reaper::serve(program);
-            container::tell_end(ending, code);
-            code
-        }),
-        None => exec::go_on_with(script.root.target, program.pid, |_, program| reaper::serve(program)),
+/// Whether the streams of a session are a terminal that becomes its program's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Controlling {
+    Terminal,
+    Nothing,
+}
+
+impl Steward {
+    /// One that executes `command` under that confinement.
+    pub(crate) fn compile(
+        command: Command,
+        confinement: &Confinement,
+        label: Option<&CStr>,
+        line: &Line,
+        controlling: Controlling,
+    ) -> Result<Self> {
+        let failed = |cause| Error::Kernel { what: "preparing the session's steward".to_owned(), cause };
+        let filters = match confinement.installer() {
+            Installer::Program => Some(file_of(&confinement.filters)),
+            Installer::Usher => None,
+        };
+        let filters = filters.filter(|_| !confinement.filters.is_empty());
+        let filters = filters.map(|it| exec::sealed_file(c"filters", &it)).transpose().map_err(failed)?;
+        let (candidates, arguments, environment) = command.into_parts();
+        let number = |fd: BorrowedFd<'_>| sys::process::number(fd).unsigned_abs().into();
+        let stages = [
+            Stage::Handshake,
+            Stage::Fork,
+            Stage::Terminal,
+            Stage::Capabilities,
+            Stage::Label,
+            Stage::Seccomp,
+            Stage::NotFound,
+            Stage::NotExecutable,
+        ];
+        let numbers = [
+            number(line.control()),
+            number(line.ending()),
+            filters.as_ref().map_or(0, |it| number(it.as_fd())),
+            u64::from(controlling == Controlling::Terminal),
+            confinement.effective.0,
+            confinement.inheritable.0,
+            confinement.ambient.0,
+            candidates.len() as u64,
+        ];
+        let numbers =
+            numbers.into_iter().chain(stages.map(|it| it as u64)).map(|it| format!("{it} ")).collect::<String>();
+        let first = [NAME.to_owned(), CString::new(numbers).unwrap_or_default()];
+        let label = label.unwrap_or_default().to_owned();
+        let all = first.into_iter().chain([label]).chain(candidates).chain(arguments);
+        Ok(Self {
+            program: exec::sealed_file(NAME, PROGRAM).map_err(failed)?,
+            filters,
+            arguments: StringArray::new(all.collect()),
+            environment: StringArray::new(environment),
+        })
+    }
+
+    /// What must be open for it, but for the line; at most two.
+    pub(crate) fn files(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [Some(self.program.as_fd()), self.filters.as_ref().map(AsFd::as_fd)]
+    }
+
+    /// Becomes it. Returns only when that failed. Fork-safe.
+    pub(crate) fn execute(&self, line: &Line) -> std::result::Result<Infallible, Failure> {
+        let failed = |errno| Stage::Fork.fail(errno);
+        for fd in
+            [Some(line.control()), Some(line.ending()), self.filters.as_ref().map(AsFd::as_fd)].into_iter().flatten()
+        {
+            rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(failed)?;
+        }
+        exec::execve_file(self.program.as_fd(), &self.arguments, &self.environment).map_err(failed)
     }
 }
 
-impl Script<'_> {
-    fn join_cgroups(&self) -> Done<()> {
-        let failed = |errno| Stage::JoinCgroup.fail(errno);
-        for cgroup in &self.tasks {
-            rustix::io::write(cgroup, b"0").map_err(failed)?;
-        }
-        // Believed is what the kernel says, and not that the writing went well.
-        let mut text = [0; 16 << 10];
-        let length = read_file(c"/proc/self/cgroup", &mut text).map_err(failed)?;
-        match text.get(..length) {
-            Some(now) if now == self.membership => Ok(()),
-            _ => Err(failed(Errno::XDEV)),
+/// Filters as the steward reads them: how long the file is, then each with its count of instructions before it.
+fn file_of(filters: &[Vec<Instruction>]) -> Vec<u8> {
+    let mut file = vec![0; 8];
+    for filter in filters {
+        file.extend((filter.len() as u64).to_le_bytes());
+        for Instruction { code, jt, jf, k } in filter {
+            file.extend(code.to_le_bytes());
+            file.extend([*jt, *jf]);
+            file.extend(k.to_le_bytes());
         }
     }
+    let length = file.len() as u64;
+    if let Some(first) = file.first_chunk_mut() {
+        *first = length.to_le_bytes();
+    }
+    file
+}
 
-    /// Lowering it takes a privilege that the caller may lack; being killed sooner than the target is no gain.
-    fn set_oom_score(&self) {
-        if let Ok(file) = rustix::fs::openat(CWD, c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty()) {
-            let _ = rustix::io::write(file, &self.oom_score);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_lie_in_their_file_as_the_kernel_has_them() {
+        let instruction = |k| Instruction { code: 0x06, jt: 1, jf: 2, k };
+        let file = file_of(&[vec![instruction(7)], vec![]]);
+        assert_eq!(file, [&[32, 0, 0, 0, 0, 0, 0, 0, 1][..], &[0; 7], &[6, 0, 1, 2, 7, 0, 0, 0], &[0; 8]].concat());
     }
 }

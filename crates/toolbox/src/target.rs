@@ -187,6 +187,11 @@ impl Target {
         self.users.as_ref().map(AsFd::as_fd)
     }
 
+    /// Its pid namespace, as a file.
+    pub(crate) fn pid_namespace(&self) -> Result<OwnedFd> {
+        self.files.open_file("ns/pid").map_err(|cause| self.failed("opening the pid namespace", cause))
+    }
+
     /// Its confinement, for a session with those privileges.
     pub(crate) fn confinement(&self, privileges: Privileges) -> Result<Confinement> {
         let needed = self.status.seccomp == SeccompMode::Filter && privileges == Privileges::AsTarget;

@@ -10,6 +10,7 @@ mod disk;
 mod faults;
 mod ingest;
 mod lazy;
+mod opened;
 mod sample;
 mod slim;
 mod start;

@@ -14,20 +14,26 @@ if [ ! -e /moved ]; then
     exec $busybox switch_root /new /init
 fi
 
-$busybox --install -s /applets
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-mkdir /dev/pts
-mount -t devpts devpts /dev/pts
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-chmod 1777 /tmp
-for module in /modules/*; do insmod "$module" || echo "INFO $module was not loaded"; done
-mount -t ext4 /dev/vda /data
-mkdir /data/home
-mv /pool /data/pool
-ip link set lo up
-echo "INFO Linux $(uname -r), cgroup2 with $(cat /sys/fs/cgroup/cgroup.controllers)"
+if [ -z "$checking" ]; then
+    $busybox --install -s /applets
+    mount -t proc proc /proc
+    mount -t sysfs sysfs /sys
+    mount -t devtmpfs devtmpfs /dev
+    mkdir /dev/pts
+    mount -t devpts devpts /dev/pts
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    chmod 1777 /tmp
+    for module in /modules/*; do insmod "$module" || echo "INFO $module was not loaded"; done
+    mount -t ext4 /dev/vda /data
+    mkdir /data/home
+    mv /pool /data/pool
+    ip link set lo up
+    echo "INFO Linux $(uname -r), cgroup2 with $(cat /sys/fs/cgroup/cgroup.controllers)"
+    # Process 1 has to reap whatever is orphaned, or no pid namespace that an orphan is in would end: so it only waits.
+    checking=yes sh /init &
+    while [ -d /proc/$! ]; do wait $!; done
+    poweroff -f
+fi
 
 image=deb:busybox-static
 groups=/sys/fs/cgroup/skep
@@ -118,6 +124,40 @@ sessions() {
     same "$(skep debug d --swap --toolbox tools -- busybox cat /etc/hostname)" d
     skep rm -f d
 }
+# A toolbox that is unpacked as it is read, where the kernel can; this one cannot, so that it is unpacked, and says so.
+lazy_session() {
+    skep run -d --net none --name z $image -- busybox sleep 1000 > /dev/null || fail "run: $?"
+    same "$(skep debug z --lazy --toolbox tools -- busybox cat /target/etc/hostname 2> /tmp/said)" z
+    has "$(skep debug z --lazy --toolbox tools -- busybox sh -c 'busybox ls /usr/share/doc' 2>&1)" busybox-static
+    skep rm -f z
+}
+# A container that runc made, which skep knows nothing of.
+foreign_session() {
+    mkdir -p /data/bundle/rootfs/bin && cp /bin/busybox /data/bundle/rootfs/bin/ && cd /data/bundle || fail "bundle"
+    runc spec && sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"busybox", "sleep", "1000"/' config.json
+    runc --root /data/runc run -d --pid-file pid foreign > /dev/null 2>&1 < /dev/null || fail "runc: $?"
+    compare='for p in 1 self; do busybox cat /proc/$p/cgroup; busybox grep -E "^(Cap|NoNewPrivs|Seccomp)" /proc/$p/status; busybox echo; done'
+    seen=$(skep debug "pid:$(cat pid)" --toolbox tools -- busybox sh -c "$compare" 2>&1)
+    status=$?
+    files=$(skep debug "pid:$(cat pid)" --toolbox tools -- busybox ls /target/bin 2>&1)
+    runc --root /data/runc delete -f foreign
+    cd / && rm -rf /data/bundle /data/runc
+    same "$status" 0
+    same "$(echo "$seen" | busybox sed '/^$/q')" "$(echo "$seen" | busybox sed '1,/^$/d')"
+    has "$seen" "NoNewPrivs:	1"
+    same "$files" busybox
+}
+# What a slim image lacks is noted, and put back when that is asked for: looked up by name, or found by a listing.
+slim() {
+    skep image slim $image --exec 'busybox echo hello' --tag slim || fail "slim: $?"
+    text=/usr/share/doc/busybox-static/copyright
+    skep run --net none --name n slim -- busybox cat $text && fail "it is there"
+    has "$(skep why n)" "missed: $text (slimming took it away; 'skep run"
+    same "$(run --restore-misses slim -- busybox head -c 4 $text)" "$(run $image -- busybox head -c 4 $text)"
+    skep run --net none --name r --restore-misses slim -- busybox ls /usr/share/doc/busybox-static || fail "ls: $?"
+    has "$(skep why r)" "of /usr/share/doc/busybox-static, which was listed (slimming took it away; it was put back)"
+    skep rm n r
+}
 out_of_memory() {
     skep run --net none --name m -m 16m $image -- busybox sh -c \
         'x=$(busybox head -c 100m /dev/zero | busybox tr "\0" x); echo ${#x}'
@@ -182,6 +222,9 @@ check top top
 check stops stops
 check copies copies
 check sessions sessions
+check lazy-session lazy_session
+check foreign-session foreign_session
+check slim slim
 check out-of-memory out_of_memory
 check stopped-exec stopped_exec
 check lost-supervisor lost_supervisor

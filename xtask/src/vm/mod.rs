@@ -8,6 +8,7 @@
 mod archive;
 mod modules;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
     Tool { program: "busybox", package: "busybox-static" },
     Tool { program: "mke2fs", package: "e2fsprogs" },
+    Tool { program: "runc", package: "runc" },
 ];
 
 /// The package that always depends on the newest kernel for virtual machines of this Debian.
@@ -35,7 +37,7 @@ const IMAGE: &str = "deb:busybox-static";
 const SCRIPT: &str = include_str!("guest.sh");
 
 /// What the guest may take, boot included.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) fn run() -> Result {
     if let Some((tool, why)) = debian::ensure(TOOLS).first() {
@@ -92,8 +94,12 @@ fn contents(work: &Path, kernel: &Kernel) -> Result<Vec<u8>> {
     let skep = target_dir().join("debug/skep");
     archive.file("bin/busybox", &program("busybox")?)?;
     archive.file("bin/skep", &stripped(&skep, work)?)?;
-    for library in libraries(&skep)? {
-        archive.file(&library.to_string_lossy(), &library)?;
+    // The engine of a container that is not ours.
+    let runc = program("runc")?;
+    archive.file("bin/runc", &runc)?;
+    let libraries: BTreeSet<PathBuf> = libraries(&skep)?.into_iter().chain(libraries(&runc)?).collect();
+    for library in &libraries {
+        archive.file(&library.to_string_lossy(), library)?;
     }
     archive.tree("pool", &pool(&skep, work)?)?;
     for (index, module) in modules::in_order(&kernel.modules)?.iter().enumerate() {

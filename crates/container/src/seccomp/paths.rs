@@ -120,7 +120,7 @@ pub fn named_paths(name: &str, call: &Announced) -> Vec<Named> {
 pub(super) fn is_announced(name: &str, watch: Watch) -> bool {
     match watch {
         Watch::Nothing => false,
-        Watch::Misses => SHAPES.iter().any(|(it, shape)| *it == name && !matches!(shape, Listing)),
+        Watch::Misses | Watch::MissesNoted => SHAPES.iter().any(|(it, _)| *it == name),
         Watch::Uses => !SILENT.contains(&name),
     }
 }

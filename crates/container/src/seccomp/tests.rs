@@ -134,7 +134,7 @@ fn what_is_watched_is_announced_if_it_is_allowed() {
     for (name, misses, uses) in [
         ("openat", RET_USER_NOTIF, RET_USER_NOTIF),
         ("execve", RET_USER_NOTIF, RET_USER_NOTIF),
-        ("getdents64", RET_ALLOW, RET_USER_NOTIF),
+        ("getdents64", RET_USER_NOTIF, RET_USER_NOTIF),
         ("listen", RET_ALLOW, RET_USER_NOTIF),
         ("clone", RET_ALLOW, RET_USER_NOTIF),
         ("socket", RET_ALLOW, RET_USER_NOTIF),
@@ -146,6 +146,7 @@ fn what_is_watched_is_announced_if_it_is_allowed() {
     ] {
         check(Watch::Nothing, name, if misses == RET_USER_NOTIF { RET_ALLOW } else { misses });
         check(Watch::Misses, name, misses);
+        check(Watch::MissesNoted, name, misses);
         check(Watch::Uses, name, uses);
     }
     assert_eq!(answer(Watch::Uses, Refusal::Error, "clone", NAMESPACE_FLAGS), REFUSED);

@@ -15,6 +15,7 @@ use image::slim::{self, Cut, Glob, Keeper, Kept, Miss, Observed, Report, Round, 
 use model::{ImageName, ImageRecord, ObjectId, Progress, Watch};
 use store::Tree;
 
+pub(crate) use self::session::remove_orphaned_files;
 use self::session::{Failure, Session, Statuses, Subject};
 use crate::error::{Error, Result};
 use crate::table::Engine;
@@ -55,6 +56,7 @@ impl Engine {
     /// [`Error::Workload`] when the workload fails on the original, or on the slim image with nothing left to add.
     pub fn slim(&self, request: &SlimRequest<'_>, progress: &dyn Progress) -> Result<Slimmed> {
         self.remove_orphaned_builds()?;
+        let _guard = self.guard_builds()?;
         // Opened before anything is stored, so that no collector takes it away.
         let reader = self.store.reader()?;
         let original = reader.tree(&request.record.tree)?;
@@ -113,6 +115,15 @@ impl Part {
     }
 }
 
+/// What the listings of a round lacked.
+fn unlisted<'a>(original: &'a Tree, slim: &'a Tree, round: &'a Round) -> impl Iterator<Item = Miss> + 'a {
+    round.listed.iter().flat_map(|directory| {
+        let during = format!("a listing of {directory}");
+        let lost = slim::lost_entries(original, slim, directory).into_iter();
+        lost.map(move |path| Miss { path, during: during.clone() })
+    })
+}
+
 impl Slimming<'_> {
     fn watch_original(&mut self) -> Result<()> {
         let subject = Subject { on: "original", tree: self.request.record.tree };
@@ -152,9 +163,14 @@ impl Slimming<'_> {
             let kept = self.kept(reader, original, &missed)?;
             let cut = slim::cut(&self.engine.store, (original, self.request.record.tree), &kept)?;
             self.progress.begin(&format!("round {number}: proving"), None);
-            let (round, failure) = self.prove(original, &cut)?;
+            let (mut round, failure) = self.prove(original, &cut)?;
             self.progress.end();
-            let new: Vec<Miss> = round.missed.iter().filter(|it| !missed.contains_key(&it.path)).cloned().collect();
+            let mut new: Vec<Miss> = round.missed.iter().filter(|it| !missed.contains_key(&it.path)).cloned().collect();
+            if failure.is_some() && new.is_empty() {
+                // It may have listed what it would have looked up.
+                new = unlisted(original, &cut.slim, &round).filter(|it| !missed.contains_key(&it.path)).collect();
+                round.missed.extend(new.iter().cloned());
+            }
             self.rounds.push(round);
             match failure {
                 None if new.is_empty() => return Ok((kept, cut)),
@@ -182,6 +198,7 @@ impl Slimming<'_> {
             let (observed, outcome) = self.run(subject, Watch::Uses, part)?;
             let missed = slim::misses(original, &cut.slim, &observed);
             round.missed.extend(missed.into_iter().map(|path| Miss { path, during: part.words().to_owned() }));
+            round.listed.extend(slim::short_listings(original, &cut.slim, &observed).into_keys());
             self.observed.calls.extend(observed.calls);
             if let Err(failure) = outcome {
                 round.failed = Some(failure.to_string());

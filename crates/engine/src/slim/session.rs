@@ -12,14 +12,16 @@ use model::{
     Boundary, CellId, CellName, CellSpec, Exit, ExitReport, Init, Lifetime, Limits, LogPolicy, Mount, MountAccess,
     MountKind, Network, ObjectId, RestartPolicy, Security, Span, StartStep, State, Stdin, StopPolicy, Terminal, Watch,
 };
+use rustix::event::{PollFd, PollFlags};
 
 use super::SlimRequest;
-use super::talk;
-use crate::build::{Doomed, Tail, builder_label};
+use super::talk::{self, Ran};
+use crate::build::{Doomed, Tail, builder, builder_label};
 use crate::cell::Cell;
 use crate::client::Said;
 use crate::clock::now;
 use crate::error::{Error, Result};
+use crate::home::Home;
 use crate::launch::Attach;
 use crate::logs::LogReader;
 use crate::request::{CellRequest, ExecRequest, NamedImage, companion, specify};
@@ -301,7 +303,10 @@ impl<'a> Session<'a> {
     }
 
     fn run_program(&mut self, step: &RunStep) -> Result<std::result::Result<(), Setback>> {
-        let (exit, output) = if self.is_running()? { self.beside(step)? } else { self.alone(step)? };
+        let ran = if self.is_running()? { self.beside(step)? } else { self.alone(step)? };
+        let Ran::Ended(exit, output) = ran else {
+            return Ok(Err(Setback::Surely(format!("it has not ended after {}", self.request.workload.limit))));
+        };
         let shown = String::from_utf8_lossy(&output).trim_end().to_owned();
         Ok(match exit {
             Exit::Code { code } if code == step.exit && step.expect.holds(&output) => Ok(()),
@@ -316,7 +321,7 @@ impl<'a> Session<'a> {
     }
 
     /// Runs a program in the service's cell.
-    fn beside(&mut self, step: &RunStep) -> Result<(Exit, Vec<u8>)> {
+    fn beside(&mut self, step: &RunStep) -> Result<Ran> {
         let Some(service) = &self.service else { return self.alone(step) };
         let process = companion(
             &service.cell.spec,
@@ -329,9 +334,11 @@ impl<'a> Session<'a> {
                 stdin: Stdin::Closed,
             },
         );
-        match talk::run_beside(&service.cell, &process, self.watch, &mut self.observed) {
+        match talk::run_beside(&service.cell, &process, self.watch, self.deadline(), &mut self.observed) {
             Ok(ran) => Ok(ran),
-            Err(Error::Start { step, message }) => Ok((Exit::NotStarted { step, error: message }, Vec::new())),
+            Err(Error::Start { step, message }) => {
+                Ok(Ran::Ended(Exit::NotStarted { step, error: message }, Vec::new()))
+            }
             // It ended a moment ago.
             Err(Error::NotRunning { .. } | Error::Container(container::Error::NotRunning)) => self.alone(step),
             Err(error) => Err(error),
@@ -339,7 +346,7 @@ impl<'a> Session<'a> {
     }
 
     /// Runs a program as the first of a cell of its own.
-    fn alone(&mut self, step: &RunStep) -> Result<(Exit, Vec<u8>)> {
+    fn alone(&mut self, step: &RunStep) -> Result<Ran> {
         let (program, rest) = as_program(&step.command)?;
         let mut spec = self.specification(rest, Some(program))?;
         if let Some(user) = &step.user {
@@ -349,7 +356,15 @@ impl<'a> Session<'a> {
         let doomed = Doomed { engine: self.engine, cell };
         let mut conversation = self.engine.start(&doomed.cell, lock, Attach::Streams(None))?;
         let mut output = Vec::new();
+        let deadline = self.deadline();
         let report = loop {
+            let mut fds = [PollFd::new(&conversation, PollFlags::IN)];
+            if !conversation.has_word() && !talk::wait(&mut fds, deadline)? {
+                let report = stop(self.engine, &doomed.cell)?;
+                self.take_down(&doomed.cell, &report)?;
+                doomed.remove()?;
+                return Ok(Ran::TooLong);
+            }
             match conversation.next_word()? {
                 Said::Started(_) => {}
                 Said::Output(_, bytes) if output.len() < talk::MAX_ANSWER => output.extend_from_slice(&bytes),
@@ -359,7 +374,13 @@ impl<'a> Session<'a> {
         };
         self.take_down(&doomed.cell, &report)?;
         doomed.remove()?;
-        Ok((report.exit, output))
+        Ok(Ran::Ended(report.exit, output))
+    }
+
+    /// When a program that begins now has to have ended.
+    fn deadline(&self) -> Instant {
+        let limit: Duration = self.request.workload.limit.into();
+        Instant::now() + limit
     }
 }
 
@@ -399,6 +420,23 @@ fn stop(engine: &Engine, cell: &Cell) -> Result<ExitReport> {
     }
 }
 
+/// What directories of workloads' files are called: this, whose they are, and a number.
+const FILES: &str = "slim-";
+
+/// Removes the files of workloads that nobody does any more.
+pub(crate) fn remove_orphaned_files(home: &Home) {
+    let is_orphaned = |name: &str| {
+        let label = name.strip_prefix(FILES).and_then(|it| it.rsplit_once('-')).map(|it| it.0);
+        label.is_some_and(|it| !builder(it).is_some_and(|it| it.is_alive()))
+    };
+    for entry in std::fs::read_dir(home.run()).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_orphaned) {
+            // What stays lies in a directory that need not survive.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// The files of a workload, in a directory of their own.
 struct Files {
     dir: std::path::PathBuf,
@@ -407,7 +445,8 @@ struct Files {
 
 impl Files {
     fn write(engine: &Engine, files: &BTreeMap<String, String>) -> Result<Self> {
-        let dir = engine.home.run().join(format!("slim-{}", engine.fresh_id()?));
+        let (_, builder) = builder_label()?;
+        let dir = engine.home.run().join(format!("{FILES}{builder}-{}", engine.fresh_id()?));
         let this = Self { dir, targets: files.keys().cloned().collect() };
         std::fs::create_dir_all(&this.dir).map_err(|e| Error::at("making", &this.dir, e))?;
         for (index, text) in files.values().enumerate() {

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use container::{Attendant, Bond};
 use image::slim::{HttpStep, Observed, TcpStep};
@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::boundary::{ProgramStreams, boundary_for};
 use crate::cell::Cell;
 use crate::error::{Error, Result};
+use crate::supervisor::SIGKILL;
 use crate::watch::Observer;
 
 /// The most of an answer that is looked at.
@@ -108,21 +109,30 @@ fn shown(answer: &[u8]) -> String {
     answer.iter().take(200).flat_map(|it| it.escape_ascii()).map(char::from).collect()
 }
 
-/// Runs a program in a running cell to its end: how it ended and what it printed. What it was seen to use is added to
+/// How a program of a step came off.
+pub(super) enum Ran {
+    /// It ended so, and printed that.
+    Ended(Exit, Vec<u8>),
+    /// It did not end in its time, and was ended.
+    TooLong,
+}
+
+/// Runs a program in a running cell to its end, or to that of its time. What it was seen to use is added to
 /// `observed`, also when it did not start: what it was looked for is what its image lacks.
 pub(super) fn run_beside(
     cell: &Cell,
     process: &Process,
     watch: Watch,
+    deadline: Instant,
     observed: &mut Observed,
-) -> Result<(Exit, Vec<u8>)> {
+) -> Result<Ran> {
     let mut observer = (watch == Watch::Uses).then(Observer::of_calls).transpose()?;
-    let ran = run_attended(cell, process, &mut observer);
+    let ran = run_attended(cell, process, deadline, &mut observer);
     observed.merge(observer.map(Observer::into_observed).unwrap_or_default());
     ran
 }
 
-fn run_attended(cell: &Cell, process: &Process, observer: &mut Option<Observer>) -> Result<(Exit, Vec<u8>)> {
+fn run_attended(cell: &Cell, process: &Process, deadline: Instant, observer: &mut Option<Observer>) -> Result<Ran> {
     let boundary = boundary_for(&cell.spec, Verb::Exec)?;
     let failed = |e: rustix::io::Errno| Error::io("making a pipe", e);
     let (output, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
@@ -131,22 +141,31 @@ fn run_attended(cell: &Cell, process: &Process, observer: &mut Option<Observer>)
     let attendant = observer.as_mut().map(|it| it as &mut dyn Attendant);
     let companion = boundary.exec(cell, process, streams, Bond::DiesWithCaller, attendant)?;
     let mut running = companion.running;
-    let printed = attend(observer, &running.pidfd, output)?;
-    Ok((crate::container::exit_of(running.reap()?), printed))
+    let Some(printed) = attend(observer, &running.pidfd, output, deadline)? else {
+        // That it has ended a moment ago is as good.
+        let _ = sys::process::send_signal(running.pidfd.as_fd(), SIGKILL);
+        running.reap()?;
+        return Ok(Ran::TooLong);
+    };
+    Ok(Ran::Ended(crate::container::exit_of(running.reap()?), printed))
 }
 
-/// Answers for a program and takes what it prints until it has ended.
-fn attend(observer: &mut Option<Observer>, ended: &OwnedFd, output: OwnedFd) -> Result<Vec<u8>> {
+/// Answers for a program and takes what it prints until it has ended; nothing when its time ends first.
+fn attend(
+    observer: &mut Option<Observer>,
+    ended: &OwnedFd,
+    output: OwnedFd,
+    deadline: Instant,
+) -> Result<Option<Vec<u8>>> {
     let mut output = Some(File::from(output));
     let mut printed = Vec::new();
     loop {
         let mut fds = vec![PollFd::new(ended, PollFlags::IN)];
         fds.extend(output.as_ref().map(|it| PollFd::new(it, PollFlags::IN)));
         fds.extend(observer.as_ref().map(|it| PollFd::from_borrowed_fd(it.questions(), PollFlags::IN)));
-        match rustix::event::poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => continue,
-            other => other.map_err(|e| Error::io("waiting for a program", e))?,
-        };
+        if !wait(&mut fds, deadline)? {
+            return Ok(None);
+        }
         let is_ready = |index: usize| fds.get(index).is_some_and(|it| !it.revents().is_empty());
         let has_ended = is_ready(0);
         let has_output = output.is_some() && is_ready(1);
@@ -162,7 +181,23 @@ fn attend(observer: &mut Option<Observer>, ended: &OwnedFd, output: OwnedFd) -> 
             }
         } else if has_ended {
             // Whatever it left running may hold the pipe open; what it printed itself has been read.
-            return Ok(printed);
+            return Ok(Some(printed));
+        }
+    }
+}
+
+/// Waits for one of the descriptors; false when there is no more time.
+pub(super) fn wait(fds: &mut [PollFd<'_>], deadline: Instant) -> Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let left = rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match rustix::event::poll(fds, Some(&left)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(e) => return Err(Error::io("waiting for a program", e)),
         }
     }
 }

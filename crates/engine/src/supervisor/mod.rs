@@ -57,7 +57,7 @@ pub fn supervise(home: Home, dir: &Path, launcher: OwnedFd, lock: OwnedFd) -> Re
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
-const SIGKILL: i32 = 9;
+pub(crate) const SIGKILL: i32 = 9;
 const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
 
@@ -330,7 +330,7 @@ impl Supervisor {
             return;
         }
         for it in missed {
-            self.note(EventKind::Missed { path: it.path.clone(), failure: it.failure.clone() });
+            self.note(EventKind::Missed(it.clone()));
             if self.cell.record.missed.len() < MAX_MISSED && !self.cell.record.missed.contains(&it) {
                 self.cell.record.missed.push(it);
             }

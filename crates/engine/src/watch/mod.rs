@@ -18,13 +18,13 @@ use crate::boundary::StartRequest;
 use crate::error::{Error, Result};
 
 pub(crate) use observer::{Observer, observed_in};
-pub(crate) use restorer::Restorer;
+pub(crate) use restorer::{Manner, Restorer};
 
 /// The watcher of one run of a cell.
 pub(crate) enum Watching {
     /// What it uses is noted, and written into the cell's directory at its end.
     Uses(Observer),
-    /// What it misses is put back.
+    /// What it misses is noted, or put back.
     Misses(Box<Restorer>),
 }
 
@@ -39,7 +39,16 @@ impl Watching {
                 })?;
                 Ok(Some(Self::Uses(Observer::of_file_system(root)?)))
             }
-            Watch::Misses => Ok(Some(Self::Misses(Box::new(Restorer::new(request.store, &request.cell.spec, pid)?)))),
+            Watch::Misses => {
+                let restorer = Restorer::new(request.store, &request.cell.spec, pid, Manner::PutBack)?;
+                Ok(Some(Self::Misses(Box::new(restorer))))
+            }
+            Watch::MissesNoted => {
+                // A cell whose image was removed runs all the same: its calls are answered, and nothing is noted.
+                let noting = Restorer::new(request.store, &request.cell.spec, pid, Manner::Note);
+                let noting = noting.or_else(|_| Restorer::of_nothing(request.store, pid))?;
+                Ok(Some(Self::Misses(Box::new(noting))))
+            }
         }
     }
 

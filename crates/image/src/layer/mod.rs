@@ -5,7 +5,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod canonical;
-mod header;
+pub(crate) mod header;
 mod pax;
 pub(crate) mod reader;
 pub(crate) mod recipe;

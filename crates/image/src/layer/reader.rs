@@ -54,7 +54,7 @@ pub(crate) struct Entry {
     /// Where its content lies, when it has holes.
     pub(crate) sparse: Option<SparseMap>,
     /// Bytes of content that follow in the tar.
-    stored: u64,
+    pub(crate) stored: u64,
 }
 
 /// Reads entries one after the other.
@@ -127,7 +127,8 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    fn skip_rest(&mut self, tap: &mut impl Tap) -> Result<()> {
+    /// Passes over what is left of the current entry, and its padding.
+    pub(crate) fn skip_rest(&mut self, tap: &mut impl Tap) -> Result<()> {
         let mut buffer = [0; 16 * BLOCK];
         while self.left > 0 {
             let count = self.read_content(&mut buffer)?;

@@ -11,11 +11,12 @@ use model::{ByteSize, LayerRecord, Progress, Sha256};
 use sha2::Digest;
 use store::{Content, Tree, Writer};
 
-use super::apply::{Dialect, LayerApplier, Placement};
+use super::apply::{Dialect, LayerApplier, Placement, components};
 use super::reader::{Entry, EntryKind, Reader};
 use super::recipe::RecipeWriter;
 use crate::limits::Limits;
-use crate::{Error, Result};
+use crate::oci::export::LayerForm;
+use crate::{Error, Result, seekable};
 
 /// The largest window that a zstd layer may ask for: 128 MiB, what `zstd --long` uses at most by default.
 const ZSTD_WINDOW_LOG: u32 = 27;
@@ -53,6 +54,7 @@ impl<R: Read> Read for Hashing<R> {
 pub(crate) struct Expected {
     pub(crate) digest: Sha256,
     pub(crate) size: u64,
+    pub(crate) form: LayerForm,
 }
 
 /// Builds one image's tree, layer by layer.
@@ -87,7 +89,7 @@ impl<'w> Unpacker<'w> {
             let ratio = if packed { self.limits.ratio } else { u64::MAX };
             let bounded = Bounded { source: plain, read, written: 0, ratio, most: self.limits.unpacked.get() };
             let mut tar = Hashing::new(bounded);
-            let recipe = self.entries(&mut tar)?;
+            let recipe = self.entries(&mut tar, expected.map_or(LayerForm::Stream, |it| it.form))?;
             (tar.finish().map_err(|error| Error::read("layer", error))?, recipe)
         };
         let (digest, size) = compressed.finish().map_err(|error| Error::read("layer", error))?;
@@ -104,7 +106,7 @@ impl<'w> Unpacker<'w> {
         Ok(LayerRecord { diff_id: tar.0, size: ByteSize::bytes(tar.1), recipe, original })
     }
 
-    fn entries(&mut self, tar: &mut impl Read) -> Result<RecipeWriter> {
+    fn entries(&mut self, tar: &mut impl Read, form: LayerForm) -> Result<RecipeWriter> {
         let mut recipe = RecipeWriter::new()?;
         let limits = Limits { entries: self.limits.entries.saturating_sub(self.entries), ..self.limits };
         let mut reader = Reader::new(BufReader::with_capacity(64 << 10, tar), limits);
@@ -114,6 +116,14 @@ impl<'w> Unpacker<'w> {
             self.bytes = self.bytes.saturating_add(entry.size);
             if self.bytes > self.limits.unpacked.get() {
                 return Err(Error::limit("bytes of an image", self.limits.unpacked));
+            }
+            if form == LayerForm::Seekable && seekable::is_of_the_form(&components(&entry.path)?) {
+                // It belongs to the layer, not to the image.
+                if entry.kind == EntryKind::File {
+                    let content = store_content(&mut reader, &entry, self.writer, &mut |_| {})?;
+                    record(&mut recipe, &entry, content)?;
+                }
+                continue;
             }
             match applier.apply(&entry)? {
                 Placement::File(path) => {

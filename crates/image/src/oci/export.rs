@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::{Compression, GzBuilder};
@@ -17,8 +17,9 @@ use super::json::{self, ArchivedImage, Descriptor, Index, Manifest, REF_NAME};
 use crate::layer::canonical;
 use crate::layer::recipe::replay;
 use crate::layer::unpack::check;
+use crate::limits::Limits;
 use crate::staging::Staging;
-use crate::{Error, Result};
+use crate::{Error, Result, seekable};
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub fn export(store: &Store, id: &ObjectId, to: &Source, progress: &dyn Progress
 pub(crate) struct StagedLayer {
     pub(crate) path: PathBuf,
     pub(crate) descriptor: Descriptor,
+    /// SHA-256 of the tar inside.
+    pub(crate) diff_id: Sha256,
 }
 
 /// An image made ready to be given away.
@@ -66,21 +69,52 @@ pub(crate) struct Staged {
     pub(crate) notes: Vec<String>,
 }
 
+/// How layers are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerForm {
+    /// Each as one stream: as small as it gets.
+    Stream,
+    /// Each so that single files can be had from a registry, where that can be ([`crate::seekable`]).
+    Seekable,
+}
+
 /// Compresses the layers into files of `dir` and writes the manifest.
-pub(crate) fn stage(reader: &Reader, record: &ImageRecord, dir: &Path, progress: &dyn Progress) -> Result<Staged> {
+pub(crate) fn stage(
+    reader: &Reader,
+    record: &ImageRecord,
+    dir: &Path,
+    form: LayerForm,
+    progress: &dyn Progress,
+) -> Result<Staged> {
     let mut layers: Vec<StagedLayer> = Vec::new();
-    let mut remade = 0;
+    let (mut remade, mut left) = (0, 0);
     for (number, layer) in record.layers.iter().enumerate() {
         progress.begin(&format!("packing layer {} of {}", number + 1, record.layers.len()), Some(layer.size.get()));
-        let staged = pack_layer(reader, record, layer, &dir.join(format!("layer-{number}")), progress);
+        let path = dir.join(format!("layer-{number}"));
+        let staged = match form {
+            LayerForm::Stream => pack_layer(reader, record, layer, &path, progress),
+            LayerForm::Seekable => {
+                pack_seekable(reader, record, layer, &path, progress).and_then(|staged| match staged {
+                    Some(staged) => Ok(staged),
+                    None => {
+                        left += 1;
+                        pack_layer(reader, record, layer, &path, progress)
+                    }
+                })
+            }
+        };
         progress.end();
         let staged = staged?;
         remade += usize::from(layer.original.is_some_and(|original| original != staged.descriptor.digest));
         layers.push(staged);
     }
     let config = reader.blob(&record.oci_config)?;
+    check("configuration", &record.oci_id, &describe(json::CONFIG, &config).digest)?;
+    let config = match form {
+        LayerForm::Stream => config,
+        LayerForm::Seekable => with_layers(&config, &layers)?,
+    };
     let config_descriptor = describe(json::CONFIG, &config);
-    check("configuration", &record.oci_id, &config_descriptor.digest)?;
     let manifest = json::to_bytes(&Manifest {
         schema_version: 2,
         media_type: json::MANIFEST.to_owned(),
@@ -89,7 +123,14 @@ pub(crate) fn stage(reader: &Reader, record: &ImageRecord, dir: &Path, progress:
     })?;
     let descriptor = describe(json::MANIFEST, &manifest);
     let mut notes = Vec::new();
-    if remade > 0 {
+    if left > 0 {
+        notes.push(format!(
+            "{left} of {} layers went as they are: a table of contents cannot tell their names or files with holes, so \
+             they are fetched whole",
+            layers.len()
+        ));
+    }
+    if form == LayerForm::Stream && remade > 0 {
         notes.push(format!(
             "{remade} of {} layers were compressed anew: their blobs and the manifest have other digests than those the \
              image arrived with, its content and configuration have the same",
@@ -138,7 +179,58 @@ fn pack_layer(
     hashed.flush().map_err(failed)?;
     let digest = Sha256::from_bytes(hashed.hash.finalize().into());
     let descriptor = Descriptor { digest, size: hashed.count, ..describe(json::LAYER_GZIP, b"") };
-    Ok(StagedLayer { path: path.to_owned(), descriptor })
+    Ok(StagedLayer { path: path.to_owned(), descriptor, diff_id: layer.diff_id })
+}
+
+/// Writes a layer in its seekable form; nothing when it has none.
+fn pack_seekable(
+    reader: &Reader,
+    record: &ImageRecord,
+    layer: &LayerRecord,
+    path: &Path,
+    progress: &dyn Progress,
+) -> Result<Option<StagedLayer>> {
+    let failed = |error| Error::io(path.display(), error);
+    // As a file, because one side gives bytes and the other takes them.
+    let tar = path.with_extension("tar");
+    let mut plain = BufWriter::new(File::create(&tar).map_err(failed)?);
+    write_tar(reader, record, layer, &mut plain)?;
+    plain.flush().map_err(failed)?;
+    drop(plain);
+    let source = Reading { source: File::open(&tar).map_err(failed)?, progress };
+    let mut hashed =
+        HashingWriter { out: BufWriter::new(File::create(path).map_err(failed)?), hash: sha2::Sha256::new(), count: 0 };
+    let packed = seekable::pack::pack(BufReader::with_capacity(256 << 10, source), &Limits::default(), &mut hashed);
+    fs::remove_file(&tar).map_err(failed)?;
+    let Some(packed) = packed? else { return Ok(None) };
+    hashed.flush().map_err(failed)?;
+    let annotations = BTreeMap::from([(seekable::TOC_DIGEST.to_owned(), packed.toc.to_string())]);
+    let digest = Sha256::from_bytes(hashed.hash.finalize().into());
+    let descriptor = Descriptor { digest, size: hashed.count, annotations, ..describe(json::LAYER_GZIP, b"") };
+    Ok(Some(StagedLayer { path: path.to_owned(), descriptor, diff_id: packed.diff_id }))
+}
+
+/// A configuration with the digests of other layers. All else in it stays, also what this program does not know.
+fn with_layers(config: &[u8], layers: &[StagedLayer]) -> Result<Vec<u8>> {
+    let mut document: serde_json::Value = json::from_bytes("configuration", config)?;
+    let digests: Vec<String> = layers.iter().map(|layer| layer.diff_id.to_string()).collect();
+    let place = document.pointer_mut("/rootfs/diff_ids");
+    *place.ok_or_else(|| Error::malformed("configuration", "it tells of no layers"))? = digests.into();
+    json::to_bytes(&document)
+}
+
+/// Tells progress of what is read.
+struct Reading<'p, R> {
+    source: R,
+    progress: &'p dyn Progress,
+}
+
+impl<R: Read> Read for Reading<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.progress.advance(count as u64);
+        Ok(count)
+    }
 }
 
 /// Passes bytes on, and knows their number and SHA-256.
@@ -196,7 +288,7 @@ fn to_directory(
     let blobs = dir.join("blobs").join("sha256");
     fs::create_dir_all(&blobs).map_err(|error| Error::io(blobs.display(), error))?;
     let staging = Staging::under(dir)?;
-    let staged = stage(reader, record, staging.path(), progress)?;
+    let staged = stage(reader, record, staging.path(), LayerForm::Stream, progress)?;
     let entry = index_entry(&staged, record, tag);
     let mut index = match fs::read(dir.join("index.json")) {
         Ok(bytes) => json::from_bytes("index.json", &bytes)?,
@@ -246,7 +338,7 @@ fn to_archive(
     progress: &dyn Progress,
 ) -> Result<Exported> {
     let staging = Staging::under(parent(file))?;
-    let staged = stage(reader, record, staging.path(), progress)?;
+    let staged = stage(reader, record, staging.path(), LayerForm::Stream, progress)?;
     let entry = index_entry(&staged, record, tag);
     let index = Index { schema_version: 2, media_type: json::INDEX.to_owned(), manifests: vec![entry] };
     let blob = |digest: &Sha256| format!("blobs/sha256/{}", digest.hex());

@@ -6,9 +6,11 @@ use model::{Arch, ImageRecord, Progress, Sha256, Source};
 use sha2::Digest;
 use store::Store;
 
+use super::export::LayerForm;
 use super::json::{self, ConfigFile, Descriptor, Index, Manifest};
 use crate::layer::unpack::{Expected, Unpacker, check};
 use crate::limits::Limits;
+use crate::seekable::remote::toc_digest;
 use crate::{Error, FetchOptions, Fetched, Result, record};
 
 /// Where blobs are to be had by digest.
@@ -149,7 +151,11 @@ pub(crate) fn import(
     let count = manifest.layers.len();
     for (number, (layer, diff_id)) in manifest.layers.iter().zip(draft.diff_ids.clone()).enumerate() {
         progress.begin(&format!("unpacking layer {} of {count}", number + 1), Some(layer.size));
-        let expected = Expected { digest: layer.digest, size: layer.size };
+        let form = match toc_digest(layer) {
+            Some(_) => LayerForm::Seekable,
+            None => LayerForm::Stream,
+        };
+        let expected = Expected { digest: layer.digest, size: layer.size, form };
         // One byte more than promised is enough to see that it is not what was promised.
         let bytes = blobs.open(layer)?.take(layer.size.saturating_add(1));
         let record = unpacker.layer(bytes, Some(expected), Some(diff_id), progress);
@@ -181,8 +187,8 @@ pub(crate) fn acceptable(layer: &Descriptor) -> Result<()> {
 
 /// An image that came from elsewhere, while its layers are being taken in.
 pub(crate) struct Imported {
-    arch: Arch,
-    file: ConfigFile,
+    pub(crate) arch: Arch,
+    pub(crate) file: ConfigFile,
     pub(crate) diff_ids: Vec<Sha256>,
     pub(crate) layers: Vec<model::LayerRecord>,
     pub(crate) inputs: Vec<String>,

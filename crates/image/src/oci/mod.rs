@@ -3,8 +3,9 @@
 mod archive;
 mod auth;
 pub(crate) mod export;
-mod failure;
-mod import;
+pub(crate) mod failure;
+pub(crate) mod import;
 pub(crate) mod json;
 pub(crate) mod local;
+pub(crate) mod parts;
 pub(crate) mod registry;

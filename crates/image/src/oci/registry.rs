@@ -24,7 +24,7 @@ use rustix::fs::FlockOperation;
 use store::Store;
 
 use super::auth;
-use super::export::{describe, stage};
+use super::export::{LayerForm, describe, stage};
 use super::failure::{Failure, innermost, registry_error};
 use super::import::{self, Blobs, Chosen, Document, pick, verify};
 use super::json::{self, Descriptor};
@@ -59,8 +59,7 @@ pub(crate) fn pull(
     progress: &dyn Progress,
 ) -> Result<Fetched> {
     let session = Session::open(reference, options)?;
-    let blobs = CachedBlobs { dir: options.cache().join("blobs") };
-    fs::create_dir_all(&blobs.dir).map_err(|error| Error::io(blobs.dir.display(), error))?;
+    let blobs = CachedBlobs::of(options)?;
     let chosen = runtime()?.block_on(async {
         let chosen = session.manifest(options).await?;
         let Chosen { manifest, .. } = &chosen;
@@ -98,6 +97,7 @@ pub fn push(
     store: &Store,
     id: &ObjectId,
     to: &Reference,
+    form: LayerForm,
     options: &FetchOptions,
     progress: &dyn Progress,
 ) -> Result<Pushed> {
@@ -109,7 +109,7 @@ pub fn push(
     let reader = store.reader()?;
     let session = Session::open(to, options)?;
     let staging = Staging::under(options.cache())?;
-    let mut staged = stage(&reader, &record, staging.path(), progress)?;
+    let mut staged = stage(&reader, &record, staging.path(), form, progress)?;
     let config = staging.path().join("config");
     fs::write(&config, &staged.config).map_err(|error| Error::io(config.display(), error))?;
     let sent = runtime()?.block_on(async {
@@ -125,16 +125,22 @@ pub fn push(
     Ok(Pushed { digest: staged.descriptor.digest, sent: ByteSize::bytes(sent), notes: staged.notes })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| Error::io("the network", error))
 }
 
 /// Blobs that were downloaded.
-struct CachedBlobs {
+pub(crate) struct CachedBlobs {
     dir: PathBuf,
 }
 
 impl CachedBlobs {
+    pub(crate) fn of(options: &FetchOptions) -> Result<Self> {
+        let dir = options.cache().join("blobs");
+        fs::create_dir_all(&dir).map_err(|error| Error::io(dir.display(), error))?;
+        Ok(Self { dir })
+    }
+
     fn path(&self, blob: &Descriptor) -> PathBuf {
         self.dir.join(blob.digest.hex())
     }
@@ -148,23 +154,28 @@ impl Blobs for CachedBlobs {
 }
 
 /// A conversation with one registry about one repository.
-struct Session {
-    client: Client,
-    auth: RegistryAuth,
-    reference: Reference,
-    stall: Duration,
-    note: Option<String>,
+pub(crate) struct Session {
+    pub(super) client: Client,
+    pub(crate) auth: RegistryAuth,
+    pub(super) reference: Reference,
+    pub(super) stall: Duration,
+    pub(crate) note: Option<String>,
 }
 
 impl Session {
-    fn open(reference: &Reference, options: &FetchOptions) -> Result<Self> {
+    pub(crate) fn open(reference: &Reference, options: &FetchOptions) -> Result<Self> {
+        let credentials = auth::find(reference, options.credentials.as_deref())?;
+        let session = Self::with(reference, credentials.auth, Duration::from(options.stall))?;
+        Ok(Self { note: credentials.note, ..session })
+    }
+
+    /// With credentials that are known already.
+    pub(crate) fn with(reference: &Reference, auth: RegistryAuth, stall: Duration) -> Result<Self> {
         // The first to come installs the provider; that another was there already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let credentials = auth::find(reference, options.credentials.as_deref())?;
-        let stall = Duration::from(options.stall);
         let client = connect(&reference.registry, stall)
             .map_err(|error| registry_error(reference, format!("no connection can be made: {}", innermost(&error))))?;
-        Ok(Self { client, auth: credentials.auth, reference: reference.clone(), stall, note: credentials.note })
+        Ok(Self { client, auth, reference: reference.clone(), stall, note: None })
     }
 
     fn tagged(&self) -> oci_client::Reference {
@@ -173,13 +184,13 @@ impl Session {
         oci_client::Reference::with_tag(registry.clone(), repository.clone(), tag)
     }
 
-    fn by_digest(&self, digest: Sha256) -> oci_client::Reference {
+    pub(super) fn by_digest(&self, digest: Sha256) -> oci_client::Reference {
         let Reference { registry, repository, .. } = &self.reference;
         oci_client::Reference::with_digest(registry.clone(), repository.clone(), digest.to_string())
     }
 
     /// The manifest for the processor asked for, through indexes if need be.
-    async fn manifest(&self, options: &FetchOptions) -> Result<Chosen> {
+    pub(crate) async fn manifest(&self, options: &FetchOptions) -> Result<Chosen> {
         let limits = &options.limits;
         let mut expected = self.reference.digest.map(|digest| (digest, None));
         let mut told = String::new();
@@ -218,7 +229,10 @@ impl Session {
     }
 
     /// Begins again, after a pause, what failed for a reason that may pass.
-    async fn retried<T, F: Future<Output = Result<T, Failure>>>(&self, attempt: impl Fn() -> F) -> Result<T> {
+    pub(super) async fn retried<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        attempt: impl Fn() -> F,
+    ) -> Result<T> {
         let mut pause = FIRST_PAUSE;
         let mut last = String::new();
         for number in 0..ATTEMPTS {
@@ -235,7 +249,12 @@ impl Session {
         Err(registry_error(&self.reference, format!("{last} (tried {ATTEMPTS} times)")))
     }
 
-    fn judge(&self, error: OciDistributionError) -> Failure {
+    /// An error of this registry's.
+    pub(crate) fn error(&self, said: String) -> Error {
+        registry_error(&self.reference, said)
+    }
+
+    pub(super) fn judge(&self, error: OciDistributionError) -> Failure {
         Failure::of(error, &self.reference, &self.note_text())
     }
 
@@ -244,7 +263,7 @@ impl Session {
     }
 
     /// Brings a blob into the cache, whole and checked.
-    async fn download(&self, blob: &Descriptor, into: &CachedBlobs, progress: &dyn Progress) -> Result<()> {
+    pub(crate) async fn download(&self, blob: &Descriptor, into: &CachedBlobs, progress: &dyn Progress) -> Result<()> {
         let whole = into.path(blob);
         let failed = |error: std::io::Error| Error::io(whole.display(), error);
         let part = whole.with_extension("part");

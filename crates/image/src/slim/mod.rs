@@ -32,6 +32,6 @@ pub use profile::profile;
 pub use publish::{Cut, cut, publish};
 pub use reason::Reason;
 pub use report::{Answer, KeptPath, Miss, Report, Round, Sizes, kept_paths};
-pub use split::{misses, recombine, split};
+pub use split::{lost_entries, misses, recombine, short_listings, split};
 pub use words::words;
 pub use workload::{Command, Expectation, HttpStep, RunStep, Step, TcpStep, Workload};

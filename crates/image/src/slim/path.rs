@@ -26,6 +26,11 @@ impl TreePath {
         self.0.iter().rposition(|it| *it == b'/').map_or(&[], |at| &self.0[..at])
     }
 
+    /// The path of what has that name in the directory that this one leads to.
+    pub fn entry(&self, name: &[u8]) -> Self {
+        if self.0.is_empty() { Self(name.to_vec()) } else { Self([&self.0, &b"/"[..], name].concat()) }
+    }
+
     /// Its last name.
     pub fn name(&self) -> &[u8] {
         self.0.rsplit(|it| *it == b'/').next().unwrap_or_default()

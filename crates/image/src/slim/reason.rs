@@ -43,7 +43,7 @@ reasons! {
         Executed = "it was executed",
         Opened = "it was opened",
         LookedUp = "it was looked up",
-        Listed = "its directory is configuration and was listed",
+        Listed = "its directory holds configuration or plugins and was listed",
         Skeleton = "a directory that programs write below",
         Data = "the application's own data, which no package of code holds",
         Identity = "who and where the cell is: users, names, the loader's settings",

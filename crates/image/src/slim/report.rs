@@ -45,6 +45,9 @@ pub struct Sizes {
 pub struct Round {
     /// What the run missed.
     pub missed: Vec<Miss>,
+    /// Directories that the run listed and that hold less than in the original.
+    #[serde(default)]
+    pub listed: BTreeSet<TreePath>,
     /// Which step failed, if one did.
     pub failed: Option<String>,
 }
@@ -111,6 +114,11 @@ pub fn kept_paths(original: &Tree, kept: &Kept) -> Vec<KeptPath> {
 }
 
 impl Report {
+    /// Directories that the proof listed and that hold less than in the original: it can do without the rest.
+    pub fn listed(&self) -> impl Iterator<Item = &TreePath> {
+        self.rounds.last().into_iter().flat_map(|it| &it.listed)
+    }
+
     /// Whether the unseen workload went well at once, without anything added for it.
     pub fn held_at_once(&self) -> bool {
         self.rounds.len() == 1

@@ -81,12 +81,22 @@ pub(super) fn everywhere(keeper: &mut Keeper<'_>) {
     for top in DATA {
         keeper.want_below(top.as_bytes(), &Reason::Data, is_data);
     }
-    let listed: Vec<_> = keeper.observed.listed.iter().filter(|it| is_below(it.as_bytes(), b"etc")).cloned().collect();
+    let listed: Vec<_> = keeper.observed.listed.iter().filter(|it| is_collection(it)).cloned().collect();
     for directory in listed {
         let of = |path: &[u8]| TreePath::new(path).parent() == directory.as_bytes();
         keeper.want_below(directory.as_bytes(), &Reason::Listed, of);
     }
 }
+
+/// Whether a directory, when it is listed, is listed for what is in it: pieces of configuration, or parts to be loaded that
+/// nobody else names.
+fn is_collection(directory: &TreePath) -> bool {
+    let name = directory.name();
+    is_below(directory.as_bytes(), b"etc") || name.ends_with(b".d") || COLLECTIONS.contains(&name)
+}
+
+/// What directories of such parts are called.
+const COLLECTIONS: &[&[u8]] = &[b"plugins", b"modules", b"extensions", b"addons"];
 
 /// Whether a path is `directory` or lies below it.
 pub(super) fn is_below(path: &[u8], directory: &[u8]) -> bool {

@@ -109,6 +109,18 @@ pub fn misses(original: &Tree, slim: &Tree, observed: &Observed) -> BTreeSet<Tre
     observed.looked_up.iter().chain(&observed.opened).filter(missed).cloned().collect()
 }
 
+/// The directories that were listed on the slim tree and have more entries on the original, each with those.
+pub fn short_listings(original: &Tree, slim: &Tree, observed: &Observed) -> BTreeMap<TreePath, Vec<TreePath>> {
+    let short = |directory: &TreePath| (directory.clone(), lost_entries(original, slim, directory));
+    observed.listed.iter().map(short).filter(|(_, lost)| !lost.is_empty()).collect()
+}
+
+/// What a directory holds on the original alone.
+pub fn lost_entries(original: &Tree, slim: &Tree, directory: &TreePath) -> Vec<TreePath> {
+    let entries = original.children(directory).map(|(name, _)| directory.entry(name));
+    entries.filter(|it| slim.get(it).is_none()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -200,5 +212,30 @@ mod tests {
         let observed = Observed { looked_up: looked_up.into(), ..Observed::default() };
         let missed: Vec<_> = misses(&original, &slim, &observed).iter().map(ToString::to_string).collect();
         assert_eq!(missed, ["/b", "/l"]);
+    }
+
+    #[test]
+    fn a_listing_is_short_of_what_the_original_alone_has() {
+        let mut original = Tree::default();
+        for dir in ["d", "whole", "d/sub"] {
+            original.insert(dir, Node::directory(Metadata::new(0o755))).unwrap();
+        }
+        for (number, path) in ["d/a", "d/b", "d/sub/c", "whole/e"].iter().enumerate() {
+            original.insert(path, Node::file(Metadata::new(0o644), id(number as u64))).unwrap();
+        }
+        let kept = ["d/a", "whole/e"].map(|it| TreePath::new(it.as_bytes()));
+        let (slim, _) = split(&original, &kept.into()).unwrap();
+        let check = |directory: &str, expected: &[&str]| {
+            let listed = BTreeSet::from([TreePath::new(directory.as_bytes())]);
+            let observed = Observed { listed, ..Observed::default() };
+            let short = short_listings(&original, &slim, &observed);
+            let lost: Vec<_> = short.values().flatten().map(ToString::to_string).collect();
+            assert_eq!(lost, expected, "{directory}");
+        };
+        check("d", &["/d/b", "/d/sub"]);
+        check("d/sub", &["/d/sub/c"]);
+        for directory in ["whole", "", "none", "d/a"] {
+            check(directory, &[]);
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! env = ["A=b"]
 //! port = 6379                       # the first that it listens on, when left out
 //! patience = "30s"                  # how long a first step may fail before it has failed
+//! limit = "10m"                     # how long a program of a step may run
 //! [files]                           # configuration that is mounted, read-only
 //! "/etc/x.conf" = "text"
 //!
@@ -46,6 +47,8 @@ pub struct Workload {
     pub port: Option<u16>,
     /// How long the service may take to do its first step right.
     pub patience: Span,
+    /// How long a program of a step may run.
+    pub limit: Span,
     /// Files that are mounted, by their path in the cell.
     pub files: BTreeMap<String, String>,
     /// What is observed.
@@ -124,6 +127,7 @@ impl Default for Workload {
             env: Vec::new(),
             port: None,
             patience: Span::seconds(60),
+            limit: Span::seconds(600),
             files: BTreeMap::new(),
             steps: Vec::new(),
             unseen: Vec::new(),
@@ -162,6 +166,10 @@ impl Workload {
                 Some(text) => text.parse().map_err(|error: ParseError| wrong(error.to_string()))?,
                 None => Self::default().patience,
             },
+            limit: match raw.limit {
+                Some(text) => text.parse().map_err(|error: ParseError| wrong(error.to_string()))?,
+                None => Self::default().limit,
+            },
             files: raw.files,
             steps: steps(raw.step).map_err(|error| wrong(error.to_string()))?,
             unseen: steps(raw.unseen).map_err(|error| wrong(error.to_string()))?,
@@ -185,6 +193,7 @@ struct RawWorkload {
     env: Vec<String>,
     port: Option<u16>,
     patience: Option<String>,
+    limit: Option<String>,
     #[serde(default)]
     files: BTreeMap<String, String>,
     #[serde(default)]

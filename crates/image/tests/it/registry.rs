@@ -5,8 +5,8 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 
-use image::Error;
-use model::Reference;
+use image::{Catalogue, Error, Fetcher, LayerForm, Opened, Receiver};
+use model::{ObjectId, Reference};
 
 use crate::env::{Env, has, run, write};
 use crate::server::{Manner, Server};
@@ -165,14 +165,93 @@ fn debians_registry_takes_and_gives() {
     // Pushed by us, inspected by skopeo, pulled again by digest.
     let fetched = env.fetch(&layout).unwrap();
     let to: Reference = format!("{}/mine/web:v2", registry.address).parse().unwrap();
-    let pushed = image::push(&env.store, &fetched.id, &to, &env.options, &()).unwrap();
+    let pushed = image::push(&env.store, &fetched.id, &to, LayerForm::Stream, &env.options, &()).unwrap();
     assert!(pushed.sent.get() > 0);
     let seen = skopeo(&["inspect", "--tls-verify=false", &at("mine/web:v2")]);
     assert!(seen.contains(&pushed.digest.to_string()), "{seen}");
-    let again = image::push(&env.store, &fetched.id, &to, &env.options, &()).unwrap();
+    let again = image::push(&env.store, &fetched.id, &to, LayerForm::Stream, &env.options, &()).unwrap();
     assert_eq!((again.digest, again.sent.get()), (pushed.digest, 0), "the registry has the blobs");
     let back = env.fetch(&at(&format!("mine/web@{}", pushed.digest))).unwrap();
     assert_eq!(back.record.oci_id, fetched.record.oci_id);
     let error = env.fetch(&at("mine/web:none")).unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
+}
+
+/// Takes contents in, as a session's server does.
+#[derive(Default)]
+struct Taken {
+    open: Vec<u8>,
+    whole: Vec<(ObjectId, Vec<u8>)>,
+}
+
+impl Receiver for Taken {
+    fn seek(&mut self, _: &ObjectId, offset: u64) -> store::Result<()> {
+        self.open.truncate(usize::try_from(offset).unwrap());
+        Ok(())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> store::Result<()> {
+        self.open.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn complete(&mut self, id: &ObjectId) -> store::Result<()> {
+        self.whole.push((*id, std::mem::take(&mut self.open)));
+        Ok(())
+    }
+}
+
+#[test]
+fn layers_stay_in_their_registry_but_those_that_cannot() {
+    if !has("docker-registry") {
+        return;
+    }
+    let env = Env::new();
+    let registry = Registry::start(&env);
+    // A table of contents is text, and so cannot tell the second layer's name; and one file takes several chunks.
+    let large: Vec<u8> = (0..9u32 << 20).map(|it| (it / 7) as u8).collect();
+    let odd = Tar::default().raw(
+        &crate::tar::Entry { name: b"odd \xff", size: crate::tar::Size::Number(4), ..crate::tar::Entry::new(b'0', "") },
+        b"pool",
+    );
+    let layers = [
+        Tar::default().file("a", b"lower").file("large", &large).end(),
+        odd.end(),
+        Tar::default().file("b", b"upper").file(".wh.a", b"").end(),
+    ];
+    layout(&env.path("layout"), &image(&layers, Packed::Gzip));
+    let fetched = env.fetch(&format!("oci:{}", env.path("layout").display())).unwrap();
+    let to: Reference = format!("{}/mine/mixed:v1", registry.address).parse().unwrap();
+    let pushed = image::push(&env.store, &fetched.id, &to, LayerForm::Seekable, &env.options, &()).unwrap();
+    assert!(pushed.notes.iter().any(|it| it.contains("1 of 3 layers went as they are")), "{:?}", pushed.notes);
+
+    let other = Env::new();
+    let Opened::Seekable(remote) = image::open_remote(&other.store, &to, &other.options, &()).unwrap() else {
+        panic!("two of its layers can stay");
+    };
+    let paths: Vec<_> = remote.tree.walk().map(|it| it.0).collect();
+    assert_eq!(paths, [&b""[..], b"b", b"large", b"odd \xff"]);
+    other.assert_empty();
+    let content = |path: &[u8]| match remote.tree.get(path).unwrap().node.kind {
+        store::Kind::File(content) => content,
+        _ => panic!("a file"),
+    };
+    // Chunks of several files come in one go, those of a large one in several, each file whole.
+    let catalogue = Catalogue::of(&remote.supply);
+    let mut taken = Taken::default();
+    let ids = [content(b"b").id, content(b"large").id];
+    Fetcher::open(&catalogue).unwrap().fetch(&ids, &mut taken).unwrap();
+    assert_eq!(taken.whole, [(ids[0], b"upper".to_vec()), (ids[1], large)]);
+    assert!(!catalogue.holds(&content(b"odd \xff").id), "it is in the pool");
+    // A collector leaves what a mounted tree needs, though no image has a name.
+    let ready = other.store.on_demand_from_elsewhere(&remote.keep, &remote.tree).unwrap();
+    other.store.gc(&[], &()).unwrap();
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut other.store.reader().unwrap().content(&content(b"odd \xff")).unwrap(), &mut bytes)
+        .unwrap();
+    assert_eq!(bytes, b"pool");
+    drop(ready);
+    // Pulled whole it is the same image.
+    let pulled = other.fetch(&format!("docker://{to}")).unwrap();
+    assert_eq!(pulled.record.tree, fetched.record.tree);
 }

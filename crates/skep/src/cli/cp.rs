@@ -3,7 +3,7 @@
 use engine::CopyEnd;
 
 use super::Context;
-use crate::error::{CommandError, Result};
+use crate::error::{CommandError, Kind, Result};
 use crate::output;
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,12 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
         }
     };
     let cell = engine.find(cell)?;
-    let report = engine.copy(&cell, &from, &to)?;
+    let report = engine.copy(&cell, &from, &to).map_err(|error| match error {
+        engine::Error::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            CommandError::new(Kind::NotFound, error.to_string())
+        }
+        other => other.into(),
+    })?;
     if !args.quiet {
         let size = model::ByteSize::bytes(report.bytes);
         output::note(format!("copied {}, {size}", model::counted(report.entries, "entry", "entries")));

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use engine::{
-    Arrangement, CellRequest, DebugRequest, Engine, ExecStreams, NamedImage, Privileges, Subject, Trust, Unpack,
+    Arrangement, CellRequest, DebugRequest, Engine, ExecStreams, NamedImage, Privileges, Subject, ToolboxFiles, Trust,
 };
-use model::{DebSource, ImageRef, Source, Stdin, TargetRef};
+use model::{DebSource, ImageRef, ObjectId, Reference, Source, Stdin, TargetRef};
 
 use super::Context;
 use super::select::{self, Found, Pull, Scripts, Wanted};
 use crate::error::{CommandError, Result};
 use crate::foreground;
-use crate::output::{self, Align, Table};
+use crate::output::{self, Align, Reporter, Table};
 use crate::relay::{self, Relays};
 
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,8 @@ pub(super) struct Args {
     /// The tools: an image, or packages as deb:PKG,PKG (a shell and the core utilities come with them)
     #[arg(long, value_name = "IMAGE")]
     toolbox: Option<ImageRef>,
-    /// Unpack the files of the toolbox when they are first read, and not before
+    /// Unpack the files of the toolbox when they are first read, and not before; fetch them then from the registry, when the
+    /// toolbox was pushed with 'image push --lazy' and is not here
     #[arg(long)]
     lazy: bool,
     /// Make the target's file system the root, with the tools in /toolbox
@@ -31,7 +32,7 @@ pub(super) struct Args {
     /// Let debuggers trace what the target may not: adds SYS_PTRACE, leaves out the system call filter
     #[arg(long)]
     privileged_tools: bool,
-    /// Attach to a target that could take the session over, as it may trace processes
+    /// Attach to a target that could take the session over, as it may trace processes, before Linux 6.17
     #[arg(long)]
     trust_target: bool,
     /// Open an image, as a cell that would be made of it
@@ -80,7 +81,9 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     if args.target.is_none() && args.image.is_none() {
         return list(context, &args);
     }
-    sys::process::protect_own_program()?;
+    if args.image.is_some() {
+        sys::process::protect_own_program()?;
+    }
     run(context, args).map_err(CommandError::before_program)
 }
 
@@ -91,15 +94,20 @@ fn run(context: &Context, args: Args) -> Result<()> {
         (None, Some(target)) => find(&engine, target)?,
         (None, None) => return Err(CommandError::usage("what shall be debugged?")),
     };
-    let toolbox = toolbox(&engine, args.toolbox)?;
+    if matches!(&subject, Subject::Cell(cell) if !cell.record.state.is_live()) {
+        // Its first process will be ours. (Into what runs, nothing of ours goes.)
+        sys::process::protect_own_program()?;
+    }
+    let toolbox = Toolbox::find(&engine, args.toolbox, args.lazy.then_some(OnDemand))?;
+    // For when this machine cannot serve files on demand after all.
+    let pull = || toolbox.pull(&engine).map_err(engine::Error::from);
     let (streams, relays) = streams()?;
     let on_terminal = matches!(streams, ExecStreams::Pty(..));
     let command = if args.command.is_empty() { SHELL.map(str::to_owned).to_vec() } else { args.command };
     let request = DebugRequest {
-        image: toolbox.name.to_string(),
-        tree: toolbox.record.tree,
-        unpack: if args.lazy { Unpack::OnDemand } else { Unpack::Before },
-        image_env: toolbox.record.config.env,
+        image: toolbox.name(),
+        files: toolbox.files(args.lazy.then_some(OnDemand), &pull),
+        image_env: toolbox.env().to_vec(),
         argv: command,
         env: select::environment(&args.env)?,
         cwd: args.workdir,
@@ -114,10 +122,12 @@ fn run(context: &Context, args: Args) -> Result<()> {
         );
     }
     let running = engine.debug(&subject, &request, streams).map_err(start_failure)?;
+    let troubles = running.troubles();
     let exit = match on_terminal {
         true => foreground::drive_terminal(running, Stdin::Open)?,
         false => foreground::wait_forwarding_signals(running, relays)?,
     };
+    troubles.iter().flat_map(|it| it.lines()).for_each(output::note);
     foreground::exit_with(&exit)
 }
 
@@ -186,14 +196,80 @@ fn open_image(engine: &Engine, image: &ImageRef) -> Result<Subject> {
     Ok(Subject::Image(Box::new(spec)))
 }
 
-/// The toolbox, from the pool or from its source.
-fn toolbox(engine: &Engine, wanted: Option<ImageRef>) -> Result<Found> {
-    let wanted = match wanted {
-        None => packages(&DEFAULT.map(str::to_owned), None),
-        Some(ImageRef::Source(Source::Deb(source))) => packages(&source.packages, Some(source.clone())),
-        Some(other) => other,
-    };
-    select::image(engine, &wanted, &ANY)
+/// Files are to come when they are read.
+#[derive(Clone, Copy, Debug)]
+struct OnDemand;
+
+/// The toolbox.
+enum Toolbox {
+    /// In the pool.
+    Here(Box<Found>),
+    /// In a registry.
+    There(Reference, Box<image::Remote>),
+}
+
+impl Toolbox {
+    /// From the pool or from its source; of an image in a registry whose files are to come when they are read, only the names.
+    fn find(engine: &Engine, wanted: Option<ImageRef>, on_demand: Option<OnDemand>) -> Result<Self> {
+        let wanted = match wanted {
+            None => packages(&DEFAULT.map(str::to_owned), None),
+            Some(ImageRef::Source(Source::Deb(source))) => packages(&source.packages, Some(source.clone())),
+            Some(other) => other,
+        };
+        if let (Some(OnDemand), ImageRef::Source(Source::Registry(reference))) = (on_demand, &wanted)
+            && image::lookup(engine.store(), &wanted)?.is_none()
+        {
+            let options = image::FetchOptions::new(engine.home().cache());
+            match image::open_remote(engine.store(), reference, &options, &Reporter::new())? {
+                image::Opened::Seekable(remote) => {
+                    remote.notes.iter().for_each(output::note);
+                    return Ok(Self::There(reference.clone(), remote));
+                }
+                image::Opened::Plain(why) => {
+                    output::note(format!("the whole toolbox is pulled before it is attached: {why}"))
+                }
+            }
+        }
+        select::image(engine, &wanted, &ANY).map(|it| Self::Here(Box::new(it)))
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Here(found) => found.name.to_string(),
+            Self::There(reference, _) => Source::Registry(reference.clone()).to_string(),
+        }
+    }
+
+    fn env(&self) -> &[String] {
+        match self {
+            Self::Here(found) => &found.record.config.env,
+            Self::There(_, remote) => &remote.config.env,
+        }
+    }
+
+    fn files<'a>(
+        &'a self,
+        on_demand: Option<OnDemand>,
+        otherwise: &'a dyn Fn() -> engine::Result<ObjectId>,
+    ) -> ToolboxFiles<'a> {
+        match (self, on_demand) {
+            (Self::There(_, remote), _) => ToolboxFiles::Remote { remote, otherwise },
+            (Self::Here(found), Some(OnDemand)) => ToolboxFiles::OnDemand(found.record.tree),
+            (Self::Here(found), None) => ToolboxFiles::Before(found.record.tree),
+        }
+    }
+
+    /// Brings the whole image into the pool.
+    fn pull(&self, engine: &Engine) -> image::Result<ObjectId> {
+        match self {
+            Self::Here(found) => Ok(found.record.tree),
+            Self::There(reference, _) => {
+                let options = image::FetchOptions::new(engine.home().cache());
+                let source = Source::Registry(reference.clone());
+                Ok(image::fetch(engine.store(), &source, &options, &Reporter::new())?.record.tree)
+            }
+        }
+    }
 }
 
 /// Those packages and what a shell needs, in one order whichever way they were given: one toolbox is made once.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use engine::EventReader;
-use model::{Event, EventKind};
+use model::{Event, EventKind, Remedy};
 
 use super::Context;
 use crate::error::Result;
@@ -68,8 +68,11 @@ fn describe(event: &Event) -> String {
             format!(" with {toolbox} ({privileges} privileges): {command}")
         }
         EventKind::Degraded { what, why } => format!(": {what} not applied: {why}"),
-        EventKind::Missed { path, failure: None } => format!(": {path} was put back"),
-        EventKind::Missed { path, failure: Some(why) } => format!(": {path} could not be put back: {why}"),
+        EventKind::Missed(it) => match &it.remedy {
+            Remedy::Nothing => format!(": {it}"),
+            Remedy::PutBack => format!(": {it}; put back"),
+            Remedy::Failed(why) => format!(": {it}; could not be put back: {why}"),
+        },
         EventKind::Exited { exit, .. } => format!(": {exit}"),
         EventKind::Restarting { attempt } => format!(", attempt {attempt}"),
         EventKind::Recovered { why } => format!(": {why}"),

@@ -23,6 +23,9 @@ pub(super) enum Command {
     Pull(PullArgs),
     /// Send an image to a registry
     Push {
+        /// Pack the layers so that 'debug --lazy' can fetch single files of them (eStargz)
+        #[arg(long)]
+        lazy: bool,
         /// The image
         #[arg(value_name = "IMAGE")]
         image: ImageRef,
@@ -106,7 +109,10 @@ pub(super) fn execute(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Ls { quiet, json } => list(&engine, quiet, json),
         Command::Pull(args) => pull(&engine, args),
-        Command::Push { image, destination } => push(&engine, &image, destination),
+        Command::Push { lazy, image, destination } => {
+            let form = if lazy { image::LayerForm::Seekable } else { image::LayerForm::Stream };
+            push(&engine, &image, destination, form)
+        }
         Command::Import { source, name } => import(&engine, &source, name),
         Command::Export { image, destination } => export(&engine, &image, &destination),
         Command::Inspect { images } => inspect(&engine, &images),
@@ -138,7 +144,9 @@ fn list(engine: &engine::Engine, quiet: bool, json: bool) -> Result<()> {
 
 fn print_list(images: &[Found], quiet: bool, json: bool) -> Result<()> {
     if quiet {
-        return images.iter().try_for_each(|it| output::line(it.id.short()));
+        // An image may have several names.
+        let mut seen = std::collections::BTreeSet::new();
+        return images.iter().filter(|it| seen.insert(it.id)).try_for_each(|it| output::line(it.id.short()));
     }
     if json {
         return images.iter().try_for_each(|it| output::json(&described(it)));
@@ -170,14 +178,14 @@ fn pull(engine: &engine::Engine, args: PullArgs) -> Result<()> {
     Ok(())
 }
 
-fn push(engine: &engine::Engine, image: &ImageRef, destination: Source) -> Result<()> {
+fn push(engine: &engine::Engine, image: &ImageRef, destination: Source, form: image::LayerForm) -> Result<()> {
     let Source::Registry(reference) = destination else {
         return Err(CommandError::usage(format!("'{destination}' is not a registry"))
             .hinted("like docker://localhost:5000/web:v1; 'skep image export' writes files"));
     };
     let found = select::stored_image(engine, image)?;
     let options = image::FetchOptions::new(engine.home().cache());
-    let pushed = image::push(engine.store(), &found.id, &reference, &options, &Reporter::new())?;
+    let pushed = image::push(engine.store(), &found.id, &reference, form, &options, &Reporter::new())?;
     pushed.notes.iter().for_each(note);
     output::line(pushed.digest.to_string())
 }
@@ -189,8 +197,8 @@ fn import(engine: &engine::Engine, source: &Source, name: Option<ImageName>) -> 
     }
     let security = image::SecurityUpdates::Include;
     let wanted = Wanted { arch: None, pull: Pull::Always, security, scripts: Scripts::Skip };
-    let found = select::get(engine, source, &wanted, name)?;
-    output::line(format!("{} {}", found.id.short(), found.name))
+    let found = select::get(engine, source, &wanted, name.clone())?;
+    output::line(format!("{} {}", found.id.short(), name.unwrap_or(found.name)))
 }
 
 fn export(engine: &engine::Engine, image: &ImageRef, destination: &Source) -> Result<()> {

@@ -36,7 +36,7 @@ mod why;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args as _, CommandFactory, FromArgMatches, Parser, Subcommand};
 use engine::{Engine, EngineRoots, Home};
 
 use crate::error::Result;
@@ -48,11 +48,18 @@ use crate::error::Result;
     after_help = "Images: deb:PKG  host:/PATH  oci:DIR  oci-archive:FILE  docker-archive:FILE  docker://HOST/REPO"
 )]
 struct Arguments {
+    #[command(flatten)]
+    everywhere: Everywhere,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+struct Everywhere {
     /// Keep everything in DIR instead of the usual directories (also: SKEP_ROOT)
     #[arg(long, global = true, value_name = "DIR", display_order = 900)]
     root: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
@@ -155,7 +162,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    match arguments.command.execute(&Context { root: arguments.root }) {
+    match arguments.command.execute(&Context { root: arguments.everywhere.root }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error.report();
@@ -167,9 +174,28 @@ pub(crate) fn main() -> ExitCode {
 /// As [`Parser::try_parse`], but the definition of the command line is not freed: that took an eighth of what `skep exec`
 /// does in all, and the process ends soon.
 fn parse() -> std::result::Result<Arguments, clap::Error> {
+    if let Some(arguments) = parse_alone() {
+        return Ok(arguments);
+    }
     let mut definition = std::mem::ManuallyDrop::new(definition());
     let mut matches = definition.try_get_matches_from_mut(std::env::args_os())?;
     Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut definition))
+}
+
+/// The same with a definition of nothing but the one command that comes first, for those that must be quick: defining all
+/// of them takes a quarter of a millisecond, and `skep debug` two or three in all. What is not right for it, or asks for
+/// help, is left to the whole definition.
+fn parse_alone() -> Option<Arguments> {
+    let first = std::env::args_os().nth(1)?;
+    let command = match first.to_str()? {
+        "debug" => debug::Args::augment_args(clap::Command::new("debug")),
+        "exec" => exec::Args::augment_args(clap::Command::new("exec")),
+        _ => return None,
+    };
+    let alone = Everywhere::augment_args(clap::Command::new("skep").disable_help_subcommand(true)).subcommand(command);
+    let mut alone = std::mem::ManuallyDrop::new(alone);
+    let mut matches = alone.try_get_matches_from_mut(std::env::args_os()).ok()?;
+    Arguments::from_arg_matches_mut(&mut matches).ok()
 }
 
 impl Command {

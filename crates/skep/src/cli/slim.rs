@@ -147,7 +147,12 @@ fn summary(found: &Found, report: &Report) -> Result<()> {
         report.steps.len(),
         report.unseen.len(),
         report.calls.len()
-    ))
+    ))?;
+    let listed: Vec<String> = report.listed().map(ToString::to_string).collect();
+    if listed.is_empty() {
+        return Ok(());
+    }
+    output::line(format!("listed, though less is there than in the original ('--keep' helps): {}", listed.join(" ")))
 }
 
 fn explain(reader: &store::Reader, found: &Found, slim: &SlimRecord, report: &Report, path: &Path) -> Result<()> {

@@ -120,6 +120,9 @@ pub(super) struct SpecArgs {
     /// Put back files of a slim image's original when a program looks for them
     #[arg(long)]
     restore_misses: bool,
+    /// Do not note which files of a slim image's original programs look for
+    #[arg(long, conflicts_with = "restore_misses")]
+    ignore_misses: bool,
     /// Annotate the cell
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -236,7 +239,11 @@ impl SpecArgs {
             stop,
             log,
             lifetime: if self.rm { Lifetime::RemoveOnExit } else { Lifetime::Keep },
-            watch: if self.restore_misses { Watch::Misses } else { Watch::Nothing },
+            watch: match (self.restore_misses, self.ignore_misses) {
+                (true, _) => Watch::Misses,
+                (_, true) => Watch::Nothing,
+                _ => Watch::MissesNoted,
+            },
             labels,
         })
     }

@@ -10,7 +10,7 @@
 //! nobody had to ask for, `objects` and `ahead`; then it asks; then it looks among those that were `asked` for.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,7 @@ use crate::layout::Paths;
 use crate::object::Content;
 use crate::reader::Reader;
 use crate::store::Pin;
+use crate::tree::Tree;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -70,16 +71,26 @@ pub(crate) struct Fresh {
 
 impl Fresh {
     pub(crate) fn of(paths: &Paths) -> Result<Self> {
+        Self::beneath(paths, "")
+    }
+
+    /// Those of contents from elsewhere. Their ids are not hashes that the pool knows to check, so nobody who unpacks or checks
+    /// contents of the pool may come across them.
+    fn from_elsewhere(paths: &Paths) -> Result<Self> {
+        Self::beneath(paths, "elsewhere")
+    }
+
+    fn beneath(paths: &Paths, part: &str) -> Result<Self> {
         let boot = Path::new(BOOT_ID);
         let id = fs::read_to_string(boot).context("read", boot)?;
         let dir = paths.fresh.join(id.trim());
-        Ok(Self { ahead: dir.join("ahead"), asked: dir.join("asked"), dir })
+        let contents = dir.join(part);
+        Ok(Self { ahead: contents.join("ahead"), asked: contents.join("asked"), dir })
     }
 
-    fn made(paths: &Paths) -> Result<Self> {
-        let fresh = Self::of(paths)?;
-        fresh.contents().into_iter().try_for_each(make_directory)?;
-        Ok(fresh)
+    fn made(self) -> Result<Self> {
+        self.contents().into_iter().try_for_each(make_directory)?;
+        Ok(self)
     }
 
     /// Those that hold contents.
@@ -99,12 +110,31 @@ fn make_directory(dir: &Path) -> Result<()> {
 
 /// Gets a tree ready. Costs reading its names, once a boot.
 pub(crate) fn on_demand(paths: &Paths, pin: Pin, tree: &ObjectId) -> Result<OnDemand> {
-    let fresh = Fresh::made(paths)?;
-    let metadata = fresh.dir.join(format!("{tree}.erofs"));
-    // The name here tells a collector which trees are in use, also when all that it names is unpacked.
-    if !metadata.exists() && fs::hard_link(paths.root_image(tree), &metadata).is_err() {
+    ready(paths, Fresh::of(paths)?, pin, tree, || {
         let reader = Reader::open(paths)?;
-        let image = metadata_image(&reader, &reader.tree(tree)?, Inline::Empty)?;
+        metadata_image(&reader, &reader.tree(tree)?, Inline::Empty)
+    })
+}
+
+/// The same for a tree that the pool does not have.
+pub(crate) fn on_demand_from_elsewhere(paths: &Paths, pin: Pin, keep: &ObjectId, tree: &Tree) -> Result<OnDemand> {
+    ready(paths, Fresh::from_elsewhere(paths)?, pin, keep, || {
+        metadata_image(&Reader::open(paths)?, tree, Inline::Empty)
+    })
+}
+
+/// The name of the metadata tells a collector which trees are in use, also when all that it names is unpacked.
+fn ready(
+    paths: &Paths,
+    fresh: Fresh,
+    pin: Pin,
+    keep: &ObjectId,
+    image: impl FnOnce() -> Result<Vec<u8>>,
+) -> Result<OnDemand> {
+    let fresh = fresh.made()?;
+    let metadata = fresh.dir.join(format!("{keep}.erofs"));
+    if !metadata.exists() && fs::hard_link(paths.root_image(keep), &metadata).is_err() {
+        let image = image()?;
         publish(&fresh.dir, &metadata, |file, path| file.write_all(&image).context("write", path))?;
     }
     let Fresh { ahead, asked, .. } = fresh;
@@ -113,46 +143,120 @@ pub(crate) fn on_demand(paths: &Paths, pin: Pin, tree: &ObjectId) -> Result<OnDe
 
 /// Has a file written aside and gives it its name. What has that name already is the same.
 fn publish(dir: &Path, name: &Path, write: impl FnOnce(&mut File, &Path) -> Result<()>) -> Result<()> {
-    let aside = durable::unique(dir, "aside");
-    let renamed = durable::create_new(&aside, 0o444).and_then(|mut file| write(&mut file, &aside)).and_then(|()| {
-        fail::point(Point::ObjectRename).context("rename", name)?;
-        power::renaming(&aside, name);
-        let rename = || rustix::fs::renameat_with(CWD, &aside, CWD, name, RenameFlags::NOREPLACE);
-        match (rename(), name.parent()) {
-            // The first of its fan.
-            (Err(Errno::NOENT), Some(fan)) => make_directory(fan).map(|()| rename()),
-            (renamed, _) => Ok(renamed),
-        }
-    });
-    if !matches!(renamed, Ok(Ok(()))) {
-        // Either it is of no use, or another process was faster.
-        let _ = fs::remove_file(&aside);
+    let mut aside = Aside::begin(dir, name.to_owned())?;
+    write(&mut aside.file, &aside.path)?;
+    aside.publish()
+}
+
+/// A file without its name yet. Dropping it forgets it.
+#[derive(Debug)]
+pub struct Aside {
+    file: File,
+    path: PathBuf,
+    name: PathBuf,
+    /// Whether there is something to remove at `path`.
+    stays: bool,
+}
+
+impl Aside {
+    fn begin(dir: &Path, name: PathBuf) -> Result<Self> {
+        let path = durable::unique(dir, "aside");
+        let file = durable::create_new(&path, 0o444)?;
+        Ok(Self { file, path, name, stays: true })
     }
-    match renamed? {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(errno) => Err(errno).context("rename", name),
+
+    /// Adds bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).context("write", &self.path)
+    }
+
+    /// Forgets all bytes from `length` on.
+    pub fn truncate(&mut self, length: u64) -> Result<()> {
+        let cut = self.file.set_len(length).and_then(|()| self.file.seek(SeekFrom::Start(length)));
+        cut.map(|_| ()).context("truncate", &self.path)
+    }
+
+    /// Gives it its name. What has that name already is the same.
+    pub fn publish(mut self) -> Result<()> {
+        let Self { path, name, .. } = &self;
+        fail::point(Point::ObjectRename).context("rename", name)?;
+        power::renaming(path, name);
+        let rename = || rustix::fs::renameat_with(CWD, path, CWD, name, RenameFlags::NOREPLACE);
+        let renamed = match (rename(), name.parent()) {
+            // The first of its fan.
+            (Err(Errno::NOENT), Some(fan)) => {
+                make_directory(fan)?;
+                rename()
+            }
+            (renamed, _) => renamed,
+        };
+        match renamed {
+            Ok(()) => {
+                self.stays = false;
+                Ok(())
+            }
+            // Another process was faster.
+            Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno).context("rename", &self.name),
+        }
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if self.stays {
+            // What cannot be removed is only in the way; a collector finds it.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
 impl Filler {
     pub(crate) fn open(paths: &Paths) -> Result<Self> {
-        Ok(Self { reader: Reader::open(paths)?, objects: paths.objects.clone(), fresh: Fresh::made(paths)? })
+        Self::of(paths, Fresh::of(paths)?)
     }
 
-    /// Makes a content be where the need for it is met, whole and checked.
+    pub(crate) fn from_elsewhere(paths: &Paths) -> Result<Self> {
+        Self::of(paths, Fresh::from_elsewhere(paths)?)
+    }
+
+    fn of(paths: &Paths, fresh: Fresh) -> Result<Self> {
+        Ok(Self { reader: Reader::open(paths)?, objects: paths.objects.clone(), fresh: fresh.made()? })
+    }
+
+    /// Makes a content of the pool be where the need for it is met, whole and checked.
     pub fn fill(&self, id: &ObjectId, need: Need) -> Result<()> {
+        match self.missing(id, need)? {
+            Some(name) => self.unpack(id, &name),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a content is where the need for it is met, or was put there now.
+    pub fn has(&self, id: &ObjectId, need: Need) -> Result<bool> {
+        Ok(self.missing(id, need)?.is_none())
+    }
+
+    /// For a content that the pool does not have: where to write it to, or nothing when it is where the need for it is met.
+    /// Whoever writes it has checked it before [`Aside::publish`].
+    pub fn begin(&self, id: &ObjectId, need: Need) -> Result<Option<Aside>> {
+        self.missing(id, need)?.map(|name| Aside::begin(&self.fresh.dir, name)).transpose()
+    }
+
+    /// The name that a content lacks for the need to be met.
+    fn missing(&self, id: &ObjectId, need: Need) -> Result<Option<PathBuf>> {
         let asked = Paths::fanned(&self.fresh.asked, id);
         if asked.exists() {
-            return Ok(());
+            return Ok(None);
         }
         let ahead = Paths::fanned(&self.fresh.ahead, id);
         let elsewhere = [ahead.clone(), Paths::fanned(&self.objects, id)].into_iter().find(|it| it.exists());
         match (need, elsewhere) {
-            (Need::Soon, Some(_)) => Ok(()),
-            (Need::Soon, None) => self.unpack(id, &ahead),
+            (Need::Soon, Some(_)) => Ok(None),
+            (Need::Soon, None) => Ok(Some(ahead)),
             // It came while somebody was on the way from there to here.
-            (Need::Now, Some(elsewhere)) => link(&elsewhere, &asked),
-            (Need::Now, None) => self.unpack(id, &asked),
+            (Need::Now, Some(elsewhere)) => link(&elsewhere, &asked).map(|()| None),
+            (Need::Now, None) => Ok(Some(asked)),
         }
     }
 

@@ -7,13 +7,15 @@
 //! right behind a run of contents that were asked for in the tree's own order**, and never more than a window that grows
 //! with the run: who only wants a shell gets a shell.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::mpsc::Receiver;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use model::ObjectId;
-use store::{Content, Filler, Kind, Need, Tree};
+use store::{Content, Kind, Tree};
+
+use super::origin::Origin;
 
 /// As many in a row make a run.
 const RUN: usize = 4;
@@ -24,29 +26,6 @@ const WINDOW_LEAST: usize = 8;
 const BATCH: u64 = 2 << 20;
 /// Names that a reader in order may leave out, or come to a little late, with the run still being one.
 const SLACK: usize = 8;
-
-/// Contents that somebody is unpacking. Who wants one of them waits instead of doing it again.
-#[derive(Default)]
-pub(super) struct Flights {
-    busy: Mutex<HashSet<ObjectId>>,
-    landed: Condvar,
-}
-
-impl Flights {
-    /// Makes a content be there.
-    pub(super) fn fill(&self, filler: &Filler, id: &ObjectId, need: Need) -> store::Result<()> {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        while busy.contains(id) {
-            busy = self.landed.wait(busy).unwrap_or_else(PoisonError::into_inner);
-        }
-        busy.insert(*id);
-        drop(busy);
-        let filled = filler.fill(id, need);
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-        self.landed.notify_all();
-        filled
-    }
-}
 
 /// The contents of a tree in the order of its names, each where it comes first.
 #[derive(Default)]
@@ -60,13 +39,19 @@ impl Order {
         let mut order = Self::default();
         let mut walk = tree.walk();
         while let Some((_, entry)) = walk.advance() {
-            let Kind::File(content) = entry.node.kind else { continue };
-            if content.size > 0 && !order.places.contains_key(&content.id) {
-                order.places.insert(content.id, order.contents.len());
-                order.contents.push(content);
+            if let Kind::File(content) = entry.node.kind {
+                order.push(content);
             }
         }
         order
+    }
+
+    /// Adds what is not there yet.
+    pub(super) fn push(&mut self, content: Content) {
+        if content.size > 0 && !self.places.contains_key(&content.id) {
+            self.places.insert(content.id, self.contents.len());
+            self.contents.push(content);
+        }
     }
 
     /// Contents from `places`, as many as are worth being unpacked by one thread.
@@ -165,15 +150,11 @@ impl<'a> Ahead<'a> {
 }
 
 /// Unpacks ahead until nobody can ask for anything any more.
-pub(super) fn run(shared: &Mutex<Ahead<'_>>, filler: &Filler, flights: &Flights) {
+pub(super) fn run(shared: &Mutex<Ahead<'_>>, origin: &Origin<'_>) {
     // Who waits for something to do holds the lock: there is nothing for the others either.
     let next = || shared.lock().unwrap_or_else(PoisonError::into_inner).next();
     while let Some(batch) = next() {
-        for (number, content) in batch.iter().enumerate() {
-            let need = if number == 0 { Need::Now } else { Need::Soon };
-            // Who asks for it hears of a failure.
-            let _ = flights.fill(filler, &content.id, need);
-        }
+        origin.ahead(&batch);
     }
 }
 

@@ -5,22 +5,30 @@
 //! **nobody waits for a dead server**: its descriptor is the last one, so the kernel fails what is asked of it.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 
+use image::{Catalogue, Supply};
 use model::ObjectId;
 use rustix::fs::{CWD, Mode, OFlags};
-use store::{Filler, Need, Store};
+use store::Store;
 use sys::Errno;
 use sys::landlock::{self, Access};
 
-use super::ahead::{self, Ahead, Flights, Order};
+use super::DIRECTORY;
+use super::ahead::{self, Ahead, Order};
+use super::origin::{Flights, Log, Origin, Registry, Unavailable};
 use super::wire::{self, Answer, Request};
 use crate::error::{Error, Result};
 
 /// As many threads unpack ahead.
 const AHEAD: usize = 2;
+/// As many answer. More of them when most of the time they wait for a network.
+const WORKERS: usize = 2;
+const WORKERS_OF_REMOTE: usize = 6;
 
 const ROOT: u64 = 1;
 /// The directory that is asked for a content.
@@ -64,8 +72,7 @@ fn meaning(directory: u64, name: &[u8]) -> Meaning {
 /// One of the server's threads.
 struct Worker<'a> {
     device: BorrowedFd<'a>,
-    filler: Filler,
-    flights: &'a Flights,
+    origin: Origin<'a>,
     asked: Sender<ObjectId>,
 }
 
@@ -111,47 +118,114 @@ impl Worker<'_> {
     fn content(&self, header: wire::Header, id: &ObjectId) -> Vec<u8> {
         // Before the work: while this is unpacked, another processor can go on with the next.
         let _ = self.asked.send(*id);
-        match self.flights.fill(&self.filler, id, Need::Now) {
+        match self.origin.ask(id) {
             Ok(()) => Answer::nothing(header),
-            Err(_) => Answer::error(header, Errno::IO),
+            Err(Unavailable) => Answer::error(header, Errno::IO),
         }
     }
 }
 
+/// What is served.
+pub(super) enum Files {
+    /// A tree of the pool.
+    Stored(ObjectId),
+    /// A tree of a registry's image, and where to write down what goes wrong.
+    Remote { supply: Supply, log: File },
+}
+
 /// Serves until the file system is in use no longer.
-pub(super) fn serve(device: BorrowedFd<'_>, store: &Store, tree: &ObjectId) -> Result<()> {
+pub(super) fn serve(device: BorrowedFd<'_>, store: &Store, files: Files) -> Result<()> {
     let flights = &Flights::default();
+    match files {
+        Files::Stored(tree) => {
+            let order =
+                || store.reader().and_then(|it| it.tree(&tree)).map_or_else(|_| Order::default(), |it| Order::of(&it));
+            let origin = || Ok(Origin::new(store.filler()?, flights, None));
+            run(device, WORKERS, order, &origin)
+        }
+        Files::Remote { supply, log } => {
+            let (catalogue, log) = (&Catalogue::of(&supply), &Log::new(log));
+            let order = || {
+                let mut order = Order::default();
+                supply.contents().for_each(|content| order.push(content));
+                order
+            };
+            let registry = || Some(Registry::new(catalogue, log));
+            let origin = || Ok(Origin::new(store.filler_from_elsewhere()?, flights, registry()));
+            run(device, WORKERS_OF_REMOTE, order, &origin)
+        }
+    }
+}
+
+fn run<'a>(
+    device: BorrowedFd<'a>,
+    workers: usize,
+    order: impl FnOnce() -> Order + Send,
+    origin: &(dyn Fn() -> store::Result<Origin<'a>> + Sync),
+) -> Result<()> {
     let (asked, asking) = mpsc::channel();
-    let order = || store.reader().and_then(|it| it.tree(tree)).map_or_else(|_| Order::default(), |it| Order::of(&it));
     let ahead = &Ahead::new(asking, order);
-    let work = |asked| Worker { device, filler: store.filler()?, flights, asked }.run();
+    let work = move |asked| Worker { device, origin: origin()?, asked }.run();
     std::thread::scope(|scope| {
         for _ in 0..AHEAD {
-            scope.spawn(|| store.filler().map(|filler| ahead::run(ahead, &filler, flights)));
+            scope.spawn(|| origin().map(|origin| ahead::run(ahead, &origin)));
         }
-        let for_other = asked.clone();
-        let other = scope.spawn(move || work(for_other));
+        let others: Vec<_> = (1..workers)
+            .map(|_| {
+                scope.spawn({
+                    let asked = asked.clone();
+                    move || work(asked)
+                })
+            })
+            .collect();
         let mine = work(asked);
-        other.join().unwrap_or(Ok(())).and(mine)
+        others.into_iter().fold(mine, |ended, other| ended.and(other.join().unwrap_or(Ok(()))))
     })
 }
 
-/// Runs the server in this process, which was executed for it: the last of `args` are the pool, the tree and the
+/// Runs the server in this process, which was executed for it: the last of `args` are the pool, what is served and the
 /// descriptor.
 pub fn server_main(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let mut args: Vec<_> = args.into_iter().collect();
     let number = args.pop().and_then(|it| it.to_str()?.parse().ok()).unwrap_or(-1);
     let device: OwnedFd = sys::inherit::adopt(number).map_err(|cause| Error::kernel("taking over /dev/fuse", cause))?;
-    let tree = args.pop().and_then(|it| it.to_str()?.parse().ok());
-    let tree = tree.ok_or_else(|| Error::kernel("reading which tree to serve", Errno::INVAL))?;
+    let files = files(args.pop().unwrap_or_default().to_str().unwrap_or_default())?;
     let store = Store::open(args.pop().map(PathBuf::from).unwrap_or_default())?;
-    withdraw(&store).map_err(|cause| Error::kernel("giving up what a server does not need", cause))?;
-    serve(device.as_fd(), &store, &tree)
+    withdraw(&store, &files).map_err(|cause| Error::kernel("giving up what a server does not need", cause))?;
+    serve(device.as_fd(), &store, files)
 }
 
+/// What the word says that is served: a tree's id, or the descriptors of a supply and of a log.
+fn files(word: &str) -> Result<Files> {
+    let wrong = |cause| Error::kernel("reading what to serve", cause);
+    let Some((supply, log)) = word.split_once(',') else {
+        return word.parse().map(Files::Stored).map_err(|_| wrong(Errno::INVAL));
+    };
+    let adopt = |number: &str| sys::inherit::adopt(number.parse().unwrap_or(-1)).map(File::from).map_err(wrong);
+    let (mut supply, log) = (adopt(supply)?, adopt(log)?);
+    let mut bytes = Vec::new();
+    let read = supply.seek(SeekFrom::Start(0)).and_then(|_| supply.read_to_end(&mut bytes));
+    read.map_err(|_| wrong(Errno::IO))?;
+    let supply = Supply::from_bytes(&bytes).map_err(|_| wrong(Errno::INVAL))?;
+    Ok(Files::Remote { supply, log })
+}
+
+/// What is read to find a registry and to know it: its address, the authorities that vouch for it, credentials; and the
+/// libraries that the C library looks addresses up with.
+const FOR_NETWORK: [&str; 8] = [
+    "/etc",
+    "/run/systemd/resolve",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/usr/lib",
+    "/lib",
+    "/usr/lib64",
+    "/lib64",
+];
+
 /// Lets go of the launcher's directory and standard streams, which would keep a pipeline from ending, and of every file
-/// but the pool's, where the kernel has Landlock.
-fn withdraw(store: &Store) -> sys::Result<()> {
+/// but the pool's and what the network needs, where the kernel has Landlock.
+fn withdraw(store: &Store, files: &Files) -> sys::Result<()> {
     let open = |path: &Path, flags| rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
     let null = open(Path::new("/dev/null"), OFlags::RDWR)?;
     rustix::stdio::dup2_stdin(&null)?;
@@ -160,7 +234,19 @@ fn withdraw(store: &Store) -> sys::Result<()> {
     rustix::process::chdir("/")?;
     let pool = open(store.dir(), OFlags::PATH)?;
     let boot = open(Path::new("/proc/sys/kernel/random"), OFlags::PATH)?;
-    match landlock::confine(&[(pool.as_fd(), Access::All), (boot.as_fd(), Access::Read)]) {
+    let network: &[&str] = if matches!(files, Files::Remote { .. }) { &FOR_NETWORK } else { &[] };
+    let chosen = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(|it| std::env::var_os(it).map(PathBuf::from));
+    let chosen = chosen.filter(|_| !network.is_empty()).map(|path| match path.parent() {
+        Some(parent) if !path.is_dir() => parent.to_owned(),
+        _ => path,
+    });
+    // One that is not there is not needed.
+    let network = network.iter().map(PathBuf::from).chain(chosen);
+    let network: Vec<_> = network.filter_map(|it| open(&it, DIRECTORY).ok()).collect();
+    let readable = network.iter().map(|it| (it.as_fd(), Access::Read));
+    let allowed: Vec<_> =
+        [(pool.as_fd(), Access::All), (boot.as_fd(), Access::Read)].into_iter().chain(readable).collect();
+    match landlock::confine(&allowed) {
         Err(Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
         confined => confined,
     }
