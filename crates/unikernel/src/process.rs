@@ -43,7 +43,7 @@ pub(crate) fn spawn(port: &Mapped, socket: &OwnedFd) -> Result<Pid> {
     }
     let name = StringArray::new(vec![CString::from(c"libos")]);
     let nothing = StringArray::new(Vec::new());
-    let child = fork::spawn_to_exec(|| {
+    let child = fork::spawn_to_exec(None, || {
         match keep_signals_away()
             .and_then(|()| take_places(port.file().as_fd(), socket.as_fd()))
             .and_then(|()| sys::exec::execve_file(file.as_fd(), &name, &nothing))
