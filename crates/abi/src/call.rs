@@ -17,8 +17,14 @@ pub const WAIT: u32 = 0x1003;
 /// `(status)`: the process has ended with that wait status. There is no answer.
 pub const EXIT: u32 = 0x1004;
 
-/// `()`: makes the process a second time. Gives the child's number to the one, 0 to the other.
+/// `(what for)`: makes the process a second time. Gives the child's number to the one, 0 to the other.
 pub const FORK: u32 = 0x1005;
+
+/// [`FORK`]: the process becomes a child of the caller.
+pub const FORK_AS_CHILD: u64 = 0;
+
+/// [`FORK`]: the process becomes the first of a cell of its own, as [`crate::port::Port::copies`] asked for.
+pub const FORK_AS_CELL: u64 = 1;
 
 /// `(descriptor, offset, length, protection | sharing)`: asks for a part of a file to be mapped. A process of
 /// the host is sent the file; a guest with page tables of its own is told at which physical address it is.

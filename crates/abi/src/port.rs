@@ -29,8 +29,11 @@ pub struct Port {
     pub senders: [AtomicU64; 64],
     /// The state of the guest's processor as the guest last declared it: see [`RUNNING`] and [`WAITING`].
     pub state: AtomicU32,
+    /// How often the guest is to make its process again with [`crate::call::FORK`] and [`crate::call::FORK_AS_CELL`], as
+    /// soon as it looks here. The tender counts down.
+    pub copies: AtomicU32,
     /// Keeps the clock's fields apart from what changes often.
-    pub reserved: [u32; 15],
+    pub reserved: [u32; 14],
     /// How to tell the time without asking.
     pub clock: Clock,
 }

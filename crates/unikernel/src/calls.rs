@@ -7,7 +7,7 @@ mod descriptors;
 mod legacy;
 mod pass;
 mod paths;
-mod polling;
+pub(crate) mod polling;
 mod processes;
 mod sockets;
 mod system;

@@ -3,9 +3,10 @@
 //! The host's descriptors never wait, whatever the guest asked for: each is set to O_NONBLOCK, and whether the guest wants
 //! to wait is remembered here, with the open file, as Linux does.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use rustix::fs::OFlags;
 use sys::Errno;
@@ -19,7 +20,12 @@ pub(crate) struct File {
     pub(crate) connecting: AtomicBool,
     /// How it was found, for `/proc/self/fd`.
     pub(crate) path: Vec<u8>,
+    /// For an epoll instance, what is in it: the kernel does not say.
+    pub(crate) interests: Mutex<Interests>,
 }
+
+/// What an epoll instance holds, by the host's descriptor: the file, and `struct epoll_event`.
+pub(crate) type Interests = BTreeMap<RawFd, (Weak<File>, Vec<u8>)>;
 
 impl File {
     /// Takes up a descriptor that the host opened. `waiting` is what the guest asked for.
@@ -33,6 +39,7 @@ impl File {
             waits: AtomicBool::new(waiting == Waiting::Yes),
             connecting: AtomicBool::new(false),
             path: path.to_vec(),
+            interests: Mutex::default(),
         })
     }
 
@@ -155,6 +162,11 @@ impl Table {
             slot.on_exec = on_exec;
         }
         Ok(())
+    }
+
+    /// Every file that has a number; one that has several comes as often.
+    pub(crate) fn files_mut(&mut self) -> impl Iterator<Item = &mut Arc<File>> {
+        self.slots.iter_mut().flatten().map(|it| &mut it.file)
     }
 
     /// The process has become another program.

@@ -13,7 +13,10 @@ use vm::{Exit, Host as Kvm};
 
 use crate::calls::{self, Reply};
 use crate::creds::Credentials;
-use crate::family::{Family, Living};
+use crate::control::Word;
+use crate::copying::{self, Exchange};
+use crate::desk::CopyOrder;
+use crate::family::{Family, Living, Origin};
 use crate::files::Table;
 use crate::guest::Handle;
 use crate::kvm::{Guest, OfGuest};
@@ -142,7 +145,7 @@ impl Member {
                 self.living.handle.kill();
                 return None;
             }
-            call::FORK => self.fork().into(),
+            call::FORK => self.fork_for(a).into(),
             call::MAP => self.lend(arguments).into(),
             call::EXECUTED => self.executed(arguments).into(),
             call::LOG => {
@@ -194,10 +197,32 @@ impl Member {
         Ok(count as u64)
     }
 
-    /// Makes the process a second time.
-    fn fork(&mut self) -> Result<u64, Errno> {
+    /// Makes the process a second time, for its own purposes or for somebody outside.
+    fn fork_for(&mut self, purpose: u64) -> Result<u64, Errno> {
+        if purpose != call::FORK_AS_CELL {
+            let number = self.family.number()?;
+            return self.fork(number, Origin::Child(self.number), None);
+        }
+        let (order, old) = self.family.next_order(self.number).ok_or(Errno::AGAIN)?;
+        let CopyOrder { streams, listener, outcome } = order;
+        let streams = copying::streams(streams);
+        let told = listener.clone();
+        let made = self.family.number().and_then(|number| {
+            let exchange = Exchange::plan(&mut self.table, &old, &streams)?;
+            outcome.is(number).ok_or(Errno::CANCELED)?;
+            told.tell(&Word::Started { number });
+            let streams = streams.each_ref().map(Arc::downgrade);
+            let name = self.family.with(self.number, |it| it.name.clone()).unwrap_or_default();
+            self.fork(number, Origin::Cell { streams, listener: Some(listener), name }, Some(&exchange))
+        });
+        if let Err(errno) = made {
+            told.tell(&Word::Refused(errno));
+        }
+        made
+    }
+
+    fn fork(&mut self, number: u32, origin: Origin, exchange: Option<&Exchange>) -> Result<u64, Errno> {
         let again = |_| Errno::AGAIN;
-        let number = self.family.number()?;
         let engine = match &self.body {
             Body::Process(_) => Engine::Process,
             Body::Machine(..) => Engine::Kvm,
@@ -205,7 +230,11 @@ impl Member {
         let port = Arc::new(Mapped::new(engine).map_err(again)?);
         clock::write(&port.clock);
         let waits = Arc::new(Waits::new().map_err(again)?);
-        let (table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);
+        let (mut table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);
+        if let Some(exchange) = exchange {
+            exchange.apply(&mut table);
+            waits.copy(&self.living.waits, exchange)?;
+        }
         let (credentials, program) = (self.credentials.clone(), self.program.clone());
         let (family, lost) = (self.family.clone(), self.family.clone());
         let name = format!("member {number}");
@@ -227,7 +256,7 @@ impl Member {
             Body::Process(socket) => {
                 let (ours, theirs) = process::socket_pair().map_err(again)?;
                 let living = Living { port, waits, handle: Arc::new(Handle::process(None)) };
-                self.family.add(number, self.number, living.clone());
+                self.family.add(number, origin, living.clone());
                 let sent = process::send(socket, &[living.port.file(), &theirs].map(AsFd::as_fd));
                 drop(theirs);
                 let spawned = thread(name, move || match process::receive_word(&ours) {
@@ -243,7 +272,7 @@ impl Member {
             Body::Machine(kvm, guest) => {
                 let seed = guest.seed().map_err(again)?;
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
-                self.family.add(number, self.number, living.clone());
+                self.family.add(number, origin, living.clone());
                 let kvm = kvm.clone();
                 thread(name, move || {
                     living.port.answer(0, 0);
@@ -288,6 +317,9 @@ impl Member {
     fn executed(&mut self, [path, path_length, arguments, length, ..]: [u64; 6]) -> Result<u64, Errno> {
         const LONGEST: u64 = 2 << 20;
         self.table.executed();
+        let name = self.memory.bytes(path, path_length.min(4096) as usize)?;
+        let name = name.rsplit(|it| *it == b'/').next().unwrap_or_default().to_vec();
+        let _ = self.family.with(self.number, |it| it.name = name);
         self.program = Program {
             path: self.memory.bytes(path, path_length.min(4096) as usize)?,
             arguments: self.memory.bytes(arguments, length.min(LONGEST) as usize)?,

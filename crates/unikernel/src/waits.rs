@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use sys::Errno;
 
+use crate::copying::Exchange;
 use crate::error::{Error, Result};
 use crate::files::File;
 
@@ -25,10 +25,17 @@ pub(crate) struct Waits {
 #[derive(Default)]
 struct Watches {
     /// Duplicates, so that a file can be watched for several threads at once, and watches survive its closing.
-    files: BTreeMap<u64, OwnedFd>,
+    files: BTreeMap<u64, Watched>,
     children: Vec<u64>,
     /// Those of files that are always ready.
     ready: Vec<u64>,
+}
+
+/// A file that is watched.
+struct Watched {
+    copy: OwnedFd,
+    file: Arc<File>,
+    events: u32,
 }
 
 /// The event that is the bell.
@@ -66,12 +73,12 @@ impl Waits {
         self.child_changed.store(false, Ordering::SeqCst);
     }
 
-    pub(crate) fn watch(&self, file: &File, events: u32, cookie: u64) -> std::result::Result<(), Errno> {
+    pub(crate) fn watch(&self, file: &Arc<File>, events: u32, cookie: u64) -> std::result::Result<(), Errno> {
         let copy = rustix::io::fcntl_dupfd_cloexec(file, 0)?;
-        let events = EventFlags::from_bits_truncate(events & 0x1fff) | EventFlags::ONESHOT;
+        let flags = EventFlags::from_bits_truncate(events & 0x1fff) | EventFlags::ONESHOT;
         let mut watches = self.watches();
-        match epoll::add(&self.epoll, &copy, EventData::new_u64(cookie), events) {
-            Ok(()) => drop(watches.files.insert(cookie, copy)),
+        match epoll::add(&self.epoll, &copy, EventData::new_u64(cookie), flags) {
+            Ok(()) => drop(watches.files.insert(cookie, Watched { copy, file: file.clone(), events })),
             // A regular file.
             Err(Errno::PERM) => watches.ready.push(cookie),
             Err(errno) => return Err(errno),
@@ -86,10 +93,22 @@ impl Waits {
     pub(crate) fn unwatch(&self, cookie: u64) {
         let mut watches = self.watches();
         if let Some(file) = watches.files.remove(&cookie) {
-            let _ = epoll::delete(&self.epoll, &file);
+            let _ = epoll::delete(&self.epoll, &file.copy);
         }
         watches.children.retain(|it| *it != cookie);
         watches.ready.retain(|it| *it != cookie);
+    }
+
+    /// Waits for what another does, whose process this one's is a copy of, on files of its own.
+    pub(crate) fn copy(&self, other: &Self, exchange: &Exchange) -> std::result::Result<(), Errno> {
+        let others = other.watches();
+        for (cookie, it) in &others.files {
+            self.watch(&exchange.of(&it.file), it.events, *cookie)?;
+        }
+        let mut watches = self.watches();
+        // The copy has no children, and whoever waits for some shall hear that at once.
+        watches.ready = others.ready.iter().chain(&others.children).copied().collect();
+        Ok(())
     }
 
     /// Sleeps until something is ready, the bell rings or the time is over; gives the cookies of what is ready.
@@ -114,7 +133,7 @@ impl Waits {
                 }
                 cookie => {
                     if let Some(file) = watches.files.remove(&cookie) {
-                        let _ = epoll::delete(&self.epoll, &file);
+                        let _ = epoll::delete(&self.epoll, &file.copy);
                         cookies.push(cookie);
                     }
                 }

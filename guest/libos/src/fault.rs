@@ -32,6 +32,7 @@ pub extern "C" fn entered(frame: &mut Frame) {
             thread::yield_now();
         }
     }
+    crate::syscall::process::copy_if_wanted();
     signal::deliver(frame);
 }
 

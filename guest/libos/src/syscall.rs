@@ -26,6 +26,7 @@ pub extern "C" fn entered(frame: &mut Frame) {
     if let Some(result) = result {
         frame.rax = to_raw(result);
     }
+    process::copy_if_wanted();
     let interrupted = frame.call != NOT_A_CALL && matches!(result, Some(Err(it)) if it.0 >= ERESTART.0);
     if interrupted || signal::is_due() {
         signal::deliver(frame);

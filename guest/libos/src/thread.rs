@@ -286,6 +286,7 @@ fn idle() {
     let deadline = THREADS.get().deadlines.first().map(|it| it.0);
     let nanoseconds = deadline.map_or(u64::MAX, |it| it.saturating_sub(clock::monotonic()));
     let mut cookies = [0u64; 32];
+    crate::syscall::process::copy_if_wanted();
     let woken = port::call(abi::call::WAIT, [cookies.as_mut_ptr() as u64, 32, nanoseconds, 0, 0, 0]).unwrap_or(0);
     {
         let mut threads = THREADS.get();

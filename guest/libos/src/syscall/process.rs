@@ -9,7 +9,7 @@ use crate::errno::{EINVAL, Result};
 use crate::frame::{Frame, NOT_A_CALL};
 use crate::loader::{self, Command, Ready, Start, Surroundings};
 use crate::sync::Local;
-use crate::{port, signal, thread, user};
+use crate::{engine, port, signal, thread, user};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -33,6 +33,19 @@ pub fn number() -> u32 {
 pub fn be_new() {
     let number = port::call(calls::GETPID as u32, [0; 6]).unwrap_or_default();
     NUMBER.store(number as u32, Ordering::Relaxed);
+}
+
+/// Somebody outside wants the process as it stands to be the first of another cell, so many times: a copy with all of its
+/// threads, each of which goes on where it is. A thread keeps its number, which the program may know; the process does not.
+pub fn copy_if_wanted() {
+    while engine::port().copies.load(Ordering::Relaxed) != 0 {
+        match engine::fork(abi::call::FORK_AS_CELL) {
+            // The copy's port wants nothing.
+            Ok(0) => be_new(),
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// exit_group.
