@@ -139,17 +139,19 @@ pub(super) fn add_pair(
 
 /// The few that programs make of files, sockets and terminals. Others have nothing to be made of here.
 fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Result<u64, Errno> {
+    /// The kernel's `struct termios`, which is shorter than the C library's.
+    const TERMIOS: usize = 36;
     /// What the request does with memory, by its number; terminals' are older than the scheme that tells by the number.
     const IN: [(u64, usize); 6] = [
-        (libc::TCSETS, 60),
-        (libc::TCSETSW, 60),
-        (libc::TCSETSF, 60),
+        (libc::TCSETS, TERMIOS),
+        (libc::TCSETSW, TERMIOS),
+        (libc::TCSETSF, TERMIOS),
         (libc::TIOCSWINSZ, 8),
         (libc::TIOCSPGRP, 4),
         (libc::FIONBIO, 4),
     ];
     const OUT: [(u64, usize); 4] =
-        [(libc::TCGETS, 60), (libc::TIOCGWINSZ, 8), (libc::FIONREAD, 4), (libc::TIOCOUTQ, 4)];
+        [(libc::TCGETS, TERMIOS), (libc::TIOCGWINSZ, 8), (libc::FIONREAD, 4), (libc::TIOCOUTQ, 4)];
     /// Questions about network interfaces, each in a `struct ifreq` in which the answer is, too.
     const INTERFACE: [u64; 8] = [
         libc::SIOCGIFNAME,
