@@ -38,8 +38,8 @@ mod watch;
 mod why;
 mod wire;
 
-pub use build::{BUILD_LABEL, BuildStep};
 pub use boundary::Relative;
+pub use build::{BUILD_LABEL, BuildStep};
 pub use cell::{Cell, CellLock, Kin, Record, UnknownCall};
 pub use client::{Conversation, Said};
 pub use clock::now;

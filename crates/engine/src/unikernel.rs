@@ -11,9 +11,7 @@ use model::{CellId, Engine, Process, Verb};
 use store::Rootfs;
 use unikernel::control::{CommandText, Line};
 
-use crate::boundary::{
-    Boundary, Companion, Forked, ProgramStreams, Relative, StartRequest, Started, lacks,
-};
+use crate::boundary::{Boundary, Companion, Forked, ProgramStreams, Relative, StartRequest, Started, lacks};
 use crate::cell::Cell;
 use crate::container::Containers;
 use crate::error::{Error, Result};
@@ -33,16 +31,7 @@ impl Boundary for Unikernels {
     }
 
     fn verbs(&self) -> &'static [Verb] {
-        &[
-            Verb::Exec,
-            Verb::Logs,
-            Verb::Copy,
-            Verb::Attach,
-            Verb::Pause,
-            Verb::Set,
-            Verb::Stats,
-            Verb::Fork,
-        ]
+        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats, Verb::Fork]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {

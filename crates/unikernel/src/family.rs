@@ -262,7 +262,9 @@ impl Family {
                 order.listener.tell(&Word::Refused(Errno::SRCH));
             }
             // A cell ends with its first process, and the family with its first cell.
-            for living in account.processes.values().filter(|it| cell == FIRST || it.cell == cell).filter_map(Process::living) {
+            for living in
+                account.processes.values().filter(|it| cell == FIRST || it.cell == cell).filter_map(Process::living)
+            {
                 living.handle.kill();
                 living.port.disturb();
                 living.waits.ring();

@@ -12,9 +12,9 @@ use sys::Errno;
 use vm::{Exit, Host as Kvm};
 
 use crate::calls::{self, Reply};
-use crate::creds::Credentials;
 use crate::control::Word;
 use crate::copying::{self, Exchange};
+use crate::creds::Credentials;
 use crate::desk::CopyOrder;
 use crate::family::{Family, Living, Origin};
 use crate::files::Table;

@@ -40,8 +40,7 @@ impl Starter {
     /// The first process of a family. Gives its number.
     pub(crate) fn first(&self, family: &Arc<Family>, command: Command, streams: [OwnedFd; 3]) -> Result<u32> {
         let streams = streams.map(|it| File::new(it, Waiting::Yes, b""));
-        let origin =
-            Origin::Cell { streams: streams.each_ref().map(Arc::downgrade), listener: None, name: Vec::new() };
+        let origin = Origin::Cell { streams: streams.each_ref().map(Arc::downgrade), listener: None, name: Vec::new() };
         self.begin(family, command, &streams, origin)
     }
 
@@ -58,13 +57,7 @@ impl Starter {
         self.begin(family, command, &streams, Origin::Outside { cell, listener })
     }
 
-    fn begin(
-        &self,
-        family: &Arc<Family>,
-        command: Command,
-        streams: &[Arc<File>; 3],
-        origin: Origin,
-    ) -> Result<u32> {
+    fn begin(&self, family: &Arc<Family>, command: Command, streams: &[Arc<File>; 3], origin: Origin) -> Result<u32> {
         let number = family.number().map_err(Error::host("numbering a process"))?;
         let boot = boot_text(&command, number)?;
         let cwd = open_directory(&command.directory)?;

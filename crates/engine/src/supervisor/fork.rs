@@ -76,9 +76,7 @@ impl Supervisor {
             Ok((listener, log, Streams::for_program(&cell.spec.process, self.window)?))
         };
         match rest() {
-            Ok((listener, log, (streams, theirs))) => {
-                Ok((Nascent { cell, lock, listener, log, streams }, theirs))
-            }
+            Ok((listener, log, (streams, theirs))) => Ok((Nascent { cell, lock, listener, log, streams }, theirs)),
             Err(error) => {
                 let _ = self.engine.remove_locked(&cell, &lock);
                 Err(error)

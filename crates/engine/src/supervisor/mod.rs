@@ -8,6 +8,7 @@
 mod clients;
 mod fork;
 mod household;
+mod notes;
 mod requests;
 mod run;
 mod streams;
@@ -63,9 +64,6 @@ const SIGINT: i32 = 2;
 pub(crate) const SIGKILL: i32 = 9;
 const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
-
-/// So many missed files are named in a cell's record; the journal has them all.
-const MAX_MISSED: usize = 1000;
 
 /// One cell's affairs. Those that were forked from it have their own, in the same process.
 struct Supervisor {
@@ -294,60 +292,6 @@ impl Supervisor {
             self.note_lost_output(&error);
         }
         self.clients.iter_mut().filter(|it| it.attached).for_each(|it| it.output(stream, bytes));
-    }
-
-    /// Writes down, once a run, that the log lacks something.
-    fn note_lost_output(&mut self, error: &Error) {
-        let what = "log";
-        if self.cell.record.degraded.iter().any(|it| it.what == what) {
-            return;
-        }
-        let why = format!("output was lost: {error}");
-        self.note(EventKind::Degraded { what: what.to_owned(), why: why.clone() });
-        self.cell.record.degraded.push(model::Degraded { what: what.to_owned(), why });
-        // With a full disk this fails, too; the next record that is written has it.
-        let _ = self.cell.write_record(&self.lock, Durability::Relaxed);
-    }
-
-    fn on_notice(&mut self) {
-        let Some(run) = &mut self.run else { return };
-        if let Ok(Some(exit)) = run.live.notice() {
-            run.verdict = Some(exit);
-            let _ = run.live.kill();
-        }
-        self.note_missed();
-        self.note_unknown();
-    }
-
-    /// Writes down which system calls its boundary does not have.
-    fn note_unknown(&mut self) {
-        let unknown = self.run.as_mut().map(|run| run.live.unknown()).unwrap_or_default();
-        if unknown.is_empty() {
-            return;
-        }
-        for it in unknown {
-            let known = &mut self.cell.record.unknown;
-            match known.iter_mut().find(|known| known.call == it.call) {
-                Some(known) => known.times = it.times,
-                None => known.push(it),
-            }
-        }
-        let _ = self.cell.write_record(&self.lock, Durability::Relaxed);
-    }
-
-    /// Writes down what slimming should not have taken away.
-    fn note_missed(&mut self) {
-        let missed = self.run.as_mut().map(|run| run.live.missed()).unwrap_or_default();
-        if missed.is_empty() {
-            return;
-        }
-        for it in missed {
-            self.note(EventKind::Missed(it.clone()));
-            if self.cell.record.missed.len() < MAX_MISSED && !self.cell.record.missed.contains(&it) {
-                self.cell.record.missed.push(it);
-            }
-        }
-        let _ = self.cell.write_record(&self.lock, Durability::Relaxed);
     }
 
     fn on_client(&mut self, index: usize) {

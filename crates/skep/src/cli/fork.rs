@@ -25,7 +25,8 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let prefix = args.name.unwrap_or_else(|| cell.spec.name.to_string());
     let taken = engine.names();
     let free = (1..).map(|number: u64| format!("{prefix}-{number}")).filter(|name| !taken.contains(name));
-    let names = free.take(args.count as usize).map(|it| it.parse()).collect::<std::result::Result<Vec<CellName>, _>>()?;
+    let names =
+        free.take(args.count as usize).map(|it| it.parse()).collect::<std::result::Result<Vec<CellName>, _>>()?;
     engine.fork(&cell, names.clone())?;
     names.iter().try_for_each(|it| output::line(it.as_str()))
 }
