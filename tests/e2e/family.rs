@@ -1,5 +1,6 @@
 //! Families of unikernel cells: further programs in them, and running cells made again by fork.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use skep_tests::{Run, TestEnv, can_run, free_port};
 
 const BUSYBOX: &str = "deb:busybox-static";
+const PYTHON: &str = "deb:python3-minimal";
 const REDIS: &str = "deb:redis-server";
 
 /// Does that on each engine that there is here, with a running cell by the engine's name.
@@ -127,6 +129,38 @@ fn a_fork_is_a_cell_that_goes_on_from_where_the_other_stands() {
             env.skep(["rm", it]).ok();
         }
         env.skep(["rm", &format!("{cell}-4")]).ok();
+    });
+}
+
+#[test]
+fn threads_go_on_in_a_fork_and_what_must_differ_differs() {
+    let program = "import os,threading,time\n\
+                   def work(own):\n while True: print(own, os.getpid(), os.urandom(8).hex(), flush=True); time.sleep(.1)\n\
+                   for own in 'abc': threading.Thread(target=work, args=(own,)).start()";
+    with_cell(PYTHON, &["--network", "none"], &["python3", "-c", program], |env, cell| {
+        let words = |cell: &str, at: usize| -> BTreeSet<String> {
+            let text = env.skep(["logs", cell]).ok();
+            text.lines().filter_map(|it| it.split(' ').nth(at).map(str::to_owned)).collect()
+        };
+        until("it has threads", || words(cell, 0).len() == 3);
+        env.skep(["fork", cell]).ok();
+        let copy = format!("{cell}-1");
+        until("its copy has as many", || words(&copy, 0).len() == 3);
+        for differing in [1, 2] {
+            assert!(words(cell, differing).is_disjoint(&words(&copy, differing)));
+        }
+        env.skep(["rm", "-f", &copy]).ok();
+    });
+}
+
+#[test]
+fn a_program_that_never_rests_is_forked() {
+    with_cell(BUSYBOX, &["--network", "none"], &["busybox", "sh", "-c", "while :; do :; done"], |env, cell| {
+        env.skep(["fork", cell]).ok();
+        let copy = format!("{cell}-1");
+        assert_eq!(state(env, &copy), "running");
+        env.skep(["rm", "-f", &copy]).ok();
+        assert_eq!(state(env, cell), "running");
     });
 }
 

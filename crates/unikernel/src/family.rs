@@ -328,7 +328,7 @@ impl Family {
             _ if to < -1 => Some(to.unsigned_abs()),
             _ => None,
         };
-        let cell = account.processes.get(&sender).map(|it| it.cell);
+        let cell = (sender != 0).then(|| account.processes.get(&sender).map_or(0, |it| it.cell));
         let mut found = false;
         for (&number, process) in account.processes.iter().filter(|(_, it)| cell.is_none_or(|cell| it.cell == cell)) {
             let meant = match (to, group) {
