@@ -8,6 +8,7 @@ mod debug_attacks;
 mod debug_engines;
 mod engine;
 mod family;
+mod hostile;
 mod images;
 mod language;
 mod lazy;

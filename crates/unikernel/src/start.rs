@@ -98,6 +98,7 @@ impl Starter {
             credentials: Credentials::of(command.user, command.group, command.groups),
             program: Program::default(),
             boot: Some(boot),
+            logged: 0,
         };
         thread(&format!("member {number}"), move || member.serve())?;
         Ok(number)
