@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use abi::port::RUNNING;
+use abi::port::{CHILD_ENDED, RUNNING};
 use sys::Errno;
 
 use crate::guest::Handle;
 use crate::port::Mapped;
+use crate::timers::Timers;
 use crate::waits::Waits;
 
 /// The first process.
@@ -22,7 +23,15 @@ pub(crate) struct Process {
     pub(crate) parent: u32,
     pub(crate) group: u32,
     pub(crate) session: u32,
+    children: Children,
     state: State,
+}
+
+/// Whether a process wants to hear how its children end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Children {
+    Wanted,
+    Unwanted,
 }
 
 enum State {
@@ -48,9 +57,9 @@ impl Living {
         }
     }
 
-    fn signal(&self, signal: u32, sender: u32) {
+    fn signal(&self, signal: u32, sender: u64) {
         if let Some(slot) = self.port.senders.get(signal as usize - 1) {
-            slot.store(u64::from(sender), Ordering::Relaxed);
+            slot.store(sender, Ordering::Relaxed);
         }
         self.port.pending.fetch_or(1 << (signal - 1), Ordering::SeqCst);
         self.tap();
@@ -65,6 +74,7 @@ pub(crate) struct Family {
     /// Calls that nothing implements, by number, and how often.
     unknown: Mutex<BTreeMap<u32, u64>>,
     pub(crate) calls: AtomicU64,
+    pub(crate) timers: Timers,
 }
 
 struct Account {
@@ -94,6 +104,7 @@ impl Family {
             changed: Condvar::new(),
             unknown: Mutex::default(),
             calls: AtomicU64::new(0),
+            timers: Timers::default(),
         }
     }
 
@@ -120,7 +131,8 @@ impl Family {
     pub(crate) fn add(&self, number: u32, parent: u32, living: Living) {
         let mut account = self.account();
         let (group, session) = account.processes.get(&parent).map_or((number, number), |it| (it.group, it.session));
-        let process = Process { parent, group, session, state: State::Alive(living) };
+        let children = account.processes.get(&parent).map_or(Children::Wanted, |it| it.children);
+        let process = Process { parent, group, session, children, state: State::Alive(living) };
         account.processes.insert(number, process);
     }
 
@@ -151,15 +163,51 @@ impl Family {
             orphan.parent = FIRST;
         }
         account.processes.retain(|_, it| it.parent != number || matches!(it.state, State::Alive(_)));
-        match account.processes.get(&parent).and_then(Process::living) {
+        let unwanted = account.processes.get(&parent).is_some_and(|it| it.children == Children::Unwanted);
+        match account.processes.get(&parent).and_then(Process::living).cloned() {
             Some(living) => {
-                living.signal(SIGCHLD, number);
+                if unwanted {
+                    account.processes.remove(&number);
+                }
+                living.signal(SIGCHLD, CHILD_ENDED | (status as u64 & 0xffff) << 32 | u64::from(number));
                 living.waits.note_child();
             }
             None if number != FIRST => drop(account.processes.remove(&number)),
             None => {}
         }
         self.changed.notify_all();
+        self.timers.forget(number);
+    }
+
+    /// What a process does about SIGCHLD: the number of the signal, and whether it does not want to hear of its children.
+    pub(crate) fn want_children(&self, number: u32, signal: u64, unwanted: u64) -> Result<u64, Errno> {
+        const SIGCHLD: u64 = 17;
+        if signal != SIGCHLD {
+            return Err(Errno::INVAL);
+        }
+        self.with(number, |it| it.children = if unwanted == 0 { Children::Wanted } else { Children::Unwanted })?;
+        Ok(0)
+    }
+
+    /// A signal that nobody sent.
+    pub(crate) fn signal_by_nobody(&self, number: u32, signal: u32) {
+        let account = self.account();
+        if let Some(living) = account.processes.get(&number).and_then(Process::living) {
+            living.signal(signal, 0);
+        }
+    }
+
+    /// Lets the next thread of each program that has several run. Says how many such programs run.
+    pub(crate) fn beat(&self) -> usize {
+        let account = self.account();
+        let mut running = 0;
+        for living in account.processes.values().filter_map(Process::living) {
+            if living.port.threads.load(Ordering::Relaxed) > 1 && living.port.state.load(Ordering::SeqCst) == RUNNING {
+                living.handle.interrupt();
+                running += 1;
+            }
+        }
+        running
     }
 
     /// The end of a child, if one of those has ended; EAGAIN if they all live.
@@ -222,7 +270,7 @@ impl Family {
                     living.port.disturb();
                     living.waits.ring();
                 }
-                _ => living.signal(signal, sender),
+                _ => living.signal(signal, u64::from(sender)),
             }
         }
         if found { Ok(()) } else { Err(Errno::SRCH) }

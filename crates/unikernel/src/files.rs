@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 use sys::Errno;
@@ -17,6 +17,8 @@ pub(crate) struct File {
     waits: AtomicBool,
     /// A connection was begun for a guest that waits for its end.
     pub(crate) connecting: AtomicBool,
+    /// How long a guest waits to receive and to send at most, in nanoseconds; 0 for ever.
+    pub(crate) patience: [AtomicU64; 2],
     /// How it was found, for `/proc/self/fd`.
     pub(crate) path: Vec<u8>,
 }
@@ -32,6 +34,7 @@ impl File {
             fd,
             waits: AtomicBool::new(waiting == Waiting::Yes),
             connecting: AtomicBool::new(false),
+            patience: [const { AtomicU64::new(0) }; 2],
             path: path.to_vec(),
         })
     }

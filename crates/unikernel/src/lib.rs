@@ -24,6 +24,7 @@ mod process;
 mod procfs;
 mod raw;
 mod tender;
+mod timers;
 mod waits;
 
 use std::os::fd::OwnedFd;

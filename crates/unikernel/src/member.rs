@@ -64,6 +64,12 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(200);
 impl Member {
     /// Serves the member until it has ended.
     pub(crate) fn serve(&mut self) {
+        // This thread has the member's working directory: calls with nothing but a path are made from there.
+        if sys::namespace::own_directory().and_then(|()| rustix::process::fchdir(&self.cwd)).is_err() {
+            self.family.log(&format!("process {} cannot have a working directory", self.number));
+            self.family.end(self.number, KILLED);
+            return self.living.handle.kill();
+        }
         match self.body {
             Body::Process(_) => self.serve_process(),
             Body::Machine(..) => self.serve_machine(),
@@ -112,13 +118,24 @@ impl Member {
     /// Answers the call in the port; nothing when the member has ended by it.
     fn answer(&mut self) -> Option<()> {
         self.family.calls.fetch_add(1, Ordering::Relaxed);
-        let port = &self.living.port;
+        let port = self.living.port.clone();
         let number = port.call.number.load(Ordering::Relaxed);
         let arguments = port.call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
         let reply = self.own_call(number, arguments)?;
+        let patience = match reply {
+            Reply::Later { events, argument } => self.patience(arguments[argument as usize], events),
+            _ => 0,
+        };
+        port.call.patience.store(patience, Ordering::Relaxed);
         let (result, wait) = reply.words();
-        self.living.port.answer(result, wait);
+        port.answer(result, wait);
         Some(())
+    }
+
+    /// For how long at most the guest waits for that.
+    fn patience(&self, descriptor: u64, events: u32) -> u64 {
+        let which = usize::from(events & calls::OUT != 0);
+        self.table.get(descriptor).map_or(0, |it| it.patience[which].load(Ordering::Relaxed))
     }
 
     fn is_alive(&self) -> bool {

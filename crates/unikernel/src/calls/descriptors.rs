@@ -17,7 +17,7 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, ..]: [u64; 6]) 
             libc::SYS_dup => duplicate(member, a, 0, OnExec::Keep),
             libc::SYS_dup2 if a as u32 == b as u32 => member.table.get(a).map(|_| b),
             libc::SYS_dup2 => replace(member, a, b, 0),
-            libc::SYS_dup3 if a as u32 == b as u32 => Err(Errno::INVAL),
+            libc::SYS_dup3 if a as u32 == b as u32 || c & !u64::from(OFlags::CLOEXEC.bits()) != 0 => Err(Errno::INVAL),
             libc::SYS_dup3 => replace(member, a, b, c),
             libc::SYS_fcntl => control(member, a, b, c),
             libc::SYS_pipe2 => pipe(member, a, b),

@@ -40,6 +40,10 @@ enum Extent {
 pub(crate) fn on(member: &mut Member, row: &Row, arguments: [u64; 6]) -> Reply {
     match try_on(member, row, arguments) {
         Err(Errno::AGAIN) if row.waits != 0 => later(member, arguments[0], row.waits, 0),
+        Err(Errno::PIPE) => {
+            super::sockets::broken_pipe(member);
+            Err(Errno::PIPE).into()
+        }
         other => Reply::Done(other),
     }
 }

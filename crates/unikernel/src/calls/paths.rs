@@ -1,6 +1,6 @@
 //! Calls with paths that need more than passing on: opening, the working directory, and what exists for the guest alone.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -106,7 +106,13 @@ fn change_directory(member: &mut Member, name: u64) -> Result<u64, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let new = rustix::fs::openat(&*member.cwd, &path[..], flags, Mode::empty())?;
     // To be in a directory takes the right to search it, which opening it alone does not ask for.
-    member.cwd = Arc::new(rustix::fs::openat(&new, ".", flags, Mode::empty())?);
+    enter(member, rustix::fs::openat(&new, ".", flags, Mode::empty())?)
+}
+
+/// Takes the member, and its thread, there.
+fn enter(member: &mut Member, directory: OwnedFd) -> Result<u64, Errno> {
+    rustix::process::fchdir(&directory)?;
+    member.cwd = Arc::new(directory);
     Ok(0)
 }
 
@@ -114,8 +120,7 @@ fn change_directory_to(member: &mut Member, number: u64) -> Result<u64, Errno> {
     let file = member.table.get(number)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let new = rustix::fs::openat(&**file, ".", flags, Mode::empty())?;
-    member.cwd = Arc::new(new);
-    Ok(0)
+    enter(member, new)
 }
 
 fn working_directory(member: &Member, into: u64, size: u64) -> Result<u64, Errno> {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::event::epoll::{self, CreateFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use sys::Errno;
 
 use super::Reply;
@@ -68,6 +69,9 @@ fn poll(member: &Member, at: u64, count: u64) -> Result<u64, Errno> {
 }
 
 fn create(member: &mut Member, flags: u64) -> Result<u64, Errno> {
+    if flags & !u64::from(OFlags::CLOEXEC.bits()) != 0 {
+        return Err(Errno::INVAL);
+    }
     let fd = epoll::create(CreateFlags::CLOEXEC)?;
     member.table.add(File::new(fd, Waiting::Yes, b"anon_inode:[eventpoll]"), OnExec::by(flags), 0)
 }

@@ -19,6 +19,10 @@ use crate::raw::{self, Argument};
 const NAME: usize = 128;
 
 pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, f]: [u64; 6]) -> Option<Reply> {
+    if i64::from(number) == libc::SYS_setsockopt && b as i32 == libc::SOL_SOCKET {
+        // The host's socket never waits, so it is remembered here, too.
+        let _ = note_patience(member, a, c as i32, d, e);
+    }
     let (result, events) = match i64::from(number) {
         libc::SYS_socket => (socket(member, a, b, c), 0),
         libc::SYS_socketpair => (pair(member, [a, b, c], d), 0),
@@ -86,14 +90,29 @@ fn pair(member: &mut Member, [family, kind, protocol]: [u64; 3], into: u64) -> R
     add_pair(member, ends, kind, into, b"socket")
 }
 
+fn note_patience(member: &Member, number: u64, option: i32, at: u64, length: u64) -> Result<(), Errno> {
+    const SECOND: u64 = 1_000_000_000;
+    let which = match option {
+        libc::SO_RCVTIMEO => 0,
+        libc::SO_SNDTIMEO => 1,
+        _ => return Ok(()),
+    };
+    if length >= 16 {
+        let bytes: [u8; 16] = member.memory.number(at)?;
+        let word = |at: usize| bytes[at..at + 8].try_into().map_or(0, u64::from_ne_bytes);
+        let time = word(0).saturating_mul(SECOND).saturating_add(word(8).saturating_mul(1000));
+        member.table.get(number)?.patience[which].store(time, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
 fn connect(member: &mut Member, number: u64, at: u64, length: u64) -> Result<u64, Errno> {
     let file = member.table.get(number)?.clone();
     if file.connecting.swap(false, Ordering::Relaxed) {
         // The guest waited until it can write: it is connected, or there is an error to be had.
-        return match rustix::net::sockopt::socket_error(&*file)? {
-            Ok(()) => Ok(0),
-            Err(errno) => Err(errno),
-        };
+        if let Err(errno) = rustix::net::sockopt::socket_error(&*file)? {
+            return Err(errno);
+        }
     }
     let mut name = member.memory.bytes(at, (length as usize).min(NAME))?;
     let length = Argument::Number(name.len() as u64);
