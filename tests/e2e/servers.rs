@@ -58,6 +58,25 @@ servers! {
         hears: &[b"+PONG\r\n", b"+OK\r\n", b"$5\r\nhoney\r\n"],
         ..PLAIN
     };
+    redis_that_saves: Server {
+        image: "deb:redis-server",
+        port: 6379,
+        says: b"SET bee honey\r\nBGSAVE\r\nBGREWRITEAOF\r\nGET bee\r\n",
+        // Each is done by a process of its own; which of the two is put off is a matter of moments.
+        hears: &[b"+OK\r\n", b"+Background saving", b"+Background append only file rewriting", b"$5\r\nhoney\r\n"],
+        ..PLAIN
+    };
+    nginx: Server {
+        image: "deb:nginx",
+        file: Some((
+            "/etc/nginx/nginx.conf",
+            "worker_processes 2;\nevents {}\n\
+             http { server { listen 80; location / { return 200 \"busy-bees\"; } } }\n",
+        )),
+        says: GET,
+        hears: &[b"200 OK", b"nginx", b"busy-bees"],
+        ..PLAIN
+    };
     memcached: Server {
         image: "deb:memcached",
         port: 11211,

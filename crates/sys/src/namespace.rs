@@ -83,12 +83,6 @@ pub fn leave(kinds: Namespaces) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_unshare, kinds.bits()) }).map(drop)
 }
 
-/// Gives the calling thread a working directory, a root and a mask for modes that it no longer shares with others.
-pub fn own_directory() -> Result<()> {
-    // SAFETY: what paths mean and which modes are masked is nothing that a Rust invariant rests on.
-    check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_FS) }).map(drop)
-}
-
 /// How a user namespace's ids map to those outside: ids 0 to `count - 1` inside are `outside` and following.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdMap {

@@ -64,12 +64,6 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(200);
 impl Member {
     /// Serves the member until it has ended.
     pub(crate) fn serve(&mut self) {
-        // This thread has the member's working directory: calls with nothing but a path are made from there.
-        if sys::namespace::own_directory().and_then(|()| rustix::process::fchdir(&self.cwd)).is_err() {
-            self.family.log(&format!("process {} cannot have a working directory", self.number));
-            self.family.end(self.number, KILLED);
-            return self.living.handle.kill();
-        }
         match self.body {
             Body::Process(_) => self.serve_process(),
             Body::Machine(..) => self.serve_machine(),
@@ -94,7 +88,7 @@ impl Member {
         }
         loop {
             if handle.is_killed() {
-                self.family.end(self.number, KILLED);
+                self.end(KILLED);
                 break;
             }
             let Body::Machine(_, guest) = &mut self.body else { break };
@@ -132,6 +126,12 @@ impl Member {
         Some(())
     }
 
+    /// The process has ended. Its files are closed before anybody hears of that.
+    fn end(&mut self, status: i32) {
+        self.table = Table::new(0);
+        self.family.end(self.number, status);
+    }
+
     /// For how long at most the guest waits for that.
     fn patience(&self, descriptor: u64, events: u32) -> u64 {
         let which = usize::from(events & calls::OUT != 0);
@@ -154,7 +154,7 @@ impl Member {
                 Ok(0).into()
             }
             call::EXIT => {
-                self.family.end(self.number, a as u32 as i32 & 0xffff);
+                self.end(a as u32 as i32 & 0xffff);
                 // Its process ends by itself; should it not, there is nobody to answer its calls.
                 self.living.handle.kill();
                 return None;

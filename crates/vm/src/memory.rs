@@ -169,7 +169,8 @@ impl Memory {
     fn flatten(&self, before: &Frozen, written: &[(usize, usize)]) -> Result<Frozen> {
         let new = file(self.length)?;
         let over = before.over.iter().map(|it| (it.0, it.1));
-        for (offset, length) in data(&before.base, self.length)?.into_iter().chain(over).chain(written.iter().copied()) {
+        for (offset, length) in data(&before.base, self.length)?.into_iter().chain(over).chain(written.iter().copied())
+        {
             self.copy_out(&new, offset, length)?;
         }
         Ok(Frozen { length: self.length, base: Arc::new(new), over: Arc::default() })

@@ -12,13 +12,30 @@ const PAGES: usize = 600;
 /// What is done to one of several memories.
 #[derive(Clone, Debug)]
 enum Step {
-    Write { which: usize, at: usize, value: u8, length: usize },
+    Write {
+        which: usize,
+        at: usize,
+        value: u8,
+        length: usize,
+    },
     /// A byte in many pages that are not side by side.
-    Scatter { which: usize, value: u8, gap: usize },
-    Discard { which: usize, page: usize, pages: usize },
-    Freeze { which: usize },
+    Scatter {
+        which: usize,
+        value: u8,
+        gap: usize,
+    },
+    Discard {
+        which: usize,
+        page: usize,
+        pages: usize,
+    },
+    Freeze {
+        which: usize,
+    },
     Thaw,
-    Reset { which: usize },
+    Reset {
+        which: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {

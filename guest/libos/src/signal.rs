@@ -288,6 +288,10 @@ pub fn set_action(signal: i32, new: u64, old: u64, size: u64) -> Result {
     }
     let before = ACTIONS.get()[index];
     if new != 0 {
+        let mask = thread::with_current(|it| it.signals.mask);
+        if ignored() & !mask & bit(signal) != 0 {
+            forget(signal);
+        }
         let [handler, flags, restorer, mask]: [u64; 4] = user::read(new)?;
         ACTIONS.get()[index] = Action { handler, flags, restorer, mask: mask & !bit(SIGKILL) & !bit(SIGSTOP) };
         if ignored() & bit(signal) != 0 {

@@ -340,7 +340,7 @@ static struct flock lock(short kind, long start, long length) {
     return (struct flock){.l_type = kind, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
 }
 
-void locks(void) {
+void process_locks(void) {
     struct flock l = lock(F_WRLCK, 0, 10);
     T(open("f", O_CREAT | O_RDWR, 0600));
     T(fcntl(3, F_SETLK, &l));
@@ -401,8 +401,12 @@ void locks(void) {
     T(waitpid(child, NULL, 0) == child);
     l = lock(F_UNLCK, 0, 0);
     fcntl(3, F_SETLK, &l);
-    // Of the open file.
-    l = lock(F_WRLCK, 0, 0);
+}
+
+// Of the open file.
+void locks(void) {
+    T(open("f", O_CREAT | O_RDWR, 0600));
+    struct flock l = lock(F_WRLCK, 0, 0);
     T(fcntl(3, F_OFD_SETLK, &l));
     T(open("f", O_RDWR) >= 0);
     int other = open("f", O_RDWR);
@@ -418,12 +422,17 @@ void locks(void) {
     T(flock(other, LOCK_EX | LOCK_NB));
     T(flock(99, LOCK_EX));
     T(flock(3, 99));
-    child = START({
+}
+
+void lock_waits(void) {
+    int one = open("f", O_CREAT | O_RDWR, 0600), other = open("f", O_RDWR);
+    T(flock(other, LOCK_EX));
+    pid_t child = START({
         doze(200);
         flock(other, LOCK_UN);
     });
-    begin = now();
-    T(flock(3, LOCK_EX));
+    long long begin = now();
+    T(flock(one, LOCK_EX));
     T(now() - begin > 100000000);
     T(waitpid(child, NULL, 0) == child);
 }

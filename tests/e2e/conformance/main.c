@@ -49,14 +49,18 @@ static const struct group {
     {"files", files},
     {"directories", directories},
     {"descriptors", descriptors},
+    {"process_locks", process_locks},
     {"locks", locks},
+    {"lock_waits", lock_waits},
     {"pipes", pipes},
     {"fifos", fifos},
+    {"fifo_waits", fifo_waits},
     {"sockets", sockets},
     {"udp", udp},
     {"local_sockets", local_sockets},
     {"readiness", readiness},
     {"event_files", event_files},
+    {"signal_files", signal_files},
     {"watches", watches},
     {"memory", memory},
     {"faults", faults},
@@ -134,6 +138,15 @@ static void run(const struct group *group) {
     fflush(stdout);
 }
 
+// All, those that are named, or all but those that are named with a sign before them.
+static int is_wanted(const char *name, char **arguments) {
+    int wanted = !*arguments || **arguments == '-';
+    for (; *arguments; arguments++)
+        if (!strcmp(*arguments + (**arguments == '-'), name))
+            wanted = **arguments != '-';
+    return wanted;
+}
+
 int main(int count, char **arguments) {
     if (count > 2 && !strcmp(arguments[1], "exec"))
         return atoi(arguments[2]);
@@ -152,7 +165,7 @@ int main(int count, char **arguments) {
         return sigismember(&set, SIGTERM) | (one.sa_handler == SIG_IGN) << 1 | (two.sa_handler == SIG_DFL) << 2;
     }
     for (size_t i = 0; i < sizeof GROUPS / sizeof *GROUPS; i++)
-        if (count < 2 || !strcmp(arguments[1], GROUPS[i].name))
+        if (is_wanted(GROUPS[i].name, arguments + 1))
             run(&GROUPS[i]);
     return 0;
 }

@@ -405,7 +405,7 @@ void stops(void) {
     T(status);
     doze(50);
     T(*counter > before);
-    T(kill(child, SIGTSTP));
+    T(kill(child, SIGSTOP));
     siginfo_t info = {0};
     T(waitid(P_PID, child, &info, WSTOPPED));
     T(info.si_code * 1000 + info.si_status);
@@ -495,7 +495,7 @@ void interval_timers(void) {
     while (caught < 2) {
     }
     T(caught_signal);
-    T(ualarm(1000, 0));
+    T(ualarm(200000, 0));
     T(pause());
 }
 

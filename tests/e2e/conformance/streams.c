@@ -91,7 +91,12 @@ void fifos(void) {
     T(close(4));
     T(read(3, b, 16));
     T(close(3));
-    // Who opens one end waits for the other.
+}
+
+// Who opens one end waits for the other.
+void fifo_waits(void) {
+    char b[16] = {0};
+    T(mkfifo("f", 0600));
     pid_t child = START({
         doze(150);
         int w = open("f", O_WRONLY);
@@ -575,7 +580,12 @@ void event_files(void) {
     T(ftruncate(m, 50));
     T(ftruncate(m, 200));
     T(memfd_create("m", 0x4000));
-    // signalfd
+}
+
+void signal_files(void) {
+    struct pollfd one = {0, POLLIN, 0};
+    pid_t child;
+    int m = memfd_create("m", 0);
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGUSR1);

@@ -140,13 +140,15 @@ pub(super) fn add_pair(
 /// The few that programs make of files, sockets and terminals. Others have nothing to be made of here.
 fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Result<u64, Errno> {
     /// What the request does with memory, by its number; terminals' are older than the scheme that tells by the number.
-    const IN: [(u64, usize); 6] = [
+    const FIOASYNC: u64 = 0x5452;
+    const IN: [(u64, usize); 7] = [
         (libc::TCSETS, 60),
         (libc::TCSETSW, 60),
         (libc::TCSETSF, 60),
         (libc::TIOCSWINSZ, 8),
         (libc::TIOCSPGRP, 4),
         (libc::FIONBIO, 4),
+        (FIOASYNC, 4),
     ];
     const OUT: [(u64, usize); 4] =
         [(libc::TCGETS, 60), (libc::TIOCGWINSZ, 8), (libc::FIONREAD, 4), (libc::TIOCOUTQ, 4)];
@@ -174,8 +176,8 @@ fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Resu
             file.set_waiting(if bytes.iter().any(|it| *it != 0) { Waiting::No } else { Waiting::Yes });
             return Ok(0);
         }
-        if request == libc::TIOCSPGRP {
-            // Process groups of the guest are not the host's.
+        if matches!(request, libc::TIOCSPGRP | FIOASYNC) {
+            // Process groups of the guest are not the host's; and who asks for SIGIO looks for input by itself, too.
             return Ok(0);
         }
         return sys::file_control::device(file.as_fd(), request, &mut bytes);

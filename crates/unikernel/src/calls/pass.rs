@@ -79,7 +79,8 @@ fn try_on(member: &mut Member, row: &Row, given: [u64; 6]) -> Result<u64, Errno>
     });
     // SAFETY: every pointer of the call is one of the row's memories, which are as long as the kernel follows them: the
     // length arguments say so, or the row does, or a zero ends it.
-    let result = unsafe { raw::call(row.number(), &mut words) }?;
+    let mut call = || unsafe { raw::call(row.number(), &mut words) };
+    let result = if row.is_from_directory() { super::paths::from_directory(member, call) } else { call() }?;
     for it in &locals {
         if let Local::Out { bytes, at, extent } = it {
             let length = if *extent == Extent::Result { bytes.len().min(result as usize) } else { bytes.len() };

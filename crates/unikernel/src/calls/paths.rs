@@ -1,7 +1,7 @@
 //! Calls with paths that need more than passing on: opening, the working directory, and what exists for the guest alone.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use sys::Errno;
@@ -106,21 +106,27 @@ fn change_directory(member: &mut Member, name: u64) -> Result<u64, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let new = rustix::fs::openat(&*member.cwd, &path[..], flags, Mode::empty())?;
     // To be in a directory takes the right to search it, which opening it alone does not ask for.
-    enter(member, rustix::fs::openat(&new, ".", flags, Mode::empty())?)
+    member.cwd = Arc::new(rustix::fs::openat(&new, ".", flags, Mode::empty())?);
+    Ok(0)
 }
 
-/// Takes the member, and its thread, there.
-fn enter(member: &mut Member, directory: OwnedFd) -> Result<u64, Errno> {
-    rustix::process::fchdir(&directory)?;
-    member.cwd = Arc::new(directory);
-    Ok(0)
+/// Makes a call whose paths begin at the working directory of the calling process, which all members share: each has it
+/// for the time of such a call. None of them waits.
+pub(super) fn from_directory<T>(member: &Member, call: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    static TAKEN: Mutex<()> = Mutex::new(());
+    let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    rustix::process::fchdir(&member.cwd)?;
+    let result = call();
+    drop(taken);
+    result
 }
 
 fn change_directory_to(member: &mut Member, number: u64) -> Result<u64, Errno> {
     let file = member.table.get(number)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let new = rustix::fs::openat(&**file, ".", flags, Mode::empty())?;
-    enter(member, new)
+    member.cwd = Arc::new(new);
+    Ok(0)
 }
 
 fn working_directory(member: &Member, into: u64, size: u64) -> Result<u64, Errno> {

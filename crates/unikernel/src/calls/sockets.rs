@@ -118,7 +118,8 @@ fn connect(member: &mut Member, number: u64, at: u64, length: u64) -> Result<u64
     let length = Argument::Number(name.len() as u64);
     let mut words = [host(&file), Argument::Memory(&mut name), length, NOTHING, NOTHING, NOTHING];
     // SAFETY: the name is as long as the length says.
-    match unsafe { raw::call(libc::SYS_connect as u32, &mut words) } {
+    let call = || unsafe { raw::call(libc::SYS_connect as u32, &mut words) };
+    match super::paths::from_directory(member, call) {
         Err(Errno::INPROGRESS) if file.waiting() == Waiting::Yes => {
             file.connecting.store(true, Ordering::Relaxed);
             Err(Errno::AGAIN)
@@ -346,7 +347,10 @@ fn receive_message(member: &mut Member, number: u64, at: u64, how: u64) -> Resul
     let carries = control != 0 && control_length >= 20 && peek_or_trunc == 0 && sys::socket::is_local(file.as_fd());
     if !carries {
         let mut place = NamePlace::new(member, 0, 0)?;
-        let received = receive_bytes(&file, &mut bytes, how, &mut place)?;
+        // A datagram says how long it was, so that it can be said that it was cut.
+        let is_datagram = rustix::net::sockopt::socket_type(&*file) == Ok(rustix::net::SocketType::DGRAM);
+        let (cut_too, whole) = (how & libc::MSG_TRUNC as u64 != 0, libc::MSG_TRUNC as u64);
+        let received = receive_bytes(&file, &mut bytes, if is_datagram { how | whole } else { how }, &mut place)?;
         scatter(member, &parts, &bytes[..bytes.len().min(received as usize)])?;
         if name != 0 {
             let length = (u32::from_ne_bytes(place.length) as usize).min(NAME);
@@ -356,7 +360,7 @@ fn receive_message(member: &mut Member, number: u64, at: u64, how: u64) -> Resul
         member.memory.write(at + Message::CONTROL_LENGTH, &0u64.to_ne_bytes())?;
         let cut = if received as usize > bytes.len() { libc::MSG_TRUNC } else { 0 };
         member.memory.write(at + Message::FLAGS, &cut.to_ne_bytes())?;
-        return Ok(received);
+        return Ok(if cut_too { received } else { received.min(bytes.len() as u64) });
     }
     let (received, descriptors) = sys::socket::receive_at_once(file.as_fd(), &mut bytes)?;
     scatter(member, &parts, &bytes[..received])?;

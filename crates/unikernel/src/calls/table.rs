@@ -126,6 +126,14 @@ pub(crate) fn row_of(number: u32) -> Option<&'static Row> {
 }
 
 impl Row {
+    /// Whether a path in it begins at the working directory, which no argument says.
+    pub(crate) fn is_from_directory(&self) -> bool {
+        let without = |at: usize| at == 0 || self.arguments[at - 1] != Directory;
+        let paths = self.arguments.iter().enumerate().filter(|(_, it)| **it == Path);
+        // A socket of this host has a path for an address.
+        paths.map(|it| it.0).any(without) || i64::from(self.number) == libc::SYS_bind
+    }
+
     pub(crate) fn number(&self) -> u32 {
         self.number
     }
