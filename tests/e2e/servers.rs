@@ -223,3 +223,36 @@ fn programs_that_answer_on_their_output() {
     check("deb:sqlite3", &["sqlite3", ":memory:", "select 6*7, sqlite_version() > '3'"], "42|1\n");
     check("deb:python3-minimal", &["python3", "-c", "import zlib, sys; print(6*7, sys.version_info[0])"], "42 3\n");
 }
+
+/// Every command that redis-benchmark knows, from twenty clients.
+fn measure_redis(way: Way) {
+    if !way.can_run() {
+        return;
+    }
+    let env = TestEnv::with("deb:redis-server");
+    env.pull("deb:redis-tools");
+    let port = free_port();
+    let publish = format!("{port}:6379");
+    let run = ["run", "-d", "--name", "server", way.boundary(), "-p", &publish, "deb:redis-server"];
+    env.finish(env.command(run).env("SKEP_ENGINE", way.engine())).ok();
+    let server = Server { port: 6379, says: b"PING\r\n", hears: &[b"+PONG\r\n"], image: "deb:redis-server", ..PLAIN };
+    converse(port, &server).unwrap();
+    let port = port.to_string();
+    let clients = ["redis-benchmark", "-p", &port, "-q", "-n", "500", "-c", "20"];
+    let run = ["run", "--rm", "--net", "host", "deb:redis-tools", "--"];
+    let said = env.skep(run.iter().chain(&clients)).ok();
+    for test in ["PING_INLINE", "SET", "LPUSH", "HSET", "ZPOPMIN", "LRANGE_600", "MSET"] {
+        assert!(said.contains(test), "{test} is missing: {said}");
+    }
+    assert!(!said.to_lowercase().contains("error"), "{said}");
+}
+
+#[test]
+fn redis_is_measured_in_a_virtual_machine() {
+    measure_redis(Way::Kvm);
+}
+
+#[test]
+fn redis_is_measured_in_a_confined_process() {
+    measure_redis(Way::Process);
+}

@@ -147,6 +147,13 @@ fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
             }
             return answer.result;
         }
+        if answer.wait & call::WAIT_A_MOMENT != 0 {
+            const MOMENT: u64 = 5_000_000;
+            match thread::sleep(Some(crate::clock::monotonic().saturating_add(MOMENT))) {
+                Wake::Signal => return Err(ERESTART),
+                Wake::Up | Wake::Timeout => continue,
+            }
+        }
         let descriptor = match answer.wait & call::WAIT_CHILD {
             0 => arguments[(answer.wait >> call::WAIT_ARGUMENT & 7).min(5) as usize],
             _ => u64::MAX,

@@ -91,7 +91,6 @@ const ROWS: &[Row] = &[
     row(libc::SYS_sync_file_range, &[File, Number, Number, Number]),
     row(libc::SYS_syncfs, &[File]),
     row(libc::SYS_sync, &[]),
-    row(libc::SYS_flock, &[File, Number]),
     row(libc::SYS_getdents64, &[File, Out(2), Number]),
     row(libc::SYS_utimensat, &[Directory, Path, InFixed(TIMES), Number]),
     row(libc::SYS_getxattr, &[Path, Path, Out(3), Number]),
