@@ -110,9 +110,7 @@ fn connect(member: &mut Member, number: u64, at: u64, length: u64) -> Result<u64
     let file = member.table.get(number)?.clone();
     if file.connecting.swap(false, Ordering::Relaxed) {
         // The guest waited until it can write: it is connected, or there is an error to be had.
-        if let Err(errno) = rustix::net::sockopt::socket_error(&*file)? {
-            return Err(errno);
-        }
+        rustix::net::sockopt::socket_error(&*file)??;
     }
     let mut name = member.memory.bytes(at, (length as usize).min(NAME))?;
     let length = Argument::Number(name.len() as u64);
