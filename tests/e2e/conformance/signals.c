@@ -299,7 +299,7 @@ void interruptions(void) {
     caught = 0;
     child = soon(SIGUSR1, 1);
     pid_t writer = START({
-        doze(150);
+        doze(900);
         write(q[1], "x", 1);
     });
     T(read(q[0], b, 1));
@@ -308,7 +308,7 @@ void interruptions(void) {
     T(waitpid(writer, NULL, 0) == writer);
     caught = 0;
     child = soon(SIGUSR1, 1);
-    writer = START(doze(150); _exit(3));
+    writer = START(doze(900); _exit(3));
     int status;
     T(waitpid(writer, &status, 0) == writer);
     T(status);
