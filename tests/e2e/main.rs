@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod configure;
+mod conformance;
 mod debug;
 mod debug_attacks;
 mod debug_engines;
@@ -16,6 +17,7 @@ mod life;
 mod limits;
 mod meetings;
 mod networks;
+mod programs;
 mod readme;
 mod reference;
 mod registries;

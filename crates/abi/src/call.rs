@@ -55,5 +55,8 @@ pub const MAP_SHARED: u64 = 1 << 32;
 /// In [`crate::port::Call::wait`]: which argument is the descriptor to wait for, from this bit on.
 pub const WAIT_ARGUMENT: u32 = 16;
 
+/// In [`crate::port::Call::wait`]: there is nothing that would tell; it is to be tried again in a moment.
+pub const WAIT_A_MOMENT: u32 = 1 << 30;
+
 /// In [`crate::port::Call::wait`]: it is a child that is waited for, and no descriptor.
 pub const WAIT_CHILD: u32 = 1 << 31;

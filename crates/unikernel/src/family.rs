@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use abi::port::RUNNING;
+use abi::port::{CHILD_ENDED, RUNNING};
 use sys::Errno;
 
 use crate::control::Word;
@@ -15,6 +15,7 @@ use crate::desk::{CopyOrder, Listener};
 use crate::files::File;
 use crate::guest::Handle;
 use crate::port::Mapped;
+use crate::timers::Timers;
 use crate::waits::Waits;
 
 /// The first process.
@@ -31,7 +32,15 @@ pub(crate) struct Process {
     listener: Option<Listener>,
     pub(crate) group: u32,
     pub(crate) session: u32,
+    children: Children,
     state: State,
+}
+
+/// Whether a process wants to hear how its children end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Children {
+    Wanted,
+    Unwanted,
 }
 
 enum State {
@@ -57,9 +66,9 @@ impl Living {
         }
     }
 
-    fn signal(&self, signal: u32, sender: u32) {
+    fn signal(&self, signal: u32, sender: u64) {
         if let Some(slot) = self.port.senders.get(signal as usize - 1) {
-            slot.store(u64::from(sender), Ordering::Relaxed);
+            slot.store(sender, Ordering::Relaxed);
         }
         self.port.pending.fetch_or(1 << (signal - 1), Ordering::SeqCst);
         self.tap();
@@ -90,6 +99,7 @@ pub(crate) struct Family {
     /// Who is told of what nobody asked for.
     news: Mutex<Vec<Listener>>,
     pub(crate) calls: AtomicU64,
+    pub(crate) timers: Timers,
 }
 
 struct Account {
@@ -130,6 +140,7 @@ impl Family {
             unknown: Mutex::default(),
             news: Mutex::default(),
             calls: AtomicU64::new(0),
+            timers: Timers::default(),
         }
     }
 
@@ -163,6 +174,7 @@ impl Family {
             listener,
             group: number,
             session: number,
+            children: Children::Wanted,
             state: State::Alive(living.clone()),
         };
         let process = match origin {
@@ -172,6 +184,7 @@ impl Family {
                     group: it.group,
                     session: it.session,
                     name: it.name.clone(),
+                    children: it.children,
                     ..alone(it.cell, None)
                 },
                 None => alone(FIRST, None),
@@ -276,15 +289,51 @@ impl Family {
         for orphan in account.processes.values_mut().filter(|it| it.parent == number) {
             orphan.parent = heir;
         }
-        match account.processes.get(&parent).and_then(Process::living) {
+        let unwanted = account.processes.get(&parent).is_some_and(|it| it.children == Children::Unwanted);
+        match account.processes.get(&parent).and_then(Process::living).cloned() {
             Some(living) => {
-                living.signal(SIGCHLD, number);
+                if unwanted {
+                    account.processes.remove(&number);
+                }
+                living.signal(SIGCHLD, CHILD_ENDED | (status as u64 & 0xffff) << 32 | u64::from(number));
                 living.waits.note_child();
             }
             None if number != FIRST => drop(account.processes.remove(&number)),
             None => {}
         }
         self.changed.notify_all();
+        self.timers.forget(number);
+    }
+
+    /// What a process does about SIGCHLD: the number of the signal, and whether it does not want to hear of its children.
+    pub(crate) fn want_children(&self, number: u32, signal: u64, unwanted: u64) -> Result<u64, Errno> {
+        const SIGCHLD: u64 = 17;
+        if signal != SIGCHLD {
+            return Err(Errno::INVAL);
+        }
+        self.with(number, |it| it.children = if unwanted == 0 { Children::Wanted } else { Children::Unwanted })?;
+        Ok(0)
+    }
+
+    /// A signal that nobody sent.
+    pub(crate) fn signal_by_nobody(&self, number: u32, signal: u32) {
+        let account = self.account();
+        if let Some(living) = account.processes.get(&number).and_then(Process::living) {
+            living.signal(signal, 0);
+        }
+    }
+
+    /// Lets the next thread of each program that has several run. Says how many such programs run.
+    pub(crate) fn beat(&self) -> usize {
+        let account = self.account();
+        let mut running = 0;
+        for living in account.processes.values().filter_map(Process::living) {
+            if living.port.threads.load(Ordering::Relaxed) > 1 && living.port.state.load(Ordering::SeqCst) == RUNNING {
+                living.handle.interrupt();
+                running += 1;
+            }
+        }
+        running
     }
 
     /// The end of a child, if one of those has ended; EAGAIN if they all live.
@@ -349,7 +398,7 @@ impl Family {
                     living.port.disturb();
                     living.waits.ring();
                 }
-                _ => living.signal(signal, sender),
+                _ => living.signal(signal, u64::from(sender)),
             }
         }
         if found { Ok(()) } else { Err(Errno::SRCH) }

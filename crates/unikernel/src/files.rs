@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use sys::Errno;
 
 /// An open file of a guest.
@@ -18,6 +18,10 @@ pub(crate) struct File {
     waits: AtomicBool,
     /// A connection was begun for a guest that waits for its end.
     pub(crate) connecting: AtomicBool,
+    /// How long a guest waits to receive and to send at most, in nanoseconds; 0 for ever.
+    pub(crate) patience: [AtomicU64; 2],
+    /// It was opened by a path, and is a fifo.
+    pub(crate) is_fifo: bool,
     /// How it was found, for `/proc/self/fd`.
     pub(crate) path: Vec<u8>,
     /// For an epoll instance, what is in it: the kernel does not say.
@@ -38,9 +42,21 @@ impl File {
             fd,
             waits: AtomicBool::new(waiting == Waiting::Yes),
             connecting: AtomicBool::new(false),
+            patience: [const { AtomicU64::new(0) }; 2],
+            is_fifo: false,
             path: path.to_vec(),
             interests: Mutex::default(),
         })
+    }
+
+    /// The same of one that was opened by its path.
+    pub(crate) fn named(fd: OwnedFd, waiting: Waiting, path: &[u8]) -> Arc<Self> {
+        let is_fifo = rustix::fs::fstat(&fd).is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::Fifo);
+        let mut file = Self::new(fd, waiting, path);
+        if let Some(file) = Arc::get_mut(&mut file) {
+            file.is_fifo = is_fifo;
+        }
+        file
     }
 
     /// Whether the guest wants to wait for it.

@@ -28,6 +28,7 @@ mod procfs;
 mod raw;
 mod start;
 mod tender;
+mod timers;
 mod visitor;
 mod waits;
 

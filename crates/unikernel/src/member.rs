@@ -94,7 +94,7 @@ impl Member {
         }
         loop {
             if handle.is_killed() {
-                self.family.end(self.number, KILLED);
+                self.end(KILLED);
                 break;
             }
             let Body::Machine(_, guest) = &mut self.body else { break };
@@ -118,13 +118,30 @@ impl Member {
     /// Answers the call in the port; nothing when the member has ended by it.
     fn answer(&mut self) -> Option<()> {
         self.family.calls.fetch_add(1, Ordering::Relaxed);
-        let port = &self.living.port;
+        let port = self.living.port.clone();
         let number = port.call.number.load(Ordering::Relaxed);
         let arguments = port.call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
         let reply = self.own_call(number, arguments)?;
+        let patience = match reply {
+            Reply::Later { events, argument } => self.patience(arguments[argument as usize], events),
+            _ => 0,
+        };
+        port.call.patience.store(patience, Ordering::Relaxed);
         let (result, wait) = reply.words();
-        self.living.port.answer(result, wait);
+        port.answer(result, wait);
         Some(())
+    }
+
+    /// The process has ended. Its files are closed before anybody hears of that.
+    fn end(&mut self, status: i32) {
+        self.table = Table::new(0);
+        self.family.end(self.number, status);
+    }
+
+    /// For how long at most the guest waits for that.
+    fn patience(&self, descriptor: u64, events: u32) -> u64 {
+        let which = usize::from(events & calls::OUT != 0);
+        self.table.get(descriptor).map_or(0, |it| it.patience[which].load(Ordering::Relaxed))
     }
 
     fn is_alive(&self) -> bool {
@@ -143,7 +160,7 @@ impl Member {
                 Ok(0).into()
             }
             call::EXIT => {
-                self.family.end(self.number, a as u32 as i32 & 0xffff);
+                self.end(a as u32 as i32 & 0xffff);
                 // Its process ends by itself; should it not, there is nobody to answer its calls.
                 self.living.handle.kill();
                 return None;

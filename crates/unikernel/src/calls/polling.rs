@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use rustix::event::epoll::{self, CreateFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use sys::Errno;
 
 use super::Reply;
@@ -72,6 +73,9 @@ fn poll(member: &Member, at: u64, count: u64) -> Result<u64, Errno> {
 }
 
 fn create(member: &mut Member, flags: u64) -> Result<u64, Errno> {
+    if flags & !u64::from(OFlags::CLOEXEC.bits()) != 0 {
+        return Err(Errno::INVAL);
+    }
     let fd = epoll::create(CreateFlags::CLOEXEC)?;
     member.table.add(File::new(fd, Waiting::Yes, EPOLL), OnExec::by(flags), 0)
 }
