@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod configure;
+mod conformance;
 mod debug;
 mod debug_attacks;
 mod debug_engines;
 mod engine;
+mod family;
+mod hostile;
 mod images;
 mod language;
 mod lazy;
@@ -14,9 +17,11 @@ mod life;
 mod limits;
 mod meetings;
 mod networks;
+mod programs;
 mod readme;
 mod reference;
 mod registries;
 mod servers;
 mod slim;
 mod streams;
+mod unikernel;

@@ -69,6 +69,7 @@ pub fn can_run(needs: &[&str]) -> bool {
     for need in needs {
         let missing = match *need {
             "root" => !rustix::process::geteuid().is_root(),
+            "kvm" => !Path::new("/dev/kvm").exists(),
             "every capability" => !has_every_capability(),
             tool => without.split(',').any(|it| it == tool),
         };
@@ -141,6 +142,11 @@ impl TestEnv {
     /// Runs a command of [`TestEnv::command`] to its end.
     pub fn finish(&self, command: &mut Command) -> Run {
         finish(command.stdin(Stdio::null()), b"")
+    }
+
+    /// The same, feeding it input.
+    pub fn finish_fed(&self, command: &mut Command, input: &[u8]) -> Run {
+        finish(command.stdin(Stdio::piped()), input)
     }
 
     /// Starts the binary and leaves it running.

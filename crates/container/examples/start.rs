@@ -84,6 +84,7 @@ fn plan(root: &std::path::Path, upper: &std::path::Path, argv: &[&str]) -> Plan 
         init: Init::Reaper,
         lifetime: Lifetime::RemoveOnExit,
         watch: model::Watch::Nothing,
+        body: container::Body::Command,
     }
 }
 

@@ -13,7 +13,7 @@ use sys::namespace::{self, Namespaces};
 use sys::process::Ended;
 use sys::pty::{self, WindowSize};
 use sys::signal::{self, SignalSet};
-use sys::{Errno, exec};
+use sys::{Errno, exec, fork};
 
 use crate::command::{Streams, start_program};
 use crate::init;
@@ -180,14 +180,32 @@ fn open_terminal(root: BorrowedFd<'_>, size: WindowSize) -> sys::Result<pty::Pty
     Ok(pty)
 }
 
+/// What lives in the program's place says itself when it does, or that it cannot.
+fn settle(script: &Script, streams: &Streams, control: BorrowedFd<'_>) -> u8 {
+    let blocked = signal::block(SignalSet::NONE).map_err(|errno| Stage::Fork.fail(errno));
+    match blocked.and_then(|_| script.program.become_it(streams, control)) {
+        Ok(never) => match never {},
+        Err(failure) => {
+            let _ = report(control, Report::Failed(failure), &[]);
+            125
+        }
+    }
+}
+
 /// Runs the program as process 2 and serves as process 1 until it ends.
 fn reaper(script: &Script, streams: &Streams, control: BorrowedFd<'_>) -> Result<u8> {
     signal::block(SignalSet::ALL).map_err(|errno| Stage::Fork.fail(errno))?;
     script.title.take();
-    let program = start_program(|| script.program.become_it(streams, control))?;
+    let program = if script.program.executes() {
+        let program = start_program(|| script.program.become_it(streams, control))?;
+        // When the supervisor is gone, the kernel is about to kill this process.
+        let _ = report(control, Report::Started, &[]);
+        program
+    } else {
+        let resident = fork::spawn(Namespaces::empty(), None, || settle(script, streams, control));
+        resident.map_err(|errno| Stage::Fork.fail(errno))?
+    };
     script.program.drop_to_reaper()?;
-    // When the supervisor is gone, the kernel is about to kill this process.
-    let _ = report(control, Report::Started, &[]);
     // What it inherited keeps nobody's pipe open: the program alone says when its output ends.
     exec::go_on_with(control, program.pid, |control, program| {
         let status = init::serve(program);

@@ -64,6 +64,29 @@ impl Command {
         self.arguments.strings().first().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
+    /// The first file that could be executed. Fork-safe.
+    pub(crate) fn find(&self) -> std::result::Result<&CStr, Failure> {
+        let mut worst = Stage::NotFound.fail(Errno::NOENT);
+        for candidate in &self.candidates {
+            match rustix::fs::access(candidate.as_c_str(), rustix::fs::Access::EXEC_OK) {
+                Ok(()) => return Ok(candidate),
+                Err(Errno::ACCESS) => worst = Stage::NotExecutable.fail(Errno::ACCESS),
+                Err(_) => {}
+            }
+        }
+        Err(worst)
+    }
+
+    /// Its arguments.
+    pub(crate) fn arguments(&self) -> &[CString] {
+        self.arguments.strings()
+    }
+
+    /// Its environment.
+    pub(crate) fn environment(&self) -> &[CString] {
+        self.environment.strings()
+    }
+
     /// What it is made of, for a program that executes it: the files to try, the arguments, the environment.
     pub fn into_parts(self) -> (Vec<CString>, Vec<CString>, Vec<CString>) {
         (self.candidates, self.arguments.into_strings(), self.environment.into_strings())

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::ids::Ids;
 use crate::mounts::{DeviceFiles, Links, MountStep};
 use crate::path::{Kind, in_cell};
-use crate::plan::{NetNs, Plan};
+use crate::plan::{Body, NetNs, Plan};
 
 const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 const NO_SUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
@@ -63,7 +63,7 @@ pub(crate) fn steps(plan: &Plan, ids: &Ids, cgroup: &Cgroup, words: &mut Vec<Str
     let mut steps = Steps { words, steps: Vec::with_capacity(32 + plan.mounts.len() + plan.files.len()), gathering };
     let privileged = plan.security.capabilities.contains(&Capability::SysAdmin);
     steps.kernel(plan, ids, if privileged { SAFE } else { SAFE | READ_ONLY });
-    if !plan.limits.is_empty() {
+    if !plan.limits.is_empty() && shows_kernel(plan) {
         steps.cgroups(cgroup);
     }
     for (host, target) in &plan.files {
@@ -75,11 +75,17 @@ pub(crate) fn steps(plan: &Plan, ids: &Ids, cgroup: &Cgroup, words: &mut Vec<Str
     if plan.security.root == RootAccess::ReadOnly && !plan.mounts.iter().any(|it| it.target == Path::new("/tmp")) {
         steps.fresh(c"tmpfs", &[("mode", "1777")], NO_SUID | NO_DEV, "tmp", Links::Follow);
     }
-    if !privileged {
+    if !privileged && shows_kernel(plan) {
         HIDDEN.iter().for_each(|path| steps.add(path, MountStep::Hide { target: text(path) }));
         PROTECTED.iter().for_each(|path| steps.add(path, MountStep::Protect { target: text(path) }));
     }
     Ok(steps.steps)
+}
+
+/// Whether the kernel's file systems are there to be seen: a resident shows its guests its own, and whatever a guest gets
+/// it to open must not be the host's.
+fn shows_kernel(plan: &Plan) -> bool {
+    matches!(plan.body, Body::Command)
 }
 
 /// A path of the cell, ready to be looked up in it.
@@ -115,8 +121,12 @@ impl Steps<'_> {
     }
 
     fn kernel(&mut self, plan: &Plan, ids: &Ids, sys_attributes: MountAttrFlags) {
-        self.fresh(c"proc", &[], SAFE, "proc", Links::Refuse);
-        if plan.netns == NetNs::Host && !matches!(ids, Ids::Host) {
+        if shows_kernel(plan) {
+            self.fresh(c"proc", &[], SAFE, "proc", Links::Refuse);
+        }
+        if !shows_kernel(plan) {
+            // Nothing is mounted there.
+        } else if plan.netns == NetNs::Host && !matches!(ids, Ids::Host) {
             // A sysfs shows a network namespace, and only its owner may mount one.
             let (path, target) = (c"/sys".to_owned(), c"sys".to_owned());
             let (access, kind, gathered) = (MountAccess::ReadOnly, Kind::Directory, OnceCell::new());

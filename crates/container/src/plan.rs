@@ -1,10 +1,14 @@
 //! What a cell shall be, complete: nothing below this looks at a configuration file or an environment variable.
 
-use std::os::fd::OwnedFd;
+use std::ffi::{CStr, CString};
+use std::fmt::Debug;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use model::{CellId, Init, Lifetime, Limits, Mount, Process, Security, Watch};
 use store::Rootfs;
+use sys::process::Ended;
 use sys::pty::WindowSize;
 
 /// A cell to make.
@@ -36,6 +40,51 @@ pub struct Plan {
     pub lifetime: Lifetime,
     /// What of its program's calls is announced: when anything is, it must be started with an attendant.
     pub watch: Watch,
+    /// Who executes the program.
+    pub body: Body,
+}
+
+/// Who executes a cell's program.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// The host's kernel.
+    Command,
+    /// A part of our own program, in the place where the command would be: in the cell's namespaces, on its root, under its
+    /// limits and with its privileges. The kernel's own file systems are kept out of its sight.
+    Resident(Arc<dyn Resident>),
+}
+
+/// What executes a program that the kernel does not.
+pub trait Resident: Debug + Send + Sync {
+    /// The descriptors that it needs and would not find in the cell.
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 2];
+
+    /// Does what the cell's privileges do not allow, before they are all that is left. It must not be what a hostile root
+    /// can lead astray.
+    fn prepare(&self);
+
+    /// Executes the command to its end. In a process of its own, single-threaded at first, with the cell's standard
+    /// streams as descriptors 0, 1 and 2, what it keeps and has prepared, and nothing else open.
+    fn live(&self, command: &Inhabitant<'_>) -> Ended;
+}
+
+/// The command of a cell with everything that it starts with.
+#[derive(Debug)]
+pub struct Inhabitant<'a> {
+    /// The file.
+    pub path: &'a CStr,
+    /// The arguments, the command first.
+    pub arguments: &'a [CString],
+    /// The environment, `NAME=value`.
+    pub environment: &'a [CString],
+    /// Where it starts.
+    pub working_directory: &'a CStr,
+    /// Who it runs as.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its further groups.
+    pub groups: &'a [u32],
 }
 
 /// A cell's network namespace.

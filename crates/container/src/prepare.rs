@@ -182,7 +182,8 @@ fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Wo
         }
     };
     let owner = ids.outside(identity.uid);
-    let program = Program::compile(&plan.process, &plan.security, identity, ids.group_change(), plan.watch)?;
+    let program =
+        Program::compile(&plan.process, &plan.security, identity, ids.group_change(), plan.watch, plan.body.clone())?;
     words.command = program.command();
     let streams = match stdio {
         Stdio::Pty { size } => StreamPlan::Terminal(size),

@@ -7,10 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use model::{Capability, Degraded, NewPrivileges, Process, Security, StartStep, Watch};
 use sys::capability::{self, CapabilitySet};
 use sys::exec::{self, GroupChange};
+use sys::fork;
+use sys::process::Ended;
 use sys::seccomp::Instruction;
 
 use crate::command::{Command, DEFAULT_PATH, Streams};
 use crate::error::{Error, Result};
+use crate::plan::{Body, Inhabitant, Resident};
 use crate::protocol::{Failure, Report, Stage, report};
 use crate::seccomp::{self, Refusal};
 use crate::users::Identity;
@@ -23,6 +26,7 @@ pub(crate) struct Program {
     capabilities: CapabilitySet,
     new_privileges: NewPrivileges,
     filter: Option<Filter>,
+    body: Body,
 }
 
 struct Filter {
@@ -45,6 +49,7 @@ impl Program {
         identity: Identity,
         group_change: GroupChange,
         watch: Watch,
+        body: Body,
     ) -> Result<Self> {
         let text = |it: &str| {
             CString::new(it).map_err(|_| {
@@ -71,6 +76,7 @@ impl Program {
             new_privileges: security.new_privileges,
             filter: filter(security, watch),
             identity,
+            body,
         })
     }
 
@@ -80,10 +86,44 @@ impl Program {
         streams: &Streams,
         control: BorrowedFd<'_>,
     ) -> std::result::Result<Infallible, Failure> {
-        streams.connect(self.identity.uid, &[control])?;
+        match &self.body {
+            Body::Command => streams.connect(self.identity.uid, &[control])?,
+            Body::Resident(resident) => {
+                let [first, second] = resident.keeps().map(|it| it.unwrap_or(control));
+                streams.connect(self.identity.uid, &[control, first, second])?;
+                resident.prepare();
+            }
+        }
         let _ = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         self.confine(control)?;
-        self.command.execute()
+        match &self.body {
+            Body::Command => self.command.execute(),
+            Body::Resident(resident) => self.let_live(resident.as_ref(), control),
+        }
+    }
+
+    /// Whether it becomes the program by executing it: else it needs memory of its own.
+    pub(crate) fn executes(&self) -> bool {
+        matches!(self.body, Body::Command)
+    }
+
+    fn let_live(&self, resident: &dyn Resident, control: BorrowedFd<'_>) -> std::result::Result<Infallible, Failure> {
+        let path = self.command.find()?;
+        report(control, Report::Started, &[]).map_err(|errno| Stage::Handshake.fail(errno))?;
+        exec::close_for_good(control);
+        let ended = resident.live(&Inhabitant {
+            path,
+            arguments: self.command.arguments(),
+            environment: self.command.environment(),
+            working_directory: self.command.working_directory(),
+            uid: self.identity.uid,
+            gid: self.identity.gid,
+            groups: &self.identity.groups,
+        });
+        match ended {
+            Ended::Code(code) => fork::exit_now(code),
+            Ended::Signal(signal) => sys::signal::die_of(signal),
+        }
     }
 
     fn confine(&self, control: BorrowedFd<'_>) -> std::result::Result<(), Failure> {

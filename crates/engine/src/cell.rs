@@ -51,14 +51,42 @@ pub struct Record {
     /// What its programs missed of the image that it was slimmed from.
     #[serde(default)]
     pub missed: Vec<Missed>,
+    /// System calls that its programs made and its boundary does not have.
+    #[serde(default)]
+    pub unknown: Vec<UnknownCall>,
+    /// Where it comes from, when it was made from another cell.
+    #[serde(default)]
+    pub kin: Option<Kin>,
+}
+
+/// A system call that nothing implements.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnknownCall {
+    /// Its number.
+    pub call: u32,
+    /// How often it was made, at least.
+    pub times: u64,
+}
+
+/// What a cell has from the one that it was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kin {
+    /// The cell that it was made from.
+    pub parent: CellId,
+    /// The cell that its family began with: that one's surroundings are its own.
+    pub root: CellId,
+    /// The number of its first process in the family.
+    pub number: u32,
 }
 
 impl Record {
     /// That of a cell that was never started.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn of(engine: Engine) -> Self {
         Self {
             state: State::Created,
-            engine: Engine::Native,
+            engine,
             process: None,
             supervisor: None,
             runs: 0,
@@ -66,6 +94,8 @@ impl Record {
             attachment: None,
             degraded: Vec::new(),
             missed: Vec::new(),
+            unknown: Vec::new(),
+            kin: None,
         }
     }
 }
@@ -113,7 +143,9 @@ impl Cell {
     pub(crate) fn read(dir: PathBuf) -> Result<Self> {
         let spec = Self::read_spec(&dir)?;
         let record = match disk::read_json(&dir.join("state.json")) {
-            Err(Error::Damaged { .. }) => Record { state: State::Starting { since: spec.created }, ..Record::new() },
+            Err(Error::Damaged { .. }) => {
+                Record { state: State::Starting { since: spec.created }, ..Record::of(Engine::Native) }
+            }
             record => record?,
         };
         Ok(Self { dir, spec, record })

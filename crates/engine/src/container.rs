@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use container::cgroup::Cgroup;
-use container::{Attendant, Bond, Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
-use model::{ByteSize, CellId, CellSpec, Exit, Limits, Missed, NetMode, Process, Verb};
+use container::{Attendant, Body, Bond, Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
+use model::{ByteSize, CellId, CellSpec, Engine, Exit, Limits, Missed, NetMode, Process, Verb};
 use store::{Layout, Rootfs};
 
 use crate::boundary::{Boundary, Companion, Limited, LiveCell, ProgramStreams, StartRequest, Started};
@@ -26,52 +26,16 @@ impl Boundary for Containers {
         model::Boundary::Container
     }
 
+    fn engine(&self) -> Result<Engine> {
+        Ok(Engine::Native)
+    }
+
     fn verbs(&self) -> &'static [Verb] {
         &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats, Verb::Debug]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
-        let spec = &request.cell.spec;
-        let files = Files::write(request.cell)?;
-        let plan = plan(request.cell, request.rootfs.clone(), files.mounted());
-        let prepared = container::prepare(&plan, stdio(streams))?;
-        let outcome = connect(request, &prepared, &files);
-        let (attachment, service) = match outcome {
-            Ok(connected) => connected,
-            Err(error) => {
-                drop(prepared);
-                let _ = request.net.detach(spec.id);
-                return Err(error);
-            }
-        };
-        let cgroup = prepared.cgroup().clone();
-        let mut degraded = prepared.degraded().to_vec();
-        degraded.extend(attachment.iter().flat_map(|it| it.degraded.clone()));
-        let begun = Watching::begin(request, prepared.root(), prepared.pid()).and_then(|mut watching| {
-            let started = prepared.start_attended(watching.as_mut().map(Watching::attendant));
-            if let (Err(_), Some(watching)) = (&started, &mut watching) {
-                // What a program that does not start was looking for is what its image lacks.
-                let _ = watching.finish(&request.cell.dir);
-            }
-            Ok((started?, watching))
-        });
-        let (mut running, watching) = match begun {
-            Ok(begun) => begun,
-            Err(error) => {
-                drop(service);
-                let _ = request.net.detach(spec.id);
-                return Err(error);
-            }
-        };
-        Ok(Started {
-            pid: running.pid,
-            terminal: running.terminal.take(),
-            cgroup: Some(cgroup.clone()),
-            attachment,
-            service,
-            degraded,
-            live: Box::new(LiveContainer { id: spec.id, running, cgroup, watching, dir: request.cell.dir.clone() }),
-        })
+        start(request, streams, Body::Command)
     }
 
     fn exec(
@@ -136,7 +100,7 @@ impl Boundary for Containers {
 
     fn debug_stopped(&self, cell: &Cell, rootfs: &Rootfs) -> Result<(toolbox::Target, Prepared)> {
         let files = Files::write(cell)?;
-        let mut plan = plan(cell, rootfs.clone(), files.mounted());
+        let mut plan = plan(cell, rootfs.clone(), files.mounted(), Body::Command);
         // There is nothing to reach, and nobody who could be reached.
         plan.netns = NetNs::New;
         let null = crate::supervisor::open_null;
@@ -168,6 +132,51 @@ impl Boundary for Containers {
         left.kill_all()?;
         Ok(left.remove()?)
     }
+}
+
+/// Starts a cell in namespaces of the host, whose program that body executes.
+pub(crate) fn start(request: &StartRequest<'_>, streams: ProgramStreams, body: Body) -> Result<Started> {
+    let spec = &request.cell.spec;
+    let files = Files::write(request.cell)?;
+    let plan = plan(request.cell, request.rootfs.clone(), files.mounted(), body);
+    let prepared = container::prepare(&plan, stdio(streams))?;
+    let outcome = connect(request, &prepared, &files);
+    let (attachment, service) = match outcome {
+        Ok(connected) => connected,
+        Err(error) => {
+            drop(prepared);
+            let _ = request.net.detach(spec.id);
+            return Err(error);
+        }
+    };
+    let cgroup = prepared.cgroup().clone();
+    let mut degraded = prepared.degraded().to_vec();
+    degraded.extend(attachment.iter().flat_map(|it| it.degraded.clone()));
+    let begun = Watching::begin(request, prepared.root(), prepared.pid()).and_then(|mut watching| {
+        let started = prepared.start_attended(watching.as_mut().map(Watching::attendant));
+        if let (Err(_), Some(watching)) = (&started, &mut watching) {
+            // What a program that does not start was looking for is what its image lacks.
+            let _ = watching.finish(&request.cell.dir);
+        }
+        Ok((started?, watching))
+    });
+    let (mut running, watching) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            drop(service);
+            let _ = request.net.detach(spec.id);
+            return Err(error);
+        }
+    };
+    Ok(Started {
+        pid: running.pid,
+        terminal: running.terminal.take(),
+        cgroup: Some(cgroup.clone()),
+        attachment,
+        service,
+        degraded,
+        live: Box::new(LiveContainer { id: spec.id, running, cgroup, watching, dir: request.cell.dir.clone() }),
+    })
 }
 
 fn control_groups() -> Result<sys::cgroup::Layout> {
@@ -209,6 +218,20 @@ pub(crate) fn exit_of(ended: Ended) -> Exit {
     }
 }
 
+/// Runs a further program in a cell whose program something else than the kernel executes, which executes this, too.
+pub(crate) fn exec_as(
+    cell: &Cell,
+    process: &Process,
+    streams: ProgramStreams,
+    bond: Bond,
+    body: Body,
+) -> Result<Companion> {
+    let (pid, cgroup) = whereabouts(cell)?;
+    let target = Target { pid, cgroup };
+    let running = container::exec_as(&target, process, &cell.spec.security, stdio(streams), bond, body)?;
+    Ok(Companion { running })
+}
+
 fn whereabouts(cell: &Cell) -> Result<(u32, &Cgroup)> {
     match (&cell.record.process, &cell.record.cgroup) {
         (Some(process), Some(cgroup)) => Ok((process.pid, cgroup)),
@@ -224,7 +247,7 @@ pub(crate) fn stdio(streams: ProgramStreams) -> Stdio {
     }
 }
 
-fn plan(cell: &Cell, rootfs: Rootfs, files: Vec<(PathBuf, PathBuf)>) -> Plan {
+fn plan(cell: &Cell, rootfs: Rootfs, files: Vec<(PathBuf, PathBuf)>, body: Body) -> Plan {
     let spec = &cell.spec;
     Plan {
         id: spec.id,
@@ -240,6 +263,7 @@ fn plan(cell: &Cell, rootfs: Rootfs, files: Vec<(PathBuf, PathBuf)>) -> Plan {
         init: spec.init,
         lifetime: spec.lifetime,
         watch: spec.watch,
+        body,
     }
 }
 

@@ -65,6 +65,12 @@ pub enum Error {
     /// The boundary is not part of this build.
     #[error("the {0} boundary is not part of this build")]
     NoBoundary(Boundary),
+    /// There is no such engine.
+    #[error("SKEP_ENGINE names '{0}', which runs no unikernel: it is 'kvm' or 'process'")]
+    UnknownEngine(String),
+    /// A unikernel's tender cannot do its work here.
+    #[error(transparent)]
+    Tender(#[from] unikernel::Error),
     /// A program could not be started.
     #[error("{message}")]
     Start {

@@ -139,6 +139,11 @@ impl From<EngineError> for CommandError {
             EngineError::Unsupported { .. } | EngineError::NoBoundary(_) => {
                 Self::new(Kind::Unsupported, message).hinted("'--as container' is the boundary that every build has")
             }
+            EngineError::UnknownEngine(_) => Self::new(Kind::Usage, message)
+                .hinted("without it the best one here is chosen: 'skep doctor' shows what there is"),
+            EngineError::Tender(_) => {
+                Self::failed(message).hinted("'SKEP_ENGINE=process' does without virtual machines")
+            }
             EngineError::Toolbox(error) => error.into(),
             EngineError::Damaged { .. } => Self::failed(message).hinted("'skep pool fsck' checks the pool"),
             EngineError::Store(error) => error.into(),

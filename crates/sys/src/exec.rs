@@ -240,12 +240,38 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
     Ok(())
 }
 
+/// Closes a descriptor of a process that was forked and will not return to whoever owns it. Fork-safe.
+pub fn close_for_good(fd: BorrowedFd<'_>) {
+    // SAFETY: as the documentation demands of callers, nobody uses it any more.
+    unsafe { libc::syscall(libc::SYS_close, fd.as_raw_fd()) };
+}
+
 /// Changes to a directory, but never through one of the links of `/proc` that lead wherever a process has something open:
 /// a hostile root can have such a link in the place of any directory, and would so get hold of what is open here.
 pub fn enter_directory(path: &CStr) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?;
     rustix::process::fchdir(directory)
+}
+
+/// Puts descriptors at those numbers, to stay open over `execve`, and closes 0, 1 and 2 unless they are among them. For a
+/// process that was forked to execute a program. Fork-safe.
+pub fn place_descriptors<const N: usize>(places: [(BorrowedFd<'_>, i32); N]) -> Result<()> {
+    /// Above every place that anybody asks for.
+    const ASIDE: i32 = 64;
+    let mut aside = [0; N];
+    for ((source, _), aside) in places.iter().zip(&mut aside) {
+        // SAFETY: duplicates a live descriptor to a free number.
+        let moved = unsafe { libc::syscall(libc::SYS_fcntl, source.as_raw_fd(), libc::F_DUPFD_CLOEXEC, ASIDE) };
+        *aside = check(moved)? as i32;
+    }
+    // SAFETY: as the documentation demands of callers, this process uses them no more.
+    check(unsafe { libc::syscall(libc::SYS_close_range, 0, 2, 0) })?;
+    for ((_, target), source) in places.iter().zip(aside) {
+        // SAFETY: as above.
+        check(unsafe { libc::syscall(libc::SYS_dup3, source, *target, 0) })?;
+    }
+    Ok(())
 }
 
 /// Marks every descriptor from `first` on to be closed by `execve`.

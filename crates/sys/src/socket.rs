@@ -56,3 +56,35 @@ pub fn receive(socket: impl AsFd, record: &mut [u8]) -> Result<(usize, [Option<O
     }
     Ok((received.bytes, descriptors))
 }
+
+/// Sends bytes with descriptors without waiting; gives how many bytes went.
+pub fn send_at_once(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<usize> {
+    let mut space = vec![MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(descriptors.len()))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(Errno::TOOBIG);
+    }
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+/// Receives bytes and whatever descriptors come with them without waiting.
+pub fn receive_at_once(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+    /// The kernel sends no more at once (SCM_MAX_FD).
+    const MOST: usize = 253;
+    let mut space = vec![MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut ancillary, flags)?;
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            descriptors.extend(fds);
+        }
+    }
+    Ok((received.bytes, descriptors))
+}
+
+/// Whether it is a socket of this machine's, over which descriptors can come.
+pub fn is_local(socket: BorrowedFd<'_>) -> bool {
+    rustix::net::sockopt::socket_domain(socket).is_ok_and(|it| it == AddressFamily::UNIX)
+}

@@ -75,6 +75,7 @@ impl Fixture {
             init: Init::Reaper,
             lifetime: Lifetime::RemoveOnExit,
             watch: model::Watch::Nothing,
+            body: container::Body::Command,
         }
     }
 

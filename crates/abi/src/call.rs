@@ -1,0 +1,62 @@
+//! What a guest asks of its tender beside Linux's own system calls, which keep their numbers.
+
+/// `(buffer, length)`: writes what the first process of a guest shall be into the buffer, in the form of
+/// [`crate::boot`]; gives the length that it has, written or not.
+pub const BOOT: u32 = 0x1000;
+
+/// `(descriptor, events, cookie)`: once any of the events (`POLLIN`…) can be had, [`WAIT`] shall give the cookie, once.
+pub const WATCH: u32 = 0x1001;
+
+/// `(cookie)`: forgets the [`WATCH`] with that cookie.
+pub const UNWATCH: u32 = 0x1002;
+
+/// `(cookies, most, nanoseconds)`: sleeps until a watch has something, a signal is pending or that time is over
+/// (`u64::MAX`: never). Gives how many cookies (`u64`) were written.
+pub const WAIT: u32 = 0x1003;
+
+/// `(status)`: the process has ended with that wait status. There is no answer.
+pub const EXIT: u32 = 0x1004;
+
+/// `(what for)`: makes the process a second time. Gives the child's number to the one, 0 to the other.
+pub const FORK: u32 = 0x1005;
+
+/// [`FORK`]: the process becomes a child of the caller.
+pub const FORK_AS_CHILD: u64 = 0;
+
+/// [`FORK`]: the process becomes the first of a cell of its own, as [`crate::port::Port::copies`] asked for.
+pub const FORK_AS_CELL: u64 = 1;
+
+/// `(descriptor, offset, length, protection | sharing)`: asks for a part of a file to be mapped. A process of
+/// the host is sent the file; a guest with page tables of its own is told at which physical address it is.
+pub const MAP: u32 = 0x1006;
+
+/// `(path, length, arguments, length)`: the process has become another program. Descriptors that are closed on exec are
+/// closed now.
+pub const EXECUTED: u32 = 0x1007;
+
+/// `(text, length)`: a line for whoever debugs the library operating system.
+pub const LOG: u32 = 0x1008;
+
+/// `(number)`: the program made a system call that nothing here implements.
+pub const UNKNOWN: u32 = 0x1009;
+
+/// `(length)`: more memory, right behind what there is. Only for a guest with page tables of its own.
+pub const GROW: u32 = 0x100a;
+
+/// `(physical address)`: what [`MAP`] gave there is not mapped any more. Only for a guest with page tables of its own.
+pub const RELEASE: u32 = 0x100b;
+
+/// `(physical address, length)`: the guest does not need what is in that part of its memory, which shall be zero.
+pub const DISCARD: u32 = 0x100c;
+
+/// [`MAP`]: writes go to the file.
+pub const MAP_SHARED: u64 = 1 << 32;
+
+/// In [`crate::port::Call::wait`]: which argument is the descriptor to wait for, from this bit on.
+pub const WAIT_ARGUMENT: u32 = 16;
+
+/// In [`crate::port::Call::wait`]: there is nothing that would tell; it is to be tried again in a moment.
+pub const WAIT_A_MOMENT: u32 = 1 << 30;
+
+/// In [`crate::port::Call::wait`]: it is a child that is waited for, and no descriptor.
+pub const WAIT_CHILD: u32 = 1 << 31;

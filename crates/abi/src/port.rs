@@ -1,0 +1,93 @@
+//! The page that a guest and its tender share: the call in progress, and what the tender has to tell unasked.
+//!
+//! A guest has one processor, so there is one call at a time: the guest fills in [`Call`], sets its state to
+//! [`CALLED`], and gets the attention of the tender in the manner of its engine. **No call waits**: what cannot be done
+//! at once is answered with EAGAIN and what to wait for, and the guest asks to be told when it can ([`crate::call::WATCH`]), so that
+//! its other threads go on meanwhile. Only [`crate::call::WAIT`] sleeps.
+
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
+
+/// The call's slot is the guest's to fill.
+pub const IDLE: u32 = 0;
+/// The call is the tender's to answer.
+pub const CALLED: u32 = 1;
+/// The tender sleeps, or is about to: it must be woken.
+pub const DOZING: u32 = 2;
+
+/// The shared page.
+#[repr(C, align(4096))]
+pub struct Port {
+    /// [`crate::VERSION`], written by the tender.
+    pub version: u32,
+    /// Which engine runs the guest, written by the tender: an [`Engine`] as a number.
+    pub engine: u32,
+    /// The call in progress.
+    pub call: Call,
+    /// Signals for the process as a whole that the guest has not taken yet: bit `n - 1` for signal `n`.
+    pub pending: AtomicU64,
+    /// Who sent the latest of each: the process's number and user, by signal.
+    pub senders: [AtomicU64; 64],
+    /// The state of the guest's processor as the guest last declared it: see [`RUNNING`] and [`WAITING`].
+    pub state: AtomicU32,
+    /// How often the guest is to make its process again with [`crate::call::FORK`] and [`crate::call::FORK_AS_CELL`], as
+    /// soon as it looks here. The tender counts down.
+    pub copies: AtomicU32,
+    /// How many threads the program has, as the guest says: with more than one, each gets its turn by being interrupted.
+    pub threads: AtomicU32,
+    /// Keeps the clock's fields apart from what changes often.
+    pub reserved: [u32; 13],
+    /// How to tell the time without asking.
+    pub clock: Clock,
+}
+
+/// A call.
+#[repr(C, align(64))]
+pub struct Call {
+    /// [`IDLE`], [`CALLED`] or [`DOZING`].
+    pub state: AtomicU32,
+    /// A Linux system call's number, or one of [`crate::call`].
+    pub number: AtomicU32,
+    /// Its arguments.
+    pub arguments: [AtomicU64; 6],
+    /// What it gave: as in Linux, errors are small negative numbers.
+    pub result: AtomicI64,
+    /// With an EAGAIN: the events after which to try again (`POLLIN`…), when the program wants to wait. Else 0.
+    pub wait: AtomicU32,
+    /// Set by the guest when it sleeps until [`Call::state`] changes.
+    pub sleeping: AtomicU32,
+    /// With what to wait for: for how long at most, in nanoseconds; 0 for ever.
+    pub patience: AtomicU64,
+}
+
+/// How the processor's time stamp counter relates to the clocks of the host, written by the tender before the guest runs.
+#[repr(C)]
+pub struct Clock {
+    /// Ticks at the moment of which the next two tell.
+    pub ticks: AtomicU64,
+    /// Nanoseconds of CLOCK_MONOTONIC at that moment.
+    pub monotonic: AtomicU64,
+    /// What to add to get CLOCK_REALTIME, in nanoseconds.
+    pub wall: AtomicI64,
+    /// Nanoseconds a tick, times 2^32.
+    pub scale: AtomicU64,
+}
+
+/// In [`Port::senders`], for SIGCHLD: it is of the end of the child with that number, whose wait status stands above it.
+pub const CHILD_ENDED: u64 = 1 << 63;
+
+/// The guest executes instructions: an interrupt is needed to make it look at [`Port::pending`].
+pub const RUNNING: u32 = 0;
+/// The guest is in [`crate::call::WAIT`].
+pub const WAITING: u32 = 1;
+
+/// What executes the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Engine {
+    /// A process of the host that may make hardly any system call.
+    Process = 1,
+    /// A virtual processor, all in its user mode.
+    Kvm = 2,
+}
+
+const _: () = assert!(size_of::<Port>() == 4096, "the port is one page");

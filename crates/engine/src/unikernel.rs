@@ -1,0 +1,202 @@
+//! The unikernel boundary as the engine sees it: a container in which, in the program's place, a tender runs the program as
+//! a guest. What is outside the guest is the container's: its root file system, its network, its control groups.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use container::{Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
+use model::{CellId, Engine, Process, Verb};
+use store::Rootfs;
+use unikernel::control::{CommandText, Line};
+
+use crate::boundary::{Boundary, Companion, Forked, ProgramStreams, Relative, StartRequest, Started, lacks};
+use crate::cell::Cell;
+use crate::container::Containers;
+use crate::error::{Error, Result};
+use crate::family;
+use crate::stats::Stats;
+
+/// The boundary.
+pub(crate) struct Unikernels;
+
+impl Boundary for Unikernels {
+    fn kind(&self) -> model::Boundary {
+        model::Boundary::Unikernel
+    }
+
+    fn engine(&self) -> Result<Engine> {
+        choose()
+    }
+
+    fn verbs(&self) -> &'static [Verb] {
+        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats, Verb::Fork]
+    }
+
+    fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
+        let kvm = open_kvm(request.cell.record.engine)?;
+        let tender = Tender { kvm, control: family::listen(request.cell)? };
+        let started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)))?;
+        Ok(family::listening_to_news(request.cell, started))
+    }
+
+    fn exec(
+        &self,
+        cell: &Cell,
+        process: &Process,
+        streams: ProgramStreams,
+        bond: Bond,
+        attendant: Option<&mut dyn Attendant>,
+    ) -> Result<Companion> {
+        if attendant.is_some() {
+            // What it uses is its tender's to see, and that does not say.
+            return Err(lacks(&cell.spec, Verb::Debug));
+        }
+        let visitor = Visitor { line: family::connect(cell)?, cell: family::first_process(cell) };
+        crate::container::exec_as(cell, process, streams, bond, Body::Resident(Arc::new(visitor)))
+    }
+
+    fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Result<Forked>>> {
+        family::fork(cell, streams)
+    }
+
+    fn family(&self, cell: &Cell) -> Result<Vec<Relative>> {
+        family::list(cell)
+    }
+
+    fn stats(&self, cell: &Cell) -> Result<Stats> {
+        Containers.stats(cell)
+    }
+
+    fn processes(&self, cell: &Cell) -> Result<Vec<u32>> {
+        Containers.processes(cell)
+    }
+
+    fn root(&self, cell: &Cell, rootfs: &Rootfs) -> Result<OwnedFd> {
+        Containers.root(cell, rootfs)
+    }
+
+    fn debug_target(&self, cell: &Cell) -> Result<toolbox::Target> {
+        Err(lacks(&cell.spec, Verb::Debug))
+    }
+
+    fn debug_stopped(&self, cell: &Cell, _rootfs: &Rootfs) -> Result<(toolbox::Target, Prepared)> {
+        Err(lacks(&cell.spec, Verb::Debug))
+    }
+
+    fn clear(&self, cell: &Cell) -> Result<()> {
+        Containers.clear(cell)
+    }
+
+    fn clear_remains(&self, id: CellId) -> Result<()> {
+        Containers.clear_remains(id)
+    }
+}
+
+/// What will execute a unikernel here: the one that the environment names, or the best that there is.
+fn choose() -> Result<Engine> {
+    /// For tests and comparisons.
+    const VARIABLE: &str = "SKEP_ENGINE";
+    match std::env::var(VARIABLE).ok().as_deref() {
+        Some("process") => Ok(Engine::Process),
+        Some("kvm") => Ok(Engine::Kvm),
+        Some(other) => Err(Error::UnknownEngine(other.to_owned())),
+        None => Ok(if unikernel::open_kvm().is_ok() { Engine::Kvm } else { Engine::Process }),
+    }
+}
+
+fn open_kvm(engine: Engine) -> Result<Option<OwnedFd>> {
+    match engine {
+        Engine::Kvm => Ok(Some(unikernel::open_kvm()?)),
+        _ => Ok(None),
+    }
+}
+
+/// The tender, in the cell's namespaces.
+#[derive(Debug)]
+struct Tender {
+    /// The host's virtual machines, for members that are some.
+    kvm: Option<OwnedFd>,
+    /// Where it takes orders.
+    control: OwnedFd,
+}
+
+/// How many files a process of a guest may have open, unless it asks for fewer.
+const OPEN_FILES: usize = 1024;
+
+impl Resident for Tender {
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd())]
+    }
+
+    fn prepare(&self) {
+        unikernel::prepare();
+    }
+
+    fn live(&self, command: &Inhabitant<'_>) -> Ended {
+        let text = |it: &std::ffi::CString| it.to_string_lossy().into_owned();
+        let stream = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned();
+        let streams =
+            (stream(std::io::stdin().as_fd()), stream(std::io::stdout().as_fd()), stream(std::io::stderr().as_fd()));
+        let (Ok(stdin), Ok(stdout), Ok(stderr)) = streams else { return Ended::Code(125) };
+        let engine = match self.kvm.as_ref().map(OwnedFd::try_clone) {
+            None => unikernel::Engine::Process,
+            Some(Ok(kvm)) => unikernel::Engine::Kvm(kvm),
+            Some(Err(_)) => return Ended::Code(125),
+        };
+        let guest = unikernel::Guest {
+            command: unikernel::Command {
+                path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
+                arguments: command.arguments.iter().map(text).collect(),
+                environment: command.environment.iter().map(text).collect(),
+                directory: PathBuf::from(std::ffi::OsStr::from_bytes(command.working_directory.to_bytes())),
+                user: command.uid,
+                group: command.gid,
+                groups: command.groups.to_vec(),
+            },
+            control: self.control.try_clone().ok(),
+            streams: [stdin, stdout, stderr],
+            open_files: OPEN_FILES,
+            engine,
+        };
+        match unikernel::run(guest) {
+            Ok(outcome) => Ended::from_wait_status(outcome.status),
+            Err(error) => {
+                unikernel::say(&format!("the unikernel did not start: {error}"));
+                Ended::Code(125)
+            }
+        }
+    }
+}
+
+/// Stands for a further program of a family, in its cell's namespaces.
+#[derive(Debug)]
+struct Visitor {
+    line: Line,
+    cell: u32,
+}
+
+impl Resident for Visitor {
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [Some(self.line.as_fd()), None]
+    }
+
+    fn prepare(&self) {}
+
+    fn live(&self, command: &Inhabitant<'_>) -> Ended {
+        let text = CommandText {
+            path: command.path,
+            arguments: command.arguments,
+            environment: command.environment,
+            directory: command.working_directory,
+            user: command.uid,
+            group: command.gid,
+            groups: command.groups,
+        };
+        match unikernel::accompany(&self.line, self.cell, &text) {
+            Ok(status) => Ended::from_wait_status(status),
+            Err(_) => Ended::Code(126),
+        }
+    }
+}

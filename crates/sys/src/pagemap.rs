@@ -1,0 +1,106 @@
+//! Which pages of a mapping this process has of its own (Documentation/admin-guide/mm/pagemap.rst).
+
+#![expect(unsafe_code, reason = "an ioctl of /proc/self/pagemap")]
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::OnceLock;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::mount::MountAttrFlags;
+
+use crate::{Errno, Result, check};
+
+const PAGE: usize = 4096;
+
+/// `struct pm_scan_arg`.
+#[repr(C)]
+struct Scan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `struct page_region`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Region {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+const IS_FILE: u64 = 1 << 2;
+const IS_PRESENT: u64 = 1 << 3;
+const IS_SWAPPED: u64 = 1 << 4;
+
+static TABLE: OnceLock<Option<OwnedFd>> = OnceLock::new();
+
+/// Opens this process's table from a `/proc` that nobody else sees, for a process that will live where there is none.
+pub fn prepare() {
+    TABLE.get_or_init(|| {
+        let none: [(&CStr, &CStr); 0] = [];
+        let proc = crate::mount::new_file_system(c"proc", &none, MountAttrFlags::empty()).ok()?;
+        openat(&proc, "self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+    });
+}
+
+fn table() -> Result<&'static OwnedFd> {
+    let open = || openat(CWD, "/proc/self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+    TABLE.get_or_init(open).as_ref().ok_or(Errno::NOENT)
+}
+
+/// The parts of a private mapping of a file that were written to: `(offset, length)` in bytes, in order.
+pub fn written(at: usize, length: usize) -> Result<Vec<(usize, usize)>> {
+    // Present or swapped out, and no page of the file.
+    scan(at, length, IS_FILE, IS_FILE)
+}
+
+fn scan(at: usize, length: usize, inverted: u64, mask: u64) -> Result<Vec<(usize, usize)>> {
+    const REQUEST: libc::c_ulong = 0xc060_6610;
+    let table = table()?;
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    let mut regions = vec![Region::default(); 1024];
+    let mut start = at as u64;
+    let end = (at + length) as u64;
+    while start < end {
+        let mut request = Scan {
+            size: size_of::<Scan>() as u64,
+            flags: 0,
+            start,
+            end,
+            walk_end: 0,
+            vec: regions.as_mut_ptr() as u64,
+            vec_len: regions.len() as u64,
+            max_pages: 0,
+            category_inverted: inverted,
+            category_mask: mask,
+            category_anyof_mask: IS_PRESENT | IS_SWAPPED,
+            return_mask: IS_PRESENT,
+        };
+        // SAFETY: the request has the kernel's layout, and room for as many regions as it says.
+        let count = check(unsafe { libc::ioctl(table.as_raw_fd(), REQUEST, &raw mut request) }.into())? as usize;
+        for region in &regions[..count.min(regions.len())] {
+            let (offset, length) = (region.start as usize - at, (region.end - region.start) as usize);
+            match found.last_mut() {
+                Some((before, size)) if *before + *size == offset => *size += length,
+                _ => found.push((offset, length)),
+            }
+        }
+        if request.walk_end <= start {
+            break;
+        }
+        start = request.walk_end;
+    }
+    debug_assert!(found.iter().all(|it| it.0 % PAGE == 0));
+    Ok(found)
+}

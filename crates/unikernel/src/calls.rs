@@ -1,0 +1,75 @@
+//! The system calls that a tender answers: those about files, sockets, processes and the system.
+//!
+//! Most are passed on to the host as they are, with the guest's descriptors and memory in place of numbers and pointers, as
+//! [`table`] says. The others have a function here each. **No call waits**: see [`abi::port`].
+
+mod descriptors;
+mod legacy;
+mod pass;
+mod paths;
+pub(crate) mod polling;
+mod processes;
+mod sockets;
+mod system;
+pub(crate) mod table;
+mod vectors;
+
+use abi::call;
+use sys::Errno;
+
+use crate::member::Member;
+
+/// The answer to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// What it gave.
+    Done(Result<u64, Errno>),
+    /// Nothing yet: the guest is to try again once one of the events is there on the descriptor that is that argument.
+    Later { events: u32, argument: u32 },
+    /// Nothing yet: again when a child has changed.
+    AfterChild,
+    /// Nothing yet, and nothing that would tell when.
+    AfterMoment,
+}
+
+impl From<Result<u64, Errno>> for Reply {
+    fn from(result: Result<u64, Errno>) -> Self {
+        Self::Done(result)
+    }
+}
+
+pub(crate) const IN: u32 = 1;
+pub(crate) const OUT: u32 = 4;
+
+impl Reply {
+    /// As the port has it: the result, and what to wait for.
+    pub(crate) fn words(self) -> (i64, u32) {
+        const AGAIN: i64 = -(libc::EAGAIN as i64);
+        match self {
+            Self::Done(Ok(value)) => (value as i64, 0),
+            Self::Done(Err(errno)) => (-i64::from(errno.raw_os_error()), 0),
+            Self::Later { events, argument } => (AGAIN, events | argument << call::WAIT_ARGUMENT),
+            Self::AfterChild => (AGAIN, IN | call::WAIT_CHILD),
+            Self::AfterMoment => (AGAIN, call::WAIT_A_MOMENT),
+        }
+    }
+}
+
+/// Answers a system call of Linux.
+pub(crate) fn answer(member: &mut Member, number: u32, arguments: [u64; 6]) -> Reply {
+    let (number, arguments) = legacy::modern(number, arguments);
+    let special = descriptors::answer(member, number, arguments)
+        .or_else(|| paths::answer(member, number, arguments))
+        .or_else(|| vectors::answer(member, number, arguments))
+        .or_else(|| sockets::answer(member, number, arguments))
+        .or_else(|| polling::answer(member, number, arguments))
+        .or_else(|| processes::answer(member, number, arguments))
+        .or_else(|| system::answer(member, number, arguments));
+    match special {
+        Some(reply) => reply,
+        None => match table::row_of(number) {
+            Some(row) => pass::on(member, row, arguments),
+            None => Err(Errno::NOSYS).into(),
+        },
+    }
+}

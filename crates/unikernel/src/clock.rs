@@ -1,0 +1,69 @@
+//! How the processor's counter relates to the host's clocks, for guests to tell the time by.
+
+#![expect(unsafe_code, reason = "reads the processor's counter")]
+
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+use abi::port::Clock;
+use rustix::time::{ClockId, clock_gettime};
+
+/// A moment by both.
+#[derive(Clone, Copy)]
+struct Moment {
+    ticks: u64,
+    nanoseconds: u64,
+}
+
+impl Moment {
+    /// Under load a thread may lose its processor between the two readings: the pair that took the shortest counts.
+    fn now() -> Self {
+        const TRIES: usize = 8;
+        let read = || {
+            let before = ticks();
+            let nanoseconds = nanoseconds(ClockId::Monotonic);
+            let took = ticks().wrapping_sub(before);
+            (took, Self { ticks: before.wrapping_add(took / 2), nanoseconds })
+        };
+        let mut best = read();
+        for _ in 1..TRIES {
+            let next = read();
+            if next.0 < best.0 {
+                best = next;
+            }
+        }
+        best.1
+    }
+}
+
+fn ticks() -> u64 {
+    // SAFETY: reads a counter that every processor of this architecture has.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
+}
+
+static FIRST: OnceLock<Moment> = OnceLock::new();
+
+/// For how long the counter is compared with the clock at least, before it is believed.
+const SHORTEST: u64 = 1_000_000;
+
+/// Writes how they relate. The longer ago the first time was, the more exact is the rate.
+pub(crate) fn write(clock: &Clock) {
+    let first = *FIRST.get_or_init(Moment::now);
+    let mut now = Moment::now();
+    while now.nanoseconds - first.nanoseconds < SHORTEST {
+        std::hint::spin_loop();
+        now = Moment::now();
+    }
+    let (ticks, passed) = (now.ticks.wrapping_sub(first.ticks).max(1), now.nanoseconds - first.nanoseconds);
+    let scale = (u128::from(passed) << 32) / u128::from(ticks);
+    let wall = nanoseconds(ClockId::Realtime).wrapping_sub(nanoseconds(ClockId::Monotonic));
+    clock.ticks.store(now.ticks, Ordering::Relaxed);
+    clock.monotonic.store(now.nanoseconds, Ordering::Relaxed);
+    clock.wall.store(wall as i64, Ordering::Relaxed);
+    clock.scale.store(scale as u64, Ordering::Relaxed);
+}

@@ -1,0 +1,86 @@
+//! What executes a member's instructions, seen from the tender.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Pid, Signal};
+use vm::Interrupter;
+
+/// A member's execution, as somebody other than its own thread reaches it.
+pub(crate) enum Handle {
+    /// A process of the host; not known before it said so.
+    Process(Mutex<Option<Pid>>),
+    /// A virtual machine; its thread is not known before it began.
+    Machine { thread: Mutex<Option<Interrupter>>, killed: AtomicBool },
+}
+
+fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
+    it.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Handle {
+    pub(crate) fn process(pid: Option<Pid>) -> Self {
+        Self::Process(Mutex::new(pid))
+    }
+
+    pub(crate) fn machine() -> Self {
+        Self::Machine { thread: Mutex::new(None), killed: AtomicBool::new(false) }
+    }
+
+    /// The process of the host, for those that are one.
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        match self {
+            Self::Process(pid) => *lock(pid),
+            Self::Machine { .. } => None,
+        }
+    }
+
+    /// A new process has said which it is; or one has ended, and its number may soon be another's.
+    pub(crate) fn set_pid(&self, new: Option<Pid>) {
+        if let Self::Process(pid) = self {
+            *lock(pid) = new;
+        }
+    }
+
+    /// Its thread has begun, or is about to end.
+    pub(crate) fn set_thread(&self, new: Option<Interrupter>) {
+        if let Self::Machine { thread, .. } = self {
+            *lock(thread) = new;
+        }
+    }
+
+    /// Whether somebody ended it.
+    pub(crate) fn is_killed(&self) -> bool {
+        matches!(self, Self::Machine { killed, .. } if killed.load(Ordering::SeqCst))
+    }
+
+    /// Makes the guest look at its port.
+    pub(crate) fn interrupt(&self) {
+        match self {
+            // Under the lock: whoever reaps it takes the number away first.
+            Self::Process(pid) => send(*lock(pid), Signal::URG),
+            Self::Machine { thread, .. } => {
+                if let Some(thread) = &*lock(thread) {
+                    thread.interrupt();
+                }
+            }
+        }
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&self) {
+        match self {
+            Self::Process(pid) => send(*lock(pid), Signal::KILL),
+            Self::Machine { killed, .. } => {
+                killed.store(true, Ordering::SeqCst);
+                self.interrupt();
+            }
+        }
+    }
+}
+
+fn send(pid: Option<Pid>, signal: Signal) {
+    if let Some(pid) = pid {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}

@@ -1,0 +1,374 @@
+//! A member's own thread: it takes the member's calls one by one, until the member has ended.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use abi::layout::kvm::MOST_WINDOW;
+use abi::port::{RUNNING, WAITING};
+use abi::{call, port::Engine};
+use rustix::fs::OFlags;
+use sys::Errno;
+use vm::{Exit, Host as Kvm};
+
+use crate::calls::{self, Reply};
+use crate::control::Word;
+use crate::copying::{self, Exchange};
+use crate::creds::Credentials;
+use crate::desk::CopyOrder;
+use crate::family::{Family, Living, Origin};
+use crate::files::Table;
+use crate::guest::Handle;
+use crate::kvm::{Guest, OfGuest};
+use crate::memory::{Memory, OfProcess};
+use crate::port::Mapped;
+use crate::waits::Waits;
+use crate::{clock, process};
+
+/// A process of a guest, in the hands of its thread.
+pub(crate) struct Member {
+    pub(crate) number: u32,
+    pub(crate) family: Arc<Family>,
+    pub(crate) living: Living,
+    pub(crate) body: Body,
+    pub(crate) memory: Box<dyn Memory>,
+    pub(crate) table: Table,
+    pub(crate) cwd: Arc<OwnedFd>,
+    pub(crate) umask: u32,
+    pub(crate) credentials: Credentials,
+    pub(crate) program: Program,
+    /// What it shall be, until it asked.
+    pub(crate) boot: Option<Vec<u8>>,
+    /// How many lines it has logged.
+    pub(crate) logged: u32,
+}
+
+/// What executes a member.
+pub(crate) enum Body {
+    /// A process of the host, to which descriptors go over the socket.
+    Process(OwnedFd),
+    /// A virtual machine.
+    Machine(Arc<Kvm>, Box<Guest>),
+}
+
+/// The program that a process is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Program {
+    pub(crate) path: Vec<u8>,
+    /// Its arguments, separated by zeroes.
+    pub(crate) arguments: Vec<u8>,
+}
+
+/// How many turns to look for a call before sleeping: about as long as being woken takes.
+const PATIENCE: u32 = 2000;
+
+/// A member whose process of the host is gone is noticed by its reaper, which disturbs this sleep; this is in case it came
+/// a moment too early.
+const LONGEST_SLEEP: Duration = Duration::from_millis(200);
+
+impl Member {
+    /// Serves the member until it has ended.
+    pub(crate) fn serve(&mut self) {
+        match self.body {
+            Body::Process(_) => self.serve_process(),
+            Body::Machine(..) => self.serve_machine(),
+        }
+    }
+
+    fn serve_process(&mut self) {
+        while self.is_alive() {
+            if self.living.port.wait_for_call(PATIENCE, LONGEST_SLEEP) && self.answer().is_none() {
+                return;
+            }
+        }
+    }
+
+    fn serve_machine(&mut self) {
+        const SIGSEGV: i32 = 11;
+        let handle = self.living.handle.clone();
+        let Body::Machine(_, guest) = &self.body else { return };
+        match guest.adopt() {
+            Ok(thread) => handle.set_thread(Some(thread)),
+            Err(_) => return self.family.end(self.number, KILLED),
+        }
+        loop {
+            if handle.is_killed() {
+                self.end(KILLED);
+                break;
+            }
+            let Body::Machine(_, guest) = &mut self.body else { break };
+            match guest.run() {
+                Exit::Doorbell => {
+                    if self.answer().is_none() {
+                        break;
+                    }
+                }
+                Exit::Interrupted => guest.tap(),
+                Exit::Broken(why) => {
+                    self.family.log(&format!("process {} is broken: {why} ({})", self.number, guest.whereabouts()));
+                    self.family.end(self.number, SIGSEGV);
+                    break;
+                }
+            }
+        }
+        handle.set_thread(None);
+    }
+
+    /// Answers the call in the port; nothing when the member has ended by it.
+    fn answer(&mut self) -> Option<()> {
+        self.family.calls.fetch_add(1, Ordering::Relaxed);
+        let port = self.living.port.clone();
+        let number = port.call.number.load(Ordering::Relaxed);
+        let arguments = port.call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
+        let reply = self.own_call(number, arguments)?;
+        let patience = match reply {
+            Reply::Later { events, argument } => self.patience(arguments[argument as usize], events),
+            _ => 0,
+        };
+        port.call.patience.store(patience, Ordering::Relaxed);
+        let (result, wait) = reply.words();
+        port.answer(result, wait);
+        Some(())
+    }
+
+    /// The process has ended. Its files are closed before anybody hears of that.
+    fn end(&mut self, status: i32) {
+        self.table = Table::new(0);
+        self.family.end(self.number, status);
+    }
+
+    /// For how long at most the guest waits for that.
+    fn patience(&self, descriptor: u64, events: u32) -> u64 {
+        let which = usize::from(events & calls::OUT != 0);
+        self.table.get(descriptor).map_or(0, |it| it.patience[which].load(Ordering::Relaxed))
+    }
+
+    fn is_alive(&self) -> bool {
+        self.family.with(self.number, |it| it.is_alive()).unwrap_or(false)
+    }
+
+    /// Those that are not Linux's; nothing when there is nobody left to answer.
+    fn own_call(&mut self, number: u32, arguments: [u64; 6]) -> Option<Reply> {
+        let [a, b, c, ..] = arguments;
+        Some(match number {
+            call::BOOT => self.hand_over_boot(a, b).into(),
+            call::WAIT => self.wait(a, b, c).into(),
+            call::WATCH => self.watch(a, b, c).into(),
+            call::UNWATCH => {
+                self.living.waits.unwatch(a);
+                Ok(0).into()
+            }
+            call::EXIT => {
+                self.end(a as u32 as i32 & 0xffff);
+                // Its process ends by itself; should it not, there is nobody to answer its calls.
+                self.living.handle.kill();
+                return None;
+            }
+            call::FORK => self.fork_for(a).into(),
+            call::MAP => self.lend(arguments).into(),
+            call::EXECUTED => self.executed(arguments).into(),
+            call::LOG => self.log(a, b).into(),
+            call::GROW | call::RELEASE | call::DISCARD => match &mut self.body {
+                Body::Process(_) => Err(Errno::NOSYS).into(),
+                Body::Machine(_, guest) => guest.own_call(number, arguments).into(),
+            },
+            call::UNKNOWN => {
+                self.family.note_unknown(a as u32);
+                Ok(0).into()
+            }
+            _ => calls::answer(self, number, arguments),
+        })
+    }
+
+    fn hand_over_boot(&mut self, into: u64, length: u64) -> Result<u64, Errno> {
+        let text = self.boot.as_ref().ok_or(Errno::INVAL)?;
+        let whole = text.len() as u64;
+        if length >= whole {
+            self.memory.write(into, text)?;
+            self.boot = None;
+        }
+        Ok(whole)
+    }
+
+    fn watch(&self, descriptor: u64, events: u64, cookie: u64) -> Result<u64, Errno> {
+        match descriptor {
+            u64::MAX => self.living.waits.watch_children(cookie),
+            _ => self.living.waits.watch(self.table.get(descriptor)?, events as u32, cookie)?,
+        }
+        Ok(0)
+    }
+
+    fn wait(&self, into: u64, most: u64, nanoseconds: u64) -> Result<u64, Errno> {
+        let Living { port, waits, .. } = &self.living;
+        clock::write(&port.clock);
+        port.state.store(WAITING, Ordering::SeqCst);
+        // A signal from before this is seen here; one from after it rings.
+        let nanoseconds = if port.pending.load(Ordering::SeqCst) == 0 { nanoseconds } else { 0 };
+        let cookies = waits.sleep(nanoseconds);
+        port.state.store(RUNNING, Ordering::SeqCst);
+        let count = cookies.len().min(most as usize);
+        let bytes: Vec<u8> = cookies[..count].iter().flat_map(|it| it.to_ne_bytes()).collect();
+        self.memory.write(into, &bytes)?;
+        Ok(count as u64)
+    }
+
+    /// Makes the process a second time, for its own purposes or for somebody outside.
+    fn fork_for(&mut self, purpose: u64) -> Result<u64, Errno> {
+        if purpose != call::FORK_AS_CELL {
+            let number = self.family.number()?;
+            return self.fork(number, Origin::Child(self.number), None);
+        }
+        let (order, old) = self.family.next_order(self.number).ok_or(Errno::AGAIN)?;
+        let CopyOrder { streams, listener, outcome } = order;
+        let streams = copying::streams(streams);
+        let told = listener.clone();
+        let made = self.family.number().and_then(|number| {
+            let exchange = Exchange::plan(&mut self.table, &old, &streams)?;
+            outcome.is(number).ok_or(Errno::CANCELED)?;
+            told.tell(&Word::Started { number });
+            let streams = streams.each_ref().map(Arc::downgrade);
+            let name = self.family.with(self.number, |it| it.name.clone()).unwrap_or_default();
+            self.fork(number, Origin::Cell { streams, listener: Some(listener), name }, Some(&exchange))
+        });
+        if let Err(errno) = made {
+            told.tell(&Word::Refused(errno));
+        }
+        made
+    }
+
+    fn fork(&mut self, number: u32, origin: Origin, exchange: Option<&Exchange>) -> Result<u64, Errno> {
+        let again = |_| Errno::AGAIN;
+        let engine = match &self.body {
+            Body::Process(_) => Engine::Process,
+            Body::Machine(..) => Engine::Kvm,
+        };
+        let port = Arc::new(Mapped::new(engine).map_err(again)?);
+        clock::write(&port.clock);
+        let waits = Arc::new(Waits::new().map_err(again)?);
+        let (mut table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);
+        if let Some(exchange) = exchange {
+            exchange.apply(&mut table);
+            waits.copy(&self.living.waits, exchange)?;
+        }
+        let (credentials, program) = (self.credentials.clone(), self.program.clone());
+        let (family, lost) = (self.family.clone(), self.family.clone());
+        let name = format!("member {number}");
+        let begin = move |living: Living, body, memory| Self {
+            number,
+            family,
+            living,
+            body,
+            memory,
+            table,
+            cwd,
+            umask,
+            credentials,
+            program,
+            boot: None,
+            logged: 0,
+        };
+        let spawned = match &self.body {
+            // The member makes the process and says which it is.
+            Body::Process(socket) => {
+                let (ours, theirs) = process::socket_pair().map_err(again)?;
+                let living = Living { port, waits, handle: Arc::new(Handle::process(None)) };
+                self.family.add(number, origin, living.clone());
+                let sent = process::send(socket, &[living.port.file(), &theirs].map(AsFd::as_fd));
+                drop(theirs);
+                let spawned = thread(name, move || match process::receive_word(&ours) {
+                    Some(pid) => {
+                        living.handle.set_pid(Some(pid));
+                        begin(living, Body::Process(ours), Box::new(OfProcess(pid))).serve();
+                    }
+                    // It never came to be.
+                    None => lost.end(number, KILLED),
+                });
+                sent.and(spawned)
+            }
+            Body::Machine(kvm, guest) => {
+                let seed = guest.seed().map_err(again)?;
+                let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
+                self.family.add(number, origin, living.clone());
+                let kvm = kvm.clone();
+                thread(name, move || {
+                    living.port.answer(0, 0);
+                    match Guest::grow(&kvm, seed, &living.port) {
+                        Ok(guest) => {
+                            let memory = Box::new(OfGuest(guest.space()));
+                            begin(living, Body::Machine(kvm, Box::new(guest)), memory).serve();
+                        }
+                        Err(error) => {
+                            lost.log(&format!("fork: {error}"));
+                            lost.end(number, KILLED);
+                        }
+                    }
+                })
+            }
+        };
+        if spawned.is_err() {
+            self.family.end(number, KILLED);
+            return Err(Errno::AGAIN);
+        }
+        Ok(u64::from(number))
+    }
+
+    /// Has a part of a file mapped: sends it to the member, or puts it into its machine.
+    fn lend(&mut self, [descriptor, offset, length, how, ..]: [u64; 6]) -> Result<u64, Errno> {
+        const WRITE: u64 = 2;
+        const PAGE: u64 = 4096;
+        let file = self.table.get(descriptor)?.clone();
+        let flags = rustix::fs::fcntl_getfl(&*file)?;
+        let mode = flags & OFlags::RWMODE;
+        if mode == OFlags::WRONLY || flags.contains(OFlags::PATH) {
+            return Err(Errno::ACCESS);
+        }
+        if how & call::MAP_SHARED != 0 && how & WRITE != 0 && mode != OFlags::RDWR {
+            return Err(Errno::ACCESS);
+        }
+        // What a mapping can be at all.
+        if length == 0 || length > MOST_WINDOW || offset % PAGE != 0 || offset > i64::MAX as u64 - MOST_WINDOW {
+            return Err(Errno::INVAL);
+        }
+        match &mut self.body {
+            Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
+            Body::Machine(_, guest) => guest.map(&file, offset, length, how),
+        }
+    }
+
+    /// A guest's last words, or those of somebody who speaks in its place: so many, and no more.
+    fn log(&mut self, at: u64, length: u64) -> Result<u64, Errno> {
+        const MOST: u32 = 8;
+        const LONGEST: u64 = 1024;
+        if self.logged < MOST {
+            self.logged += 1;
+            let text = self.memory.bytes(at, length.min(LONGEST) as usize)?;
+            let text = String::from_utf8_lossy(&text);
+            self.family.log(&text.replace(|it: char| it.is_control(), " "));
+        }
+        Ok(0)
+    }
+
+    fn executed(&mut self, [path, path_length, arguments, length, ..]: [u64; 6]) -> Result<u64, Errno> {
+        const LONGEST: u64 = 2 << 20;
+        self.table.executed();
+        let name = self.memory.bytes(path, path_length.min(4096) as usize)?;
+        let name = name.rsplit(|it| *it == b'/').next().unwrap_or_default().to_vec();
+        let _ = self.family.with(self.number, |it| it.name = name);
+        self.program = Program {
+            path: self.memory.bytes(path, path_length.min(4096) as usize)?,
+            arguments: self.memory.bytes(arguments, length.min(LONGEST) as usize)?,
+        };
+        Ok(0)
+    }
+}
+
+/// The wait status of what SIGKILL ended.
+const KILLED: i32 = 9;
+
+fn thread(name: String, body: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
+    /// A member's thread calls nothing deep.
+    const STACK: usize = 256 << 10;
+    let thread = std::thread::Builder::new().name(name).stack_size(STACK);
+    thread.spawn(body).map(drop).map_err(|_| Errno::AGAIN)
+}

@@ -1,0 +1,130 @@
+//! A member's port, mapped.
+
+#![expect(unsafe_code, reason = "memory that another process changes, of which every field is atomic")]
+
+use std::ops::Deref;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use abi::port::{CALLED, DOZING, Engine, IDLE, Port};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::thread::futex;
+
+use crate::error::{Error, Result};
+
+/// A port, and the memory that it is in.
+pub(crate) struct Mapped {
+    port: NonNull<Port>,
+    file: OwnedFd,
+}
+
+// SAFETY: all that either side changes is atomic.
+unsafe impl Send for Mapped {}
+// SAFETY: the same.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    /// Makes one for a guest of that engine.
+    pub(crate) fn new(engine: Engine) -> Result<Self> {
+        let host = Error::host("making a guest's port");
+        let file = memfd_create("port", MemfdFlags::CLOEXEC).map_err(&host)?;
+        ftruncate(&file, size_of::<Port>() as u64).map_err(&host)?;
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping, of a file of that size.
+        let at = unsafe { mmap(std::ptr::null_mut(), size_of::<Port>(), rights, MapFlags::SHARED, &file, 0) };
+        let port = NonNull::new(at.map_err(&host)?.cast::<Port>()).ok_or_else(|| host(sys::Errno::FAULT))?;
+        // SAFETY: nobody else has it yet.
+        unsafe {
+            (&raw mut (*port.as_ptr()).version).write(abi::VERSION);
+            (&raw mut (*port.as_ptr()).engine).write(engine as u32);
+        }
+        Ok(Self { port, file })
+    }
+
+    /// The memory, for the guest to map.
+    pub(crate) fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
+    /// Waits for the guest's next call, at most that long.
+    pub(crate) fn wait_for_call(&self, turns: u32, longest: Duration) -> bool {
+        let state = &self.call.state;
+        for _ in 0..turns {
+            if state.load(Ordering::Acquire) == CALLED {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if state.compare_exchange(IDLE, DOZING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            sleep_on(state, DOZING, longest);
+            // Whoever called has changed it already.
+            let _ = state.compare_exchange(DOZING, IDLE, Ordering::AcqRel, Ordering::Acquire);
+        }
+        state.load(Ordering::Acquire) == CALLED
+    }
+
+    /// Makes [`Mapped::wait_for_call`] return.
+    pub(crate) fn disturb(&self) {
+        let state = &self.call.state;
+        if state.compare_exchange(DOZING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            wake(state);
+        }
+    }
+
+    /// Answers the call in progress.
+    pub(crate) fn answer(&self, result: i64, wait: u32) {
+        self.call.result.store(result, Ordering::Relaxed);
+        self.call.wait.store(wait, Ordering::Relaxed);
+        self.call.state.store(IDLE, Ordering::SeqCst);
+        if self.call.sleeping.swap(0, Ordering::SeqCst) != 0 {
+            wake(&self.call.state);
+        }
+    }
+}
+
+impl Deref for Mapped {
+    type Target = Port;
+
+    fn deref(&self) -> &Port {
+        // SAFETY: it is mapped as long as this lives, and all of it that changes is atomic.
+        unsafe { self.port.as_ref() }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped with that size, and no reference outlives this.
+        let _ = unsafe { munmap(self.port.as_ptr().cast(), size_of::<Port>()) };
+    }
+}
+
+impl vm::Region for Mapped {
+    fn address(&self) -> u64 {
+        self.port.as_ptr() as u64
+    }
+
+    fn length(&self) -> usize {
+        size_of::<Port>()
+    }
+
+    fn read(&self, _offset: usize, _into: &mut [u8]) -> Option<()> {
+        None
+    }
+
+    fn write(&self, _offset: usize, _from: &[u8]) -> Option<()> {
+        None
+    }
+}
+
+fn sleep_on(word: &AtomicU32, value: u32, longest: Duration) {
+    let timeout = rustix::fs::Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
+    // Whether it was woken, late or interrupted, the word tells.
+    let _ = futex::wait(word, futex::Flags::empty(), value, Some(&timeout));
+}
+
+fn wake(word: &AtomicU32) {
+    let _ = futex::wake(word, futex::Flags::empty(), u32::MAX);
+}

@@ -1,0 +1,132 @@
+//! Running a family from its first process to its end.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::process::{Pid, WaitOptions};
+use sys::signal::SignalSet;
+
+use crate::desk;
+use crate::error::{Error, Result};
+use crate::family::{FIRST, Family};
+use crate::start::Starter;
+
+/// What a family begins as.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its program.
+    pub command: Command,
+    /// Its standard input, output and error.
+    pub streams: [OwnedFd; 3],
+    /// How many files a process of it may have open.
+    pub open_files: usize,
+    /// What executes it.
+    pub engine: Engine,
+    /// The socket on which it takes orders, from [`crate::control::Line::listen`].
+    pub control: Option<OwnedFd>,
+}
+
+/// A program to begin with.
+#[derive(Debug)]
+pub struct Command {
+    /// The program's path, as execve takes it.
+    pub path: PathBuf,
+    /// Its arguments, the first of them its name.
+    pub arguments: Vec<String>,
+    /// Its environment, `NAME=value`.
+    pub environment: Vec<String>,
+    /// Where it begins.
+    pub directory: PathBuf,
+    /// Who it is, by its own account.
+    pub user: u32,
+    /// Its group.
+    pub group: u32,
+    /// Its further groups.
+    pub groups: Vec<u32>,
+}
+
+/// What executes a family's members.
+#[derive(Debug)]
+pub enum Engine {
+    /// Processes of the host.
+    Process,
+    /// Virtual machines, made with that handle on the host's, from [`crate::open_kvm`].
+    Kvm(OwnedFd),
+}
+
+/// How a family ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The wait status of the first process, as wait(2) gives it.
+    pub status: i32,
+    /// System calls that its programs made and nothing implements: number, and how often.
+    pub unknown: Vec<(u32, u64)>,
+}
+
+/// Runs a family until its first process ends, which ends all others. Makes threads, and waits for any child of the calling
+/// process: for a process that does nothing else.
+pub fn run(guest: Guest) -> Result<Outcome> {
+    let host = Error::host("blocking signals");
+    // Each thread leaves them to the one that passes them on.
+    sys::signal::block(SignalSet::ALL).map_err(host)?;
+    let family = Arc::new(Family::new());
+    let starter = Starter::new(guest.engine, guest.open_files);
+    let number = starter.first(&family, guest.command, guest.streams)?;
+    debug_assert_eq!(number, FIRST);
+    let reaped = family.clone();
+    thread("reaper", move || reap(&reaped))?;
+    let signalled = family.clone();
+    thread("signals", move || pass_signals_on(&signalled))?;
+    if let Some(control) = guest.control {
+        let family = family.clone();
+        thread("desk", move || desk::serve(&control, &family, &starter))?;
+    }
+    let status = family.wait_for_first();
+    family.tell_last_news();
+    let unknown = family.unknown().into_iter().collect();
+    Ok(Outcome { status, unknown })
+}
+
+pub(crate) fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    /// None of them calls anything deep.
+    const STACK: usize = 256 << 10;
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
+    thread.spawn(body).map(drop).map_err(|_| Error::host("making a thread")(sys::Errno::AGAIN))
+}
+
+/// Signals for the tender are meant for its guest's first process.
+fn pass_signals_on(family: &Family) {
+    const SIGCHLD: i32 = 17;
+    loop {
+        match sys::signal::wait(SignalSet::ALL) {
+            // Being frozen interrupts it, too.
+            Ok(SIGCHLD) | Err(sys::Errno::INTR) => {}
+            Ok(signal) => family.signal_first(signal as u32),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Takes note of the host's processes that end. Runs until there are none.
+fn reap(family: &Family) {
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) => family.host_ended(pid, status.as_raw()),
+            Err(sys::Errno::INTR) | Ok(None) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+impl Family {
+    /// A process of the host has ended: unless its member said so before, it was killed.
+    fn host_ended(&self, pid: Pid, status: i32) {
+        if let Some((number, living)) = self.by_host(pid) {
+            living.handle.set_pid(None);
+            self.end(number, status);
+            living.port.disturb();
+            living.waits.ring();
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What a member waits for while none of its threads can run.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use sys::Errno;
+
+use crate::copying::Exchange;
+use crate::error::{Error, Result};
+use crate::files::File;
+
+/// A member's sleep.
+pub(crate) struct Waits {
+    epoll: OwnedFd,
+    bell: OwnedFd,
+    child_changed: AtomicBool,
+    watches: Mutex<Watches>,
+}
+
+#[derive(Default)]
+struct Watches {
+    /// Duplicates, so that a file can be watched for several threads at once, and watches survive its closing.
+    files: BTreeMap<u64, Watched>,
+    children: Vec<u64>,
+    /// Those of files that are always ready.
+    ready: Vec<u64>,
+}
+
+/// A file that is watched.
+struct Watched {
+    copy: OwnedFd,
+    file: Arc<File>,
+    events: u32,
+}
+
+/// The event that is the bell.
+const BELL: u64 = u64::MAX;
+
+/// More at once than a guest takes.
+const MOST: usize = 32;
+
+impl Waits {
+    pub(crate) fn new() -> Result<Self> {
+        let host = Error::host("making what a guest sleeps on");
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(&host)?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(&host)?;
+        epoll::add(&epoll, &bell, EventData::new_u64(BELL), EventFlags::IN).map_err(&host)?;
+        Ok(Self { epoll, bell, child_changed: AtomicBool::new(false), watches: Mutex::default() })
+    }
+
+    fn watches(&self) -> std::sync::MutexGuard<'_, Watches> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the member if it sleeps or is about to.
+    pub(crate) fn ring(&self) {
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+
+    /// One of the member's children has changed.
+    pub(crate) fn note_child(&self) {
+        self.child_changed.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// The member is about to look at its children: what comes from here on is news.
+    pub(crate) fn forget_child(&self) {
+        self.child_changed.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn watch(&self, file: &Arc<File>, events: u32, cookie: u64) -> std::result::Result<(), Errno> {
+        let copy = rustix::io::fcntl_dupfd_cloexec(file, 0)?;
+        let flags = EventFlags::from_bits_truncate(events & 0x1fff) | EventFlags::ONESHOT;
+        let mut watches = self.watches();
+        match epoll::add(&self.epoll, &copy, EventData::new_u64(cookie), flags) {
+            Ok(()) => drop(watches.files.insert(cookie, Watched { copy, file: file.clone(), events })),
+            // A regular file.
+            Err(Errno::PERM) => watches.ready.push(cookie),
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn watch_children(&self, cookie: u64) {
+        self.watches().children.push(cookie);
+    }
+
+    pub(crate) fn unwatch(&self, cookie: u64) {
+        let mut watches = self.watches();
+        if let Some(file) = watches.files.remove(&cookie) {
+            let _ = epoll::delete(&self.epoll, &file.copy);
+        }
+        watches.children.retain(|it| *it != cookie);
+        watches.ready.retain(|it| *it != cookie);
+    }
+
+    /// Waits for what another does, whose process this one's is a copy of, on files of its own.
+    pub(crate) fn copy(&self, other: &Self, exchange: &Exchange) -> std::result::Result<(), Errno> {
+        let others = other.watches();
+        for (cookie, it) in &others.files {
+            self.watch(&exchange.of(&it.file), it.events, *cookie)?;
+        }
+        let mut watches = self.watches();
+        // The copy has no children, and whoever waits for some shall hear that at once.
+        watches.ready = others.ready.iter().chain(&others.children).copied().collect();
+        Ok(())
+    }
+
+    /// Sleeps until something is ready, the bell rings or the time is over; gives the cookies of what is ready.
+    pub(crate) fn sleep(&self, nanoseconds: u64) -> Vec<u64> {
+        let mut cookies = std::mem::take(&mut self.watches().ready);
+        if self.child_changed.load(Ordering::SeqCst) {
+            cookies.append(&mut self.watches().children);
+        }
+        let nanoseconds = if cookies.is_empty() { nanoseconds } else { 0 };
+        let timeout = (nanoseconds != u64::MAX).then_some(Timespec {
+            tv_sec: (nanoseconds / 1_000_000_000) as i64,
+            tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+        });
+        let mut events = Vec::with_capacity(MOST);
+        // Interrupted or late: there are no events.
+        let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref());
+        let mut watches = self.watches();
+        for event in events {
+            match event.data.u64() {
+                BELL => {
+                    let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+                }
+                cookie => {
+                    if let Some(file) = watches.files.remove(&cookie) {
+                        let _ = epoll::delete(&self.epoll, &file.copy);
+                        cookies.push(cookie);
+                    }
+                }
+            }
+        }
+        if self.child_changed.load(Ordering::SeqCst) {
+            cookies.append(&mut watches.children);
+        }
+        let more = cookies.split_off(cookies.len().min(MOST));
+        watches.ready.extend(more);
+        cookies
+    }
+}

@@ -1,0 +1,15 @@
+//! What every guest with memory of its own shares: that memory, and the virtual machine that it is in.
+//!
+//! A guest here runs **in user mode alone**, from its first instruction on: what it needs of a processor are pages,
+//! exceptions that stay in user mode and a way out, all of which work so on every KVM, and natively also where the guest's
+//! kernel mode is emulated instruction by instruction. See [`Machine`] for the state that makes it so.
+
+mod error;
+mod machine;
+mod memory;
+mod window;
+
+pub use error::{Error, Result};
+pub use machine::{Exit, Host, Interrupter, Layout, Machine, Registers, Start};
+pub use memory::{Frozen, Memory, Region};
+pub use window::{Sharing, Window};

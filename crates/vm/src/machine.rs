@@ -1,0 +1,317 @@
+//! A virtual machine of one processor that runs in user mode alone.
+//!
+//! The state (measured on software KVM, and checked under AMD's hardware virtualization as an emulator has it): long mode,
+//! the selectors that Linux gives its own programs, gates that lead from user mode to user mode, pages that are all the
+//! user's. A system call instruction goes to the given entry; the way out is a write to a page behind which there is
+//! nothing. Kernel mode is entered by two gates only, for what user mode cannot do at all.
+
+#![expect(unsafe_code, reason = "memory of ours becomes a guest's")]
+
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
+
+use kvm_bindings::{
+    KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
+};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use rustix::fs::{Mode, OFlags};
+use sys::Errno;
+
+use crate::error::{Error, Result};
+use crate::memory::Region;
+
+/// Where things are that the processor must know, by the guest's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The physical address of the top page table.
+    pub tables: u64,
+    /// The descriptor table, of at least 128 bytes.
+    pub descriptors: u64,
+    /// The interrupt table, of 256 gates.
+    pub interrupts: u64,
+    /// The task state.
+    pub task: u64,
+    /// Where a system call instruction goes.
+    pub call_entry: u64,
+}
+
+/// Where a guest begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The first instruction.
+    pub entry: u64,
+    /// The stack pointer.
+    pub stack: u64,
+    /// The first three arguments.
+    pub arguments: [u64; 3],
+}
+
+/// All of a processor's state that a copy needs.
+pub struct Registers {
+    general: kvm_regs,
+    special: kvm_sregs,
+    extended: Box<kvm_bindings::kvm_xsave>,
+}
+
+/// Why a guest stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It wrote to the doorbell.
+    Doorbell,
+    /// Somebody called [`Interrupter::interrupt`].
+    Interrupted,
+    /// It did what no guest of ours does: that is its end.
+    Broken(&'static str),
+}
+
+/// A virtual machine and its processor.
+pub struct Machine {
+    vcpu: VcpuFd,
+    vm: VmFd,
+    /// What is the guest's memory, by its physical address.
+    slots: Vec<(u64, Arc<dyn Region>)>,
+}
+
+/// Makes a running guest stop soon, from any thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Interrupter {
+    process: i32,
+    thread: i32,
+}
+
+/// The signal that makes a guest stop. It is blocked but while a guest runs.
+const STOP: i32 = libc::SIGURG;
+
+/// Linux's selectors for user code and data, and of the task state behind them.
+const CODE: u16 = 0x33;
+const DATA: u16 = 0x2b;
+const TASK: u16 = 0x40;
+
+/// What machines are made with.
+#[derive(Debug)]
+pub struct Host(Kvm);
+
+impl From<OwnedFd> for Host {
+    /// Takes up what [`Machine::open`] gave.
+    fn from(kvm: OwnedFd) -> Self {
+        // SAFETY: the descriptor is given away; what it is of, each call on it tells.
+        Self(unsafe { Kvm::from_raw_fd(kvm.into_raw_fd()) })
+    }
+}
+
+impl Machine {
+    /// Opens what machines are made with, if they can be made here at all.
+    pub fn open() -> Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::open("/dev/kvm", flags, Mode::empty()).map_err(Error::Unavailable)
+    }
+
+    /// Makes one without memory.
+    pub fn new(Host(kvm): &Host) -> Result<Self> {
+        let vm = kvm.create_vm().map_err(Error::kvm("making a virtual machine"))?;
+        let vcpu = vm.create_vcpu(0).map_err(Error::kvm("making a virtual processor"))?;
+        let features = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::kvm("asking for its features"))?;
+        vcpu.set_cpuid2(&features).map_err(Error::kvm("setting a virtual processor's features"))?;
+        Ok(Self { vcpu, vm, slots: Vec::new() })
+    }
+
+    /// Gives it memory at that physical address.
+    pub fn add(&mut self, physical: u64, memory: Arc<dyn Region>) -> Result<()> {
+        let region = kvm_userspace_memory_region {
+            slot: self.slots.len() as u32,
+            flags: 0,
+            guest_phys_addr: physical,
+            memory_size: memory.length() as u64,
+            userspace_addr: memory.address(),
+        };
+        // SAFETY: the memory is mapped as long as `slots` holds it, and nobody has a reference to it.
+        unsafe { self.vm.set_user_memory_region(region) }.map_err(Error::kvm("giving a guest memory"))?;
+        self.slots.push((physical, memory));
+        Ok(())
+    }
+
+    /// Makes it ready to run from there.
+    pub fn begin(&mut self, layout: &Layout, start: &Start) -> Result<()> {
+        let host = Error::kvm("setting a virtual processor's registers");
+        let mut special = self.vcpu.get_sregs().map_err(&host)?;
+        describe(&mut special, layout);
+        self.vcpu.set_sregs(&special).map_err(&host)?;
+        self.set_call_entry(layout.call_entry)?;
+        self.enable_extended()?;
+        let mut general = self.vcpu.get_regs().map_err(&host)?;
+        let [rdi, rsi, rdx] = start.arguments;
+        (general.rip, general.rsp, general.rflags) = (start.entry, start.stack, 0x202);
+        (general.rdi, general.rsi, general.rdx) = (rdi, rsi, rdx);
+        self.vcpu.set_regs(&general).map_err(&host)
+    }
+
+    fn set_call_entry(&self, entry: u64) -> Result<()> {
+        const STAR: u32 = 0xc000_0081;
+        const LSTAR: u32 = 0xc000_0082;
+        const FMASK: u32 = 0xc000_0084;
+        let host = "setting where system calls go";
+        let register = |index, data| kvm_msr_entry { index, data, ..Default::default() };
+        let registers = [register(STAR, 0x0023_0010_0000_0000), register(LSTAR, entry), register(FMASK, 0)];
+        let registers = Msrs::from_entries(&registers).map_err(|_| Error::Host { what: host, errno: Errno::INVAL })?;
+        match self.vcpu.set_msrs(&registers).map_err(Error::kvm(host))? {
+            3 => Ok(()),
+            _ => Err(Error::Host { what: host, errno: Errno::INVAL }),
+        }
+    }
+
+    /// Vector registers as wide as the processor has them; where that cannot be said, it is so already.
+    fn enable_extended(&self) -> Result<()> {
+        let Ok(mut extended) = self.vcpu.get_xcrs() else { return Ok(()) };
+        for wanted in [0xe7, 0x7, 0x3] {
+            extended.nr_xcrs = 1;
+            extended.xcrs[0].xcr = 0;
+            extended.xcrs[0].value = wanted;
+            if self.vcpu.set_xcrs(&kvm_xcrs { ..extended }).is_ok() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// All of its processor's state.
+    pub fn registers(&self) -> Result<Registers> {
+        let host = Error::kvm("reading a virtual processor's registers");
+        Ok(Registers {
+            general: self.vcpu.get_regs().map_err(&host)?,
+            special: self.vcpu.get_sregs().map_err(&host)?,
+            extended: Box::new(self.vcpu.get_xsave().map_err(&host)?),
+        })
+    }
+
+    /// Makes its processor's state what another's was.
+    pub fn resume(&mut self, registers: &Registers, layout: &Layout) -> Result<()> {
+        let host = Error::kvm("setting a virtual processor's registers");
+        self.enable_extended()?;
+        self.vcpu.set_sregs(&registers.special).map_err(&host)?;
+        self.set_call_entry(layout.call_entry)?;
+        // SAFETY: it is what `get_xsave` gave; no dynamically enabled feature makes it longer.
+        unsafe { self.vcpu.set_xsave(&registers.extended) }.map_err(&host)?;
+        self.vcpu.set_regs(&registers.general).map_err(&host)
+    }
+
+    /// The calling thread will run it: who wants to make it stop uses what this gives.
+    pub fn adopt(&self) -> Result<Interrupter> {
+        /// `struct kvm_signal_mask` with a set of 64 signals.
+        #[repr(C)]
+        struct Mask {
+            length: u32,
+            set: [u8; 8],
+        }
+        const SET_SIGNAL_MASK: libc::c_ulong = 0x4004_ae8b;
+        let set = !(1u64 << (STOP - 1));
+        let mask = Mask { length: 8, set: set.to_ne_bytes() };
+        // SAFETY: the mask has the kernel's layout and the length that it says.
+        let done = unsafe { libc::ioctl(self.vcpu.as_raw_fd(), SET_SIGNAL_MASK, &raw const mask) };
+        if done < 0 {
+            return Err(Error::Host { what: "preparing a guest's thread", errno: Errno::INVAL });
+        }
+        // SAFETY: no preconditions.
+        let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+        Ok(Interrupter { process, thread })
+    }
+
+    /// Runs the guest until it stops. The calling thread blocks the signal that stops it.
+    pub fn run(&mut self) -> Exit {
+        loop {
+            match self.vcpu.run() {
+                Ok(VcpuExit::MmioWrite(..)) => return Exit::Doorbell,
+                // Reads of the doorbell give nothing.
+                Ok(VcpuExit::MmioRead(_, bytes)) => bytes.fill(0),
+                Ok(VcpuExit::Intr) => {
+                    forget_stop();
+                    return Exit::Interrupted;
+                }
+                Ok(VcpuExit::IrqWindowOpen) => return Exit::Interrupted,
+                Ok(VcpuExit::Shutdown) => return Exit::Broken("it faulted while it handled a fault"),
+                Ok(VcpuExit::InternalError) => return Exit::Broken("the kernel could not emulate what it did"),
+                Ok(VcpuExit::FailEntry(..)) => return Exit::Broken("its processor did not accept its state"),
+                Ok(_) => return Exit::Broken("it did what no guest does"),
+                Err(error) if error.errno() == libc::EINTR => {
+                    forget_stop();
+                    return Exit::Interrupted;
+                }
+                Err(error) if error.errno() == libc::EAGAIN => {}
+                Err(_) => return Exit::Broken("the kernel refused to run it"),
+            }
+        }
+    }
+
+    /// Has the guest's interrupt gate entered before its next instruction. Says whether it will be.
+    pub fn interrupt(&mut self, vector: u8) -> bool {
+        const INTERRUPT: libc::c_ulong = 0x4004_ae86;
+        let run = self.vcpu.get_kvm_run();
+        if run.ready_for_interrupt_injection == 0 || run.if_flag == 0 {
+            run.request_interrupt_window = 1;
+            return false;
+        }
+        run.request_interrupt_window = 0;
+        let vector = u32::from(vector);
+        // SAFETY: `struct kvm_interrupt` is that number.
+        unsafe { libc::ioctl(self.vcpu.as_raw_fd(), INTERRUPT, &raw const vector) >= 0 }
+    }
+
+    /// Whether the guest's next instruction is not in there.
+    pub fn is_outside(&self, addresses: std::ops::Range<u64>) -> bool {
+        self.vcpu.get_regs().is_ok_and(|it| !addresses.contains(&it.rip))
+    }
+
+    /// Where the guest is, for messages.
+    pub fn whereabouts(&self) -> String {
+        match self.vcpu.get_regs() {
+            Ok(it) => format!("instruction {:#x}, stack {:#x}", it.rip, it.rsp),
+            Err(_) => "unknown".to_owned(),
+        }
+    }
+}
+
+/// The state of a processor in user mode, as the module's documentation describes it.
+fn describe(it: &mut kvm_sregs, layout: &Layout) {
+    let code = kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector: CODE,
+        type_: 11,
+        present: 1,
+        dpl: 3,
+        db: 0,
+        s: 1,
+        l: 1,
+        g: 1,
+        avl: 0,
+        unusable: 0,
+        padding: 0,
+    };
+    let data = kvm_segment { type_: 3, selector: DATA, l: 0, db: 1, ..code };
+    (it.cs, it.ss, it.ds, it.es) = (code, data, data, data);
+    it.fs = kvm_segment { selector: 0, ..data };
+    it.gs = it.fs;
+    it.tr = kvm_segment { base: layout.task, limit: 0x67, selector: TASK, s: 0, dpl: 0, l: 0, g: 0, ..code };
+    (it.gdt.base, it.gdt.limit) = (layout.descriptors, 0x7f);
+    (it.idt.base, it.idt.limit) = (layout.interrupts, 0xfff);
+    // Paging, protection; SSE, extended state, user access to the thread pointer; long mode with system calls.
+    const CR0: u64 = 0x8005_0033;
+    const CR4: u64 = 0x5_06a0;
+    const EFER: u64 = 0xd01;
+    (it.cr3, it.cr0, it.cr4, it.efer) = (layout.tables, CR0, CR4, EFER);
+}
+
+/// Takes back a signal that has done its work.
+fn forget_stop() {
+    let set = 1u64 << (STOP - 1);
+    let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the set is eight bytes, as the length says; no description is asked for.
+    unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, 0, &raw const none, 8) };
+}
+
+impl Interrupter {
+    /// Makes the guest stop, now or as soon as it is run.
+    pub fn interrupt(&self) {
+        // SAFETY: sends a signal that its thread blocks; a thread that is gone is an error, which is as well.
+        unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, STOP) };
+    }
+}

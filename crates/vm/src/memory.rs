@@ -1,0 +1,264 @@
+//! A guest's memory, which can be frozen and had twice.
+//!
+//! It is a file of memory, mapped. As long as nobody else has it, the guest writes to the file itself. [`Memory::freeze`]
+//! makes what is there a base that nobody writes to any more: the guest goes on with a private mapping of it, and so does
+//! every copy, so that a fork costs neither copying nor page tables. What a guest has written since the base was made is
+//! copied when it is frozen again: into a file of the differences, which is laid over the base, page by page.
+
+#![expect(unsafe_code, reason = "memory that a guest changes at any moment is only ever copied from and to")]
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use sys::Errno;
+use sys::pagemap;
+
+use crate::error::{Error, Result};
+
+const PAGE: usize = 4096;
+
+/// A guest's memory.
+#[derive(Debug)]
+pub struct Memory {
+    at: NonNull<u8>,
+    length: usize,
+    content: Mutex<Content>,
+}
+
+/// Where its content is.
+#[derive(Debug)]
+enum Content {
+    /// In a file of its own.
+    Own(OwnedFd),
+    /// In a private mapping of what was frozen.
+    Over(Frozen),
+}
+
+/// Memory as it was at a moment. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Frozen {
+    length: usize,
+    base: Arc<OwnedFd>,
+    /// Which parts are in another file, in order: offset and length, in bytes.
+    over: Arc<Vec<(usize, usize, Arc<OwnedFd>)>>,
+}
+
+// SAFETY: it owns its mapping; copying to and from it is what the guest's own processor does at the same time, and every
+// value that comes of that is one.
+unsafe impl Send for Memory {}
+// SAFETY: the same.
+unsafe impl Sync for Memory {}
+
+/// When so many parts lie over a base, a new base is made.
+const MOST_PARTS: usize = 256;
+
+fn file(length: usize) -> Result<OwnedFd> {
+    let host = Error::host("making a guest's memory");
+    let file = memfd_create("guest", MemfdFlags::CLOEXEC).map_err(&host)?;
+    ftruncate(&file, length as u64).map_err(&host)?;
+    Ok(file)
+}
+
+/// Where there is anything in a file of memory: `(offset, length)`, in order.
+fn data(file: &OwnedFd, end: usize) -> Result<Vec<(usize, usize)>> {
+    let host = Error::host("finding what is in a guest's memory");
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while at < end as u64 {
+        let begin = match seek(file, SeekFrom::Data(at)) {
+            Ok(begin) => begin,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(errno) => return Err(host(errno)),
+        };
+        at = seek(file, SeekFrom::Hole(begin)).map_err(&host)?.min(end as u64);
+        parts.push((begin as usize, (at - begin) as usize));
+    }
+    Ok(parts)
+}
+
+const RIGHTS: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
+
+impl Memory {
+    /// Zeroes, of which none is there before it is touched.
+    pub fn new(length: usize) -> Result<Self> {
+        let file = file(length)?;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a new mapping of a new file.
+        let at = unsafe { mmap(std::ptr::null_mut(), length, RIGHTS, flags, &file, 0) };
+        Ok(Self { at: address(at)?, length, content: Mutex::new(Content::Own(file)) })
+    }
+
+    /// A copy of what was frozen.
+    pub fn thaw(frozen: &Frozen) -> Result<Self> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping of a file that nobody writes to.
+        let at = unsafe { mmap(std::ptr::null_mut(), frozen.length, RIGHTS, flags, &*frozen.base, 0) };
+        let memory =
+            Self { at: address(at)?, length: frozen.length, content: Mutex::new(Content::Over(frozen.clone())) };
+        memory.lay_over(frozen)?;
+        Ok(memory)
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes its content what it was then.
+    pub fn reset(&self, frozen: &Frozen) -> Result<()> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: replaces this mapping, which is ours and of that length.
+        unsafe { mmap(self.at.as_ptr().cast(), self.length, RIGHTS, flags, &*frozen.base, 0) }
+            .map_err(Error::host("mapping a guest's memory"))?;
+        self.lay_over(frozen)?;
+        *self.content() = Content::Over(frozen.clone());
+        Ok(())
+    }
+
+    fn lay_over(&self, frozen: &Frozen) -> Result<()> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        for (offset, length, file) in frozen.over.iter() {
+            // SAFETY: inside this mapping, which is ours.
+            let at = unsafe { self.at.as_ptr().add(*offset) }.cast();
+            // SAFETY: the same.
+            unsafe { mmap(at, *length, RIGHTS, flags, &**file, *offset as u64) }
+                .map_err(Error::host("mapping a guest's memory"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes what is there now something that others can have, too. The guest must stand still.
+    pub fn freeze(&self) -> Result<Frozen> {
+        let frozen = match &*self.content() {
+            Content::Own(file) => {
+                let base = rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(Error::host("freezing a guest"))?;
+                Frozen { length: self.length, base: Arc::new(base), over: Arc::default() }
+            }
+            Content::Over(before) => {
+                let host = Error::host("finding what a guest has written");
+                let written = pagemap::written(self.at.as_ptr() as usize, self.length).map_err(host)?;
+                if written.is_empty() {
+                    return Ok(before.clone());
+                }
+                if before.over.len() + written.len() > MOST_PARTS {
+                    self.flatten(before, &written)?
+                } else {
+                    self.differ(before, &written)?
+                }
+            }
+        };
+        self.reset(&frozen)?;
+        Ok(frozen)
+    }
+
+    /// What is there, as what was there before with the differences over it.
+    fn differ(&self, before: &Frozen, written: &[(usize, usize)]) -> Result<Frozen> {
+        let new = Arc::new(file(self.length)?);
+        let mut over: Vec<_> = before.over.to_vec();
+        for &(offset, length) in written {
+            self.copy_out(&new, offset, length)?;
+            over.push((offset, length, new.clone()));
+        }
+        Ok(Frozen { length: self.length, base: before.base.clone(), over: Arc::new(over) })
+    }
+
+    /// What is there, in one file. What this mapping never touched is not in its page tables, but may be in what lies below.
+    fn flatten(&self, before: &Frozen, written: &[(usize, usize)]) -> Result<Frozen> {
+        let new = file(self.length)?;
+        let over = before.over.iter().map(|it| (it.0, it.1));
+        for (offset, length) in data(&before.base, self.length)?.into_iter().chain(over).chain(written.iter().copied())
+        {
+            self.copy_out(&new, offset, length)?;
+        }
+        Ok(Frozen { length: self.length, base: Arc::new(new), over: Arc::default() })
+    }
+
+    fn copy_out(&self, file: &OwnedFd, offset: usize, length: usize) -> Result<()> {
+        let mut done = 0;
+        while done < length {
+            let part = offset + done;
+            // SAFETY: inside the mapping; the guest stands still, and the bytes only go to the kernel.
+            let bytes = unsafe { std::slice::from_raw_parts(self.at.as_ptr().add(part), length - done) };
+            done += rustix::io::pwrite(file.as_fd(), bytes, part as u64).map_err(Error::host("freezing a guest"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes whole pages zero, and gives back what they took.
+    pub fn discard(&self, offset: usize, length: usize) -> Option<()> {
+        let at = self.inside(offset, length).filter(|_| (offset | length).is_multiple_of(PAGE))?;
+        let done = match &*self.content() {
+            Content::Own(file) => {
+                let mode = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(file, mode, offset as u64, length as u64)
+            }
+            Content::Over(_) => {
+                // What lies below would be seen again.
+                // SAFETY: inside the mapping, to which no reference exists.
+                unsafe { std::ptr::write_bytes(at, 0, length) };
+                Ok(())
+            }
+        };
+        done.ok()
+    }
+
+    fn inside(&self, offset: usize, length: usize) -> Option<*mut u8> {
+        let end = offset.checked_add(length)?;
+        // SAFETY: the offset is inside.
+        (end <= self.length).then(|| unsafe { self.at.as_ptr().add(offset) })
+    }
+}
+
+fn address(at: std::result::Result<*mut std::ffi::c_void, Errno>) -> Result<NonNull<u8>> {
+    let host = Error::host("mapping a guest's memory");
+    NonNull::new(at.map_err(&host)?.cast()).ok_or_else(|| host(Errno::FAULT))
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and no reference to it exists.
+        let _ = unsafe { munmap(self.at.as_ptr().cast(), self.length) };
+    }
+}
+
+/// Something of the host's that can be a guest's memory, as long as it lives.
+pub trait Region: Send + Sync {
+    /// Where it is mapped.
+    fn address(&self) -> u64;
+
+    /// Its length in bytes.
+    fn length(&self) -> usize;
+
+    /// Copies from there. Nothing when that is not all inside, or not readable.
+    fn read(&self, offset: usize, into: &mut [u8]) -> Option<()>;
+
+    /// Copies to there. Nothing when that is not all inside, or not writable.
+    fn write(&self, offset: usize, from: &[u8]) -> Option<()>;
+}
+
+impl Region for Memory {
+    fn address(&self) -> u64 {
+        self.at.as_ptr() as u64
+    }
+
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn read(&self, offset: usize, into: &mut [u8]) -> Option<()> {
+        let at = self.inside(offset, into.len())?;
+        // SAFETY: inside the mapping; the guest may be writing, and any bytes are bytes.
+        unsafe { std::ptr::copy_nonoverlapping(at, into.as_mut_ptr(), into.len()) };
+        Some(())
+    }
+
+    fn write(&self, offset: usize, from: &[u8]) -> Option<()> {
+        let at = self.inside(offset, from.len())?;
+        // SAFETY: inside the mapping, to which no reference exists.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), at, from.len()) };
+        Some(())
+    }
+}

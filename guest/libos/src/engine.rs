@@ -1,0 +1,79 @@
+//! What differs between the engines: how memory is mapped, how the tender is called, how a process is made twice.
+//!
+//! Everything else is the same program, whichever executes it.
+
+pub mod kvm;
+pub mod process;
+
+use abi::layout::PORT;
+use abi::port::{Engine, Port};
+
+use crate::errno::Result;
+use crate::space::Protection;
+
+/// The page shared with the tender.
+pub fn port() -> &'static Port {
+    // SAFETY: each engine maps it before anything else runs; all that changes in it is atomic.
+    unsafe { &*(PORT as *const Port) }
+}
+
+/// Where mapped memory comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Zeroes, of this process alone.
+    Anonymous,
+    /// A file of the tender's, from that offset; writes stay with this process.
+    Private { descriptor: i32, offset: u64 },
+    /// The same; writes are the file's.
+    Shared { descriptor: i32, offset: u64 },
+}
+
+/// Whether the guest has page tables of its own.
+fn has_tables() -> bool {
+    port().engine == Engine::Kvm as u32
+}
+
+/// Maps whole pages over whatever is there.
+pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<()> {
+    if has_tables() { kvm::map(at, length, protection, source) } else { process::map(at, length, protection, source) }
+}
+
+/// Removes whole pages.
+pub fn unmap(at: usize, length: usize) -> Result<()> {
+    if has_tables() { kvm::unmap(at, length) } else { process::unmap(at, length) }
+}
+
+/// Changes what may be done with mapped pages.
+pub fn protect(at: usize, length: usize, protection: Protection) -> Result<()> {
+    if has_tables() { kvm::protect(at, length, protection) } else { process::protect(at, length, protection) }
+}
+
+/// Moves mapped pages elsewhere, over whatever is there. Further ones, zero and with that protection, follow them.
+pub fn relocate(from: usize, length: usize, to: usize, new_length: usize, protection: Protection) -> Result<()> {
+    if has_tables() {
+        kvm::relocate(from, length, to, new_length, protection)
+    } else {
+        process::relocate(from, length, to, new_length)
+    }
+}
+
+/// Makes mapped pages zero.
+pub fn discard(at: usize, length: usize) -> Result<()> {
+    if has_tables() { kvm::discard(at, length) } else { process::discard(at, length) }
+}
+
+/// Hands the call in the port to the tender and returns when it is answered.
+pub fn ring() {
+    if has_tables() { kvm::ring() } else { process::ring() }
+}
+
+/// Makes the process twice. Gives the child's number to the parent and 0 to the child, whose port is another page at the
+/// same address. `purpose` is one of [`abi::call::FORK_AS_CHILD`] and [`abi::call::FORK_AS_CELL`].
+pub fn fork(purpose: u64) -> Result {
+    if has_tables() { kvm::fork(purpose) } else { process::fork(purpose) }
+}
+
+/// There is nothing more to execute.
+pub fn stop() -> ! {
+    if has_tables() { kvm::stop() } else { process::stop() }
+}

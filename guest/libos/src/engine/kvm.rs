@@ -1,0 +1,246 @@
+//! The engine with a virtual machine: the guest is all that there is, in user mode, with page tables that are its own.
+//!
+//! Nothing is mapped on demand: what a program maps has its pages at once, which costs nothing before they are touched,
+//! since the host's memory is there only then. So a page fault is always the program's mistake.
+
+mod frames;
+mod tables;
+mod traps;
+
+use core::arch::global_asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use abi::layout::kvm::{ADDRESS, DOORBELL, LARGE, MAGIC, NO_EXECUTE, PRESENT, USED, USER, WRITABLE};
+use abi::layout::{LINEAR, PAGE};
+use abi::{VERSION, call};
+
+use self::frames::FRAMES;
+use self::tables::{BORROWED, RESERVED, SHARED};
+use super::{Source, port};
+use crate::errno::{ENOMEM, Result};
+use crate::space::Protection;
+use crate::string;
+
+global_asm!(
+    ".section .text.head, \"ax\"",
+    ".quad {magic}",
+    ".quad {start}",
+    ".quad {call}",
+    magic = const MAGIC,
+    start = sym start,
+    call = sym traps::kvm_call_entry,
+);
+
+/// The top table.
+static TABLES: AtomicU64 = AtomicU64::new(0);
+
+/// Where the tender starts the guest: physical memory is used up to `free`, there is `length` of it, and `tables` is the
+/// top table.
+extern "C" fn start(free: u64, length: u64, tables: u64) -> ! {
+    TABLES.store(tables, Ordering::Relaxed);
+    FRAMES.get().begin(free, length);
+    traps::install();
+    if port().version != VERSION {
+        stop();
+    }
+    crate::begin()
+}
+
+pub fn stop() -> ! {
+    loop {
+        ring();
+    }
+}
+
+pub fn ring() {
+    let call = &port().call;
+    call.state.store(abi::port::CALLED, Ordering::Release);
+    // SAFETY: a page without memory behind it: the processor stops here, and the tender lets it go on behind it.
+    unsafe { (DOORBELL as *mut u32).write_volatile(1) };
+}
+
+pub fn fork(purpose: u64) -> Result {
+    // The child begins behind the doorbell, with another answer.
+    crate::port::call(call::FORK, [purpose, 0, 0, 0, 0, 0])
+}
+
+/// The entry's bits for what may be done with a page.
+fn bits(protection: Protection) -> u64 {
+    let mut bits = PRESENT | USER | USED;
+    if protection.contains(Protection::WRITE) {
+        bits |= WRITABLE;
+    }
+    if !protection.contains(Protection::EXECUTE) {
+        bits |= NO_EXECUTE;
+    }
+    // A page that nothing may be done with keeps its place.
+    if protection.is_empty() { bits & !PRESENT | RESERVED } else { bits }
+}
+
+fn address_of(physical: u64) -> *mut u8 {
+    (LINEAR as u64 + physical) as *mut u8
+}
+
+pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<()> {
+    unmap(at, length)?;
+    match source {
+        // Whoever reserves room may never use it.
+        Source::Anonymous if protection.is_empty() => Ok(()),
+        Source::Anonymous => fill(at, length, bits(protection)),
+        Source::Private { descriptor, offset } => {
+            let physical = borrow(descriptor, offset, length, protection, 0)?;
+            let readable = protection - Protection::WRITE | Protection::READ;
+            tables::map(at, physical, length, bits(readable) | BORROWED)?;
+            if protection.contains(Protection::WRITE) {
+                own(at, length, bits(protection))?;
+            } else if protection.is_empty() {
+                tables::change(at, length, |entry| entry.with(bits(protection) | BORROWED));
+            }
+            Ok(())
+        }
+        Source::Shared { descriptor, offset } => {
+            let physical = borrow(descriptor, offset, length, protection, call::MAP_SHARED)?;
+            tables::map(at, physical, length, bits(protection) | BORROWED | SHARED)
+        }
+    }
+}
+
+fn borrow(descriptor: i32, offset: u64, length: usize, protection: Protection, sharing: u64) -> Result<u64> {
+    let how = u64::from(protection.bits()) | sharing;
+    let physical = crate::port::call(call::MAP, [descriptor as u64, offset, length as u64, how, 0, 0])? as u64;
+    frames::borrowed(physical, length);
+    Ok(physical)
+}
+
+/// Gives pages that have none zeroed frames of their own.
+fn fill(at: usize, length: usize, bits: u64) -> Result<()> {
+    let mut done = 0;
+    while done < length {
+        let (physical, part) = frames::take(length - done, at + done)?;
+        tables::map(at + done, physical, part, bits)?;
+        done += part;
+    }
+    Ok(())
+}
+
+/// Gives pages of files frames of their own with the same content.
+fn own(at: usize, length: usize, bits: u64) -> Result<()> {
+    for page in (at..at + length).step_by(PAGE) {
+        let Some(entry) = tables::entry(page) else { continue };
+        if entry.0 & BORROWED == 0 {
+            tables::change(page, PAGE, |entry| entry.with(bits));
+            continue;
+        }
+        let (physical, _) = frames::take(PAGE, page)?;
+        // SAFETY: a frame of nobody else's; and a page that is mapped readable.
+        unsafe { core::ptr::copy_nonoverlapping(page as *const u8, address_of(physical), PAGE) };
+        frames::give_back(entry.physical(), PAGE, BORROWED);
+        tables::map(page, physical, PAGE, bits)?;
+    }
+    tables::flush();
+    Ok(())
+}
+
+pub fn unmap(at: usize, length: usize) -> Result<()> {
+    let mut any = false;
+    tables::take(at, length, |entry, size| {
+        any = true;
+        frames::give_back(entry.physical(), size, entry.0 & BORROWED);
+    })?;
+    if any {
+        tables::flush();
+        frames::release();
+    }
+    Ok(())
+}
+
+pub fn protect(at: usize, length: usize, protection: Protection) -> Result<()> {
+    let bits = bits(protection);
+    let (mut missing, mut borrowed) = (false, false);
+    tables::change(at, length, |entry| {
+        missing |= entry.is_nothing();
+        borrowed |= entry.0 & BORROWED != 0;
+        entry
+    });
+    if !missing && !borrowed {
+        tables::split_ends(at, length)?;
+        tables::change(at, length, |entry| entry.with(bits | entry.0 & LARGE));
+        tables::flush();
+        return Ok(());
+    }
+    tables::split_ends(at, length)?;
+    let mut page = at;
+    while page < at + length {
+        match tables::entry(page) {
+            None if protection.is_empty() => page += PAGE,
+            None => {
+                let hole = tables::hole(page, at + length - page);
+                fill(page, hole, bits)?;
+                page += hole;
+            }
+            Some(entry) if entry.0 & BORROWED != 0 && protection.contains(Protection::WRITE) && !entry.is_shared() => {
+                tables::change(page, PAGE, |entry| entry.with(self::bits(Protection::READ) | BORROWED));
+                tables::flush();
+                own(page, PAGE, bits)?;
+                page += PAGE;
+            }
+            Some(entry) => {
+                let size = entry.size();
+                tables::change(page, size, |entry| entry.with(bits | entry.0 & (LARGE | BORROWED)));
+                page += size;
+            }
+        }
+    }
+    tables::flush();
+    Ok(())
+}
+
+pub fn relocate(from: usize, length: usize, to: usize, new_length: usize, protection: Protection) -> Result<()> {
+    if to != from {
+        unmap(to, new_length)?;
+        let mut at = 0;
+        while at < length.min(new_length) {
+            let next = match tables::entry(from + at) {
+                None => tables::hole(from + at, length.min(new_length) - at),
+                Some(entry) => {
+                    let offset = (from + at) as u64 % entry.size() as u64;
+                    tables::map(to + at, entry.physical() + offset, PAGE, entry.0 & !(ADDRESS | LARGE))?;
+                    PAGE
+                }
+            };
+            at += next;
+        }
+        tables::take(from, length, |entry, size| {
+            let _ = (entry, size);
+        })?;
+        tables::flush();
+    }
+    if new_length > length && !protection.is_empty() {
+        fill(to + length, new_length - length, bits(protection))?;
+    }
+    Ok(())
+}
+
+pub fn discard(at: usize, length: usize) -> Result<()> {
+    let mut page = at;
+    while page < at + length {
+        match tables::entry(page) {
+            None => page += tables::hole(page, at + length - page),
+            Some(entry) => {
+                if entry.0 & BORROWED == 0 {
+                    let inside = page as u64 % entry.size() as u64;
+                    let part = (entry.size() - inside as usize).min(at + length - page);
+                    // SAFETY: frames of this mapping, all of which the program gave up.
+                    unsafe { string::zero(address_of(entry.physical() + inside) as usize, part) };
+                    page += part;
+                } else {
+                    page += PAGE;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// There are no frames left.
+const NO_FRAMES: crate::errno::Errno = ENOMEM;

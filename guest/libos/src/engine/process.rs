@@ -1,0 +1,256 @@
+//! The engine without a virtual machine: a process of the host, under a filter that leaves it a dozen system calls.
+//!
+//! The filter tells by **the address of the instruction**: one `syscall` instruction in this module may reach the host,
+//! and with those few numbers only; every other one in the process traps, and its signal's handler leads it to
+//! [`call_entry`]. A program that jumps here by itself gets no more than the library operating system has: memory of its
+//! own, and the port.
+
+mod filter;
+mod signals;
+
+use core::arch::{global_asm, naked_asm};
+use core::sync::atomic::{AtomicI32, Ordering};
+
+use abi::layout::PORT;
+use abi::port::{CALLED, DOZING, Engine, Port};
+use abi::{VERSION, call};
+
+use super::{Source, port};
+use crate::errno::{EINVAL, Result, from_raw};
+use crate::space::Protection;
+
+/// The descriptor of the port, as the tender left it.
+const PORT_DESCRIPTOR: usize = 3;
+/// The descriptor of the socket over which further descriptors come.
+const SOCKET: usize = 4;
+
+mod number {
+    pub const MMAP: usize = 9;
+    pub const MPROTECT: usize = 10;
+    pub const MUNMAP: usize = 11;
+    pub const RT_SIGACTION: usize = 13;
+    pub const RT_SIGRETURN: usize = 15;
+    pub const MREMAP: usize = 25;
+    pub const MADVISE: usize = 28;
+    pub const DUP2: usize = 33;
+    pub const RECVMSG: usize = 47;
+    pub const WRITE: usize = 1;
+    pub const CLOSE: usize = 3;
+    pub const CLONE: usize = 56;
+    pub const SIGALTSTACK: usize = 131;
+    pub const PRCTL: usize = 157;
+    pub const FUTEX: usize = 202;
+    pub const EXIT_GROUP: usize = 231;
+    pub const SECCOMP: usize = 317;
+}
+
+const SHARED: usize = 1;
+const PRIVATE: usize = 2;
+const FIXED: usize = 0x10;
+const ANONYMOUS: usize = 0x20;
+const NORESERVE: usize = 0x4000;
+
+global_asm!(
+    ".globl host_call, host_call_end",
+    "host_call:",
+    "mov rax, rdi",
+    "mov rdi, rsi",
+    "mov rsi, rdx",
+    "mov rdx, rcx",
+    "mov r10, r8",
+    "mov r8, r9",
+    "mov r9, [rsp + 8]",
+    "syscall",
+    "host_call_end:",
+    "ret",
+);
+
+unsafe extern "C" {
+    fn host_call(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> i64;
+    /// Only its address counts: the one from which system calls pass the filter.
+    static host_call_end: u8;
+}
+
+fn host(number: usize, arguments: [usize; 6]) -> Result {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: each caller in this module gives what the call needs; memory that a call maps or unmaps is the program's,
+    // to which nothing in here holds references.
+    from_raw(unsafe { host_call(number, a, b, c, d, e, f) })
+}
+
+/// Where the host starts the program: with the port and the socket open and nothing else.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+unsafe extern "C" fn _start() -> ! {
+    naked_asm!("xor ebp, ebp", "and rsp, -16", "call {start}", "ud2", start = sym start)
+}
+
+extern "C" fn start() -> ! {
+    let shared = [PORT, size_of::<Port>(), 3, SHARED | FIXED, PORT_DESCRIPTOR, 0];
+    if host(number::MMAP, shared).is_err() || port().version != VERSION || port().engine != Engine::Process as u32 {
+        stop();
+    }
+    let _ = host(number::CLOSE, [PORT_DESCRIPTOR, 0, 0, 0, 0, 0]);
+    if signals::install().is_err() || filter::install().is_err() {
+        stop();
+    }
+    crate::begin()
+}
+
+pub fn stop() -> ! {
+    loop {
+        let _ = host(number::EXIT_GROUP, [127, 0, 0, 0, 0, 0]);
+    }
+}
+
+pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<()> {
+    let rights = protection.bits() as usize;
+    match source {
+        Source::Anonymous => {
+            host(number::MMAP, [at, length, rights, PRIVATE | FIXED | ANONYMOUS | NORESERVE, usize::MAX, 0])?;
+        }
+        Source::Private { descriptor, offset } => {
+            let file = lend(descriptor, offset, length, protection, PRIVATE)?;
+            let mapped = host(number::MMAP, [at, length, rights, PRIVATE | FIXED, file.0, offset as usize]);
+            mapped?;
+        }
+        Source::Shared { descriptor, offset } => {
+            let file = lend(descriptor, offset, length, protection, SHARED)?;
+            let mapped = host(number::MMAP, [at, length, rights, SHARED | FIXED, file.0, offset as usize]);
+            mapped?;
+        }
+    }
+    Ok(())
+}
+
+/// A file lent by the tender for the time of mapping it.
+struct Lent(usize);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let _ = host(number::CLOSE, [self.0, 0, 0, 0, 0, 0]);
+    }
+}
+
+fn lend(descriptor: i32, offset: u64, length: usize, protection: Protection, sharing: usize) -> Result<Lent> {
+    let shared = if sharing == SHARED { call::MAP_SHARED } else { 0 };
+    let how = u64::from(protection.bits()) | shared;
+    crate::port::call(call::MAP, [descriptor as u64, offset, length as u64, how, 0, 0])?;
+    let [file] = receive()?;
+    Ok(Lent(file))
+}
+
+/// Receives descriptors that the tender has sent already.
+fn receive<const N: usize>() -> Result<[usize; N]> {
+    #[repr(C)]
+    struct Message {
+        name: usize,
+        name_length: usize,
+        parts: *mut [usize; 2],
+        part_count: usize,
+        control: *mut Control,
+        control_length: usize,
+        flags: usize,
+    }
+    #[repr(C)]
+    struct Control {
+        length: usize,
+        level: i32,
+        kind: i32,
+        descriptors: [i32; 4],
+    }
+    let mut byte = 0u8;
+    let mut part = [&raw mut byte as usize, 1];
+    let mut control = Control { length: 0, level: 0, kind: 0, descriptors: [-1; 4] };
+    let mut message = Message {
+        name: 0,
+        name_length: 0,
+        parts: &raw mut part,
+        part_count: 1,
+        control: &raw mut control,
+        control_length: size_of::<Control>(),
+        flags: 0,
+    };
+    host(number::RECVMSG, [SOCKET, &raw mut message as usize, 0, 0, 0, 0])?;
+    let header = 16;
+    if control.length < header + 4 * N || N > 4 {
+        return Err(EINVAL);
+    }
+    Ok(core::array::from_fn(|at| control.descriptors[at] as usize))
+}
+
+pub fn unmap(at: usize, length: usize) -> Result<()> {
+    host(number::MUNMAP, [at, length, 0, 0, 0, 0]).map(drop)
+}
+
+pub fn protect(at: usize, length: usize, protection: Protection) -> Result<()> {
+    host(number::MPROTECT, [at, length, protection.bits() as usize, 0, 0, 0]).map(drop)
+}
+
+pub fn relocate(from: usize, length: usize, to: usize, new_length: usize) -> Result<()> {
+    const MAY_MOVE_TO: usize = 1 | 2;
+    host(number::MREMAP, [from, length, new_length, MAY_MOVE_TO, to, 0]).map(drop)
+}
+
+pub fn discard(at: usize, length: usize) -> Result<()> {
+    const DONT_NEED: usize = 4;
+    host(number::MADVISE, [at, length, DONT_NEED, 0, 0, 0]).map(drop)
+}
+
+/// How many turns to spend on hoping that the tender answers at once, which it does when it has a processor of its own.
+static PATIENCE: AtomicI32 = AtomicI32::new(2000);
+
+pub fn ring() {
+    const WAIT: usize = 0;
+    const WAKE: usize = 1;
+    let call = &port().call;
+    let word = call.state.as_ptr() as usize;
+    if call.state.swap(CALLED, Ordering::AcqRel) == DOZING {
+        let _ = host(number::FUTEX, [word, WAKE, 1, 0, 0, 0]);
+    }
+    for _ in 0..PATIENCE.load(Ordering::Relaxed) {
+        if call.state.load(Ordering::Acquire) != CALLED {
+            return;
+        }
+        core::hint::spin_loop();
+    }
+    loop {
+        call.sleeping.store(1, Ordering::SeqCst);
+        if call.state.load(Ordering::SeqCst) != CALLED {
+            call.sleeping.store(0, Ordering::Relaxed);
+            return;
+        }
+        let _ = host(number::FUTEX, [word, WAIT, CALLED as usize, 0, 0, 0]);
+    }
+}
+
+pub fn fork(purpose: u64) -> Result {
+    // The new process is the tender's child, like this one, so that the tender learns how it ends.
+    const AS_SIBLING: usize = 0x8000;
+    const SIGCHLD: usize = 17;
+    let child = crate::port::call(call::FORK, [purpose, 0, 0, 0, 0, 0])?;
+    let [port, socket] = receive()?;
+    let made = host(number::CLONE, [AS_SIBLING | SIGCHLD, 0, 0, 0, 0, 0]);
+    if made == Ok(0) {
+        adopt(port, socket);
+        return Ok(0);
+    }
+    let _ = host(number::CLOSE, [port, 0, 0, 0, 0, 0]);
+    // With this end of the socket closed, the tender gives up a child that never spoke.
+    let _ = host(number::CLOSE, [socket, 0, 0, 0, 0, 0]);
+    made.map(|_| child)
+}
+
+/// What a new process does first: it takes up its own port, and tells the tender which process of the host it is, which
+/// the kernel adds to the word.
+fn adopt(port: usize, socket: usize) {
+    let mapped = host(number::MMAP, [PORT, size_of::<Port>(), 3, SHARED | FIXED, port, 0]);
+    let moved = host(number::DUP2, [socket, SOCKET, 0, 0, 0, 0]);
+    let _ = host(number::CLOSE, [socket, 0, 0, 0, 0, 0]);
+    let _ = host(number::CLOSE, [port, 0, 0, 0, 0, 0]);
+    let word = b"!";
+    let told = host(number::WRITE, [SOCKET, word.as_ptr() as usize, 1, 0, 0, 0]);
+    if mapped.is_err() || moved.is_err() || told != Ok(1) {
+        stop();
+    }
+}

@@ -1,0 +1,148 @@
+//! The ways from a program into the library operating system and back.
+//!
+//! All lead to a [`Frame`] at the top of the current thread's stack. The program's own stack is never written to: it may
+//! be anything, and below it is the red zone.
+
+use core::arch::global_asm;
+use core::sync::atomic::AtomicUsize;
+
+use crate::frame::Frame;
+
+/// The end of the current thread's stack in here.
+#[unsafe(no_mangle)]
+pub static STACK_END: AtomicUsize = AtomicUsize::new(0);
+
+/// Where the program's stack pointer waits for a few instructions.
+#[unsafe(no_mangle)]
+static SAVED_STACK: AtomicUsize = AtomicUsize::new(0);
+
+unsafe extern "C" {
+    /// Comes from a system call: the return address in rcx, the flags in r11, all else as the program left it.
+    pub fn call_entry();
+    /// Comes with a complete [`Frame`] but for its vector registers at the stack pointer.
+    pub fn fault_entry();
+    /// Goes to the program as the frame that the stack pointer points to says.
+    pub fn leave();
+    /// The first address behind the text.
+    static TEXT_END: u8;
+}
+
+global_asm!(
+    ".section .text.entry, \"ax\"",
+    ".globl call_entry, fault_entry, leave",
+    ".macro SAVE_XMM",
+    "sub rsp, 256",
+    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+    "movaps [rsp + 16*\\n], xmm\\n",
+    ".endr",
+    ".endm",
+    ".macro RESTORE_XMM",
+    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+    "movaps xmm\\n, [rsp + 16*\\n]",
+    ".endr",
+    "add rsp, 256",
+    ".endm",
+    ".balign 64",
+    "call_entry:",
+    "mov [rip + SAVED_STACK], rsp",
+    "mov rsp, [rip + STACK_END]",
+    "push 0",
+    "push 0x2b",
+    "push [rip + SAVED_STACK]",
+    "push r11",
+    "push 0x33",
+    "push rcx",
+    "push rax",
+    "push rax",
+    "push rcx",
+    "push r11",
+    "push rdi",
+    "push rsi",
+    "push rdx",
+    "push r8",
+    "push r9",
+    "push r10",
+    "push rbx",
+    "push rbp",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "cld",
+    "SAVE_XMM",
+    "mov rdi, rsp",
+    "xor ebp, ebp",
+    "call {call}",
+    // As it came, unless something made of the frame more than a call's answer.
+    "cmp qword ptr [rsp + 376], -1",
+    "je leave",
+    "RESTORE_XMM",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbp",
+    "pop rbx",
+    "pop r10",
+    "pop r9",
+    "pop r8",
+    "pop rdx",
+    "pop rsi",
+    "pop rdi",
+    "pop r11",
+    "pop rcx",
+    "pop rax",
+    "mov rsp, [rsp + 32]",
+    "jmp rcx",
+    "leave:",
+    "RESTORE_XMM",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbp",
+    "pop rbx",
+    "pop r10",
+    "pop r9",
+    "pop r8",
+    "pop rdx",
+    "pop rsi",
+    "pop rdi",
+    "pop r11",
+    "pop rcx",
+    "pop rax",
+    "add rsp, 8",
+    "iretq",
+    ".balign 64",
+    "fault_entry:",
+    "cld",
+    "mov rdi, rsp",
+    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+    "movaps [rsp + 16*\\n], xmm\\n",
+    ".endr",
+    "xor ebp, ebp",
+    "call {fault}",
+    "jmp leave",
+    call = sym crate::syscall::entered,
+    fault = sym crate::fault::entered,
+);
+
+/// Whether that is an address of our own text.
+pub fn is_ours(address: u64) -> bool {
+    let end = &raw const TEXT_END as u64;
+    (abi::layout::LIBOS as u64..end).contains(&address)
+}
+
+/// Goes to the program. The frame is copied to the top of the current thread's stack, where the next entry will put its
+/// own.
+pub fn leave_to(frame: &Frame) -> ! {
+    let at = crate::thread::frame_of_current();
+    // SAFETY: the top of the current thread's stack is where its frame belongs; nothing that is still needed is there,
+    // since nothing returns from here.
+    unsafe {
+        if !core::ptr::eq(at, frame) {
+            core::ptr::copy(frame, at, 1);
+        }
+        core::arch::asm!("mov rsp, {at}", "jmp {leave}", at = in(reg) at, leave = sym leave, options(noreturn));
+    }
+}

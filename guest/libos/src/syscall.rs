@@ -1,0 +1,180 @@
+//! The system calls: which are answered here, and by whom.
+//!
+//! What is not in the table is the tender's, under Linux's own number; and what the tender does not know either is ENOSYS,
+//! and is counted.
+
+mod memory;
+mod number;
+pub mod process;
+mod ready;
+mod signals;
+mod threads;
+mod time;
+
+use abi::call;
+
+use crate::errno::{EAGAIN, ENOSYS, ERESTART, Result, to_raw};
+use crate::frame::{Frame, NOT_A_CALL};
+use crate::thread::{self, Wake};
+use crate::{engine, port, signal};
+
+/// Comes from the program's system call.
+pub extern "C" fn entered(frame: &mut Frame) {
+    crate::patch::consider(frame);
+    let arguments = frame.arguments();
+    let result = answer(frame.call, arguments, frame);
+    if let Some(result) = result {
+        frame.rax = to_raw(result);
+    }
+    process::copy_if_wanted();
+    let interrupted = frame.call != NOT_A_CALL && matches!(result, Some(Err(it)) if it.0 >= ERESTART.0);
+    if interrupted || signal::is_due() {
+        signal::deliver(frame);
+    }
+}
+
+/// What the call gives; nothing when the frame says it already.
+fn answer(number: u64, arguments: [u64; 6], frame: &mut Frame) -> Option<Result> {
+    let [a, b, c, d, e, f] = arguments;
+    Some(match number {
+        number::MMAP => memory::map(a, b, c, d, e as i32, f),
+        number::MPROTECT => memory::protect(a, b, c),
+        number::MUNMAP => memory::unmap(a, b),
+        number::BRK => memory::set_heap(a),
+        number::MREMAP => memory::resize(a, b, c, d, e),
+        number::MADVISE => memory::advise(a, b, c as i32),
+        number::MSYNC => memory::synchronise(a, b),
+        number::MLOCK | number::MUNLOCK | number::MLOCKALL | number::MUNLOCKALL => Ok(0),
+        number::MINCORE => memory::resident(a, b, c),
+
+        number::RT_SIGACTION => signal::set_action(a as i32, b, c, d),
+        number::RT_SIGPROCMASK => signal::set_mask(a, b, c, d),
+        number::RT_SIGPENDING => signal::pending(a),
+        number::RT_SIGSUSPEND => signals::suspend(a),
+        number::PAUSE => signal::suspend(None),
+        number::RT_SIGTIMEDWAIT => signals::wait(a, b, c),
+        number::SIGALTSTACK => signal::set_stack(a, b, frame.rsp),
+        number::RT_SIGRETURN => {
+            signal::leave_handler(frame);
+            return None;
+        }
+        number::KILL => signals::kill(a as i32, b as i32),
+        number::TKILL => signals::kill_thread(a as u32, b as i32),
+        number::TGKILL => signals::kill_thread(b as u32, c as i32),
+
+        number::CLONE => threads::clone(frame, a, b, c, d, e),
+        number::CLONE3 => threads::clone3(frame, a, b),
+        number::FORK | number::VFORK => threads::fork(frame),
+        number::EXIT => threads::exit(a as i32),
+        number::EXIT_GROUP => process::exit(a as i32),
+        number::EXECVE => match process::execute(frame, a, b, c) {
+            Ok(()) => return None,
+            Err(errno) => Err(errno),
+        },
+        number::FUTEX => crate::futex::call(a, b as u32, c as u32, d, e, f as u32),
+        number::SET_TID_ADDRESS => threads::set_clear_address(a),
+        number::SET_ROBUST_LIST => threads::set_robust_list(a),
+        number::GETTID => Ok(thread::current() as usize),
+        number::GETPID => Ok(process::number() as usize),
+        number::SCHED_YIELD => {
+            thread::yield_now();
+            Ok(0)
+        }
+        number::SCHED_GETAFFINITY => threads::affinity(b, c),
+        number::SCHED_SETAFFINITY | number::SCHED_SETSCHEDULER | number::SCHED_SETPARAM | number::MEMBARRIER => Ok(0),
+        number::SCHED_GETSCHEDULER => Ok(0),
+        number::SCHED_GETPARAM => crate::user::write(b, 0u32).map(|()| 0),
+        number::SCHED_GET_PRIORITY_MAX | number::SCHED_GET_PRIORITY_MIN => Ok(0),
+        number::GETCPU => threads::processor(a, b),
+        number::ARCH_PRCTL => threads::set_pointer(a, b),
+        number::PRCTL => process::control(a, b, c),
+        number::UNAME => process::name_of_system(a),
+        number::RSEQ => Err(ENOSYS),
+
+        number::CLOCK_GETTIME => time::get(a, b),
+        number::CLOCK_GETRES => time::resolution(a, b),
+        number::GETTIMEOFDAY => time::of_day(a, b),
+        number::TIME => time::seconds(a),
+        number::NANOSLEEP => time::sleep(a, b),
+        number::CLOCK_NANOSLEEP => time::sleep_by(a, b, c, d),
+
+        number::POLL => ready::poll(a, b, time::milliseconds(c as i32)),
+        number::PPOLL => ready::poll_masked(a, b, c, d),
+        number::SELECT => ready::select(a, [b, c, d], time::microseconds(e), 0),
+        number::PSELECT6 => ready::select_masked(a, [b, c, d], e, f),
+        number::EPOLL_WAIT => ready::events([a, b, c], time::milliseconds(d as i32), 0),
+        number::EPOLL_PWAIT => ready::events([a, b, c], time::milliseconds(d as i32), e),
+        number::EPOLL_PWAIT2 => ready::events([a, b, c], time::timeout(d), e),
+        _ => forward(number as u32, arguments),
+    })
+}
+
+/// Whether a call that moved less than it was asked to, and may wait, is to go on with the rest.
+fn wants_all(number: u32, flags: u64) -> bool {
+    const WRITE: u32 = 1;
+    const SENDTO: u32 = 44;
+    const RECVFROM: u32 = 45;
+    const WAIT_FOR_ALL: u64 = 0x100;
+    matches!(number, WRITE | SENDTO) || number == RECVFROM && flags & WAIT_FOR_ALL != 0
+}
+
+/// Lets the tender answer, as soon as it can.
+pub fn forward(number: u32, mut arguments: [u64; 6]) -> Result {
+    if number >= call::BOOT {
+        return Err(ENOSYS);
+    }
+    let mut done = 0;
+    loop {
+        match forward_once(number, arguments) {
+            Ok(part) if part > 0 && (part as u64) < arguments[2] && wants_all(number, arguments[3]) => {
+                done += part;
+                arguments[1] += part as u64;
+                arguments[2] -= part as u64;
+            }
+            Ok(part) => return Ok(done + part),
+            Err(_) if done > 0 => return Ok(done),
+            other => return other,
+        }
+    }
+}
+
+fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
+    let mut deadline = None;
+    loop {
+        let answer = port::ask(number, arguments);
+        if answer.wait == 0 {
+            if answer.result == Err(ENOSYS) {
+                let _ = port::call(call::UNKNOWN, [u64::from(number), 0, 0, 0, 0, 0]);
+            }
+            return answer.result;
+        }
+        if answer.wait & call::WAIT_A_MOMENT != 0 {
+            const MOMENT: u64 = 5_000_000;
+            match thread::sleep(Some(crate::clock::monotonic().saturating_add(MOMENT))) {
+                Wake::Signal => return Err(ERESTART),
+                Wake::Up | Wake::Timeout => continue,
+            }
+        }
+        let descriptor = match answer.wait & call::WAIT_CHILD {
+            0 => arguments[(answer.wait >> call::WAIT_ARGUMENT & 7).min(5) as usize],
+            _ => u64::MAX,
+        };
+        if answer.patience != 0 {
+            deadline = deadline.or(Some(crate::clock::monotonic().saturating_add(answer.patience)));
+        }
+        let cookie = thread::watch(descriptor, answer.wait & 0xffff)?;
+        let why = thread::sleep(deadline);
+        thread::unwatch(cookie);
+        match why {
+            Wake::Up => {}
+            Wake::Signal => return Err(ERESTART),
+            Wake::Timeout => return Err(EAGAIN),
+        }
+    }
+}
+
+/// There is nothing more to do for this process.
+pub fn end(status: u32) -> ! {
+    let _ = port::call(call::EXIT, [u64::from(status), 0, 0, 0, 0, 0]);
+    engine::stop()
+}

@@ -1,0 +1,145 @@
+//! mmap and its kin.
+
+use alloc::vec;
+
+use abi::layout::PAGE;
+
+use crate::engine::{self, Source};
+use crate::errno::{EACCES, EINVAL, ENOMEM, Result};
+use crate::port;
+use crate::space::{Place, Protection, Resize, SPACE};
+use crate::user;
+
+fn protection(bits: u64) -> Result<Protection> {
+    Protection::from_bits(bits as u8 & 7).ok_or(EINVAL)
+}
+
+/// mmap.
+pub fn map(hint: u64, length: u64, rights: u64, flags: u64, descriptor: i32, offset: u64) -> Result {
+    const SHARED: u64 = 1;
+    const PRIVATE: u64 = 2;
+    const KIND: u64 = 0xf;
+    const FIXED: u64 = 0x10;
+    const ANONYMOUS: u64 = 0x20;
+    const FIXED_NO_REPLACE: u64 = 0x10_0000;
+    let place = match flags {
+        _ if flags & FIXED_NO_REPLACE != 0 => Place::AtFree(hint as usize),
+        _ if flags & FIXED != 0 => Place::At(hint as usize),
+        _ => Place::Anywhere(hint as usize),
+    };
+    let (length, rights) = (length as usize, protection(rights)?);
+    let shared = match flags & KIND {
+        PRIVATE => false,
+        SHARED | 3 => true,
+        _ => return Err(EINVAL),
+    };
+    if offset % PAGE as u64 != 0 || length == 0 {
+        return Err(EINVAL);
+    }
+    match (flags & ANONYMOUS != 0, shared) {
+        (true, false) => SPACE.get().map(place, length, rights, Source::Anonymous),
+        (true, true) => {
+            let memory = Memory::new(length)?;
+            SPACE.get().map(place, length, rights, Source::Shared { descriptor: memory.0, offset: 0 })
+        }
+        (false, false) => SPACE.get().map(place, length, rights, Source::Private { descriptor, offset }),
+        (false, true) => SPACE.get().map(place, length, rights, Source::Shared { descriptor, offset }),
+    }
+}
+
+/// Memory of the tender's, to be shared with processes that are made later.
+struct Memory(i32);
+
+impl Memory {
+    fn new(length: usize) -> Result<Self> {
+        const MEMFD_CREATE: u32 = 319;
+        const FTRUNCATE: u32 = 77;
+        const CLOSE_ON_EXEC: u64 = 1;
+        let name = c"shared";
+        let made = port::call(MEMFD_CREATE, [name.as_ptr() as u64, CLOSE_ON_EXEC, 0, 0, 0, 0])?;
+        let memory = Self(made as i32);
+        port::call(FTRUNCATE, [made as u64, length as u64, 0, 0, 0, 0])?;
+        Ok(memory)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        const CLOSE: u32 = 3;
+        let _ = port::call(CLOSE, [self.0 as u64, 0, 0, 0, 0, 0]);
+    }
+}
+
+/// munmap.
+pub fn unmap(at: u64, length: u64) -> Result {
+    SPACE.get().unmap(at as usize, length as usize).map(|()| 0)
+}
+
+/// mprotect.
+pub fn protect(at: u64, length: u64, rights: u64) -> Result {
+    SPACE.get().protect(at as usize, length as usize, protection(rights)?).map(|()| 0)
+}
+
+/// brk.
+pub fn set_heap(end: u64) -> Result {
+    Ok(SPACE.get().set_heap(end as usize))
+}
+
+/// mremap.
+pub fn resize(at: u64, old: u64, new: u64, flags: u64, to: u64) -> Result {
+    let place = match flags {
+        0 => Resize::Here,
+        1 => Resize::Anywhere,
+        3 => Resize::To(to as usize),
+        _ => return Err(EINVAL),
+    };
+    SPACE.get().resize(at as usize, old as usize, new as usize, place)
+}
+
+/// madvise: what frees memory is passed on; what only helps is taken as done.
+pub fn advise(at: u64, length: u64, advice: i32) -> Result {
+    const DONT_NEED: i32 = 4;
+    const FREE: i32 = 8;
+    const REMOVE: i32 = 9;
+    /// Of those for which there is a number.
+    const KNOWN: i32 = 103;
+    const GUARD: core::ops::RangeInclusive<i32> = 102..=103;
+    let (at, length) = (at as usize, (length as usize).next_multiple_of(PAGE));
+    if at % PAGE != 0 {
+        return Err(EINVAL);
+    }
+    if length == 0 {
+        return Ok(0);
+    }
+    if !SPACE.get().is_mapped(at, length, Protection::empty()) {
+        return Err(ENOMEM);
+    }
+    match advice {
+        DONT_NEED | FREE => engine::discard(at, length).map(|()| 0),
+        REMOVE => Err(EACCES),
+        it if GUARD.contains(&it) || !(0..=KNOWN).contains(&it) => Err(EINVAL),
+        _ => Ok(0),
+    }
+}
+
+/// msync: what was written to a file's pages is in the file.
+pub fn synchronise(at: u64, length: u64) -> Result {
+    if at as usize % PAGE != 0 {
+        return Err(EINVAL);
+    }
+    let length = (length as usize).checked_next_multiple_of(PAGE).ok_or(ENOMEM)?;
+    if SPACE.get().is_mapped(at as usize, length, Protection::empty()) { Ok(0) } else { Err(ENOMEM) }
+}
+
+/// mincore: all that is mapped may be there.
+pub fn resident(at: u64, length: u64, into: u64) -> Result {
+    let length = (length as usize).next_multiple_of(PAGE);
+    if at as usize % PAGE != 0 {
+        return Err(EINVAL);
+    }
+    if !SPACE.get().is_mapped(at as usize, length, Protection::empty()) {
+        return Err(ENOMEM);
+    }
+    user::write_all(into, &vec![1u8; length / PAGE])?;
+    Ok(0)
+}
