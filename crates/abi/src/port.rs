@@ -4,6 +4,12 @@
 //! [`CALLED`], and gets the attention of the tender in the manner of its engine. **No call waits**: what cannot be done
 //! at once is answered with EAGAIN and what to wait for, and the guest asks to be told when it can ([`crate::call::WATCH`]), so that
 //! its other threads go on meanwhile. Only [`crate::call::WAIT`] sleeps.
+//!
+//! A virtual machine gets the tender's attention by stopping, which costs some thirty microseconds. So the tender has a
+//! server look at the ports of members that call often ([`Port::served`]): such a member's [quick] call is answered while
+//! the guest runs on. A guest believes in its server for a moment only, and then stops nevertheless.
+//!
+//! [quick]: crate::call::is_quick
 
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
@@ -13,6 +19,9 @@ pub const IDLE: u32 = 0;
 pub const CALLED: u32 = 1;
 /// The tender sleeps, or is about to: it must be woken.
 pub const DOZING: u32 = 2;
+
+/// In [`Port::served`]: quick calls are answered without the doorbell.
+pub const SERVED: u32 = 1;
 
 /// The shared page.
 #[repr(C, align(4096))]
@@ -29,8 +38,10 @@ pub struct Port {
     pub senders: [AtomicU64; 64],
     /// The state of the guest's processor as the guest last declared it: see [`RUNNING`] and [`WAITING`].
     pub state: AtomicU32,
+    /// Whether somebody looks at [`Call::state`] all the time: [`SERVED`] or 0. Only for a virtual machine.
+    pub served: AtomicU32,
     /// Keeps the clock's fields apart from what changes often.
-    pub reserved: [u32; 15],
+    pub reserved: [u32; 14],
     /// How to tell the time without asking.
     pub clock: Clock,
 }

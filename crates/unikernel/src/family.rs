@@ -12,6 +12,7 @@ use sys::Errno;
 
 use crate::guest::Handle;
 use crate::port::Mapped;
+use crate::server::Server;
 use crate::waits::Waits;
 
 /// The first process.
@@ -65,6 +66,8 @@ pub(crate) struct Family {
     /// Calls that nothing implements, by number, and how often.
     unknown: Mutex<BTreeMap<u32, u64>>,
     pub(crate) calls: AtomicU64,
+    /// Who answers those that call often.
+    pub(crate) server: Server,
 }
 
 struct Account {
@@ -94,6 +97,7 @@ impl Family {
             changed: Condvar::new(),
             unknown: Mutex::default(),
             calls: AtomicU64::new(0),
+            server: Server::new(),
         }
     }
 

@@ -23,6 +23,7 @@ mod port;
 mod process;
 mod procfs;
 mod raw;
+mod server;
 mod tender;
 mod waits;
 

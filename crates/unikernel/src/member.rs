@@ -1,4 +1,7 @@
 //! A member's own thread: it takes the member's calls one by one, until the member has ended.
+//!
+//! The thread of a virtual machine is in the kernel while its guest runs. Meanwhile the family's server may answer for it
+//! ([`crate::server`]); who does holds the member's lock, and the machine is with its thread.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -19,6 +22,7 @@ use crate::guest::Handle;
 use crate::kvm::{Guest, OfGuest};
 use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
+use crate::server::Seat;
 use crate::waits::Waits;
 use crate::{clock, process};
 
@@ -43,7 +47,8 @@ pub(crate) enum Body {
     /// A process of the host, to which descriptors go over the socket.
     Process(OwnedFd),
     /// A virtual machine.
-    Machine(Arc<Kvm>, Box<Guest>),
+    /// A virtual machine, which its thread takes out while it runs.
+    Machine(Arc<Kvm>, Option<Box<Guest>>),
 }
 
 /// The program that a process is.
@@ -63,7 +68,7 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(200);
 
 impl Member {
     /// Serves the member until it has ended.
-    pub(crate) fn serve(&mut self) {
+    pub(crate) fn serve(mut self) {
         match self.body {
             Body::Process(_) => self.serve_process(),
             Body::Machine(..) => self.serve_machine(),
@@ -78,43 +83,68 @@ impl Member {
         }
     }
 
-    fn serve_machine(&mut self) {
+    fn serve_machine(mut self) {
         const SIGSEGV: i32 = 11;
-        let handle = self.living.handle.clone();
-        let Body::Machine(_, guest) = &self.body else { return };
+        let Body::Machine(_, place) = &mut self.body else { return };
+        let Some(mut guest) = place.take() else { return };
+        let (handle, family, number) = (self.living.handle.clone(), self.family.clone(), self.number);
         match guest.adopt() {
             Ok(thread) => handle.set_thread(Some(thread)),
-            Err(_) => return self.family.end(self.number, KILLED),
+            Err(_) => return family.end(number, KILLED),
         }
+        let seat = Seat::new(self);
         loop {
             if handle.is_killed() {
-                self.family.end(self.number, KILLED);
+                family.end(number, KILLED);
                 break;
             }
-            let Body::Machine(_, guest) = &mut self.body else { break };
             match guest.run() {
-                Exit::Doorbell => {
-                    if self.answer().is_none() {
-                        break;
-                    }
-                }
+                Exit::Doorbell => match seat.answer_with(guest) {
+                    Some(again) => guest = again,
+                    None => break,
+                },
                 Exit::Interrupted => guest.tap(),
                 Exit::Broken(why) => {
-                    self.family.log(&format!("process {} is broken: {why} ({})", self.number, guest.whereabouts()));
-                    self.family.end(self.number, SIGSEGV);
+                    family.log(&format!("process {number} is broken: {why} ({})", guest.whereabouts()));
+                    family.end(number, SIGSEGV);
                     break;
                 }
             }
         }
+        seat.leave();
         handle.set_thread(None);
+    }
+
+    /// Answers the call in the port with the machine at hand, and gives it back; nothing when the member has ended by it.
+    pub(crate) fn answer_with(&mut self, guest: Box<Guest>) -> Option<Box<Guest>> {
+        if let Body::Machine(_, place) = &mut self.body {
+            *place = Some(guest);
+        }
+        self.answer()?;
+        match &mut self.body {
+            Body::Machine(_, place) => place.take(),
+            Body::Process(_) => None,
+        }
+    }
+
+    /// Answers the call in the port if that takes no machine. Says whether it did.
+    pub(crate) fn answer_quickly(&mut self) -> bool {
+        let call = &self.living.port.call;
+        let number = call.number.load(Ordering::Relaxed);
+        let arguments = call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
+        call::is_quick(number, arguments) && self.answer_this(number, arguments).is_some()
     }
 
     /// Answers the call in the port; nothing when the member has ended by it.
     fn answer(&mut self) -> Option<()> {
+        let call = &self.living.port.call;
+        let number = call.number.load(Ordering::Relaxed);
+        let arguments = call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
+        self.answer_this(number, arguments)
+    }
+
+    fn answer_this(&mut self, number: u32, arguments: [u64; 6]) -> Option<()> {
         self.family.calls.fetch_add(1, Ordering::Relaxed);
-        let port = &self.living.port;
-        let number = port.call.number.load(Ordering::Relaxed);
-        let arguments = port.call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
         let reply = self.own_call(number, arguments)?;
         let (result, wait) = reply.words();
         self.living.port.answer(result, wait);
@@ -151,8 +181,8 @@ impl Member {
                 Ok(0).into()
             }
             call::GROW | call::RELEASE | call::DISCARD => match &mut self.body {
-                Body::Process(_) => Err(Errno::NOSYS).into(),
-                Body::Machine(_, guest) => guest.own_call(number, arguments).into(),
+                Body::Machine(_, Some(guest)) => guest.own_call(number, arguments).into(),
+                Body::Process(_) | Body::Machine(_, None) => Err(Errno::NOSYS).into(),
             },
             call::UNKNOWN => {
                 self.family.note_unknown(a as u32);
@@ -182,7 +212,10 @@ impl Member {
 
     fn wait(&self, into: u64, most: u64, nanoseconds: u64) -> Result<u64, Errno> {
         let Living { port, waits, .. } = &self.living;
-        clock::write(&port.clock);
+        // Who only looks does so often.
+        if nanoseconds > 0 {
+            clock::write(&port.clock);
+        }
         port.state.store(WAITING, Ordering::SeqCst);
         // A signal from before this is seen here; one from after it rings.
         let nanoseconds = if port.pending.load(Ordering::SeqCst) == 0 { nanoseconds } else { 0 };
@@ -240,7 +273,8 @@ impl Member {
                 });
                 sent.and(spawned)
             }
-            Body::Machine(kvm, guest) => {
+            Body::Machine(_, None) => Err(Errno::AGAIN),
+            Body::Machine(kvm, Some(guest)) => {
                 let seed = guest.seed().map_err(again)?;
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
                 self.family.add(number, self.number, living.clone());
@@ -250,7 +284,7 @@ impl Member {
                     match Guest::grow(&kvm, seed, &living.port) {
                         Ok(guest) => {
                             let memory = Box::new(OfGuest(guest.space()));
-                            begin(living, Body::Machine(kvm, Box::new(guest)), memory).serve();
+                            begin(living, Body::Machine(kvm, Some(Box::new(guest))), memory).serve();
                         }
                         Err(error) => {
                             lost.log(&format!("fork: {error}"));
@@ -281,7 +315,8 @@ impl Member {
         }
         match &mut self.body {
             Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
-            Body::Machine(_, guest) => guest.map(&file, offset, length, how),
+            Body::Machine(_, Some(guest)) => guest.map(&file, offset, length, how),
+            Body::Machine(_, None) => Err(Errno::NOSYS),
         }
     }
 

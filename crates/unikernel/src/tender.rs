@@ -99,11 +99,11 @@ pub fn run(guest: Guest) -> Result<Outcome> {
             let guest = kvm::Guest::first(&kvm, &port)?;
             let memory = Box::new(OfGuest(guest.space()));
             let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
-            (living, Body::Machine(Arc::new(kvm), Box::new(guest)), memory)
+            (living, Body::Machine(Arc::new(kvm), Some(Box::new(guest))), memory)
         }
     };
     family.add(number, 0, living.clone());
-    let mut member = Member {
+    let member = Member {
         number,
         family: family.clone(),
         living,
