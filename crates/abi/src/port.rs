@@ -3,7 +3,8 @@
 //! A guest has one processor, so there is one call at a time: the guest fills in [`Call`], sets its state to
 //! [`CALLED`], and gets the attention of the tender in the manner of its engine. **No call waits**: what cannot be done
 //! at once is answered with EAGAIN and what to wait for, and the guest asks to be told when it can ([`crate::call::WATCH`]), so that
-//! its other threads go on meanwhile. Only [`crate::call::WAIT`] sleeps.
+//! its other threads go on meanwhile. Only [`crate::call::WAIT`] sleeps, and a call of a guest that has nothing else to do
+//! until it is answered, which says so ([`Call::patience`]): one call is made instead of four.
 //!
 //! A virtual machine gets the tender's attention by stopping, which costs some thirty microseconds. So the tender has a
 //! server look at the ports of members that call often ([`Port::served`]): such a member's [quick] call is answered while
@@ -19,6 +20,8 @@ pub const IDLE: u32 = 0;
 pub const CALLED: u32 = 1;
 /// The tender sleeps, or is about to: it must be woken.
 pub const DOZING: u32 = 2;
+/// The server has tried the call and there is nothing yet. It tries on, until the guest gives it up and stops.
+pub const TRIED: u32 = 3;
 
 /// In [`Port::served`]: quick calls are answered without the doorbell.
 pub const SERVED: u32 = 1;
@@ -49,7 +52,7 @@ pub struct Port {
 /// A call.
 #[repr(C, align(64))]
 pub struct Call {
-    /// [`IDLE`], [`CALLED`] or [`DOZING`].
+    /// [`IDLE`], [`CALLED`], [`DOZING`] or [`TRIED`].
     pub state: AtomicU32,
     /// A Linux system call's number, or one of [`crate::call`].
     pub number: AtomicU32,
@@ -61,6 +64,8 @@ pub struct Call {
     pub wait: AtomicU32,
     /// Set by the guest when it sleeps until [`Call::state`] changes.
     pub sleeping: AtomicU32,
+    /// How many nanoseconds the tender may sleep before it says EAGAIN (`u64::MAX`: any number).
+    pub patience: AtomicU64,
 }
 
 /// How the processor's time stamp counter relates to the clocks of the host, written by the tender before the guest runs.

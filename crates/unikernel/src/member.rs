@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use abi::port::{RUNNING, WAITING};
+use abi::port::{CALLED, RUNNING, TRIED, WAITING};
 use abi::{call, port::Engine};
 use rustix::fs::OFlags;
 use sys::Errno;
@@ -17,13 +17,13 @@ use vm::{Exit, Host as Kvm};
 use crate::calls::{self, Reply};
 use crate::creds::Credentials;
 use crate::family::{Family, Living};
-use crate::files::Table;
+use crate::files::{File, Table, Waiting};
 use crate::guest::Handle;
 use crate::kvm::{Guest, OfGuest};
 use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
 use crate::server::Seat;
-use crate::waits::Waits;
+use crate::waits::{self, Waits};
 use crate::{clock, process};
 
 /// A process of a guest, in the hands of its thread.
@@ -132,7 +132,19 @@ impl Member {
         let call = &self.living.port.call;
         let number = call.number.load(Ordering::Relaxed);
         let arguments = call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
-        call::is_quick(number, arguments) && self.answer_this(number, arguments).is_some()
+        if !call::is_quick(number, arguments) {
+            return false;
+        }
+        let patient = call.patience.load(Ordering::Relaxed) > 0 && number != libc::SYS_connect as u32;
+        let Some(reply) = self.own_call(number, arguments) else { return false };
+        if patient && waits::is_for(number, reply, arguments).is_some() {
+            // To be tried again, or by whoever may sleep.
+            let _ = self.living.port.call.state.compare_exchange(CALLED, TRIED, Ordering::AcqRel, Ordering::Relaxed);
+            return false;
+        }
+        let (result, wait) = reply.words();
+        self.living.port.answer(result, wait);
+        true
     }
 
     /// Answers the call in the port; nothing when the member has ended by it.
@@ -145,7 +157,15 @@ impl Member {
 
     fn answer_this(&mut self, number: u32, arguments: [u64; 6]) -> Option<()> {
         self.family.calls.fetch_add(1, Ordering::Relaxed);
-        let reply = self.own_call(number, arguments)?;
+        let mut reply = self.own_call(number, arguments)?;
+        let patience = self.living.port.call.patience.load(Ordering::Relaxed);
+        if patience > 0
+            && let Some((descriptor, events)) = waits::is_for(number, reply, arguments)
+            && let Ok(file) = self.table.get(descriptor).cloned()
+            && self.doze(&file, events, patience)
+        {
+            reply = self.own_call(number, arguments)?;
+        }
         let (result, wait) = reply.words();
         self.living.port.answer(result, wait);
         Some(())
@@ -175,6 +195,7 @@ impl Member {
             call::FORK => self.fork().into(),
             call::MAP => self.lend(arguments).into(),
             call::EXECUTED => self.executed(arguments).into(),
+            call::LEND => self.lend_open(a).into(),
             call::LOG => {
                 let text = self.memory.bytes(a, (b as usize).min(4096)).unwrap_or_default();
                 self.family.log(&String::from_utf8_lossy(&text));
@@ -225,6 +246,40 @@ impl Member {
         let bytes: Vec<u8> = cookies[..count].iter().flat_map(|it| it.to_ne_bytes()).collect();
         self.memory.write(into, &bytes)?;
         Ok(count as u64)
+    }
+
+    /// Sleeps until a file has one of those events; says whether it has. Nothing that else wakes the member is lost: it is
+    /// left where the next [`call::WAIT`] finds it.
+    fn doze(&self, file: &File, events: u32, nanoseconds: u64) -> bool {
+        let Living { port, waits, .. } = &self.living;
+        clock::write(&port.clock);
+        port.state.store(WAITING, Ordering::SeqCst);
+        // As in `wait`.
+        let quiet = port.pending.load(Ordering::SeqCst) == 0;
+        let ready = quiet && waits.doze(file, events, nanoseconds);
+        port.state.store(RUNNING, Ordering::SeqCst);
+        ready
+    }
+
+    /// Lends an open file. Those that only move bytes, for as long as they are open: what a guest can do with one is what
+    /// it can ask us to do.
+    fn lend_open(&self, descriptor: u64) -> Result<u64, Errno> {
+        let Body::Process(socket) = &self.body else { return Err(Errno::NOSYS) };
+        if descriptor == u64::MAX {
+            return process::send(socket, &[self.living.waits.set()]).map(|()| 0);
+        }
+        let file = self.table.get(descriptor)?;
+        let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&**file)?.st_mode);
+        let moves_bytes = match kind {
+            rustix::fs::FileType::Socket | rustix::fs::FileType::Fifo => true,
+            rustix::fs::FileType::Unknown => file.path.starts_with(b"anon_inode"),
+            _ => false,
+        };
+        if !moves_bytes {
+            return Err(Errno::INVAL);
+        }
+        process::send(socket, &[file.as_fd()])?;
+        Ok(u64::from(Arc::strong_count(file) == 1 && file.waiting() == Waiting::No))
     }
 
     /// Makes the process a second time.

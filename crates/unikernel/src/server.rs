@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use abi::port::{CALLED, SERVED};
+use abi::port::{CALLED, SERVED, TRIED};
 
 use crate::kvm::Guest;
 use crate::member::Member;
@@ -108,7 +108,7 @@ impl Seat {
         }
         let mut member = lock(&self.member);
         // The server may have answered a moment too late.
-        if self.port.call.state.load(Ordering::Acquire) != CALLED { Some(guest) } else { member.answer_with(guest) }
+        if self.is_called() { member.answer_with(guest) } else { Some(guest) }
     }
 
     /// The member has ended.
@@ -116,9 +116,13 @@ impl Seat {
         self.port.served.store(0, Ordering::SeqCst);
     }
 
+    fn is_called(&self) -> bool {
+        matches!(self.port.call.state.load(Ordering::Acquire), CALLED | TRIED)
+    }
+
     /// Answers a call if there is one.
     fn serve(&self) -> bool {
-        if self.port.call.state.load(Ordering::Acquire) != CALLED {
+        if !self.is_called() {
             return false;
         }
         let mut member = match self.member.try_lock() {
@@ -127,7 +131,7 @@ impl Seat {
             // Its own thread is about to.
             Err(TryLockError::WouldBlock) => return false,
         };
-        self.port.call.state.load(Ordering::Acquire) == CALLED && member.answer_quickly()
+        self.is_called() && member.answer_quickly()
     }
 }
 

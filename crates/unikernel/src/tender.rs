@@ -208,6 +208,7 @@ impl Family {
             living.handle.set_pid(None);
             self.end(number, status);
             living.port.disturb();
+            living.waits.ring();
         }
     }
 }

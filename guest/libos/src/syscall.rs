@@ -112,8 +112,11 @@ pub fn forward(number: u32, arguments: [u64; 6]) -> Result {
     if number >= call::BOOT {
         return Err(ENOSYS);
     }
+    if let Some(result) = engine::directly(number, arguments) {
+        return result;
+    }
     loop {
-        let answer = port::ask(number, arguments);
+        let answer = port::ask(number, arguments, thread::patience(None));
         if answer.wait == 0 {
             if answer.result == Err(ENOSYS) {
                 let _ = port::call(call::UNKNOWN, [u64::from(number), 0, 0, 0, 0, 0]);

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::layout::kvm::{ADDRESS, DOORBELL, LARGE, MAGIC, NO_EXECUTE, PRESENT, USED, USER, WRITABLE};
 use abi::layout::{LINEAR, PAGE};
-use abi::port::{CALLED, SERVED};
+use abi::port::{CALLED, IDLE, SERVED, TRIED};
 use abi::{VERSION, call};
 
 use self::frames::FRAMES;
@@ -61,11 +61,6 @@ const PATIENCE: u64 = 75_000;
 static DOUBT: AtomicU64 = AtomicU64::new(0);
 static DOUBT_LEFT: AtomicU64 = AtomicU64::new(0);
 
-/// Whether quick calls are answered without stopping.
-pub fn is_served() -> bool {
-    port().served.load(Ordering::Relaxed) == SERVED && DOUBT_LEFT.load(Ordering::Relaxed) == 0
-}
-
 /// Waits for the server's answer to the call in the port. Says whether it came.
 fn is_answered() -> bool {
     const MOST_DOUBT: u64 = 255;
@@ -80,12 +75,15 @@ fn is_answered() -> bool {
     let begun = now();
     while now().wrapping_sub(begun) < PATIENCE {
         for _ in 0..32 {
-            if call.state.load(Ordering::Acquire) != CALLED {
+            if call.state.load(Ordering::Acquire) == IDLE {
                 DOUBT.store(0, Ordering::Relaxed);
                 return true;
             }
             core::hint::spin_loop();
         }
+    }
+    if call.state.load(Ordering::Acquire) == TRIED {
+        return false;
     }
     let doubt = (DOUBT.load(Ordering::Relaxed) * 2 + 1).min(MOST_DOUBT);
     DOUBT.store(doubt, Ordering::Relaxed);

@@ -6,6 +6,7 @@
 //! own, and the port.
 
 mod filter;
+pub mod lent;
 mod signals;
 
 use core::arch::{global_asm, naked_asm};
@@ -34,7 +35,14 @@ mod number {
     pub const MADVISE: usize = 28;
     pub const DUP2: usize = 33;
     pub const RECVMSG: usize = 47;
+    pub const READ: usize = 0;
     pub const WRITE: usize = 1;
+    pub const READV: usize = 19;
+    pub const WRITEV: usize = 20;
+    pub const SENDTO: usize = 44;
+    pub const RECVFROM: usize = 45;
+    pub const EPOLL_WAIT: usize = 232;
+    pub const PPOLL: usize = 271;
     pub const CLOSE: usize = 3;
     pub const CLONE: usize = 56;
     pub const SIGALTSTACK: usize = 131;
@@ -230,6 +238,7 @@ pub fn fork() -> Result {
     const SIGCHLD: usize = 17;
     let child = crate::port::call(call::FORK, [0; 6])?;
     let [port, socket] = receive()?;
+    lent::share();
     let made = host(number::CLONE, [AS_SIBLING | SIGCHLD, 0, 0, 0, 0, 0]);
     if made == Ok(0) {
         adopt(port, socket);
@@ -244,6 +253,7 @@ pub fn fork() -> Result {
 /// What a new process does first: it takes up its own port, and tells the tender which process of the host it is, which
 /// the kernel adds to the word.
 fn adopt(port: usize, socket: usize) {
+    lent::adopt();
     let mapped = host(number::MMAP, [PORT, size_of::<Port>(), 3, SHARED | FIXED, port, 0]);
     let moved = host(number::DUP2, [socket, SOCKET, 0, 0, 0, 0]);
     let _ = host(number::CLOSE, [socket, 0, 0, 0, 0, 0]);

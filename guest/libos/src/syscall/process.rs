@@ -9,7 +9,7 @@ use crate::errno::{EINVAL, Result};
 use crate::frame::{Frame, NOT_A_CALL};
 use crate::loader::{self, Command, Ready, Start, Surroundings};
 use crate::sync::Local;
-use crate::{port, signal, thread, user};
+use crate::{engine, port, signal, thread, user};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -81,6 +81,7 @@ pub fn become_program(ready: &Ready) -> Result<Start> {
     let arguments = ready.command.arguments.join(&0u8);
     let words = [path.as_ptr() as u64, path.len() as u64, arguments.as_ptr() as u64, arguments.len() as u64, 0, 0];
     port::call(abi::call::EXECUTED, words)?;
+    engine::executed();
     let name = path.rsplit(|it| *it == b'/').next().unwrap_or_default();
     set_name(name);
     Ok(start)
