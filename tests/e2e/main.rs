@@ -20,3 +20,4 @@ mod registries;
 mod servers;
 mod slim;
 mod streams;
+mod unikernel;

@@ -66,30 +66,48 @@ const STACK: usize = 64 << 10;
 /// handlers. A kernel that changes somebody's user or capabilities hides all memory of his (`PR_SET_DUMPABLE`), which is
 /// the caller's.
 pub fn spawn_to_exec<F: FnOnce() -> u8>(cgroup: Option<BorrowedFd<'_>>, child: F) -> Result<Child> {
-    extern "C" fn enter<F: FnOnce() -> u8>(argument: *mut libc::c_void) -> ! {
-        let guard = NoReturn;
-        // SAFETY: `argument` is the slot below, alive and untouched while the parent stands still.
-        let child = unsafe { &mut *argument.cast::<Option<F>>() }.take();
-        let code = child.map_or(101, |it| it());
-        std::mem::forget(guard);
-        exit_now(code)
-    }
     #[repr(align(16))]
     struct Stack([MaybeUninit<u8>; STACK]);
     let mut stack = Stack([MaybeUninit::uninit(); STACK]);
     let mut slot = Some(child);
     let mut pidfd: RawFd = -1;
-    let mut args = arguments(&mut pidfd, cgroup);
-    args.flags |= (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
-    args.stack = stack.0.as_mut_ptr() as u64;
-    args.stack_size = STACK as u64;
-    // SAFETY: `enter` gets a stack of its own and the slot that it expects. With CLONE_VFORK the caller resumes only when
-    // the child no longer uses this memory, so stack and slot outlive it; descriptors, directories and credentials are
-    // copies.
-    let pid = check(unsafe { clone_on_stack(&raw mut args, enter::<F>, (&raw mut slot).cast()) })?;
+    let shared = libc::CLONE_VM | libc::CLONE_VFORK;
+    let argument = (&raw mut slot).cast();
+    // SAFETY (both): `enter` gets a stack of its own and the slot that it expects. With CLONE_VFORK the caller resumes only
+    // when the child no longer uses this memory, so stack and slot outlive it; descriptors, directories and credentials
+    // are copies.
+    let pid = if cgroup.is_some() {
+        let mut args = arguments(&mut pidfd, cgroup);
+        args.flags |= shared as u64;
+        args.stack = stack.0.as_mut_ptr() as u64;
+        args.stack_size = STACK as u64;
+        // SAFETY: as above.
+        check(unsafe { clone_on_stack(&raw mut args, enter::<F>, argument) })?
+    } else {
+        // Filters of containers know the older call alone.
+        extern "C" fn begin<F: FnOnce() -> u8>(argument: *mut libc::c_void) -> libc::c_int {
+            enter::<F>(argument)
+        }
+        let flags = shared | libc::CLONE_PIDFD | libc::SIGCHLD;
+        // SAFETY: as above; the stack grows down from its end.
+        check(unsafe {
+            let top = stack.0.as_mut_ptr().add(STACK).cast();
+            libc::clone(begin::<F>, top, flags, argument, &raw mut pidfd).into()
+        })?
+    };
     // SAFETY: the kernel stored a new descriptor that nothing else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Child { pid: pid as u32, pidfd })
+}
+
+/// Where a child of [`spawn_to_exec`] begins.
+extern "C" fn enter<F: FnOnce() -> u8>(argument: *mut libc::c_void) -> ! {
+    let guard = NoReturn;
+    // SAFETY: it is the caller's slot, alive and untouched while the parent stands still.
+    let child = unsafe { &mut *argument.cast::<Option<F>>() }.take();
+    let code = child.map_or(101, |it| it());
+    std::mem::forget(guard);
+    exit_now(code)
 }
 
 /// `clone3` with a stack for the child, which begins with `enter`. The C library has it for no one but itself.

@@ -63,3 +63,18 @@ impl Credentials {
         if self.user.effective == 0 { Privilege::Root } else { Privilege::None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_privileged_become_whom_they_were_not() {
+        let user = Three { real: 1000, effective: 1001, saved: 1002 };
+        assert_eq!(user.set(0, Privilege::None), None);
+        assert_eq!(user.set(1002, Privilege::None), Some(Three { effective: 1002, ..user }));
+        assert_eq!(user.set(7, Privilege::Root), Some(Three::all(7)));
+        assert_eq!(user.set_each([u32::MAX, 1000, u32::MAX], Privilege::None), Some(Three { effective: 1000, ..user }));
+        assert_eq!(user.set_each([5, u32::MAX, u32::MAX], Privilege::None), None);
+    }
+}

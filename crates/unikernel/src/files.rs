@@ -173,3 +173,44 @@ pub(crate) enum Closing {
     Now,
     OnExec,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> Arc<File> {
+        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, rustix::fs::Mode::empty());
+        File::new(null.unwrap(), Waiting::Yes, b"/dev/null")
+    }
+
+    fn numbers(table: &Table) -> Vec<u64> {
+        (0..table.slots.len() as u64).filter(|it| table.get(*it).is_ok()).collect()
+    }
+
+    #[test]
+    fn numbers_are_the_lowest_free_ones_up_to_the_limit() {
+        let mut table = Table::new(3);
+        assert_eq!([0, 0, 0].map(|lowest| table.add(file(), OnExec::Keep, lowest)), [Ok(0), Ok(1), Ok(2)]);
+        assert_eq!(table.add(file(), OnExec::Keep, 0), Err(Errno::MFILE));
+        table.close(1).unwrap();
+        assert_eq!(table.close(1), Err(Errno::BADF));
+        assert_eq!(table.add(file(), OnExec::Keep, 2), Err(Errno::MFILE));
+        assert_eq!(table.add(file(), OnExec::Keep, 0), Ok(1));
+        // As the kernel, only the lower half of the register counts.
+        assert!(table.get(1 | 7 << 32).is_ok());
+        assert_eq!(table.get(u64::MAX).map(drop), Err(Errno::BADF));
+    }
+
+    #[test]
+    fn executing_closes_what_was_marked() {
+        let mut table = Table::new(16);
+        for on_exec in [OnExec::Keep, OnExec::Close, OnExec::Keep, OnExec::Keep] {
+            table.add(file(), on_exec, 0).unwrap();
+        }
+        table.each_between(3, u64::MAX, Closing::OnExec);
+        table.executed();
+        assert_eq!(numbers(&table), [0, 2]);
+        table.each_between(1, 2, Closing::Now);
+        assert_eq!(numbers(&table), [0]);
+    }
+}

@@ -1,6 +1,7 @@
 //! The filter over the process's system calls. It is installed before the program is loaded and is never lifted; a new
 //! process has it, too.
 
+use super::signals::host_return_end;
 use super::{host, host_call_end, number};
 use crate::errno::Result;
 
@@ -80,7 +81,7 @@ const fn compare(value: u32, if_true: u8, if_false: u8) -> Instruction {
     Instruction { code: 0x15, if_true, if_false, value }
 }
 
-const LENGTH: usize = 14 + 2 * ALLOWED.len() + 5 * ALLOWED_WITH.len();
+const LENGTH: usize = 19 + 2 * ALLOWED.len() + 5 * ALLOWED_WITH.len();
 
 pub fn install() -> Result<()> {
     const NO_NEW_PRIVILEGES: usize = 38;
@@ -91,15 +92,20 @@ pub fn install() -> Result<()> {
         code[used] = instruction;
         used += 1;
     };
-    // Only the address is taken.
-    let ours = &raw const host_call_end as u64;
+    // Only the addresses are taken.
+    let (ours, returning) = (&raw const host_call_end as u64, &raw const host_return_end as u64);
     put(load(field::ARCHITECTURE));
     put(compare(X86_64, 1, 0));
     put(give(KILL));
     put(load(field::NUMBER));
-    // Returning from a signal's handler happens elsewhere, and does no harm anywhere.
-    put(compare(number::RT_SIGRETURN as u32, 0, 1));
+    // Our own handlers' way back; the program's own handlers were never the host's.
+    put(compare(number::RT_SIGRETURN as u32, 0, 6));
+    put(load(field::ADDRESS_LOW));
+    put(compare(returning as u32, 0, 3));
+    put(load(field::ADDRESS_HIGH));
+    put(compare((returning >> 32) as u32, 0, 1));
     put(give(ALLOW));
+    put(give(TRAP));
     put(load(field::ADDRESS_LOW));
     put(compare(ours as u32, 1, 0));
     put(give(TRAP));

@@ -1,7 +1,7 @@
 //! The host's signals: a trapped system call, a fault of the program, the tender's tap on the shoulder. Each handler
 //! changes where the process goes on, and returns: nothing is done on the signal's stack.
 
-use core::arch::naked_asm;
+use core::arch::global_asm;
 
 use super::{host, number};
 use crate::entry::{call_entry, fault_entry, is_ours};
@@ -51,7 +51,7 @@ pub fn install() -> Result<()> {
         let action = Action {
             handler: on_signal as *const () as usize,
             flags: SIGINFO | RESTORER | ONSTACK,
-            restorer: restore as *const () as usize,
+            restorer: host_return as *const () as usize,
             mask: u64::MAX,
         };
         host(number::RT_SIGACTION, [signal as usize, &raw const action as usize, 0, 8, 0, 0])?;
@@ -59,9 +59,13 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
-#[unsafe(naked)]
-unsafe extern "C" fn restore() {
-    naked_asm!("mov eax, 15", "syscall", "ud2")
+global_asm!(".globl host_return, host_return_end", "host_return:", "mov eax, 15", "syscall", "host_return_end:", "ud2");
+
+unsafe extern "C" {
+    /// How the handlers return to what they interrupted.
+    fn host_return();
+    /// Only its address counts: the one from which that passes the filter.
+    pub static host_return_end: u8;
 }
 
 /// What the kernel saved of the interrupted process: `struct ucontext` as far as it is needed.

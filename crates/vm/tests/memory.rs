@@ -1,0 +1,103 @@
+//! Memory that is had twice, against plain arrays of bytes.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its surrounding has failed")]
+
+use proptest::prelude::*;
+use vm::{Frozen, Memory, Region};
+
+const PAGE: usize = 4096;
+const PAGES: usize = 16;
+
+/// What is done to one of several memories.
+#[derive(Clone, Debug)]
+enum Step {
+    Write { which: usize, at: usize, value: u8, length: usize },
+    Discard { which: usize, page: usize, pages: usize },
+    Freeze { which: usize },
+    Thaw,
+    Reset { which: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..4usize, 0..PAGE * PAGES, any::<u8>(), 1..3 * PAGE)
+            .prop_map(|(which, at, value, length)| Step::Write { which, at, value, length }),
+        1 => (0..4usize, 0..PAGES, 1..4usize).prop_map(|(which, page, pages)| Step::Discard { which, page, pages }),
+        2 => (0..4usize).prop_map(|which| Step::Freeze { which }),
+        1 => Just(Step::Thaw),
+        1 => (0..4usize).prop_map(|which| Step::Reset { which }),
+    ]
+}
+
+/// A memory, and what must be in it.
+struct Pair {
+    memory: Memory,
+    model: Vec<u8>,
+}
+
+impl Pair {
+    #[track_caller]
+    fn check(&self, after: &Step) {
+        let mut bytes = vec![0; PAGE * PAGES];
+        self.memory.read(0, &mut bytes).unwrap();
+        let wrong = bytes.iter().zip(&self.model).position(|(a, b)| a != b);
+        assert_eq!(wrong, None, "differs at that byte after {after:?}");
+    }
+}
+
+fn perform(pairs: &mut Vec<Pair>, frozen: &mut Option<(Frozen, Vec<u8>)>, step: &Step) {
+    let count = pairs.len();
+    match *step {
+        Step::Write { which, at, value, length } => {
+            let pair = &mut pairs[which % count];
+            let length = length.min(PAGE * PAGES - at);
+            pair.memory.write(at, &vec![value; length]).unwrap();
+            pair.model[at..at + length].fill(value);
+        }
+        Step::Discard { which, page, pages } => {
+            let pair = &mut pairs[which % count];
+            let (at, length) = (page * PAGE, pages.min(PAGES - page) * PAGE);
+            pair.memory.discard(at, length).unwrap();
+            pair.model[at..at + length].fill(0);
+        }
+        Step::Freeze { which } => {
+            let pair = &pairs[which % count];
+            *frozen = Some((pair.memory.freeze().unwrap(), pair.model.clone()));
+        }
+        Step::Thaw => {
+            if let Some((frozen, model)) = frozen.as_ref().filter(|_| count < 4) {
+                pairs.push(Pair { memory: Memory::thaw(frozen).unwrap(), model: model.clone() });
+            }
+        }
+        Step::Reset { which } => {
+            if let Some((frozen, model)) = frozen {
+                let pair = &mut pairs[which % count];
+                pair.memory.reset(frozen).unwrap();
+                pair.model.clone_from(model);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn copies_see_what_was_there_and_nothing_later(steps in proptest::collection::vec(step(), 1..40)) {
+        let mut pairs = vec![Pair { memory: Memory::new(PAGE * PAGES).unwrap(), model: vec![0; PAGE * PAGES] }];
+        let mut frozen = None;
+        for step in &steps {
+            perform(&mut pairs, &mut frozen, step);
+            pairs.iter().for_each(|it| it.check(step));
+        }
+    }
+}
+
+#[test]
+fn what_is_not_inside_is_refused() {
+    let memory = Memory::new(PAGE).unwrap();
+    assert_eq!(memory.read(PAGE - 1, &mut [0; 2]), None);
+    assert_eq!(memory.write(usize::MAX, &[0]), None);
+    assert_eq!(memory.discard(0, 2 * PAGE), None);
+    assert_eq!(memory.discard(1, PAGE), None);
+}

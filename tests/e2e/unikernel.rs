@@ -1,0 +1,120 @@
+//! Unmodified programs as guests of the library operating system, in virtual machines and in confined processes: what a
+//! user sees of them is what is seen of a container.
+
+use skep_tests::{Run, TestEnv, can_run};
+
+const BUSYBOX: &str = "deb:busybox-static";
+const PYTHON: &str = "deb:python3-minimal";
+
+const ENGINES: [&str; 2] = ["kvm", "process"];
+
+/// The engines that there are here.
+fn engines() -> impl Iterator<Item = &'static str> {
+    ENGINES.into_iter().filter(|it| *it == "process" || can_run(&["kvm"]))
+}
+
+fn run(env: &TestEnv, engine: &str, options: &[&str], image: &str, command: &[&str]) -> Run {
+    let args = ["run", "--as", "unikernel"].iter().chain(options).chain([&image, &"--"]).chain(command);
+    env.finish(env.command(args).env("SKEP_ENGINE", engine))
+}
+
+#[track_caller]
+fn check(image: &str, command: &[&str], code: i32, out: &str) {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(image);
+    for engine in engines() {
+        let run = run(&env, engine, &["--rm", "--network", "none"], image, command);
+        assert_eq!((run.code, run.out.as_str()), (code, out), "{engine}: {}", run.err);
+    }
+}
+
+#[test]
+fn a_shell_pipes_forks_and_waits() {
+    check(
+        BUSYBOX,
+        &["sh", "-c", "echo a | tr a b; for i in 3 1 2; do echo $i; done | sort | tail -n 1; exit 3"],
+        3,
+        "b\n3\n",
+    );
+}
+
+#[test]
+fn what_ends_a_guest_is_told_as_of_any_process() {
+    check(BUSYBOX, &["sh", "-c", "kill -TERM $$"], 143, "");
+    check(BUSYBOX, &["sh", "-c", "(exit 7); echo $?; (kill -9 $(sh -c 'echo $PPID')); echo $?"], 0, "7\n137\n");
+    check(BUSYBOX, &["nosuch"], 127, "");
+}
+
+#[test]
+fn a_process_of_two_threads_of_control() {
+    let program = "import os;p=os.fork();print('parent' if p else 'child', flush=True) if not p else \
+                   (os.wait(), print('parent', flush=True))";
+    check(PYTHON, &["python3", "-c", program], 0, "child\nparent\n");
+}
+
+#[test]
+fn a_fault_is_the_guests_own_and_why_tells_it() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(PYTHON);
+    for engine in engines() {
+        let program = "import os,signal;os.kill(os.getpid(),signal.SIGSEGV)";
+        let crashed = run(&env, engine, &["--name", engine, "--network", "none"], PYTHON, &["python3", "-c", program]);
+        assert_eq!(crashed.code, 139, "{engine}: {}", crashed.err);
+        let why = env.skep(["why", engine]).ok();
+        assert!(why.contains("SIGSEGV"), "{engine}: {why}");
+        let shown = env.skep(["inspect", engine]).ok();
+        assert!(shown.contains(&format!("\"engine\": \"{engine}\"")), "{shown}");
+    }
+}
+
+#[test]
+fn files_a_guest_writes_are_the_cells() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(BUSYBOX);
+    for engine in engines() {
+        let command = ["sh", "-c", "cd /tmp && mkdir d && echo honey > d/f && cat d/f && pwd && ls /proc | wc -l"];
+        let out = run(&env, engine, &["--name", engine, "--network", "none"], BUSYBOX, &command).ok();
+        // The host's /proc is not there to be seen.
+        assert_eq!(out, "honey\n/tmp\n0\n", "{engine}");
+        let copy = env.scratch().join(engine);
+        env.skep(["cp", &format!("{engine}:/tmp/d/f"), copy.to_str().unwrap()]).ok();
+        assert_eq!(std::fs::read_to_string(&copy).unwrap(), "honey\n", "{engine}");
+    }
+}
+
+#[test]
+fn a_guest_is_paused_stopped_and_its_output_kept() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(BUSYBOX);
+    for engine in engines() {
+        let command = ["sh", "-c", "trap 'echo asked; exit 5' TERM; echo ready; while :; do sleep 0.05; done"];
+        let _ = run(&env, engine, &["-d", "--name", engine, "--network", "none"], BUSYBOX, &command).ok();
+        while !env.skep(["logs", engine]).ok().contains("ready") {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        env.skep(["pause", engine]).ok();
+        env.skep(["resume", engine]).ok();
+        env.skep(["stop", engine]).ok();
+        assert_eq!(env.skep(["logs", engine]).ok(), "ready\nasked\n", "{engine}");
+        let why = env.skep(["why", engine]).ok();
+        assert!(why.contains('5'), "{engine}: {why}");
+    }
+}
+
+#[test]
+fn an_engine_that_is_none_is_told() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(BUSYBOX);
+    let said = run(&env, "dbt", &["--rm"], BUSYBOX, &["true"]).fails(2);
+    assert!(said.contains("'kvm' or 'process'"), "{said}");
+}
