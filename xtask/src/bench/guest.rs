@@ -63,7 +63,11 @@ pub(super) fn compile(dir: &Path, name: &str, source: &str) -> Result<PathBuf> {
 }
 
 /// What a program prints, a list of numbers for each of its columns: of all rounds, in which all ways take turns.
-pub(super) fn columns<const N: usize>(program: &Path, arguments: &[&str], rounds: usize) -> Result<Vec<(Way, [Vec<f64>; N])>> {
+pub(super) fn columns<const N: usize>(
+    program: &Path,
+    arguments: &[&str],
+    rounds: usize,
+) -> Result<Vec<(Way, [Vec<f64>; N])>> {
     let mut all: Vec<(Way, [Vec<f64>; N])> =
         ours().into_iter().chain([Way::Host]).map(|way| (way, [const { Vec::new() }; N])).collect();
     for _ in 0..rounds {
