@@ -59,8 +59,8 @@ pub(crate) struct Program {
     pub(crate) arguments: Vec<u8>,
 }
 
-/// How many turns to look for a call before sleeping: about as long as being woken takes.
-const PATIENCE: u32 = 2000;
+/// How many turns to look for a call before sleeping, at first: about as long as being woken takes.
+const PATIENCE: u32 = 1000;
 
 /// A member whose process of the host is gone is noticed by its reaper, which disturbs this sleep; this is in case it came
 /// a moment too early.
@@ -76,8 +76,9 @@ impl Member {
     }
 
     fn serve_process(&mut self) {
+        let mut turns = PATIENCE;
         while self.is_alive() {
-            if self.living.port.wait_for_call(PATIENCE, LONGEST_SLEEP) && self.answer().is_none() {
+            if self.living.port.wait_for_call(&mut turns, LONGEST_SLEEP) && self.answer().is_none() {
                 return;
             }
         }

@@ -205,8 +205,12 @@ pub fn discard(at: usize, length: usize) -> Result<()> {
     host(number::MADVISE, [at, length, DONT_NEED, 0, 0, 0]).map(drop)
 }
 
-/// How many turns to spend on hoping that the tender answers at once, which it does when it has a processor of its own.
-static PATIENCE: AtomicI32 = AtomicI32::new(2000);
+/// How many turns to spend on hoping that the tender answers at once, which it does when it has a processor of its own:
+/// more after it did, fewer after it did not. (With more programs than processors it does not, and hoping took half of all
+/// that a call took.)
+static PATIENCE: AtomicI32 = AtomicI32::new(1000);
+const LEAST_PATIENCE: i32 = 20;
+const MOST_PATIENCE: i32 = 2000;
 
 pub fn ring() {
     const WAIT: usize = 0;
@@ -216,12 +220,15 @@ pub fn ring() {
     if call.state.swap(CALLED, Ordering::AcqRel) == DOZING {
         let _ = host(number::FUTEX, [word, WAKE, 1, 0, 0, 0]);
     }
-    for _ in 0..PATIENCE.load(Ordering::Relaxed) {
+    let patience = PATIENCE.load(Ordering::Relaxed);
+    for _ in 0..patience {
         if call.state.load(Ordering::Acquire) != CALLED {
+            PATIENCE.store((patience + patience / 4 + 8).min(MOST_PATIENCE), Ordering::Relaxed);
             return;
         }
         core::hint::spin_loop();
     }
+    PATIENCE.store((patience / 2).max(LEAST_PATIENCE), Ordering::Relaxed);
     loop {
         call.sleeping.store(1, Ordering::SeqCst);
         if call.state.load(Ordering::SeqCst) != CALLED {
