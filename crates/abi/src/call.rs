@@ -44,8 +44,8 @@ pub const RELEASE: u32 = 0x100b;
 pub const DISCARD: u32 = 0x100c;
 
 /// `(descriptor)`: asks for a socket, pipe or set to be lent, so that the guest can use it without asking; with `u64::MAX`,
-/// for what its tender sleeps on in a [`WAIT`]. Gives 1 when a file never waits and nobody else can change that. Only for a
-/// process of the host, which is sent the file.
+/// for what its tender sleeps on in a [`WAIT`]. Gives whether its reader waits. Only for a process of the host, which is sent
+/// the file.
 pub const LEND: u32 = 0x100d;
 
 /// [`MAP`]: writes go to the file.

@@ -43,8 +43,11 @@ pub struct Port {
     pub state: AtomicU32,
     /// Whether somebody looks at [`Call::state`] all the time: [`SERVED`] or 0. Only for a virtual machine.
     pub served: AtomicU32,
+    /// Another number whenever a process of the family changed whether a file waits that others have, too: what the guest
+    /// knows of the files that were lent to it ([`crate::call::LEND`]) holds as long as this is the same.
+    pub wishes: AtomicU32,
     /// Keeps the clock's fields apart from what changes often.
-    pub reserved: [u32; 14],
+    pub reserved: [u32; 13],
     /// How to tell the time without asking.
     pub clock: Clock,
 }

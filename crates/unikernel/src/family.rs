@@ -302,6 +302,13 @@ impl Family {
         })
     }
 
+    /// Somebody changed whether a file that several have is waited for.
+    pub(crate) fn note_wish(&self) {
+        for living in self.account().processes.values().filter_map(Process::living) {
+            living.port.wishes.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     /// How many processes live.
     pub(crate) fn alive(&self) -> usize {
         self.account().processes.values().filter(|it| it.living().is_some()).count()

@@ -262,6 +262,17 @@ impl Member {
         ready
     }
 
+    /// Notes whether the guest wants to wait for a file.
+    pub(crate) fn set_waiting(&self, file: &Arc<File>, waiting: Waiting) {
+        if file.waiting() != waiting {
+            file.set_waiting(waiting);
+            // Its own guest knows. A count that is too high for a moment does no harm.
+            if Arc::strong_count(file) > 1 {
+                self.family.note_wish();
+            }
+        }
+    }
+
     /// Lends an open file. Those that only move bytes, for as long as they are open: what a guest can do with one is what
     /// it can ask us to do.
     fn lend_open(&self, descriptor: u64) -> Result<u64, Errno> {
@@ -280,7 +291,7 @@ impl Member {
             return Err(Errno::INVAL);
         }
         process::send(socket, &[file.as_fd()])?;
-        Ok(u64::from(Arc::strong_count(file) == 1 && file.waiting() == Waiting::No))
+        Ok(u64::from(file.waiting() == Waiting::Yes))
     }
 
     /// Makes the process a second time.

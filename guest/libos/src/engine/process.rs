@@ -245,7 +245,6 @@ pub fn fork() -> Result {
     const SIGCHLD: usize = 17;
     let child = crate::port::call(call::FORK, [0; 6])?;
     let [port, socket] = receive()?;
-    lent::share();
     let made = host(number::CLONE, [AS_SIBLING | SIGCHLD, 0, 0, 0, 0, 0]);
     if made == Ok(0) {
         adopt(port, socket);
