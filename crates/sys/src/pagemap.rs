@@ -65,11 +65,6 @@ pub fn written(at: usize, length: usize) -> Result<Vec<(usize, usize)>> {
     scan(at, length, IS_FILE, IS_FILE)
 }
 
-/// The parts of a mapping of which there is anything.
-pub fn present(at: usize, length: usize) -> Result<Vec<(usize, usize)>> {
-    scan(at, length, 0, 0)
-}
-
 fn scan(at: usize, length: usize, inverted: u64, mask: u64) -> Result<Vec<(usize, usize)>> {
     const REQUEST: libc::c_ulong = 0xc060_6610;
     let table = table()?;

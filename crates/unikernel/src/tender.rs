@@ -138,7 +138,8 @@ fn pass_signals_on(family: &Family) {
     const SIGCHLD: i32 = 17;
     loop {
         match sys::signal::wait(SignalSet::ALL) {
-            Ok(SIGCHLD) => {}
+            // Being frozen interrupts it, too.
+            Ok(SIGCHLD) | Err(sys::Errno::INTR) => {}
             Ok(signal) => family.signal_first(signal as u32),
             Err(_) => return,
         }

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use sys::Errno;
 use sys::pagemap;
@@ -62,6 +62,24 @@ fn file(length: usize) -> Result<OwnedFd> {
     let file = memfd_create("guest", MemfdFlags::CLOEXEC).map_err(&host)?;
     ftruncate(&file, length as u64).map_err(&host)?;
     Ok(file)
+}
+
+/// Where there is anything in a file of memory: `(offset, length)`, in order.
+fn data(file: &OwnedFd, end: usize) -> Result<Vec<(usize, usize)>> {
+    let host = Error::host("finding what is in a guest's memory");
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while at < end as u64 {
+        let begin = match seek(file, SeekFrom::Data(at)) {
+            Ok(begin) => begin,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(errno) => return Err(host(errno)),
+        };
+        at = seek(file, SeekFrom::Hole(begin)).map_err(&host)?.min(end as u64);
+        parts.push((begin as usize, (at - begin) as usize));
+    }
+    Ok(parts)
 }
 
 const RIGHTS: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
@@ -134,7 +152,7 @@ impl Memory {
                     *content = Content::Over(frozen.clone());
                     return Ok(frozen);
                 }
-                self.flatten()?
+                self.flatten(before, &written)?
             }
         };
         drop(content);
@@ -154,11 +172,12 @@ impl Memory {
         Ok(Frozen { length: self.length, base: before.base.clone(), over: Arc::new(over) })
     }
 
-    /// What is there, in one file.
-    fn flatten(&self) -> Result<Frozen> {
+    /// What is there, in one file. What this mapping never touched is not in its page tables, but may be in what lies below.
+    fn flatten(&self, before: &Frozen, written: &[(usize, usize)]) -> Result<Frozen> {
         let new = file(self.length)?;
-        let host = Error::host("finding what a guest has written");
-        for (offset, length) in pagemap::present(self.at.as_ptr() as usize, self.length).map_err(host)? {
+        let over = before.over.iter().map(|it| (it.0, it.1));
+        for (offset, length) in data(&before.base, self.length)?.into_iter().chain(over).chain(written.iter().copied())
+        {
             self.copy_out(&new, offset, length)?;
         }
         Ok(Frozen { length: self.length, base: Arc::new(new), over: Arc::default() })
