@@ -7,6 +7,7 @@ use crate::Result;
 
 /// Prints how many microseconds a round trip takes: when both look for the byte all the time, and when the other one sleeps.
 const PROGRAM: &str = r#"
+#define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

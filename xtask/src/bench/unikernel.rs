@@ -12,6 +12,7 @@ use crate::{Result, cargo, must, output_of, target_dir};
 
 /// Prints how many nanoseconds a call takes that asks for nothing.
 const NULL_CALL: &str = r#"
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <time.h>
