@@ -7,6 +7,7 @@ mod debug;
 mod debug_attacks;
 mod debug_engines;
 mod engine;
+mod hostile;
 mod images;
 mod language;
 mod lazy;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use abi::layout::kvm::MOST_WINDOW;
 use abi::port::{CALLED, RUNNING, TRIED, WAITING};
 use abi::{call, port::Engine};
 use rustix::fs::OFlags;
@@ -40,6 +41,8 @@ pub(crate) struct Member {
     pub(crate) program: Program,
     /// What it shall be, until it asked.
     pub(crate) boot: Option<Vec<u8>>,
+    /// How many lines it has logged.
+    pub(crate) logged: u32,
 }
 
 /// What executes a member.
@@ -197,11 +200,7 @@ impl Member {
             call::MAP => self.lend(arguments).into(),
             call::EXECUTED => self.executed(arguments).into(),
             call::LEND => self.lend_open(a).into(),
-            call::LOG => {
-                let text = self.memory.bytes(a, (b as usize).min(4096)).unwrap_or_default();
-                self.family.log(&String::from_utf8_lossy(&text));
-                Ok(0).into()
-            }
+            call::LOG => self.log(a, b).into(),
             call::GROW | call::RELEASE | call::DISCARD => match &mut self.body {
                 Body::Machine(_, Some(guest)) => guest.own_call(number, arguments).into(),
                 Body::Process(_) | Body::Machine(_, None) => Err(Errno::NOSYS).into(),
@@ -321,6 +320,7 @@ impl Member {
             credentials,
             program,
             boot: None,
+            logged: 0,
         };
         let spawned = match &self.body {
             // The member makes the process and says which it is.
@@ -371,6 +371,7 @@ impl Member {
     /// Has a part of a file mapped: sends it to the member, or puts it into its machine.
     fn lend(&mut self, [descriptor, offset, length, how, ..]: [u64; 6]) -> Result<u64, Errno> {
         const WRITE: u64 = 2;
+        const PAGE: u64 = 4096;
         let file = self.table.get(descriptor)?.clone();
         let flags = rustix::fs::fcntl_getfl(&*file)?;
         let mode = flags & OFlags::RWMODE;
@@ -380,11 +381,28 @@ impl Member {
         if how & call::MAP_SHARED != 0 && how & WRITE != 0 && mode != OFlags::RDWR {
             return Err(Errno::ACCESS);
         }
+        // What a mapping can be at all.
+        if length == 0 || length > MOST_WINDOW || offset % PAGE != 0 || offset > i64::MAX as u64 - MOST_WINDOW {
+            return Err(Errno::INVAL);
+        }
         match &mut self.body {
             Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
             Body::Machine(_, Some(guest)) => guest.map(&file, offset, length, how),
             Body::Machine(_, None) => Err(Errno::NOSYS),
         }
+    }
+
+    /// A guest's last words, or those of somebody who speaks in its place: so many, and no more.
+    fn log(&mut self, at: u64, length: u64) -> Result<u64, Errno> {
+        const MOST: u32 = 8;
+        const LONGEST: u64 = 1024;
+        if self.logged < MOST {
+            self.logged += 1;
+            let text = self.memory.bytes(at, length.min(LONGEST) as usize)?;
+            let text = String::from_utf8_lossy(&text);
+            self.family.log(&text.replace(|it: char| it.is_control(), " "));
+        }
+        Ok(0)
     }
 
     fn executed(&mut self, [path, path_length, arguments, length, ..]: [u64; 6]) -> Result<u64, Errno> {

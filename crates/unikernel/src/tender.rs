@@ -115,6 +115,7 @@ pub fn run(guest: Guest) -> Result<Outcome> {
         credentials: Credentials::of(guest.user, guest.group, guest.groups),
         program: crate::member::Program::default(),
         boot: Some(boot),
+        logged: 0,
     };
     thread("member 1", move || member.serve())?;
     let reaped = family.clone();
