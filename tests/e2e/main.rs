@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod configure;
+mod conformance;
 mod debug;
 mod debug_attacks;
 mod debug_engines;
 mod engine;
+mod family;
 mod hostile;
 mod images;
 mod language;
@@ -15,6 +17,7 @@ mod life;
 mod limits;
 mod meetings;
 mod networks;
+mod programs;
 mod readme;
 mod reference;
 mod registries;

@@ -58,6 +58,25 @@ servers! {
         hears: &[b"+PONG\r\n", b"+OK\r\n", b"$5\r\nhoney\r\n"],
         ..PLAIN
     };
+    redis_that_saves: Server {
+        image: "deb:redis-server",
+        port: 6379,
+        says: b"SET bee honey\r\nBGSAVE\r\nBGREWRITEAOF\r\nGET bee\r\n",
+        // Each is done by a process of its own; which of the two is put off is a matter of moments.
+        hears: &[b"+OK\r\n", b"+Background saving", b"+Background append only file rewriting", b"$5\r\nhoney\r\n"],
+        ..PLAIN
+    };
+    nginx: Server {
+        image: "deb:nginx",
+        file: Some((
+            "/etc/nginx/nginx.conf",
+            "worker_processes 2;\nevents {}\n\
+             http { server { listen 80; location / { return 200 \"busy-bees\"; } } }\n",
+        )),
+        says: GET,
+        hears: &[b"200 OK", b"nginx", b"busy-bees"],
+        ..PLAIN
+    };
     memcached: Server {
         image: "deb:memcached",
         port: 11211,
@@ -203,4 +222,37 @@ fn programs_that_answer_on_their_output() {
     };
     check("deb:sqlite3", &["sqlite3", ":memory:", "select 6*7, sqlite_version() > '3'"], "42|1\n");
     check("deb:python3-minimal", &["python3", "-c", "import zlib, sys; print(6*7, sys.version_info[0])"], "42 3\n");
+}
+
+/// Every command that redis-benchmark knows, from twenty clients.
+fn measure_redis(way: Way) {
+    if !way.can_run() {
+        return;
+    }
+    let env = TestEnv::with("deb:redis-server");
+    env.pull("deb:redis-tools");
+    let port = free_port();
+    let publish = format!("{port}:6379");
+    let run = ["run", "-d", "--name", "server", way.boundary(), "-p", &publish, "deb:redis-server"];
+    env.finish(env.command(run).env("SKEP_ENGINE", way.engine())).ok();
+    let server = Server { port: 6379, says: b"PING\r\n", hears: &[b"+PONG\r\n"], image: "deb:redis-server", ..PLAIN };
+    converse(port, &server).unwrap();
+    let port = port.to_string();
+    let clients = ["redis-benchmark", "-p", &port, "-q", "-n", "500", "-c", "20"];
+    let run = ["run", "--rm", "--net", "host", "deb:redis-tools", "--"];
+    let said = env.skep(run.iter().chain(&clients)).ok();
+    for test in ["PING_INLINE", "SET", "LPUSH", "HSET", "ZPOPMIN", "LRANGE_600", "MSET"] {
+        assert!(said.contains(test), "{test} is missing: {said}");
+    }
+    assert!(!said.to_lowercase().contains("error"), "{said}");
+}
+
+#[test]
+fn redis_is_measured_in_a_virtual_machine() {
+    measure_redis(Way::Kvm);
+}
+
+#[test]
+fn redis_is_measured_in_a_confined_process() {
+    measure_redis(Way::Process);
 }

@@ -144,6 +144,11 @@ impl TestEnv {
         finish(command.stdin(Stdio::null()), b"")
     }
 
+    /// The same, feeding it input.
+    pub fn finish_fed(&self, command: &mut Command, input: &[u8]) -> Run {
+        finish(command.stdin(Stdio::piped()), input)
+    }
+
     /// Starts the binary and leaves it running.
     pub fn spawn(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Child {
         self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()

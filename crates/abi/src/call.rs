@@ -17,8 +17,14 @@ pub const WAIT: u32 = 0x1003;
 /// `(status)`: the process has ended with that wait status. There is no answer.
 pub const EXIT: u32 = 0x1004;
 
-/// `()`: makes the process a second time. Gives the child's number to the one, 0 to the other.
+/// `(what for)`: makes the process a second time. Gives the child's number to the one, 0 to the other.
 pub const FORK: u32 = 0x1005;
+
+/// [`FORK`]: the process becomes a child of the caller.
+pub const FORK_AS_CHILD: u64 = 0;
+
+/// [`FORK`]: the process becomes the first of a cell of its own, as [`crate::port::Port::copies`] asked for.
+pub const FORK_AS_CELL: u64 = 1;
 
 /// `(descriptor, offset, length, protection | sharing)`: asks for a part of a file to be mapped. A process of
 /// the host is sent the file; a guest with page tables of its own is told at which physical address it is.
@@ -53,6 +59,9 @@ pub const MAP_SHARED: u64 = 1 << 32;
 
 /// In [`crate::port::Call::wait`]: which argument is the descriptor to wait for, from this bit on.
 pub const WAIT_ARGUMENT: u32 = 16;
+
+/// In [`crate::port::Call::wait`]: there is nothing that would tell; it is to be tried again in a moment.
+pub const WAIT_A_MOMENT: u32 = 1 << 30;
 
 /// In [`crate::port::Call::wait`]: it is a child that is waited for, and no descriptor.
 pub const WAIT_CHILD: u32 = 1 << 31;

@@ -46,8 +46,13 @@ pub struct Port {
     /// Another number whenever a process of the family changed whether a file waits that others have, too: what the guest
     /// knows of the files that were lent to it ([`crate::call::LEND`]) holds as long as this is the same.
     pub wishes: AtomicU32,
+    /// How often the guest is to make its process again with [`crate::call::FORK`] and [`crate::call::FORK_AS_CELL`], as
+    /// soon as it looks here. The tender counts down.
+    pub copies: AtomicU32,
+    /// How many threads the program has, as the guest says: with more than one, each gets its turn by being interrupted.
+    pub threads: AtomicU32,
     /// Keeps the clock's fields apart from what changes often.
-    pub reserved: [u32; 13],
+    pub reserved: [u32; 11],
     /// How to tell the time without asking.
     pub clock: Clock,
 }
@@ -69,6 +74,8 @@ pub struct Call {
     pub sleeping: AtomicU32,
     /// How many nanoseconds the tender may sleep before it says EAGAIN (`u64::MAX`: any number).
     pub patience: AtomicU64,
+    /// Set by the tender with what to wait for: for how long at most, in nanoseconds; 0 for ever.
+    pub limit: AtomicU64,
 }
 
 /// How the processor's time stamp counter relates to the clocks of the host, written by the tender before the guest runs.
@@ -83,6 +90,9 @@ pub struct Clock {
     /// Nanoseconds a tick, times 2^32.
     pub scale: AtomicU64,
 }
+
+/// In [`Port::senders`], for SIGCHLD: it is of the end of the child with that number, whose wait status stands above it.
+pub const CHILD_ENDED: u64 = 1 << 63;
 
 /// The guest executes instructions: an interrupt is needed to make it look at [`Port::pending`].
 pub const RUNNING: u32 = 0;

@@ -17,7 +17,7 @@ use crate::command::Streams;
 use crate::error::{Error, Result};
 use crate::ids;
 use crate::path;
-use crate::plan::Stdio;
+use crate::plan::{Body, Stdio};
 use crate::prepare::{Running, Words};
 use crate::program::Program;
 use crate::protocol::{Failure, Stage};
@@ -40,7 +40,19 @@ const ALL: Namespaces =
 
 /// Runs `process` in the cell. The result's `pid` is that program; ending it does not end the cell.
 pub fn exec(target: &Target<'_>, process: &Process, security: &Security, stdio: Stdio, bond: Bond) -> Result<Running> {
-    run(target, process, security, stdio, bond, None)
+    run(target, process, security, stdio, (bond, Body::Command), None)
+}
+
+/// The same for a program that `body` executes.
+pub fn exec_as(
+    target: &Target<'_>,
+    process: &Process,
+    security: &Security,
+    stdio: Stdio,
+    bond: Bond,
+    body: Body,
+) -> Result<Running> {
+    run(target, process, security, stdio, (bond, body), None)
 }
 
 /// The same for a program of which everything that it uses is announced. Its caller goes on attending.
@@ -51,7 +63,7 @@ pub fn exec_attended(
     stdio: Stdio,
     attendant: &mut dyn Attendant,
 ) -> Result<Running> {
-    run(target, process, security, stdio, Bond::DiesWithCaller, Some(attendant))
+    run(target, process, security, stdio, (Bond::DiesWithCaller, Body::Command), Some(attendant))
 }
 
 fn run(
@@ -59,7 +71,7 @@ fn run(
     process: &Process,
     security: &Security,
     stdio: Stdio,
-    bond: Bond,
+    (bond, body): (Bond, Body),
     attendant: Option<&mut dyn Attendant>,
 ) -> Result<Running> {
     let watch = if attendant.is_some() { Watch::Uses } else { Watch::Nothing };
@@ -76,7 +88,7 @@ fn run(
         false => (ids::only_root(root.as_fd(), &process.user)?, GroupChange::Leave),
     };
     let owner = ids::outside_of(seen, identity.uid);
-    let program = Program::compile(process, security, identity, group_change, watch, crate::plan::Body::Command)?;
+    let program = Program::compile(process, security, identity, group_change, watch, body)?;
     let words = Words { command: program.command(), mounts: Vec::new() };
     let (streams, terminal) = match stdio {
         Stdio::Pipes { stdin, stdout, stderr } => (Streams::Three([stdin, stdout, stderr]), None),

@@ -36,7 +36,7 @@ pub use access::{open_in, program_of, root_of_running, root_of_stopped};
 pub use attend::Attendant;
 pub use command::{Command, Streams};
 pub use error::{Error, Result};
-pub use exec::{Target, exec, exec_attended};
+pub use exec::{Target, exec, exec_as, exec_attended};
 pub use plan::{Body, Inhabitant, NetNs, Plan, Resident, Stdio};
 pub use prepare::{Prepared, Running, Words, prepare};
 pub use program::capabilities_of;

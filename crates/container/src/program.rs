@@ -89,8 +89,8 @@ impl Program {
         match &self.body {
             Body::Command => streams.connect(self.identity.uid, &[control])?,
             Body::Resident(resident) => {
-                let keep = resident.keeps().unwrap_or(control);
-                streams.connect(self.identity.uid, &[control, keep])?;
+                let [first, second] = resident.keeps().map(|it| it.unwrap_or(control));
+                streams.connect(self.identity.uid, &[control, first, second])?;
                 resident.prepare();
             }
         }

@@ -9,7 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use container::{Attendant, Bond};
 use model::{CellSpec, Degraded, Engine, Exit, Limits, Missed, Process, Verb};
 
-use crate::cell::Cell;
+use crate::cell::{Cell, UnknownCall};
 use crate::container::Containers;
 use crate::error::{Error, Result};
 use crate::stats::Stats;
@@ -54,6 +54,17 @@ pub(crate) trait Boundary: Sync {
     /// Makes the surroundings of a cell that does not run, for a toolbox to be attached to.
     fn debug_stopped(&self, cell: &Cell, rootfs: &store::Rootfs) -> Result<(toolbox::Target, container::Prepared)>;
 
+    /// Makes the cell again with each of those standard streams, running on from where it stands.
+    fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Result<Forked>>> {
+        let _ = streams;
+        Err(lacks(&cell.spec, Verb::Fork))
+    }
+
+    /// The processes of the cell's family, by the numbers that they know, of every cell of it.
+    fn family(&self, cell: &Cell) -> Result<Vec<Relative>> {
+        Err(lacks(&cell.spec, Verb::Fork))
+    }
+
     /// Takes apart whatever a vanished supervisor left of the cell.
     fn clear(&self, cell: &Cell) -> Result<()>;
 
@@ -88,6 +99,26 @@ pub(crate) struct Started {
     pub(crate) degraded: Vec<Degraded>,
 }
 
+/// A cell that was made from a running one.
+pub(crate) struct Forked {
+    pub(crate) live: Box<dyn LiveCell>,
+    /// The number of its first process in the family.
+    pub(crate) number: u32,
+}
+
+/// A process of a family.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Relative {
+    /// Its number.
+    pub number: u32,
+    /// The number of its parent; 0 when that is not of the family.
+    pub parent: u32,
+    /// The number of its cell's first process.
+    pub cell: u32,
+    /// Its program.
+    pub name: String,
+}
+
 /// A running cell in the hands of its supervisor. Dropping it does not end it; [`LiveCell::dismantle`] does.
 pub(crate) trait LiveCell {
     /// Becomes readable when the cell has ended.
@@ -101,6 +132,11 @@ pub(crate) trait LiveCell {
 
     /// What its programs missed of the image that it was slimmed from, since the last call.
     fn missed(&mut self) -> Vec<Missed>;
+
+    /// System calls of its programs that its boundary does not have, as far as that is new.
+    fn unknown(&mut self) -> Vec<UnknownCall> {
+        Vec::new()
+    }
 
     /// Collects the ending. Call once, after [`LiveCell::ended`] became readable.
     fn reap(&mut self, limits: &Limits) -> Result<Exit>;

@@ -51,6 +51,34 @@ pub struct Record {
     /// What its programs missed of the image that it was slimmed from.
     #[serde(default)]
     pub missed: Vec<Missed>,
+    /// System calls that its programs made and its boundary does not have.
+    #[serde(default)]
+    pub unknown: Vec<UnknownCall>,
+    /// Where it comes from, when it was made from another cell.
+    #[serde(default)]
+    pub kin: Option<Kin>,
+}
+
+/// A system call that nothing implements.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnknownCall {
+    /// Its number.
+    pub call: u32,
+    /// How often it was made, at least.
+    pub times: u64,
+}
+
+/// What a cell has from the one that it was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kin {
+    /// The cell that it was made from.
+    pub parent: CellId,
+    /// The cell that its family began with: that one's surroundings are its own.
+    pub root: CellId,
+    /// The number of its first process in the family.
+    pub number: u32,
 }
 
 impl Record {
@@ -66,6 +94,8 @@ impl Record {
             attachment: None,
             degraded: Vec::new(),
             missed: Vec::new(),
+            unknown: Vec::new(),
+            kin: None,
         }
     }
 }

@@ -206,6 +206,18 @@ impl Engine {
         request(self, cell, Request::Resume).map(drop)
     }
 
+    /// Makes a running cell again under each of these names.
+    pub fn fork(&self, cell: &Cell, names: Vec<CellName>) -> Result<()> {
+        crate::boundary::boundary_for(&cell.spec, model::Verb::Fork)?;
+        request(self, cell, Request::Fork { names }).map(drop)
+    }
+
+    /// The processes of a running cell's family.
+    pub fn family(&self, cell: &Cell) -> Result<Vec<crate::boundary::Relative>> {
+        Self::must_run(cell)?;
+        crate::boundary::boundary_for(&cell.spec, model::Verb::Fork)?.family(cell)
+    }
+
     /// Changes a cell's limits and restart policy, running or not; gives what could not be applied.
     pub fn set(&self, cell: &mut Cell, limits: Limits, restart: Option<RestartPolicy>) -> Result<Vec<String>> {
         if cell.record.state.needs_supervisor() {

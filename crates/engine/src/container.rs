@@ -218,6 +218,20 @@ pub(crate) fn exit_of(ended: Ended) -> Exit {
     }
 }
 
+/// Runs a further program in a cell whose program something else than the kernel executes, which executes this, too.
+pub(crate) fn exec_as(
+    cell: &Cell,
+    process: &Process,
+    streams: ProgramStreams,
+    bond: Bond,
+    body: Body,
+) -> Result<Companion> {
+    let (pid, cgroup) = whereabouts(cell)?;
+    let target = Target { pid, cgroup };
+    let running = container::exec_as(&target, process, &cell.spec.security, stdio(streams), bond, body)?;
+    Ok(Companion { running })
+}
+
 fn whereabouts(cell: &Cell) -> Result<(u32, &Cgroup)> {
     match (&cell.record.process, &cell.record.cgroup) {
         (Some(process), Some(cgroup)) => Ok((process.pid, cgroup)),

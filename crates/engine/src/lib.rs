@@ -19,6 +19,7 @@ mod debug;
 mod disk;
 mod error;
 mod events;
+mod family;
 mod guard;
 mod home;
 mod launch;
@@ -37,8 +38,9 @@ mod watch;
 mod why;
 mod wire;
 
+pub use boundary::Relative;
 pub use build::{BUILD_LABEL, BuildStep};
-pub use cell::{Cell, CellLock, Record};
+pub use cell::{Cell, CellLock, Kin, Record, UnknownCall};
 pub use client::{Conversation, Said};
 pub use clock::now;
 pub use copy::{CopyEnd, CopyReport};

@@ -60,13 +60,19 @@ impl Engine {
     /// that comes back must go to a supervisor or be dropped.
     pub fn create(&self, spec: CellSpec) -> Result<(Cell, CellLock)> {
         let engine = crate::boundary::boundary(spec.boundary)?.engine()?;
+        self.create_with(spec, Record::of(engine))
+    }
+
+    /// The same with a record that says more.
+    pub(crate) fn create_with(&self, spec: CellSpec, record: Record) -> Result<(Cell, CellLock)> {
         let durability = match spec.lifetime {
-            model::Lifetime::Keep => Durability::Synced,
-            model::Lifetime::RemoveOnExit => Durability::Relaxed,
+            // What was made from a running cell ends with the machine in any case.
+            model::Lifetime::Keep if record.kin.is_none() => Durability::Synced,
+            model::Lifetime::Keep | model::Lifetime::RemoveOnExit => Durability::Relaxed,
         };
         let nascent = self.home.nascent_cell(spec.id);
         let lock = make_locked(&nascent)?;
-        let mut cell = Cell { dir: nascent.clone(), spec, record: Record::of(engine) };
+        let mut cell = Cell { dir: nascent.clone(), spec, record };
         let finish = |cell: &mut Cell| -> Result<()> {
             self.claim_name(&self.lock_names()?, &cell.spec.name, cell.spec.id)?;
             let layer = cell.layer();

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use container::{Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use model::{CellId, Engine, Process, Verb};
 use store::Rootfs;
+use unikernel::control::{CommandText, Line};
 
-use crate::boundary::{Boundary, Companion, ProgramStreams, StartRequest, Started, lacks};
+use crate::boundary::{Boundary, Companion, Forked, ProgramStreams, Relative, StartRequest, Started, lacks};
 use crate::cell::Cell;
 use crate::container::Containers;
 use crate::error::{Error, Result};
+use crate::family;
 use crate::stats::Stats;
 
 /// The boundary.
@@ -29,23 +31,38 @@ impl Boundary for Unikernels {
     }
 
     fn verbs(&self) -> &'static [Verb] {
-        &[Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats]
+        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats, Verb::Fork]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
-        let tender = Tender { kvm: open_kvm(request.cell.record.engine)? };
-        crate::container::start(request, streams, Body::Resident(Arc::new(tender)))
+        let kvm = open_kvm(request.cell.record.engine)?;
+        let tender = Tender { kvm, control: family::listen(request.cell)? };
+        let started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)))?;
+        Ok(family::listening_to_news(request.cell, started))
     }
 
     fn exec(
         &self,
         cell: &Cell,
-        _process: &Process,
-        _streams: ProgramStreams,
-        _bond: Bond,
-        _attendant: Option<&mut dyn Attendant>,
+        process: &Process,
+        streams: ProgramStreams,
+        bond: Bond,
+        attendant: Option<&mut dyn Attendant>,
     ) -> Result<Companion> {
-        Err(lacks(&cell.spec, Verb::Exec))
+        if attendant.is_some() {
+            // What it uses is its tender's to see, and that does not say.
+            return Err(lacks(&cell.spec, Verb::Debug));
+        }
+        let visitor = Visitor { line: family::connect(cell)?, cell: family::first_process(cell) };
+        crate::container::exec_as(cell, process, streams, bond, Body::Resident(Arc::new(visitor)))
+    }
+
+    fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Result<Forked>>> {
+        family::fork(cell, streams)
+    }
+
+    fn family(&self, cell: &Cell) -> Result<Vec<Relative>> {
+        family::list(cell)
     }
 
     fn stats(&self, cell: &Cell) -> Result<Stats> {
@@ -101,14 +118,16 @@ fn open_kvm(engine: Engine) -> Result<Option<OwnedFd>> {
 struct Tender {
     /// The host's virtual machines, for members that are some.
     kvm: Option<OwnedFd>,
+    /// Where it takes orders.
+    control: OwnedFd,
 }
 
 /// How many files a process of a guest may have open, unless it asks for fewer.
 const OPEN_FILES: usize = 1024;
 
 impl Resident for Tender {
-    fn keeps(&self) -> Option<BorrowedFd<'_>> {
-        self.kvm.as_ref().map(AsFd::as_fd)
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd())]
     }
 
     fn prepare(&self) {
@@ -127,13 +146,16 @@ impl Resident for Tender {
             Some(Err(_)) => return Ended::Code(125),
         };
         let guest = unikernel::Guest {
-            path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
-            arguments: command.arguments.iter().map(text).collect(),
-            environment: command.environment.iter().map(text).collect(),
-            directory: PathBuf::from(std::ffi::OsStr::from_bytes(command.working_directory.to_bytes())),
-            user: command.uid,
-            group: command.gid,
-            groups: command.groups.to_vec(),
+            command: unikernel::Command {
+                path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
+                arguments: command.arguments.iter().map(text).collect(),
+                environment: command.environment.iter().map(text).collect(),
+                directory: PathBuf::from(std::ffi::OsStr::from_bytes(command.working_directory.to_bytes())),
+                user: command.uid,
+                group: command.gid,
+                groups: command.groups.to_vec(),
+            },
+            control: self.control.try_clone().ok(),
             streams: [stdin, stdout, stderr],
             open_files: OPEN_FILES,
             engine,
@@ -144,6 +166,37 @@ impl Resident for Tender {
                 unikernel::say(&format!("the unikernel did not start: {error}"));
                 Ended::Code(125)
             }
+        }
+    }
+}
+
+/// Stands for a further program of a family, in its cell's namespaces.
+#[derive(Debug)]
+struct Visitor {
+    line: Line,
+    cell: u32,
+}
+
+impl Resident for Visitor {
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [Some(self.line.as_fd()), None]
+    }
+
+    fn prepare(&self) {}
+
+    fn live(&self, command: &Inhabitant<'_>) -> Ended {
+        let text = CommandText {
+            path: command.path,
+            arguments: command.arguments,
+            environment: command.environment,
+            directory: command.working_directory,
+            user: command.uid,
+            group: command.gid,
+            groups: command.groups,
+        };
+        match unikernel::accompany(&self.line, self.cell, &text) {
+            Ok(status) => Ended::from_wait_status(status),
+            Err(_) => Ended::Code(126),
         }
     }
 }

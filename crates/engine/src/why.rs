@@ -33,10 +33,19 @@ pub fn explain(spec: &CellSpec, record: &Record) -> Explanation {
         }
         State::Exited { report } => ended(spec, report, &mut details),
     };
+    if record.kin.is_some() {
+        details.push(
+            "it was forked from another cell, and ends when the cell that their family began with does".to_owned(),
+        );
+    }
     if record.runs > 1 {
         details.push(format!("it was started {} times", record.runs));
     }
     details.extend(record.missed.iter().map(missed));
+    details.extend(record.unknown.iter().map(|it| {
+        let name = container::syscall_name(it.call).map_or_else(|| it.call.to_string(), str::to_owned);
+        format!("its programs made a system call that {} cells do not have: {name} ({} times)", spec.boundary, it.times)
+    }));
     details.extend(record.degraded.iter().map(|it| format!("degraded: {it}")));
     Explanation { summary, details, hint }
 }

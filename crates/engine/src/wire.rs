@@ -31,6 +31,8 @@ pub(crate) enum Request {
     Resume,
     /// Change its limits and, when given, its restart policy.
     Set { limits: Limits, restart: Option<RestartPolicy> },
+    /// Make it again under each of these names.
+    Fork { names: Vec<CellName> },
     /// It has this name now, which the client claimed for it.
     Rename { name: CellName },
 }

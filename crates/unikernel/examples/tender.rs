@@ -11,13 +11,16 @@ fn main() -> std::process::ExitCode {
     }
     let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().expect("a standard stream is open");
     let guest = unikernel::Guest {
-        path: arguments[0].clone().into(),
-        arguments,
-        environment: std::env::vars().map(|(name, value)| format!("{name}={value}")).collect(),
-        directory: std::env::current_dir().expect("there is a working directory"),
-        user: 0,
-        group: 0,
-        groups: Vec::new(),
+        command: unikernel::Command {
+            path: arguments[0].clone().into(),
+            arguments,
+            environment: std::env::vars().map(|(name, value)| format!("{name}={value}")).collect(),
+            directory: std::env::current_dir().expect("there is a working directory"),
+            user: 0,
+            group: 0,
+            groups: Vec::new(),
+        },
+        control: None,
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],
         open_files: 1024,
         engine: match std::env::var("SKEP_ENGINE").as_deref() {

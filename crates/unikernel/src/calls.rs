@@ -7,7 +7,7 @@ mod descriptors;
 mod legacy;
 mod pass;
 mod paths;
-mod polling;
+pub(crate) mod polling;
 mod processes;
 mod sockets;
 mod system;
@@ -28,6 +28,8 @@ pub(crate) enum Reply {
     Later { events: u32, argument: u32 },
     /// Nothing yet: again when a child has changed.
     AfterChild,
+    /// Nothing yet, and nothing that would tell when.
+    AfterMoment,
 }
 
 impl From<Result<u64, Errno>> for Reply {
@@ -48,6 +50,7 @@ impl Reply {
             Self::Done(Err(errno)) => (-i64::from(errno.raw_os_error()), 0),
             Self::Later { events, argument } => (AGAIN, events | argument << call::WAIT_ARGUMENT),
             Self::AfterChild => (AGAIN, IN | call::WAIT_CHILD),
+            Self::AfterMoment => (AGAIN, call::WAIT_A_MOMENT),
         }
     }
 }

@@ -3,16 +3,20 @@
 //! The account is one, under one lock, held for moments. A process's number is its own until its parent has taken note of
 //! its end, as POSIX has it; orphans become children of the first process, and nobody waits for those.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use abi::port::RUNNING;
+use abi::port::{CHILD_ENDED, RUNNING};
 use sys::Errno;
 
+use crate::control::Word;
+use crate::desk::{CopyOrder, Listener};
+use crate::files::File;
 use crate::guest::Handle;
 use crate::port::Mapped;
 use crate::server::Server;
+use crate::timers::Timers;
 use crate::waits::Waits;
 
 /// The first process.
@@ -21,9 +25,23 @@ pub(crate) const FIRST: u32 = 1;
 /// A process of the family.
 pub(crate) struct Process {
     pub(crate) parent: u32,
+    /// The first process of the cell that it belongs to.
+    pub(crate) cell: u32,
+    /// What the program is called.
+    pub(crate) name: Vec<u8>,
+    /// Who wants to know of its end.
+    listener: Option<Listener>,
     pub(crate) group: u32,
     pub(crate) session: u32,
+    children: Children,
     state: State,
+}
+
+/// Whether a process wants to hear how its children end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Children {
+    Wanted,
+    Unwanted,
 }
 
 enum State {
@@ -49,14 +67,28 @@ impl Living {
         }
     }
 
-    fn signal(&self, signal: u32, sender: u32) {
+    fn signal(&self, signal: u32, sender: u64) {
         if let Some(slot) = self.port.senders.get(signal as usize - 1) {
-            slot.store(u64::from(sender), Ordering::Relaxed);
+            slot.store(sender, Ordering::Relaxed);
         }
         self.port.pending.fetch_or(1 << (signal - 1), Ordering::SeqCst);
         self.tap();
     }
 }
+
+/// Where a process comes from.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// Forked from that one.
+    Child(u32),
+    /// It is the first of a cell, which has these standard streams.
+    Cell { streams: Streams, listener: Option<Listener>, name: Vec<u8> },
+    /// Somebody wants it to run in that cell.
+    Outside { cell: u32, listener: Listener },
+}
+
+/// A cell's standard streams, while any process has them open.
+pub(crate) type Streams = [Weak<File>; 3];
 
 /// The account.
 pub(crate) struct Family {
@@ -65,9 +97,12 @@ pub(crate) struct Family {
     changed: Condvar,
     /// Calls that nothing implements, by number, and how often.
     unknown: Mutex<BTreeMap<u32, u64>>,
+    /// Who is told of what nobody asked for.
+    news: Mutex<Vec<Listener>>,
     pub(crate) calls: AtomicU64,
     /// Who answers those that call often.
     pub(crate) server: Server,
+    pub(crate) timers: Timers,
 }
 
 struct Account {
@@ -75,6 +110,10 @@ struct Account {
     next: u32,
     /// How the first process ended.
     outcome: Option<i32>,
+    /// The standard streams of each cell, by its first process.
+    streams: BTreeMap<u32, Streams>,
+    /// Copies that first processes are to make of themselves.
+    orders: BTreeMap<u32, VecDeque<CopyOrder>>,
 }
 
 /// Whom a process waits for.
@@ -91,13 +130,21 @@ const MOST_PROCESSES: usize = 16 << 10;
 
 impl Family {
     pub(crate) fn new() -> Self {
-        let account = Account { processes: BTreeMap::new(), next: FIRST, outcome: None };
+        let account = Account {
+            processes: BTreeMap::new(),
+            next: FIRST,
+            outcome: None,
+            streams: BTreeMap::new(),
+            orders: BTreeMap::new(),
+        };
         Self {
             state: Mutex::new(account),
             changed: Condvar::new(),
             unknown: Mutex::default(),
+            news: Mutex::default(),
             calls: AtomicU64::new(0),
             server: Server::new(),
+            timers: Timers::default(),
         }
     }
 
@@ -120,12 +167,88 @@ impl Family {
         }
     }
 
-    /// Adds a process. It belongs to its parent's group and session.
-    pub(crate) fn add(&self, number: u32, parent: u32, living: Living) {
+    /// Adds a process. A child belongs to its parent's group and session.
+    pub(crate) fn add(&self, number: u32, origin: Origin, living: Living) {
         let mut account = self.account();
-        let (group, session) = account.processes.get(&parent).map_or((number, number), |it| (it.group, it.session));
-        let process = Process { parent, group, session, state: State::Alive(living) };
+        let account = &mut *account;
+        let alone = |cell, listener| Process {
+            parent: 0,
+            cell,
+            name: Vec::new(),
+            listener,
+            group: number,
+            session: number,
+            children: Children::Wanted,
+            state: State::Alive(living.clone()),
+        };
+        let process = match origin {
+            Origin::Child(parent) => match account.processes.get(&parent) {
+                Some(it) => Process {
+                    parent,
+                    group: it.group,
+                    session: it.session,
+                    name: it.name.clone(),
+                    children: it.children,
+                    ..alone(it.cell, None)
+                },
+                None => alone(FIRST, None),
+            },
+            Origin::Cell { streams, listener, name } => {
+                account.streams.insert(number, streams);
+                Process { name, ..alone(number, listener) }
+            }
+            Origin::Outside { cell, listener } => alone(cell, Some(listener)),
+        };
         account.processes.insert(number, process);
+    }
+
+    /// Wants the first process of a cell to make its cell again.
+    pub(crate) fn order_copy(&self, cell: u32, order: CopyOrder) -> Result<(), Errno> {
+        let mut account = self.account();
+        let account = &mut *account;
+        let living = account.processes.get(&cell).filter(|it| it.cell == cell).and_then(Process::living);
+        let living = living.ok_or(Errno::SRCH)?;
+        let orders = account.orders.entry(cell).or_default();
+        orders.push_back(order);
+        living.port.copies.store(orders.len() as u32, Ordering::SeqCst);
+        living.tap();
+        Ok(())
+    }
+
+    /// The next order that a process has to carry out, with the streams that its cell has.
+    pub(crate) fn next_order(&self, cell: u32) -> Option<(CopyOrder, Streams)> {
+        let mut account = self.account();
+        let account = &mut *account;
+        let orders = account.orders.get_mut(&cell);
+        let order = orders.and_then(|it| {
+            let next = it.pop_front();
+            if let Some(living) = account.processes.get(&cell).and_then(Process::living) {
+                living.port.copies.store(it.len() as u32, Ordering::SeqCst);
+            }
+            next
+        });
+        Some((order?, account.streams.get(&cell)?.clone()))
+    }
+
+    /// The processes that live.
+    pub(crate) fn list(&self) -> Vec<Word> {
+        let account = self.account();
+        let alive = account.processes.iter().filter(|(_, it)| it.is_alive());
+        alive
+            .map(|(number, it)| Word::Process {
+                number: *number,
+                parent: it.parent,
+                cell: it.cell,
+                name: String::from_utf8_lossy(&it.name).into_owned(),
+            })
+            .collect()
+    }
+
+    /// Tells somebody what nobody asks for, from now on.
+    pub(crate) fn tell_news(&self, listener: Listener) {
+        let unknown = self.unknown();
+        unknown.into_iter().for_each(|(call, times)| listener.tell(&Word::Unknown { call, times }));
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 
     /// Looks at a process.
@@ -142,28 +265,79 @@ impl Family {
             process.state = State::Ended(status);
             return;
         };
-        let parent = process.parent;
+        let (parent, cell) = (process.parent, process.cell);
+        if let Some(listener) = process.listener.take() {
+            listener.tell(&Word::Ended { status });
+        }
         drop(living);
         if number == FIRST {
             account.outcome = Some(status);
-            for living in account.processes.values().filter_map(Process::living) {
+        }
+        if number == cell {
+            account.streams.remove(&cell);
+            for order in account.orders.remove(&cell).into_iter().flatten() {
+                order.listener.tell(&Word::Refused(Errno::SRCH));
+            }
+            // A cell ends with its first process, and the family with its first cell.
+            for living in
+                account.processes.values().filter(|it| cell == FIRST || it.cell == cell).filter_map(Process::living)
+            {
                 living.handle.kill();
                 living.port.disturb();
+                living.waits.ring();
             }
         }
+        // Orphans are the first process's; when that is gone, nobody's.
+        let heir = if number == cell { 0 } else { cell };
+        account.processes.retain(|_, it| it.parent != number || heir != 0 || it.is_alive());
         for orphan in account.processes.values_mut().filter(|it| it.parent == number) {
-            orphan.parent = FIRST;
+            orphan.parent = heir;
         }
-        account.processes.retain(|_, it| it.parent != number || matches!(it.state, State::Alive(_)));
-        match account.processes.get(&parent).and_then(Process::living) {
+        let unwanted = account.processes.get(&parent).is_some_and(|it| it.children == Children::Unwanted);
+        match account.processes.get(&parent).and_then(Process::living).cloned() {
             Some(living) => {
-                living.signal(SIGCHLD, number);
+                if unwanted {
+                    account.processes.remove(&number);
+                }
+                living.signal(SIGCHLD, CHILD_ENDED | (status as u64 & 0xffff) << 32 | u64::from(number));
                 living.waits.note_child();
             }
             None if number != FIRST => drop(account.processes.remove(&number)),
             None => {}
         }
         self.changed.notify_all();
+        self.timers.forget(number);
+    }
+
+    /// What a process does about SIGCHLD: the number of the signal, and whether it does not want to hear of its children.
+    pub(crate) fn want_children(&self, number: u32, signal: u64, unwanted: u64) -> Result<u64, Errno> {
+        const SIGCHLD: u64 = 17;
+        if signal != SIGCHLD {
+            return Err(Errno::INVAL);
+        }
+        self.with(number, |it| it.children = if unwanted == 0 { Children::Wanted } else { Children::Unwanted })?;
+        Ok(0)
+    }
+
+    /// A signal that nobody sent.
+    pub(crate) fn signal_by_nobody(&self, number: u32, signal: u32) {
+        let account = self.account();
+        if let Some(living) = account.processes.get(&number).and_then(Process::living) {
+            living.signal(signal, 0);
+        }
+    }
+
+    /// Lets the next thread of each program that has several run. Says how many such programs run.
+    pub(crate) fn beat(&self) -> usize {
+        let account = self.account();
+        let mut running = 0;
+        for living in account.processes.values().filter_map(Process::living) {
+            if living.port.threads.load(Ordering::Relaxed) > 1 && living.port.state.load(Ordering::SeqCst) == RUNNING {
+                living.handle.interrupt();
+                running += 1;
+            }
+        }
+        running
     }
 
     /// The end of a child, if one of those has ended; EAGAIN if they all live.
@@ -197,7 +371,8 @@ impl Family {
         Ok((number, status))
     }
 
-    /// Sends a signal as kill(2) does; signal 0 only asks whether one could.
+    /// Sends a signal as kill(2) does; signal 0 only asks whether one could. Whoever is in a cell reaches that cell alone;
+    /// number 0, which is outside, reaches all.
     pub(crate) fn kill(&self, sender: u32, to: i32, signal: u32) -> Result<(), Errno> {
         const SIGKILL: u32 = 9;
         let account = self.account();
@@ -206,12 +381,13 @@ impl Family {
             _ if to < -1 => Some(to.unsigned_abs()),
             _ => None,
         };
+        let cell = (sender != 0).then(|| account.processes.get(&sender).map_or(0, |it| it.cell));
         let mut found = false;
-        for (&number, process) in &account.processes {
+        for (&number, process) in account.processes.iter().filter(|(_, it)| cell.is_none_or(|cell| it.cell == cell)) {
             let meant = match (to, group) {
                 (_, Some(group)) => process.group == group,
                 // As Linux, everybody but the first process and the sender.
-                (-1, None) => number != FIRST && number != sender,
+                (-1, None) => number != process.cell && number != sender,
                 (one, None) => number as i32 == one,
             };
             if !meant {
@@ -226,7 +402,7 @@ impl Family {
                     living.port.disturb();
                     living.waits.ring();
                 }
-                _ => living.signal(signal, sender),
+                _ => living.signal(signal, u64::from(sender)),
             }
         }
         if found { Ok(()) } else { Err(Errno::SRCH) }
@@ -285,7 +461,25 @@ impl Family {
 
     /// Counts a call that nothing implements.
     pub(crate) fn note_unknown(&self, number: u32) {
-        *self.unknown.lock().unwrap_or_else(PoisonError::into_inner).entry(number).or_default() += 1;
+        let times = {
+            let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+            let times = unknown.entry(number).or_default();
+            *times += 1;
+            *times
+        };
+        // The first time, and ever more seldom.
+        if times.is_power_of_two() {
+            let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+            news.iter().for_each(|it| it.tell(&Word::Unknown { call: number, times }));
+        }
+    }
+
+    /// Tells those who listen to the news what they are in the end.
+    pub(crate) fn tell_last_news(&self) {
+        for (call, times) in self.unknown() {
+            let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+            news.iter().for_each(|it| it.tell(&Word::Unknown { call, times }));
+        }
     }
 
     /// Those counts.

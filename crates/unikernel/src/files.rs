@@ -3,11 +3,12 @@
 //! The host's descriptors never wait, whatever the guest asked for: each is set to O_NONBLOCK, and whether the guest wants
 //! to wait is remembered here, with the open file, as Linux does.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use sys::Errno;
 
 /// An open file of a guest.
@@ -17,9 +18,18 @@ pub(crate) struct File {
     waits: AtomicBool,
     /// A connection was begun for a guest that waits for its end.
     pub(crate) connecting: AtomicBool,
+    /// How long a guest waits to receive and to send at most, in nanoseconds; 0 for ever.
+    pub(crate) patience: [AtomicU64; 2],
+    /// It was opened by a path, and is a fifo.
+    pub(crate) is_fifo: bool,
     /// How it was found, for `/proc/self/fd`.
     pub(crate) path: Vec<u8>,
+    /// For an epoll instance, what is in it: the kernel does not say.
+    pub(crate) interests: Mutex<Interests>,
 }
+
+/// What an epoll instance holds, by the host's descriptor: the file, and `struct epoll_event`.
+pub(crate) type Interests = BTreeMap<RawFd, (Weak<File>, Vec<u8>)>;
 
 impl File {
     /// Takes up a descriptor that the host opened. `waiting` is what the guest asked for.
@@ -32,8 +42,21 @@ impl File {
             fd,
             waits: AtomicBool::new(waiting == Waiting::Yes),
             connecting: AtomicBool::new(false),
+            patience: [const { AtomicU64::new(0) }; 2],
+            is_fifo: false,
             path: path.to_vec(),
+            interests: Mutex::default(),
         })
+    }
+
+    /// The same of one that was opened by its path.
+    pub(crate) fn named(fd: OwnedFd, waiting: Waiting, path: &[u8]) -> Arc<Self> {
+        let is_fifo = rustix::fs::fstat(&fd).is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::Fifo);
+        let mut file = Self::new(fd, waiting, path);
+        if let Some(file) = Arc::get_mut(&mut file) {
+            file.is_fifo = is_fifo;
+        }
+        file
     }
 
     /// Whether the guest wants to wait for it.
@@ -155,6 +178,11 @@ impl Table {
             slot.on_exec = on_exec;
         }
         Ok(())
+    }
+
+    /// Every file that has a number; one that has several comes as often.
+    pub(crate) fn files_mut(&mut self) -> impl Iterator<Item = &mut Arc<File>> {
+        self.slots.iter_mut().flatten().map(|it| &mut it.file)
     }
 
     /// The process has become another program.

@@ -11,7 +11,10 @@
 
 mod calls;
 mod clock;
+pub mod control;
+mod copying;
 mod creds;
+mod desk;
 mod error;
 mod family;
 mod files;
@@ -24,13 +27,17 @@ mod process;
 mod procfs;
 mod raw;
 mod server;
+mod start;
 mod tender;
+mod timers;
+mod visitor;
 mod waits;
 
 use std::os::fd::OwnedFd;
 
 pub use error::{Error, Result};
-pub use tender::{Engine, Guest, Outcome, run};
+pub use tender::{Command, Engine, Guest, Outcome, run};
+pub use visitor::accompany;
 
 /// Says something that a user will find in the cell's log, where the tender's own standard error goes.
 #[expect(clippy::print_stderr, reason = "the cell's own log is where a user looks")]

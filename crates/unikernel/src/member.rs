@@ -16,8 +16,11 @@ use sys::Errno;
 use vm::{Exit, Host as Kvm};
 
 use crate::calls::{self, Reply};
+use crate::control::Word;
+use crate::copying::{self, Exchange};
 use crate::creds::Credentials;
-use crate::family::{Family, Living};
+use crate::desk::CopyOrder;
+use crate::family::{Family, Living, Origin};
 use crate::files::{File, Table, Waiting};
 use crate::guest::Handle;
 use crate::kvm::{Guest, OfGuest};
@@ -99,7 +102,7 @@ impl Member {
         let seat = Seat::new(self);
         loop {
             if handle.is_killed() {
-                family.end(number, KILLED);
+                seat.end(KILLED);
                 break;
             }
             match guest.run() {
@@ -110,7 +113,7 @@ impl Member {
                 Exit::Interrupted => guest.tap(),
                 Exit::Broken(why) => {
                     family.log(&format!("process {number} is broken: {why} ({})", guest.whereabouts()));
-                    family.end(number, SIGSEGV);
+                    seat.end(SIGSEGV);
                     break;
                 }
             }
@@ -146,6 +149,7 @@ impl Member {
             let _ = self.living.port.call.state.compare_exchange(CALLED, TRIED, Ordering::AcqRel, Ordering::Relaxed);
             return false;
         }
+        self.living.port.call.limit.store(self.limit(reply, arguments), Ordering::Relaxed);
         let (result, wait) = reply.words();
         self.living.port.answer(result, wait);
         true
@@ -162,17 +166,35 @@ impl Member {
     fn answer_this(&mut self, number: u32, arguments: [u64; 6]) -> Option<()> {
         self.family.calls.fetch_add(1, Ordering::Relaxed);
         let mut reply = self.own_call(number, arguments)?;
-        let patience = self.living.port.call.patience.load(Ordering::Relaxed);
+        let port = self.living.port.clone();
+        let limit = self.limit(reply, arguments);
+        let patience = port.call.patience.load(Ordering::Relaxed);
         if patience > 0
+            && limit == 0
             && let Some((descriptor, events)) = waits::is_for(number, reply, arguments)
             && let Ok(file) = self.table.get(descriptor).cloned()
             && self.doze(&file, events, patience)
         {
             reply = self.own_call(number, arguments)?;
         }
+        port.call.limit.store(self.limit(reply, arguments), Ordering::Relaxed);
         let (result, wait) = reply.words();
-        self.living.port.answer(result, wait);
+        port.answer(result, wait);
         Some(())
+    }
+
+    /// The process has ended. Its files are closed before anybody hears of that.
+    pub(crate) fn end(&mut self, status: i32) {
+        self.table = Table::new(0);
+        self.family.end(self.number, status);
+    }
+
+    /// For how long at most the guest waits after that, in nanoseconds; 0 for ever.
+    fn limit(&self, reply: Reply, arguments: [u64; 6]) -> u64 {
+        let Reply::Later { events, argument } = reply else { return 0 };
+        let which = usize::from(events & calls::OUT != 0);
+        let file = self.table.get(arguments[argument as usize]);
+        file.map_or(0, |it| it.patience[which].load(Ordering::Relaxed))
     }
 
     fn is_alive(&self) -> bool {
@@ -191,12 +213,12 @@ impl Member {
                 Ok(0).into()
             }
             call::EXIT => {
-                self.family.end(self.number, a as u32 as i32 & 0xffff);
+                self.end(a as u32 as i32 & 0xffff);
                 // Its process ends by itself; should it not, there is nobody to answer its calls.
                 self.living.handle.kill();
                 return None;
             }
-            call::FORK => self.fork().into(),
+            call::FORK => self.fork_for(a).into(),
             call::MAP => self.lend(arguments).into(),
             call::EXECUTED => self.executed(arguments).into(),
             call::LEND => self.lend_open(a).into(),
@@ -286,17 +308,41 @@ impl Member {
             rustix::fs::FileType::Unknown => file.path.starts_with(b"anon_inode"),
             _ => false,
         };
-        if !moves_bytes {
+        // Who waits for a time only, waits here.
+        let in_a_hurry = file.patience.iter().any(|it| it.load(Ordering::Relaxed) != 0);
+        if !moves_bytes || in_a_hurry {
             return Err(Errno::INVAL);
         }
         process::send(socket, &[file.as_fd()])?;
         Ok(u64::from(file.waiting() == Waiting::Yes))
     }
 
-    /// Makes the process a second time.
-    fn fork(&mut self) -> Result<u64, Errno> {
+    /// Makes the process a second time, for its own purposes or for somebody outside.
+    fn fork_for(&mut self, purpose: u64) -> Result<u64, Errno> {
+        if purpose != call::FORK_AS_CELL {
+            let number = self.family.number()?;
+            return self.fork(number, Origin::Child(self.number), None);
+        }
+        let (order, old) = self.family.next_order(self.number).ok_or(Errno::AGAIN)?;
+        let CopyOrder { streams, listener, outcome } = order;
+        let streams = copying::streams(streams);
+        let told = listener.clone();
+        let made = self.family.number().and_then(|number| {
+            let exchange = Exchange::plan(&mut self.table, &old, &streams)?;
+            outcome.is(number).ok_or(Errno::CANCELED)?;
+            told.tell(&Word::Started { number });
+            let streams = streams.each_ref().map(Arc::downgrade);
+            let name = self.family.with(self.number, |it| it.name.clone()).unwrap_or_default();
+            self.fork(number, Origin::Cell { streams, listener: Some(listener), name }, Some(&exchange))
+        });
+        if let Err(errno) = made {
+            told.tell(&Word::Refused(errno));
+        }
+        made
+    }
+
+    fn fork(&mut self, number: u32, origin: Origin, exchange: Option<&Exchange>) -> Result<u64, Errno> {
         let again = |_| Errno::AGAIN;
-        let number = self.family.number()?;
         let engine = match &self.body {
             Body::Process(_) => Engine::Process,
             Body::Machine(..) => Engine::Kvm,
@@ -304,7 +350,11 @@ impl Member {
         let port = Arc::new(Mapped::new(engine).map_err(again)?);
         clock::write(&port.clock);
         let waits = Arc::new(Waits::new().map_err(again)?);
-        let (table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);
+        let (mut table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);
+        if let Some(exchange) = exchange {
+            exchange.apply(&mut table);
+            waits.copy(&self.living.waits, exchange)?;
+        }
         let (credentials, program) = (self.credentials.clone(), self.program.clone());
         let (family, lost) = (self.family.clone(), self.family.clone());
         let name = format!("member {number}");
@@ -327,7 +377,7 @@ impl Member {
             Body::Process(socket) => {
                 let (ours, theirs) = process::socket_pair().map_err(again)?;
                 let living = Living { port, waits, handle: Arc::new(Handle::process(None)) };
-                self.family.add(number, self.number, living.clone());
+                self.family.add(number, origin, living.clone());
                 let sent = process::send(socket, &[living.port.file(), &theirs].map(AsFd::as_fd));
                 drop(theirs);
                 let spawned = thread(name, move || match process::receive_word(&ours) {
@@ -344,7 +394,7 @@ impl Member {
             Body::Machine(kvm, Some(guest)) => {
                 let seed = guest.seed().map_err(again)?;
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
-                self.family.add(number, self.number, living.clone());
+                self.family.add(number, origin, living.clone());
                 let kvm = kvm.clone();
                 thread(name, move || {
                     living.port.answer(0, 0);
@@ -408,6 +458,9 @@ impl Member {
     fn executed(&mut self, [path, path_length, arguments, length, ..]: [u64; 6]) -> Result<u64, Errno> {
         const LONGEST: u64 = 2 << 20;
         self.table.executed();
+        let name = self.memory.bytes(path, path_length.min(4096) as usize)?;
+        let name = name.rsplit(|it| *it == b'/').next().unwrap_or_default().to_vec();
+        let _ = self.family.with(self.number, |it| it.name = name);
         self.program = Program {
             path: self.memory.bytes(path, path_length.min(4096) as usize)?,
             arguments: self.memory.bytes(arguments, length.min(LONGEST) as usize)?,

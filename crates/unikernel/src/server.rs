@@ -95,6 +95,11 @@ impl Seat {
         })
     }
 
+    /// The member has ended.
+    pub(crate) fn end(&self, status: i32) {
+        lock(&self.member).end(status);
+    }
+
     /// The guest has stopped to be answered.
     pub(crate) fn answer_with(self: &Arc<Self>, guest: Box<Guest>) -> Option<Box<Guest>> {
         let server = &self.family.server;

@@ -1,31 +1,35 @@
 //! Running a family from its first process to its end.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use abi::boot::Header;
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions};
 use sys::signal::SignalSet;
-use vm::Host as Kvm;
 
-use crate::creds::Credentials;
+use crate::desk;
 use crate::error::{Error, Result};
-use crate::family::{FIRST, Family, Living};
-use crate::files::{File, OnExec, Table, Waiting};
-use crate::guest::Handle;
-use crate::kvm::{self, OfGuest};
-use crate::member::{Body, Member};
-use crate::memory::{Memory, OfProcess};
-use crate::port::Mapped;
-use crate::waits::Waits;
-use crate::{clock, process};
+use crate::family::{FIRST, Family};
+use crate::start::Starter;
 
 /// What a family begins as.
 #[derive(Debug)]
 pub struct Guest {
+    /// Its program.
+    pub command: Command,
+    /// Its standard input, output and error.
+    pub streams: [OwnedFd; 3],
+    /// How many files a process of it may have open.
+    pub open_files: usize,
+    /// What executes it.
+    pub engine: Engine,
+    /// The socket on which it takes orders, from [`crate::control::Line::listen`].
+    pub control: Option<OwnedFd>,
+}
+
+/// A program to begin with.
+#[derive(Debug)]
+pub struct Command {
     /// The program's path, as execve takes it.
     pub path: PathBuf,
     /// Its arguments, the first of them its name.
@@ -40,12 +44,6 @@ pub struct Guest {
     pub group: u32,
     /// Its further groups.
     pub groups: Vec<u32>,
-    /// Its standard input, output and error.
-    pub streams: [OwnedFd; 3],
-    /// How many files a process of it may have open.
-    pub open_files: usize,
-    /// What executes it.
-    pub engine: Engine,
 }
 
 /// What executes a family's members.
@@ -73,61 +71,24 @@ pub fn run(guest: Guest) -> Result<Outcome> {
     // Each thread leaves them to the one that passes them on.
     sys::signal::block(SignalSet::ALL).map_err(host)?;
     let family = Arc::new(Family::new());
-    let number = family.number().map_err(Error::host("numbering the first process"))?;
+    let starter = Starter::new(guest.engine, guest.open_files);
+    let number = starter.first(&family, guest.command, guest.streams)?;
     debug_assert_eq!(number, FIRST);
-    let boot = boot_text(&guest)?;
-    let cwd = open_directory(&guest.directory)?;
-    let mut table = Table::new(guest.open_files);
-    for stream in guest.streams {
-        let added = table.add(File::new(stream, Waiting::Yes, b""), OnExec::Keep, 0);
-        added.map_err(Error::host("opening the standard streams"))?;
-    }
-    let waits = Arc::new(Waits::new()?);
-    let (living, body, memory): (_, _, Box<dyn Memory>) = match guest.engine {
-        Engine::Process => {
-            let port = Arc::new(Mapped::new(abi::port::Engine::Process)?);
-            clock::write(&port.clock);
-            let (socket, theirs) = process::socket_pair()?;
-            let pid = process::spawn(&port, &theirs)?;
-            let living = Living { port, waits, handle: Arc::new(Handle::process(Some(pid))) };
-            (living, Body::Process(socket), Box::new(OfProcess(pid)))
-        }
-        Engine::Kvm(kvm) => {
-            let kvm = Kvm::from(kvm);
-            let port = Arc::new(Mapped::new(abi::port::Engine::Kvm)?);
-            clock::write(&port.clock);
-            let guest = kvm::Guest::first(&kvm, &port)?;
-            let memory = Box::new(OfGuest(guest.space()));
-            let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
-            (living, Body::Machine(Arc::new(kvm), Some(Box::new(guest))), memory)
-        }
-    };
-    family.add(number, 0, living.clone());
-    let member = Member {
-        number,
-        family: family.clone(),
-        living,
-        body,
-        memory,
-        table,
-        cwd: Arc::new(cwd),
-        umask: 0o022,
-        credentials: Credentials::of(guest.user, guest.group, guest.groups),
-        program: crate::member::Program::default(),
-        boot: Some(boot),
-        logged: 0,
-    };
-    thread("member 1", move || member.serve())?;
     let reaped = family.clone();
     thread("reaper", move || reap(&reaped))?;
     let signalled = family.clone();
     thread("signals", move || pass_signals_on(&signalled))?;
+    if let Some(control) = guest.control {
+        let family = family.clone();
+        thread("desk", move || desk::serve(&control, &family, &starter))?;
+    }
     let status = family.wait_for_first();
+    family.tell_last_news();
     let unknown = family.unknown().into_iter().collect();
     Ok(Outcome { status, unknown })
 }
 
-fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+pub(crate) fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
     /// None of them calls anything deep.
     const STACK: usize = 256 << 10;
     let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
@@ -147,11 +108,6 @@ fn pass_signals_on(family: &Family) {
     }
 }
 
-fn open_directory(path: &std::path::Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(Error::host("entering the working directory"))
-}
-
 /// Takes note of the host's processes that end. Runs until there are none.
 fn reap(family: &Family) {
     loop {
@@ -161,46 +117,6 @@ fn reap(family: &Family) {
             Err(_) => return,
         }
     }
-}
-
-/// What the first process asks for with [`abi::call::BOOT`].
-fn boot_text(guest: &Guest) -> Result<Vec<u8>> {
-    let (first, second) = rustix::param::linux_hwcap();
-    let header = Header {
-        arguments: guest.arguments.len() as u32,
-        variables: guest.environment.len() as u32,
-        uid: guest.user,
-        gid: guest.group,
-        pid: FIRST,
-        processors: 1,
-        memory: 0,
-        capabilities: first as u64,
-        capabilities2: second as u64,
-    };
-    let mut text = header_bytes(&header);
-    let strings = std::iter::once(guest.path.as_os_str().as_bytes())
-        .chain(guest.arguments.iter().map(String::as_bytes))
-        .chain(guest.environment.iter().map(String::as_bytes));
-    for string in strings {
-        if string.contains(&0) {
-            return Err(Error::Command);
-        }
-        text.extend_from_slice(string);
-        text.push(0);
-    }
-    Ok(text)
-}
-
-fn header_bytes(it: &Header) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(Header::SIZE);
-    for number in [it.arguments, it.variables, it.uid, it.gid, it.pid, it.processors] {
-        bytes.extend_from_slice(&number.to_ne_bytes());
-    }
-    for number in [it.memory, it.capabilities, it.capabilities2] {
-        bytes.extend_from_slice(&number.to_ne_bytes());
-    }
-    debug_assert_eq!(bytes.len(), Header::SIZE);
-    bytes
 }
 
 impl Family {

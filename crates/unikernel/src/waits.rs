@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -12,6 +11,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sys::Errno;
 
 use crate::calls::{IN, Reply};
+use crate::copying::Exchange;
 use crate::error::{Error, Result};
 use crate::files::File;
 
@@ -26,10 +26,17 @@ pub(crate) struct Waits {
 #[derive(Default)]
 struct Watches {
     /// Duplicates, so that a file can be watched for several threads at once, and watches survive its closing.
-    files: BTreeMap<u64, OwnedFd>,
+    files: BTreeMap<u64, Watched>,
     children: Vec<u64>,
     /// Those of files that are always ready.
     ready: Vec<u64>,
+}
+
+/// A file that is watched.
+struct Watched {
+    copy: OwnedFd,
+    file: Arc<File>,
+    events: u32,
 }
 
 /// The event that is the bell.
@@ -67,12 +74,12 @@ impl Waits {
         self.child_changed.store(false, Ordering::SeqCst);
     }
 
-    pub(crate) fn watch(&self, file: &File, events: u32, cookie: u64) -> std::result::Result<(), Errno> {
+    pub(crate) fn watch(&self, file: &Arc<File>, events: u32, cookie: u64) -> std::result::Result<(), Errno> {
         let copy = rustix::io::fcntl_dupfd_cloexec(file, 0)?;
-        let events = EventFlags::from_bits_truncate(events & 0x1fff) | EventFlags::ONESHOT;
+        let flags = EventFlags::from_bits_truncate(events & 0x1fff) | EventFlags::ONESHOT;
         let mut watches = self.watches();
-        match epoll::add(&self.epoll, &copy, EventData::new_u64(cookie), events) {
-            Ok(()) => drop(watches.files.insert(cookie, copy)),
+        match epoll::add(&self.epoll, &copy, EventData::new_u64(cookie), flags) {
+            Ok(()) => drop(watches.files.insert(cookie, Watched { copy, file: file.clone(), events })),
             // A regular file.
             Err(Errno::PERM) => watches.ready.push(cookie),
             Err(errno) => return Err(errno),
@@ -87,7 +94,7 @@ impl Waits {
     pub(crate) fn unwatch(&self, cookie: u64) {
         let mut watches = self.watches();
         if let Some(file) = watches.files.remove(&cookie) {
-            let _ = epoll::delete(&self.epoll, &file);
+            let _ = epoll::delete(&self.epoll, &file.copy);
         }
         watches.children.retain(|it| *it != cookie);
         watches.ready.retain(|it| *it != cookie);
@@ -117,6 +124,18 @@ impl Waits {
         !both[0].revents().is_empty()
     }
 
+    /// Waits for what another does, whose process this one's is a copy of, on files of its own.
+    pub(crate) fn copy(&self, other: &Self, exchange: &Exchange) -> std::result::Result<(), Errno> {
+        let others = other.watches();
+        for (cookie, it) in &others.files {
+            self.watch(&exchange.of(&it.file), it.events, *cookie)?;
+        }
+        let mut watches = self.watches();
+        // The copy has no children, and whoever waits for some shall hear that at once.
+        watches.ready = others.ready.iter().chain(&others.children).copied().collect();
+        Ok(())
+    }
+
     /// Sleeps until something is ready, the bell rings or the time is over; gives the cookies of what is ready.
     pub(crate) fn sleep(&self, nanoseconds: u64) -> Vec<u64> {
         let mut cookies = std::mem::take(&mut self.watches().ready);
@@ -136,7 +155,7 @@ impl Waits {
                 }
                 cookie => {
                     if let Some(file) = watches.files.remove(&cookie) {
-                        let _ = epoll::delete(&self.epoll, &file);
+                        let _ = epoll::delete(&self.epoll, &file.copy);
                         cookies.push(cookie);
                     }
                 }

@@ -85,9 +85,9 @@ pub fn executed() {
 }
 
 /// Makes the process twice. Gives the child's number to the parent and 0 to the child, whose port is another page at the
-/// same address.
-pub fn fork() -> Result {
-    if has_tables() { kvm::fork() } else { process::fork() }
+/// same address. `purpose` is one of [`abi::call::FORK_AS_CHILD`] and [`abi::call::FORK_AS_CELL`].
+pub fn fork(purpose: u64) -> Result {
+    if has_tables() { kvm::fork(purpose) } else { process::fork(purpose) }
 }
 
 /// There is nothing more to execute.

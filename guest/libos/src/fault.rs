@@ -29,9 +29,10 @@ pub extern "C" fn entered(frame: &mut Frame) {
         Fault::Signal { signal, code, address, vector } => signal::force(signal, code, address, vector),
         Fault::Interrupt => {
             crate::patch::note_interruption(frame.rip);
-            thread::yield_now();
+            thread::take_turns();
         }
     }
+    crate::syscall::process::copy_if_wanted();
     signal::deliver(frame);
 }
 

@@ -11,6 +11,8 @@ pub struct Answer {
     pub result: Result,
     /// With an EAGAIN: the events to wait for before trying again, for a program that wants to wait.
     pub wait: u32,
+    /// For how long at most, in nanoseconds; 0 for ever.
+    pub limit: u64,
 }
 
 /// Makes a call and returns what came of it, with what to wait for. `number` is Linux's or one of [`abi::call`];
@@ -26,7 +28,7 @@ pub fn ask(number: u32, arguments: [u64; 6], patience: u64) -> Answer {
     engine::ring();
     let result = from_raw(call.result.load(Ordering::Relaxed));
     let wait = if result == Err(EAGAIN) { call.wait.load(Ordering::Relaxed) } else { 0 };
-    Answer { result, wait }
+    Answer { result, wait, limit: call.limit.load(Ordering::Relaxed) }
 }
 
 /// Makes a call for which there is nothing to wait.

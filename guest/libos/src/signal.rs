@@ -4,6 +4,8 @@ mod context;
 
 use core::sync::atomic::Ordering;
 
+use abi::port::CHILD_ENDED;
+
 use crate::engine::port;
 use crate::errno::{EINTR, EINVAL, ENOMEM, EPERM, ERESTART, ERESTARTNOHAND, Result, to_raw};
 use crate::frame::{Frame, NOT_A_CALL};
@@ -13,6 +15,7 @@ use crate::{engine, port as tender, user};
 
 pub const SIGKILL: i32 = 9;
 pub const SIGSEGV: i32 = 11;
+const SIGCHLD: i32 = 17;
 const SIGSTOP: i32 = 19;
 const LAST: i32 = 64;
 
@@ -189,6 +192,19 @@ pub fn die(signal: i32) -> ! {
     engine::stop()
 }
 
+/// Why a signal for the process came: of a child's end, of nobody in particular, of another process.
+fn code_of(signal: i32, sender: u64) -> i32 {
+    const OF_KERNEL: i32 = 0x80;
+    const EXITED: i32 = 1;
+    const KILLED: i32 = 2;
+    match (signal, sender) {
+        (SIGCHLD, _) if sender & CHILD_ENDED != 0 && sender >> 32 & 0x7f == 0 => EXITED,
+        (SIGCHLD, _) if sender & CHILD_ENDED != 0 => KILLED,
+        (_, 0) => OF_KERNEL,
+        _ => 0,
+    }
+}
+
 fn next() -> Option<Info> {
     let shared = port().pending.load(Ordering::Relaxed);
     thread::with_current(|it| {
@@ -204,7 +220,7 @@ fn next() -> Option<Info> {
         signals.take(signal).or_else(|| {
             port().pending.fetch_and(!bit(signal), Ordering::Relaxed);
             let value = port().senders[signal as usize - 1].load(Ordering::Relaxed);
-            Some(Info { signal, code: 0, value, vector: 0 })
+            Some(Info { signal, code: code_of(signal, value), value, vector: 0 })
         })
     })
 }
@@ -272,11 +288,38 @@ pub fn set_action(signal: i32, new: u64, old: u64, size: u64) -> Result {
     }
     let before = ACTIONS.get()[index];
     if new != 0 {
+        let mask = thread::with_current(|it| it.signals.mask);
+        if ignored() & !mask & bit(signal) != 0 {
+            forget(signal);
+        }
         let [handler, flags, restorer, mask]: [u64; 4] = user::read(new)?;
         ACTIONS.get()[index] = Action { handler, flags, restorer, mask: mask & !bit(SIGKILL) & !bit(SIGSTOP) };
+        if ignored() & bit(signal) != 0 {
+            forget(signal);
+        }
+        if signal == SIGCHLD {
+            tell_of_children();
+        }
     }
     user::write_if(old, [before.handler, before.flags, before.restorer, before.mask])?;
     Ok(0)
+}
+
+/// What is ignored does not stay pending.
+fn forget(signal: i32) {
+    port().pending.fetch_and(!bit(signal), Ordering::Relaxed);
+    for number in thread::numbers() {
+        let _ = thread::with(number, |it| it.signals.take(signal));
+    }
+}
+
+/// Tells the tender whether the ends of children are of interest: when they are not, nobody need wait for them.
+fn tell_of_children() {
+    const RT_SIGACTION: u32 = 13;
+    const NO_CHILD_WAIT: u64 = 2;
+    let action = ACTIONS.get()[SIGCHLD as usize - 1];
+    let unwanted = action.handler == IGNORE || action.flags & NO_CHILD_WAIT != 0;
+    let _ = tender::call(RT_SIGACTION, [SIGCHLD as u64, u64::from(unwanted), 0, 0, 0, 0]);
 }
 
 /// rt_sigprocmask.
@@ -318,6 +361,11 @@ pub fn set_stack(new: u64, old: u64, stack_pointer: u64) -> Result {
         let [base, flags, size]: [u64; 3] = user::read(new)?;
         if on_it {
             return Err(EPERM);
+        }
+        // Another flag disarms the stack while a handler runs on it, which here happens by itself.
+        const KNOWN: u64 = 1 << 31 | STACK_DISABLED as u64 | IN_USE;
+        if flags & 0xffff_ffff & !KNOWN != 0 {
+            return Err(EINVAL);
         }
         let stack = match flags as i32 & STACK_DISABLED {
             0 if size < LEAST => return Err(ENOMEM),

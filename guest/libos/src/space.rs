@@ -138,18 +138,21 @@ impl Space {
         if at % PAGE != 0 {
             return Err(EINVAL);
         }
+        if let Resize::Here | Resize::Anywhere = place
+            && new <= old
+            && self.is_mapped(at, old, Protection::empty())
+        {
+            if new < old {
+                self.unmap(at + new, old - new)?;
+            }
+            return Ok(at);
+        }
         let Some(area) = self.area(at).filter(|it| it.end >= at + old) else { return Err(EFAULT) };
         if let Resize::To(to) = place {
             if to % PAGE != 0 || !in_program(to, new) || (to < at + old && at < to + new) {
                 return Err(EINVAL);
             }
             return self.relocate(at, old, to, new, area);
-        }
-        if new <= old {
-            if new < old {
-                self.unmap(at + new, old - new)?;
-            }
-            return Ok(at);
         }
         if area.end == at + old && in_program(at, new) && self.is_free(at + old, new - old) {
             return self.relocate(at, old, at, new, area);

@@ -13,7 +13,7 @@ mod time;
 
 use abi::call;
 
-use crate::errno::{ENOSYS, ERESTART, Result, to_raw};
+use crate::errno::{EAGAIN, ENOSYS, ERESTART, Result, to_raw};
 use crate::frame::{Frame, NOT_A_CALL};
 use crate::thread::{self, Wake};
 use crate::{engine, port, signal};
@@ -26,6 +26,7 @@ pub extern "C" fn entered(frame: &mut Frame) {
     if let Some(result) = result {
         frame.rax = to_raw(result);
     }
+    process::copy_if_wanted();
     let interrupted = frame.call != NOT_A_CALL && matches!(result, Some(Err(it)) if it.0 >= ERESTART.0);
     if interrupted || signal::is_due() {
         signal::deliver(frame);
@@ -42,7 +43,8 @@ fn answer(number: u64, arguments: [u64; 6], frame: &mut Frame) -> Option<Result>
         number::BRK => memory::set_heap(a),
         number::MREMAP => memory::resize(a, b, c, d, e),
         number::MADVISE => memory::advise(a, b, c as i32),
-        number::MSYNC | number::MLOCK | number::MUNLOCK | number::MLOCKALL | number::MUNLOCKALL => Ok(0),
+        number::MSYNC => memory::synchronise(a, b),
+        number::MLOCK | number::MUNLOCK | number::MLOCKALL | number::MUNLOCKALL => Ok(0),
         number::MINCORE => memory::resident(a, b, c),
 
         number::RT_SIGACTION => signal::set_action(a as i32, b, c, d),
@@ -107,11 +109,37 @@ fn answer(number: u64, arguments: [u64; 6], frame: &mut Frame) -> Option<Result>
     })
 }
 
+/// Whether a call that moved less than it was asked to, and may wait, is to go on with the rest.
+fn wants_all(number: u32, flags: u64) -> bool {
+    const WRITE: u32 = 1;
+    const SENDTO: u32 = 44;
+    const RECVFROM: u32 = 45;
+    const WAIT_FOR_ALL: u64 = 0x100;
+    matches!(number, WRITE | SENDTO) || number == RECVFROM && flags & WAIT_FOR_ALL != 0
+}
+
 /// Lets the tender answer, as soon as it can.
-pub fn forward(number: u32, arguments: [u64; 6]) -> Result {
+pub fn forward(number: u32, mut arguments: [u64; 6]) -> Result {
     if number >= call::BOOT {
         return Err(ENOSYS);
     }
+    let mut done = 0;
+    loop {
+        match forward_once(number, arguments) {
+            Ok(part) if part > 0 && (part as u64) < arguments[2] && wants_all(number, arguments[3]) => {
+                done += part;
+                arguments[1] += part as u64;
+                arguments[2] -= part as u64;
+            }
+            Ok(part) => return Ok(done + part),
+            Err(_) if done > 0 => return Ok(done),
+            other => return other,
+        }
+    }
+}
+
+fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
+    let mut deadline = None;
     if let Some(result) = engine::directly(number, arguments) {
         return result;
     }
@@ -123,15 +151,27 @@ pub fn forward(number: u32, arguments: [u64; 6]) -> Result {
             }
             return answer.result;
         }
+        if answer.wait & call::WAIT_A_MOMENT != 0 {
+            const MOMENT: u64 = 5_000_000;
+            match thread::sleep(Some(crate::clock::monotonic().saturating_add(MOMENT))) {
+                Wake::Signal => return Err(ERESTART),
+                Wake::Up | Wake::Timeout => continue,
+            }
+        }
         let descriptor = match answer.wait & call::WAIT_CHILD {
             0 => arguments[(answer.wait >> call::WAIT_ARGUMENT & 7).min(5) as usize],
             _ => u64::MAX,
         };
+        if answer.limit != 0 {
+            deadline = deadline.or(Some(crate::clock::monotonic().saturating_add(answer.limit)));
+        }
         let cookie = thread::watch(descriptor, answer.wait & 0xffff)?;
-        let why = thread::sleep(None);
+        let why = thread::sleep(deadline);
         thread::unwatch(cookie);
-        if why == Wake::Signal {
-            return Err(ERESTART);
+        match why {
+            Wake::Up => {}
+            Wake::Signal => return Err(ERESTART),
+            Wake::Timeout => return Err(EAGAIN),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::extended::Extended;
 use crate::frame::Frame;
 use crate::signal::ThreadSignals;
 use crate::sync::Local;
-use crate::{clock, port, signal};
+use crate::{clock, engine, port, signal};
 
 const STACK_SIZE: usize = 24 << 10;
 
@@ -185,6 +185,7 @@ pub fn spawn(number: u32, frame: &Frame, pointer: Option<u64>) {
     thread.signals.mask = threads.current().signals.mask;
     threads.all.insert(number, thread);
     threads.ready.push_back(number);
+    engine::port().threads.store(threads.all.len() as u32, Ordering::Relaxed);
 }
 
 /// Lets others run, if there are any.
@@ -304,8 +305,13 @@ fn run_next() {
 /// Nobody can run: sleeps until somebody can.
 fn idle() {
     let deadline = THREADS.get().deadlines.first().map(|it| it.0);
-    let nanoseconds = deadline.map_or(u64::MAX, |it| it.saturating_sub(clock::monotonic()));
+    look(deadline.map_or(u64::MAX, |it| it.saturating_sub(clock::monotonic())));
+}
+
+/// Wakes those whose event is there, or comes within that time.
+fn look(nanoseconds: u64) {
     let mut cookies = [0u64; 32];
+    crate::syscall::process::copy_if_wanted();
     let woken = port::call(abi::call::WAIT, [cookies.as_mut_ptr() as u64, 32, nanoseconds, 0, 0, 0]).unwrap_or(0);
     {
         let mut threads = THREADS.get();
@@ -384,6 +390,7 @@ pub fn end_current() {
         let thread = threads.all.remove(&current);
         threads.watches.retain(|_, it| *it != current);
         threads.ended = thread;
+        engine::port().threads.store(threads.all.len() as u32, Ordering::Relaxed);
     }
     run_next();
 }
@@ -402,6 +409,16 @@ pub fn keep_current_only(number: u32) {
         threads.all.insert(number, thread);
     }
     threads.current = number;
+    engine::port().threads.store(1, Ordering::Relaxed);
+}
+
+/// The tender thinks that the current thread has run for long enough: whoever waits for something that is there by now
+/// runs before it goes on.
+pub fn take_turns() {
+    if !THREADS.get().watches.is_empty() {
+        look(0);
+    }
+    yield_now();
 }
 
 /// The program's thread pointer.

@@ -1,11 +1,14 @@
 //! The process that a cell has outside: it starts the cell, keeps its output, answers for it, and clears up after it.
 //!
-//! One thread, one `poll`. **Single-threaded on purpose**: a restart clones a new cell out of this process, and a clone of
+//! One thread, one `poll`, for a cell and for those that are forked from it. **Single-threaded on purpose**: a restart clones a new cell out of this process, and a clone of
 //! a process with threads may inherit a lock that nobody will ever release. Whoever launched it is its first client and
 //! may go away; the supervisor stays until the cell has ended for good. It holds the cell's lock from before its first
 //! instruction (the lock comes in with the descriptor) to its last, which is what makes the cell's record believable.
 
 mod clients;
+mod fork;
+mod household;
+mod notes;
 mod requests;
 mod run;
 mod streams;
@@ -13,12 +16,14 @@ mod streams;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use model::{EventKind, Exit, ExitReport, Input, Lifetime, State, Timestamp};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 
 use self::clients::Client;
+use self::household::Household;
 use self::run::Run;
 pub(crate) use self::streams::open_null;
 use crate::cell::{Cell, CellLock};
@@ -45,14 +50,13 @@ pub fn supervise(home: Home, dir: &Path, launcher: OwnedFd, lock: OwnedFd) -> Re
             return Err(error);
         }
     };
-    let mut supervisor = prepared.supervisor(launcher, CellLock::from_fd(lock));
+    let Prepared { engine, signals, cell, listener, log } = prepared;
+    let parts = Parts { engine: Rc::new(engine), cell, lock: CellLock::from_fd(lock), listener, log };
+    let mut supervisor = Supervisor::new(parts, vec![launcher]);
     // The launcher asked before this process existed: an attached one misses not a byte.
     supervisor.on_client(0);
     supervisor.begin_run();
-    while !supervisor.finished {
-        supervisor.turn()?;
-    }
-    supervisor.farewell()
+    Household::new(signals, supervisor).live()
 }
 
 const SIGHUP: i32 = 1;
@@ -61,15 +65,12 @@ pub(crate) const SIGKILL: i32 = 9;
 const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
 
-/// So many missed files are named in a cell's record; the journal has them all.
-const MAX_MISSED: usize = 1000;
-
+/// One cell's affairs. Those that were forked from it have their own, in the same process.
 struct Supervisor {
-    engine: Engine,
+    engine: Rc<Engine>,
     cell: Cell,
     lock: CellLock,
     listener: UnixListener,
-    signals: OwnedFd,
     clients: Vec<Client>,
     log: LogWriter,
     run: Option<Run>,
@@ -82,12 +83,22 @@ struct Supervisor {
     restart_at: Option<Instant>,
     restarts: u32,
     finished: bool,
+    /// Those that were forked from this since the last turn.
+    born: Vec<Supervisor>,
+}
+
+/// What a supervisor begins with.
+struct Parts {
+    engine: Rc<Engine>,
+    cell: Cell,
+    lock: CellLock,
+    listener: UnixListener,
+    log: LogWriter,
 }
 
 /// What a turn of the loop waits for.
 #[derive(Clone, Copy, Debug)]
 enum Source {
-    Signals,
     Listener,
     Ended,
     Notices,
@@ -115,16 +126,17 @@ impl Prepared {
         let log = LogWriter::open(&cell.log_dir(), cell.spec.log)?;
         Ok(Self { engine: Engine::open(home)?, cell, listener, signals, log })
     }
+}
 
-    fn supervisor(self, launcher: Client, lock: CellLock) -> Supervisor {
-        Supervisor {
-            engine: self.engine,
-            cell: self.cell,
-            lock,
-            listener: self.listener,
-            signals: self.signals,
-            clients: vec![launcher],
-            log: self.log,
+impl Supervisor {
+    fn new(parts: Parts, clients: Vec<Client>) -> Self {
+        Self {
+            engine: parts.engine,
+            cell: parts.cell,
+            lock: parts.lock,
+            listener: parts.listener,
+            clients,
+            log: parts.log,
             run: None,
             early_input: Vec::new(),
             window: (24, 80),
@@ -132,11 +144,10 @@ impl Prepared {
             restart_at: None,
             restarts: 0,
             finished: false,
+            born: Vec::new(),
         }
     }
-}
 
-impl Supervisor {
     fn note(&self, kind: EventKind) {
         events::record(&self.engine.home, &self.cell, kind);
     }
@@ -173,6 +184,9 @@ impl Supervisor {
         self.cell.advance(Input::Start(now()))?;
         self.cell.record.supervisor = ProcessIdentity::of(std::process::id());
         self.cell.record.runs += 1;
+        // Started anew, it is a cell by itself, whatever it was made from.
+        self.cell.record.kin = None;
+        self.cell.record.unknown.clear();
         self.cell.write_record(&self.lock, Durability::Relaxed)?;
         let mut run = Run::start(&self.engine, &mut self.cell, self.window)?;
         let pid = run.pid;
@@ -189,12 +203,10 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Waits for something to happen and handles all of it.
-    fn turn(&mut self) -> Result<()> {
-        let ready = self.wait()?;
-        for source in &ready {
+    /// Handles what has happened.
+    fn act(&mut self, ready: &[Source]) {
+        for source in ready {
             match *source {
-                Source::Signals => self.on_signals(),
                 Source::Listener => self.accept(),
                 Source::Output(stream) => self.pump(stream),
                 Source::Input => self.with_run(|run| run.streams.write_input()),
@@ -209,7 +221,6 @@ impl Supervisor {
             self.end_run();
         }
         self.on_deadlines();
-        Ok(())
     }
 
     fn with_run(&mut self, action: impl FnOnce(&mut Run)) {
@@ -218,11 +229,9 @@ impl Supervisor {
         }
     }
 
-    fn wait(&self) -> Result<Vec<Source>> {
-        let mut sources: Vec<(Source, BorrowedFd<'_>, PollFlags)> = vec![
-            (Source::Signals, self.signals.as_fd(), PollFlags::IN),
-            (Source::Listener, self.listener.as_fd(), PollFlags::IN),
-        ];
+    /// What to wait for.
+    fn sources(&self) -> Vec<(Source, BorrowedFd<'_>, PollFlags)> {
+        let mut sources = vec![(Source::Listener, self.listener.as_fd(), PollFlags::IN)];
         let slow = self.clients.iter().any(Client::is_slow);
         if let Some(run) = &self.run {
             run.sources(slow, &mut sources);
@@ -233,21 +242,7 @@ impl Supervisor {
             interest.set(PollFlags::OUT, client.unsent() > 0);
             sources.push((Source::Client(index), client.fd(), interest));
         }
-        let mut fds: Vec<_> =
-            sources.iter().map(|(_, fd, interest)| PollFd::from_borrowed_fd(*fd, *interest)).collect();
-        let timeout = self
-            .patience()
-            .map(|it| rustix::event::Timespec { tv_sec: it.as_secs() as i64, tv_nsec: i64::from(it.subsec_nanos()) });
-        match rustix::event::poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(Error::io("waiting for events", e)),
-        }
-        Ok(sources
-            .iter()
-            .zip(&fds)
-            .filter(|(_, fd)| !fd.revents().is_empty())
-            .map(|((source, ..), _)| *source)
-            .collect())
+        sources
     }
 
     /// How long the next turn may wait.
@@ -277,11 +272,9 @@ impl Supervisor {
     }
 
     /// The machine goes down, or somebody ends the supervisor in good manners: so end the cell.
-    fn on_signals(&mut self) {
-        while let Ok(Some(_)) = sys::signal::next(self.signals.as_fd()) {
-            let policy = self.cell.spec.stop;
-            self.begin_stop(policy.signal, policy.timeout.into());
-        }
+    fn on_signal(&mut self) {
+        let policy = self.cell.spec.stop;
+        self.begin_stop(policy.signal, policy.timeout.into());
     }
 
     /// Hands output to the log and to every attached client.
@@ -299,43 +292,6 @@ impl Supervisor {
             self.note_lost_output(&error);
         }
         self.clients.iter_mut().filter(|it| it.attached).for_each(|it| it.output(stream, bytes));
-    }
-
-    /// Writes down, once a run, that the log lacks something.
-    fn note_lost_output(&mut self, error: &Error) {
-        let what = "log";
-        if self.cell.record.degraded.iter().any(|it| it.what == what) {
-            return;
-        }
-        let why = format!("output was lost: {error}");
-        self.note(EventKind::Degraded { what: what.to_owned(), why: why.clone() });
-        self.cell.record.degraded.push(model::Degraded { what: what.to_owned(), why });
-        // With a full disk this fails, too; the next record that is written has it.
-        let _ = self.cell.write_record(&self.lock, Durability::Relaxed);
-    }
-
-    fn on_notice(&mut self) {
-        let Some(run) = &mut self.run else { return };
-        if let Ok(Some(exit)) = run.live.notice() {
-            run.verdict = Some(exit);
-            let _ = run.live.kill();
-        }
-        self.note_missed();
-    }
-
-    /// Writes down what slimming should not have taken away.
-    fn note_missed(&mut self) {
-        let missed = self.run.as_mut().map(|run| run.live.missed()).unwrap_or_default();
-        if missed.is_empty() {
-            return;
-        }
-        for it in missed {
-            self.note(EventKind::Missed(it.clone()));
-            if self.cell.record.missed.len() < MAX_MISSED && !self.cell.record.missed.contains(&it) {
-                self.cell.record.missed.push(it);
-            }
-        }
-        let _ = self.cell.write_record(&self.lock, Durability::Relaxed);
     }
 
     fn on_client(&mut self, index: usize) {
@@ -383,6 +339,7 @@ impl Supervisor {
 
     /// The program ended: keep its last words, say why, clear up, and start it again or not.
     fn end_run(&mut self) {
+        self.note_unknown();
         let Some(mut run) = self.run.take() else { return };
         for (at, stream, bytes) in run.last_words() {
             self.distribute(at, stream, &bytes);

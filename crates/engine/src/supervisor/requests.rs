@@ -32,6 +32,7 @@ impl Supervisor {
             Request::Pause => self.pause(),
             Request::Resume => self.resume(),
             Request::Set { limits, restart } => self.set(limits, restart),
+            Request::Fork { names } => self.fork(names),
             Request::Rename { name } => self.rename(name),
         };
         Some(match outcome {

@@ -46,6 +46,11 @@ impl Run {
         Ok(Self { pid: started.pid, live: started.live, streams, verdict: None, service: started.service })
     }
 
+    /// One that began by a fork.
+    pub(super) fn forked(pid: u32, live: Box<dyn LiveCell>, streams: Streams) -> Self {
+        Self { pid, live, streams, verdict: None, service: None }
+    }
+
     /// What to wait for. While a client is slow, output stays in the pipes.
     pub(super) fn sources<'a>(&'a self, slow: bool, into: &mut Vec<(Source, BorrowedFd<'a>, PollFlags)>) {
         into.push((Source::Ended, self.live.ended(), PollFlags::IN));

@@ -9,6 +9,7 @@ mod debug;
 mod doctor;
 mod events;
 mod exec;
+mod fork;
 mod image;
 mod inspect;
 mod kill;
@@ -29,6 +30,7 @@ mod start;
 mod stats;
 mod stop;
 mod top;
+mod tree;
 mod version;
 mod wait;
 mod why;
@@ -84,6 +86,10 @@ enum Command {
     Logs(logs::Args),
     /// Run a further program in a running cell
     Exec(exec::Args),
+    /// Make a running cell again, as it stands
+    Fork(fork::Args),
+    /// Show which cells were made from which
+    Tree(tree::Args),
     /// Open a shell with tools inside whatever runs
     Debug(debug::Args),
     /// Copy files between the host and a cell
@@ -211,6 +217,8 @@ impl Command {
             Self::Inspect(args) => inspect::execute(context, args),
             Self::Logs(args) => logs::execute(context, args),
             Self::Exec(args) => exec::execute(context, args),
+            Self::Fork(args) => fork::execute(context, args),
+            Self::Tree(args) => tree::execute(context, args),
             Self::Debug(args) => debug::execute(context, args),
             Self::Cp(args) => cp::execute(context, args),
             Self::Attach(args) => attach::execute(context, args),

@@ -112,6 +112,7 @@ struct Summary<'a> {
     created: model::Timestamp,
     ports: &'a [model::PortMapping],
     pid: Option<u32>,
+    parent: Option<model::CellId>,
     degraded: &'a [model::Degraded],
     labels: &'a std::collections::BTreeMap<String, String>,
 }
@@ -128,6 +129,7 @@ fn summary(cell: &Cell) -> Summary<'_> {
         created: cell.spec.created,
         ports: &cell.spec.network.ports,
         pid: cell.record.process.map(|it| it.pid),
+        parent: cell.record.kin.map(|it| it.parent),
         degraded: &cell.record.degraded,
         labels: &cell.spec.labels,
     }

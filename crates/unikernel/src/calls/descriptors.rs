@@ -17,9 +17,15 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, ..]: [u64; 6]) 
             libc::SYS_dup => duplicate(member, a, 0, OnExec::Keep),
             libc::SYS_dup2 if a as u32 == b as u32 => member.table.get(a).map(|_| b),
             libc::SYS_dup2 => replace(member, a, b, 0),
-            libc::SYS_dup3 if a as u32 == b as u32 => Err(Errno::INVAL),
+            libc::SYS_dup3 if a as u32 == b as u32 || c & !u64::from(OFlags::CLOEXEC.bits()) != 0 => Err(Errno::INVAL),
             libc::SYS_dup3 => replace(member, a, b, c),
-            libc::SYS_fcntl => control(member, a, b, c),
+            libc::SYS_fcntl => match control(member, a, b, c) {
+                Err(Errno::AGAIN) if matches!(b as i32, libc::F_SETLKW | libc::F_OFD_SETLKW) => {
+                    return Some(Reply::AfterMoment);
+                }
+                other => other,
+            },
+            libc::SYS_flock => return Some(whole_lock(member, a, b)),
             libc::SYS_pipe2 => pipe(member, a, b),
             libc::SYS_ioctl => device(member, a, b, c),
             _ => return None,
@@ -96,12 +102,29 @@ fn lock(member: &Member, number: u64, operation: i32, at: u64) -> Result<u64, Er
     let operation = match operation {
         libc::F_GETLK => libc::F_OFD_GETLK,
         libc::F_SETLK => libc::F_OFD_SETLK,
-        libc::F_SETLKW => libc::F_OFD_SETLKW,
+        // Who waits for one asks again: this thread must not wait.
+        libc::F_SETLKW | libc::F_OFD_SETLKW => libc::F_OFD_SETLK,
         other => other,
     };
     sys::file_control::lock(file.as_fd(), operation, &mut record)?;
     member.memory.write(at, &record)?;
     Ok(0)
+}
+
+/// flock. Who waits for a lock asks again.
+fn whole_lock(member: &Member, number: u64, operation: u64) -> Reply {
+    use rustix::fs::FlockOperation;
+    let lock = |operation| member.table.get(number).and_then(|file| rustix::fs::flock(file, operation)).map(|()| 0);
+    let result = match operation as i32 & !libc::LOCK_NB {
+        libc::LOCK_SH => lock(FlockOperation::NonBlockingLockShared),
+        libc::LOCK_EX => lock(FlockOperation::NonBlockingLockExclusive),
+        libc::LOCK_UN => lock(FlockOperation::Unlock),
+        _ => member.table.get(number).and(Err(Errno::INVAL)),
+    };
+    match result {
+        Err(Errno::AGAIN) if operation as i32 & libc::LOCK_NB == 0 => Reply::AfterMoment,
+        other => other.into(),
+    }
 }
 
 fn pipe(member: &mut Member, into: u64, flags: u64) -> Result<u64, Errno> {
@@ -139,17 +162,21 @@ pub(super) fn add_pair(
 
 /// The few that programs make of files, sockets and terminals. Others have nothing to be made of here.
 fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Result<u64, Errno> {
+    /// The kernel's `struct termios`, which is shorter than the C library's.
+    const TERMIOS: usize = 36;
     /// What the request does with memory, by its number; terminals' are older than the scheme that tells by the number.
-    const IN: [(u64, usize); 6] = [
-        (libc::TCSETS, 60),
-        (libc::TCSETSW, 60),
-        (libc::TCSETSF, 60),
+    const FIOASYNC: u64 = 0x5452;
+    const IN: [(u64, usize); 7] = [
+        (libc::TCSETS, TERMIOS),
+        (libc::TCSETSW, TERMIOS),
+        (libc::TCSETSF, TERMIOS),
         (libc::TIOCSWINSZ, 8),
         (libc::TIOCSPGRP, 4),
         (libc::FIONBIO, 4),
+        (FIOASYNC, 4),
     ];
     const OUT: [(u64, usize); 4] =
-        [(libc::TCGETS, 60), (libc::TIOCGWINSZ, 8), (libc::FIONREAD, 4), (libc::TIOCOUTQ, 4)];
+        [(libc::TCGETS, TERMIOS), (libc::TIOCGWINSZ, 8), (libc::FIONREAD, 4), (libc::TIOCOUTQ, 4)];
     /// Questions about network interfaces, each in a `struct ifreq` in which the answer is, too.
     const INTERFACE: [u64; 8] = [
         libc::SIOCGIFNAME,
@@ -175,8 +202,8 @@ fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Resu
             member.set_waiting(file, waiting);
             return Ok(0);
         }
-        if request == libc::TIOCSPGRP {
-            // Process groups of the guest are not the host's.
+        if matches!(request, libc::TIOCSPGRP | FIOASYNC) {
+            // Process groups of the guest are not the host's; and who asks for SIGIO looks for input by itself, too.
             return Ok(0);
         }
         return sys::file_control::device(file.as_fd(), request, &mut bytes);

@@ -30,6 +30,8 @@ pub(crate) fn modern(number: u32, arguments: [u64; 6]) -> (u32, [u64; 6]) {
         libc::SYS_pipe => (libc::SYS_pipe2, [a, 0, 0, 0, 0, 0]),
         libc::SYS_eventfd => (libc::SYS_eventfd2, [a, 0, 0, 0, 0, 0]),
         libc::SYS_inotify_init => (libc::SYS_inotify_init1, [0; 6]),
+        // How many files it shall be for says nothing, but it must be some.
+        libc::SYS_epoll_create if (a as i32) <= 0 => (libc::SYS_epoll_create1, [u64::MAX, 0, 0, 0, 0, 0]),
         libc::SYS_epoll_create => (libc::SYS_epoll_create1, [0; 6]),
         libc::SYS_accept => (libc::SYS_accept4, [a, b, c, 0, 0, 0]),
         other => (other, arguments),

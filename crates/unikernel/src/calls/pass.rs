@@ -5,6 +5,7 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use sys::Errno;
 
 use super::Reply;
@@ -39,9 +40,31 @@ enum Extent {
 
 pub(crate) fn on(member: &mut Member, row: &Row, arguments: [u64; 6]) -> Reply {
     match try_on(member, row, arguments) {
+        // Who opened a fifo before anybody wrote to it waited for that on Linux, and waits for it here when it reads.
+        Ok(0)
+            if i64::from(row.number()) == libc::SYS_read && arguments[2] > 0 && had_no_writer(member, arguments[0]) =>
+        {
+            later(member, arguments[0], super::IN, 0)
+        }
         Err(Errno::AGAIN) if row.waits != 0 => later(member, arguments[0], row.waits, 0),
+        Err(Errno::PIPE) => {
+            super::sockets::broken_pipe(member);
+            Err(Errno::PIPE).into()
+        }
         other => Reply::Done(other),
     }
+}
+
+/// Whether that is a fifo that nobody has written to since it was opened.
+fn had_no_writer(member: &Member, descriptor: u64) -> bool {
+    let Ok(file) = member.table.get(descriptor) else { return false };
+    if !file.is_fifo || file.waiting() == Waiting::No {
+        return false;
+    }
+    let mut asked = [PollFd::new(&**file, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // Once a writer has been there, its absence is an event.
+    rustix::event::poll(&mut asked, Some(&now)).is_ok_and(|found| found == 0)
 }
 
 /// What to say after EAGAIN: whether the guest waits for that descriptor.
@@ -75,7 +98,8 @@ fn try_on(member: &mut Member, row: &Row, given: [u64; 6]) -> Result<u64, Errno>
     });
     // SAFETY: every pointer of the call is one of the row's memories, which are as long as the kernel follows them: the
     // length arguments say so, or the row does, or a zero ends it.
-    let result = unsafe { raw::call(row.number(), &mut words) }?;
+    let mut call = || unsafe { raw::call(row.number(), &mut words) };
+    let result = if row.is_from_directory() { super::paths::from_directory(member, call) } else { call() }?;
     for it in &locals {
         if let Local::Out { bytes, at, extent } = it {
             let length = if *extent == Extent::Result { bytes.len().min(result as usize) } else { bytes.len() };

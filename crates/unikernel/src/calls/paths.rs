@@ -1,7 +1,7 @@
 //! Calls with paths that need more than passing on: opening, the working directory, and what exists for the guest alone.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use sys::Errno;
@@ -14,7 +14,11 @@ use crate::member::Member;
 pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, _]: [u64; 6]) -> Option<Reply> {
     Some(
         match i64::from(number) {
-            libc::SYS_openat => open(member, a, b, c, d),
+            libc::SYS_openat => match open(member, a, b, c, d) {
+                // A fifo that nobody reads: who may wait tries again.
+                Err(Errno::NXIO) if may_wait_for_reader(c) => return Some(Reply::AfterMoment),
+                other => other,
+            },
             libc::SYS_chdir => change_directory(member, a),
             libc::SYS_fchdir => change_directory_to(member, a),
             libc::SYS_getcwd => working_directory(member, a, b),
@@ -64,7 +68,13 @@ fn open(member: &mut Member, at: u64, name: u64, flags: u64, mode: u64) -> Resul
     let wanted = OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let mode = Mode::from_raw_mode(mode as u32 & 0o7777 & !member.umask);
     let opened = rustix::fs::openat(&*at_path()?, &path[..], wanted, mode)?;
-    member.table.add(File::new(opened, Waiting::by(flags), &path), OnExec::by(flags), 0)
+    member.table.add(File::named(opened, Waiting::by(flags), &path), OnExec::by(flags), 0)
+}
+
+/// Whether a file that cannot be opened for want of a reader was to be opened as soon as there is one.
+fn may_wait_for_reader(flags: u64) -> bool {
+    let flags = OFlags::from_bits_retain(flags as u32);
+    flags & OFlags::RWMODE == OFlags::WRONLY && !flags.contains(OFlags::NONBLOCK)
 }
 
 /// The descriptor that a path is another name of.
@@ -108,6 +118,17 @@ fn change_directory(member: &mut Member, name: u64) -> Result<u64, Errno> {
     // To be in a directory takes the right to search it, which opening it alone does not ask for.
     member.cwd = Arc::new(rustix::fs::openat(&new, ".", flags, Mode::empty())?);
     Ok(0)
+}
+
+/// Makes a call whose paths begin at the working directory of the calling process, which all members share: each has it
+/// for the time of such a call. None of them waits.
+pub(super) fn from_directory<T>(member: &Member, call: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    static TAKEN: Mutex<()> = Mutex::new(());
+    let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    rustix::process::fchdir(&member.cwd)?;
+    let result = call();
+    drop(taken);
+    result
 }
 
 fn change_directory_to(member: &mut Member, number: u64) -> Result<u64, Errno> {

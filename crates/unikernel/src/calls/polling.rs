@@ -3,9 +3,11 @@
 #![expect(unsafe_code, reason = "epoll's events are the guest's bytes")]
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, PoisonError};
 
 use rustix::event::epoll::{self, CreateFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use sys::Errno;
 
 use super::Reply;
@@ -25,6 +27,9 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, ..]: [u64; 6
         .into(),
     )
 }
+
+/// What Linux says that an epoll instance is.
+pub(crate) const EPOLL: &[u8] = b"anon_inode:[eventpoll]";
 
 /// The size of a guest's `struct pollfd`, and of its `struct epoll_event`.
 const ASKED: usize = 8;
@@ -68,8 +73,11 @@ fn poll(member: &Member, at: u64, count: u64) -> Result<u64, Errno> {
 }
 
 fn create(member: &mut Member, flags: u64) -> Result<u64, Errno> {
+    if flags & !u64::from(OFlags::CLOEXEC.bits()) != 0 {
+        return Err(Errno::INVAL);
+    }
     let fd = epoll::create(CreateFlags::CLOEXEC)?;
-    member.table.add(File::new(fd, Waiting::Yes, b"anon_inode:[eventpoll]"), OnExec::by(flags), 0)
+    member.table.add(File::new(fd, Waiting::Yes, EPOLL), OnExec::by(flags), 0)
 }
 
 fn control(member: &Member, [set, operation, number]: [u64; 3], event: u64) -> Result<u64, Errno> {
@@ -83,7 +91,19 @@ fn control(member: &Member, [set, operation, number]: [u64; 3], event: u64) -> R
     let mut words =
         [host(set), Argument::Number(operation), host(file), Argument::Memory(&mut event), nothing(), nothing()];
     // SAFETY: it reads one event, and there is one or none.
-    unsafe { raw::call(libc::SYS_epoll_ctl as u32, &mut words) }
+    let done = unsafe { raw::call(libc::SYS_epoll_ctl as u32, &mut words) }?;
+    note_interest(set, file, operation, event);
+    Ok(done)
+}
+
+/// Remembers what is in an epoll instance, for a copy of the process.
+fn note_interest(set: &File, file: &Arc<File>, operation: u64, event: Vec<u8>) {
+    let mut interests = set.interests.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = file.as_fd().as_raw_fd();
+    match operation as i32 {
+        libc::EPOLL_CTL_DEL => drop(interests.remove(&key)),
+        _ => drop(interests.insert(key, (Arc::downgrade(file), event))),
+    }
 }
 
 fn events(member: &Member, set: u64, into: u64, most: u64) -> Result<u64, Errno> {

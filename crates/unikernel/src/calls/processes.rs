@@ -6,6 +6,7 @@ use super::Reply;
 use crate::creds::Privilege;
 use crate::family::{Taking, Whom};
 use crate::member::Member;
+use crate::timers::{Timer, Timers};
 
 pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, _]: [u64; 6]) -> Option<Reply> {
     let family = member.family.clone();
@@ -16,11 +17,19 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, _]: [u64;
         match i64::from(number) {
             libc::SYS_getpid => Ok(u64::from(own)),
             // A number for a new thread.
-            libc::SYS_gettid => family.number().map(u64::from),
+            libc::SYS_gettid => {
+                Timers::beat(&family);
+                family.number().map(u64::from)
+            }
+            libc::SYS_alarm | libc::SYS_setitimer | libc::SYS_getitimer => {
+                return Some(timer(member, number, [a, b, c]).into());
+            }
             libc::SYS_getppid => family.with(own, |it| u64::from(it.parent)),
             libc::SYS_getpgrp => family.with(own, |it| u64::from(it.group)),
             libc::SYS_getpgid => family.with(other(a), |it| u64::from(it.group)),
             libc::SYS_getsid => family.with(other(a), |it| u64::from(it.session)),
+            libc::SYS_setpgid if (b as i32) < 0 => Err(Errno::INVAL),
+            libc::SYS_rt_sigaction => family.want_children(own, a, b),
             libc::SYS_setpgid => family.set_group(own, a as u32, b as u32).map(|()| 0),
             libc::SYS_setsid => family.set_session(own).map(u64::from),
             libc::SYS_kill => family.kill(own, a as i32, b as u32).map(|()| 0),
@@ -67,6 +76,44 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, _]: [u64;
         }
         .into(),
     )
+}
+
+/// The timers that a process has by itself, each with its signal: of real time, and two of the processor's, for which real
+/// time has to do.
+fn timer(member: &Member, number: u32, [which, new, old]: [u64; 3]) -> Result<u64, Errno> {
+    const SIGNALS: [u32; 3] = [14, 26, 27];
+    const REAL: u32 = 14;
+    const SECOND: u64 = 1_000_000_000;
+    let (family, own) = (&member.family, member.number);
+    if i64::from(number) == libc::SYS_alarm {
+        let timer = Timer::once(u64::from(which as u32) * SECOND);
+        // What is left counts as the next whole second.
+        return Ok(Timers::set(family, own, REAL, timer).left.div_ceil(SECOND));
+    }
+    let signal = *SIGNALS.get(which as usize).ok_or(Errno::INVAL)?;
+    let time = |bytes: &[u8]| -> Result<u64, Errno> {
+        let word = |at: usize| bytes[at..at + 8].try_into().map_or(0, i64::from_ne_bytes);
+        let (seconds, microseconds) = (u64::try_from(word(0)), u64::try_from(word(8)));
+        match (seconds, microseconds) {
+            (Ok(seconds), Ok(micro)) if micro < 1_000_000 => {
+                Ok(seconds.saturating_mul(SECOND).saturating_add(micro * 1000))
+            }
+            _ => Err(Errno::INVAL),
+        }
+    };
+    let (before, old) = match i64::from(number) {
+        libc::SYS_getitimer => (Timers::get(family, own, signal), new),
+        _ => {
+            let bytes: [u8; 32] = if new == 0 { [0; 32] } else { member.memory.number(new)? };
+            let timer = Timer { interval: time(&bytes[..16])?, left: time(&bytes[16..])? };
+            (Timers::set(family, own, signal, timer), old)
+        }
+    };
+    if old != 0 {
+        let words = [before.interval, before.left].map(|it| [it / SECOND, it % SECOND / 1000]);
+        member.memory.write(old, &words.as_flattened().iter().flat_map(|it| it.to_ne_bytes()).collect::<Vec<u8>>())?;
+    }
+    Ok(0)
 }
 
 fn change(
@@ -133,6 +180,11 @@ fn none_yet(errno: Errno, options: u64) -> Reply {
 }
 
 fn wait(member: &Member, number: i32, status: u64, options: u64, usage: u64) -> Reply {
+    /// Of threads, groups and stopped children there is nothing more to be heard.
+    const KNOWN: u64 = 0xe000_000b;
+    if options & !KNOWN != 0 {
+        return Err(Errno::INVAL).into();
+    }
     member.living.waits.forget_child();
     match member.family.ended_child(member.number, whom(number), Taking::Reap) {
         Err(errno) => none_yet(errno, options),

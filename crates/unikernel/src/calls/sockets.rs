@@ -19,6 +19,10 @@ use crate::raw::{self, Argument};
 const NAME: usize = 128;
 
 pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, f]: [u64; 6]) -> Option<Reply> {
+    if i64::from(number) == libc::SYS_setsockopt && b as i32 == libc::SOL_SOCKET {
+        // The host's socket never waits, so it is remembered here, too.
+        let _ = note_patience(member, a, c as i32, d, e);
+    }
     let (result, events) = match i64::from(number) {
         libc::SYS_socket => (socket(member, a, b, c), 0),
         libc::SYS_socketpair => (pair(member, [a, b, c], d), 0),
@@ -86,20 +90,35 @@ fn pair(member: &mut Member, [family, kind, protocol]: [u64; 3], into: u64) -> R
     add_pair(member, ends, kind, into, b"socket")
 }
 
+fn note_patience(member: &Member, number: u64, option: i32, at: u64, length: u64) -> Result<(), Errno> {
+    const SECOND: u64 = 1_000_000_000;
+    let which = match option {
+        libc::SO_RCVTIMEO => 0,
+        libc::SO_SNDTIMEO => 1,
+        _ => return Ok(()),
+    };
+    if length >= 16 {
+        let bytes: [u8; 16] = member.memory.number(at)?;
+        let word = |at: usize| bytes[at..at + 8].try_into().map_or(0, u64::from_ne_bytes);
+        let time = word(0).saturating_mul(SECOND).saturating_add(word(8).saturating_mul(1000));
+        member.table.get(number)?.patience[which].store(time, Ordering::Relaxed);
+        member.family.note_wish();
+    }
+    Ok(())
+}
+
 fn connect(member: &mut Member, number: u64, at: u64, length: u64) -> Result<u64, Errno> {
     let file = member.table.get(number)?.clone();
     if file.connecting.swap(false, Ordering::Relaxed) {
         // The guest waited until it can write: it is connected, or there is an error to be had.
-        return match rustix::net::sockopt::socket_error(&*file)? {
-            Ok(()) => Ok(0),
-            Err(errno) => Err(errno),
-        };
+        rustix::net::sockopt::socket_error(&*file)??;
     }
     let mut name = member.memory.bytes(at, (length as usize).min(NAME))?;
     let length = Argument::Number(name.len() as u64);
     let mut words = [host(&file), Argument::Memory(&mut name), length, NOTHING, NOTHING, NOTHING];
     // SAFETY: the name is as long as the length says.
-    match unsafe { raw::call(libc::SYS_connect as u32, &mut words) } {
+    let call = || unsafe { raw::call(libc::SYS_connect as u32, &mut words) };
+    match super::paths::from_directory(member, call) {
         Err(Errno::INPROGRESS) if file.waiting() == Waiting::Yes => {
             file.connecting.store(true, Ordering::Relaxed);
             Err(Errno::AGAIN)
@@ -327,7 +346,10 @@ fn receive_message(member: &mut Member, number: u64, at: u64, how: u64) -> Resul
     let carries = control != 0 && control_length >= 20 && peek_or_trunc == 0 && sys::socket::is_local(file.as_fd());
     if !carries {
         let mut place = NamePlace::new(member, 0, 0)?;
-        let received = receive_bytes(&file, &mut bytes, how, &mut place)?;
+        // A datagram says how long it was, so that it can be said that it was cut.
+        let is_datagram = rustix::net::sockopt::socket_type(&*file) == Ok(rustix::net::SocketType::DGRAM);
+        let (cut_too, whole) = (how & libc::MSG_TRUNC as u64 != 0, libc::MSG_TRUNC as u64);
+        let received = receive_bytes(&file, &mut bytes, if is_datagram { how | whole } else { how }, &mut place)?;
         scatter(member, &parts, &bytes[..bytes.len().min(received as usize)])?;
         if name != 0 {
             let length = (u32::from_ne_bytes(place.length) as usize).min(NAME);
@@ -337,7 +359,7 @@ fn receive_message(member: &mut Member, number: u64, at: u64, how: u64) -> Resul
         member.memory.write(at + Message::CONTROL_LENGTH, &0u64.to_ne_bytes())?;
         let cut = if received as usize > bytes.len() { libc::MSG_TRUNC } else { 0 };
         member.memory.write(at + Message::FLAGS, &cut.to_ne_bytes())?;
-        return Ok(received);
+        return Ok(if cut_too { received } else { received.min(bytes.len() as u64) });
     }
     let (received, descriptors) = sys::socket::receive_at_once(file.as_fd(), &mut bytes)?;
     scatter(member, &parts, &bytes[..received])?;

@@ -14,7 +14,8 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, ..]: [u64; 6
             libc::SYS_prlimit64 => limits(member, a, b, c, d),
             libc::SYS_getrlimit => limits(member, 0, a, 0, b),
             libc::SYS_setrlimit => limits(member, 0, a, b, 0),
-            libc::SYS_getrusage => member.memory.write(b, &[0; 144]).map(|()| 0),
+            libc::SYS_getrusage => usage(member, a as i32, b),
+            libc::SYS_clock_settime => Err(Errno::PERM),
             libc::SYS_times => times(member, a),
             libc::SYS_clock_gettime => processor_time(member, b),
             libc::SYS_getpriority => Ok(20),
@@ -98,6 +99,21 @@ fn used() -> u64 {
 fn processor_time(member: &Member, into: u64) -> Result<u64, Errno> {
     let used = used();
     let bytes = [used / 1_000_000_000, used % 1_000_000_000].map(u64::to_ne_bytes).concat();
+    member.memory.write(into, &bytes).map(|()| 0)
+}
+
+/// getrusage: what the family has used is everybody's, and nobody's children's.
+fn usage(member: &Member, who: i32, into: u64) -> Result<u64, Errno> {
+    let mut bytes = [0u8; 144];
+    match who {
+        libc::RUSAGE_SELF | libc::RUSAGE_THREAD => {
+            let used = used();
+            bytes[..8].copy_from_slice(&(used / 1_000_000_000).to_ne_bytes());
+            bytes[8..16].copy_from_slice(&(used % 1_000_000_000 / 1000).to_ne_bytes());
+        }
+        libc::RUSAGE_CHILDREN => {}
+        _ => return Err(Errno::INVAL),
+    }
     member.memory.write(into, &bytes).map(|()| 0)
 }
 

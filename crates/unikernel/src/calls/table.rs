@@ -91,7 +91,6 @@ const ROWS: &[Row] = &[
     row(libc::SYS_sync_file_range, &[File, Number, Number, Number]),
     row(libc::SYS_syncfs, &[File]),
     row(libc::SYS_sync, &[]),
-    row(libc::SYS_flock, &[File, Number]),
     row(libc::SYS_getdents64, &[File, Out(2), Number]),
     row(libc::SYS_utimensat, &[Directory, Path, InFixed(TIMES), Number]),
     row(libc::SYS_getxattr, &[Path, Path, Out(3), Number]),
@@ -126,6 +125,14 @@ pub(crate) fn row_of(number: u32) -> Option<&'static Row> {
 }
 
 impl Row {
+    /// Whether a path in it begins at the working directory, which no argument says.
+    pub(crate) fn is_from_directory(&self) -> bool {
+        let without = |at: usize| at == 0 || self.arguments[at - 1] != Directory;
+        let paths = self.arguments.iter().enumerate().filter(|(_, it)| **it == Path);
+        // A socket of this host has a path for an address.
+        paths.map(|it| it.0).any(without) || i64::from(self.number) == libc::SYS_bind
+    }
+
     pub(crate) fn number(&self) -> u32 {
         self.number
     }

@@ -22,6 +22,10 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, f]: [u64;
     let waits = [a, b][descriptor as usize];
     Some(match result {
         Err(Errno::AGAIN) if events != 0 => later(member, waits, events, descriptor),
+        Err(Errno::PIPE) => {
+            super::sockets::broken_pipe(member);
+            Err(Errno::PIPE).into()
+        }
         other => other.into(),
     })
 }

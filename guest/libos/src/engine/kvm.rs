@@ -105,9 +105,9 @@ pub fn ring() {
     unsafe { (DOORBELL as *mut u32).write_volatile(1) };
 }
 
-pub fn fork() -> Result {
+pub fn fork(purpose: u64) -> Result {
     // The child begins behind the doorbell, with another answer.
-    crate::port::call(call::FORK, [0; 6])
+    crate::port::call(call::FORK, [purpose, 0, 0, 0, 0, 0])
 }
 
 /// The entry's bits for what may be done with a page.

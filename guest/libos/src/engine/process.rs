@@ -239,15 +239,19 @@ pub fn ring() {
     }
 }
 
-pub fn fork() -> Result {
+pub fn fork(purpose: u64) -> Result {
     // The new process is the tender's child, like this one, so that the tender learns how it ends.
     const AS_SIBLING: usize = 0x8000;
     const SIGCHLD: usize = 17;
-    let child = crate::port::call(call::FORK, [0; 6])?;
+    let child = crate::port::call(call::FORK, [purpose, 0, 0, 0, 0, 0])?;
     let [port, socket] = receive()?;
     let made = host(number::CLONE, [AS_SIBLING | SIGCHLD, 0, 0, 0, 0, 0]);
     if made == Ok(0) {
         adopt(port, socket);
+        if purpose == call::FORK_AS_CELL {
+            // Some of its files are others than its maker's.
+            lent::forget_all();
+        }
         return Ok(0);
     }
     let _ = host(number::CLOSE, [port, 0, 0, 0, 0, 0]);

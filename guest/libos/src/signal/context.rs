@@ -1,6 +1,8 @@
 //! What a handler finds on its stack, laid out as Linux does on x86-64 (`struct rt_sigframe`): programs look into it and
 //! change it.
 
+use abi::port::CHILD_ENDED;
+
 use super::{Action, Info, bit, flag};
 use crate::errno::{EFAULT, Result};
 use crate::frame::{CODE, DATA, Frame, NOT_A_CALL};
@@ -133,6 +135,11 @@ fn words(info: &Info) -> [u64; 16] {
     words[0] = info.signal as u64;
     words[1] = info.code as u32 as u64;
     words[2] = info.value;
+    if info.code > 0 && info.value & CHILD_ENDED != 0 {
+        let status = info.value >> 32;
+        words[2] = u64::from(info.value as u32);
+        words[3] = if status & 0x7f == 0 { status >> 8 & 0xff } else { status & 0x7f };
+    }
     words
 }
 

@@ -101,6 +101,8 @@ pub fn advise(at: u64, length: u64, advice: i32) -> Result {
     const DONT_NEED: i32 = 4;
     const FREE: i32 = 8;
     const REMOVE: i32 = 9;
+    /// Of those for which there is a number.
+    const KNOWN: i32 = 103;
     const GUARD: core::ops::RangeInclusive<i32> = 102..=103;
     let (at, length) = (at as usize, (length as usize).next_multiple_of(PAGE));
     if at % PAGE != 0 {
@@ -115,9 +117,18 @@ pub fn advise(at: u64, length: u64, advice: i32) -> Result {
     match advice {
         DONT_NEED | FREE => engine::discard(at, length).map(|()| 0),
         REMOVE => Err(EACCES),
-        it if GUARD.contains(&it) => Err(EINVAL),
+        it if GUARD.contains(&it) || !(0..=KNOWN).contains(&it) => Err(EINVAL),
         _ => Ok(0),
     }
+}
+
+/// msync: what was written to a file's pages is in the file.
+pub fn synchronise(at: u64, length: u64) -> Result {
+    if at as usize % PAGE != 0 {
+        return Err(EINVAL);
+    }
+    let length = (length as usize).checked_next_multiple_of(PAGE).ok_or(ENOMEM)?;
+    if SPACE.get().is_mapped(at as usize, length, Protection::empty()) { Ok(0) } else { Err(ENOMEM) }
 }
 
 /// mincore: all that is mapped may be there.

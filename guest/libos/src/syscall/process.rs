@@ -35,6 +35,19 @@ pub fn be_new() {
     NUMBER.store(number as u32, Ordering::Relaxed);
 }
 
+/// Somebody outside wants the process as it stands to be the first of another cell, so many times: a copy with all of its
+/// threads, each of which goes on where it is. A thread keeps its number, which the program may know; the process does not.
+pub fn copy_if_wanted() {
+    while engine::port().copies.load(Ordering::Relaxed) != 0 {
+        match engine::fork(abi::call::FORK_AS_CELL) {
+            // The copy's port wants nothing.
+            Ok(0) => be_new(),
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
 /// exit_group.
 pub fn exit(code: i32) -> ! {
     super::end((code as u32 & 0xff) << 8)
@@ -121,6 +134,8 @@ pub fn control(operation: u64, a: u64, _b: u64) -> Result {
         GET_KEEP_CAPABILITIES => Ok(0),
         CAPABILITY_BOUND_READ if a > 40 => Err(EINVAL),
         CAPABILITY_BOUND_READ => Ok(0),
+        SET_DEATH_SIGNAL if a > 64 => Err(EINVAL),
+        SET_DUMPABLE if a > 1 => Err(EINVAL),
         SET_DEATH_SIGNAL
         | SET_DUMPABLE
         | SET_KEEP_CAPABILITIES

@@ -79,7 +79,7 @@ pub fn select(count: u64, sets: [u64; 3], timeout: Result<Timeout>, mask: u64) -
     const ASK: [u16; 3] = [0x41, 0x104, 2];
     const BELONG: [u16; 3] = [0x41 | 0x80 | 0x10 | 8, 0x104 | 8, 2];
     let timeout = timeout?;
-    let count = usize::try_from(count).map_err(|_| EINVAL)?.min(1024);
+    let count = usize::try_from(count as i32).map_err(|_| EINVAL)?.min(1024);
     let words = count.div_ceil(64);
     let mut asked: Vec<Asked> = Vec::new();
     let mut given = [const { Vec::new() }; 3];

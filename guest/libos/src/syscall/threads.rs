@@ -79,7 +79,7 @@ fn make(frame: &Frame, it: &Request) -> Result {
 
 fn make_process(it: &Request) -> Result {
     let has = |flag| it.flags & flag != 0;
-    let child = engine::fork()?;
+    let child = engine::fork(abi::call::FORK_AS_CHILD)?;
     if child != 0 {
         if has(flag::SET_NUMBER_IN_PARENT) {
             user::write(it.parent_number, child as u32)?;

@@ -1,0 +1,157 @@
+//! Where a family takes orders from outside: the tender's end of each [`crate::control`] connection, in one thread.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{SocketFlags, accept_with};
+use sys::Errno;
+
+use crate::control::{self, Order, Word};
+use crate::family::Family;
+use crate::start::Starter;
+
+/// Somebody outside who wants to hear of something.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener(Arc<OwnedFd>);
+
+impl Listener {
+    /// Tells it. One that does not listen, or too slowly, loses its connection.
+    pub(crate) fn tell(&self, word: &Word) {
+        if word.say(&self.0).is_err() {
+            let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
+        }
+    }
+}
+
+/// An order for a copy of a cell, which its first process carries out itself.
+pub(crate) struct CopyOrder {
+    pub(crate) streams: [OwnedFd; 3],
+    pub(crate) listener: Listener,
+    pub(crate) outcome: Arc<Outcome>,
+}
+
+/// What became of an order.
+#[derive(Default)]
+pub(crate) struct Outcome(AtomicU32);
+
+impl Outcome {
+    /// Nobody wants it any more.
+    const CANCELLED: u32 = u32::MAX;
+
+    /// It is that process; nothing if nobody wants it any more.
+    pub(crate) fn is(&self, number: u32) -> Option<()> {
+        self.0.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst).ok().map(drop)
+    }
+
+    fn number(&self) -> Option<u32> {
+        Some(self.0.load(Ordering::SeqCst)).filter(|it| ![0, Self::CANCELLED].contains(it))
+    }
+
+    fn cancel(&self) {
+        let _ = self.0.compare_exchange(0, Self::CANCELLED, Ordering::SeqCst, Ordering::SeqCst);
+    }
+}
+
+/// A connection.
+struct Caller {
+    line: Arc<OwnedFd>,
+    /// The process that it is about, once there is one.
+    process: Arc<Outcome>,
+}
+
+/// The most that connections have at once.
+const MOST_CALLERS: usize = 8 << 10;
+
+/// Serves whoever calls, for as long as the tender lives.
+pub(crate) fn serve(listener: &OwnedFd, family: &Arc<Family>, starter: &Starter) {
+    let mut callers: Vec<Caller> = Vec::new();
+    loop {
+        let mut fds = vec![PollFd::new(listener, PollFlags::IN)];
+        fds.extend(callers.iter().map(|it| PollFd::new(&*it.line, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+        let ready: Vec<bool> = fds.iter().map(|it| !it.revents().is_empty()).collect();
+        drop(fds);
+        let mut which = ready.iter().skip(1);
+        callers.retain_mut(|it| {
+            let stays = which.next() != Some(&true) || it.hear(family, starter).is_some();
+            if !stays {
+                it.hang_up(family);
+            }
+            stays
+        });
+        if ready.first() == Some(&true)
+            && let Ok(line) = accept_with(listener, SocketFlags::CLOEXEC)
+            && control::never_wait(&line).is_ok()
+            && callers.len() < MOST_CALLERS
+        {
+            callers.push(Caller { line: Arc::new(line), process: Arc::default() });
+        }
+    }
+}
+
+impl Caller {
+    /// Hears one record; nothing when the connection has ended.
+    fn hear(&mut self, family: &Arc<Family>, starter: &Starter) -> Option<()> {
+        let mut bytes = [0; 64];
+        let (length, descriptors) = match sys::socket::receive(&*self.line, &mut bytes) {
+            Ok((0, _)) => return None,
+            Ok(received) => received,
+            Err(Errno::AGAIN) => return Some(()),
+            Err(_) => return None,
+        };
+        let listener = || Listener(self.line.clone());
+        match (Order::of(&bytes[..length])?, descriptors) {
+            (Order::Run { cell }, [Some(stdin), Some(stdout), Some(stderr), Some(command)]) => {
+                let command = control::read_command(&command)?;
+                match starter.run(family, command, [stdin, stdout, stderr], cell, listener()) {
+                    Ok(number) => self.process.is(number)?,
+                    Err(error) => {
+                        family.log(&format!("a further program did not start: {error}"));
+                        listener().tell(&Word::Refused(Errno::AGAIN));
+                    }
+                }
+            }
+            (Order::Copy { cell }, [Some(stdin), Some(stdout), Some(stderr), None]) => {
+                let outcome = self.process.clone();
+                let order = CopyOrder { streams: [stdin, stdout, stderr], listener: listener(), outcome };
+                if let Err(errno) = family.order_copy(cell, order) {
+                    listener().tell(&Word::Refused(errno));
+                }
+            }
+            (Order::Signal(signal), _) => {
+                if let Some(number) = self.process.number() {
+                    let _ = family.kill(0, number as i32, signal as u32);
+                }
+            }
+            (Order::News, _) => family.tell_news(listener()),
+            (Order::List, _) => {
+                for word in family.list() {
+                    while word.say(&*self.line) == Err(Errno::AGAIN) && self.can_take_more() {}
+                }
+                return None;
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Waits until there is room for another word; a caller that reads none for long gets no more.
+    fn can_take_more(&self) -> bool {
+        let patience = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&*self.line, PollFlags::OUT)], Some(&patience)).is_ok_and(|it| it > 0)
+    }
+
+    /// Nobody will hear of the process any more, or may send it a signal.
+    fn hang_up(&self, family: &Family) {
+        const SIGKILL: u32 = 9;
+        self.process.cancel();
+        if let Some(number) = self.process.number() {
+            let _ = family.kill(0, number as i32, SIGKILL);
+        }
+    }
+}
