@@ -54,6 +54,35 @@ fn a_process_of_two_threads_of_control() {
     check(PYTHON, &["python3", "-c", program], 0, "child\nparent\n");
 }
 
+/// What a process uses often may reach the host by another way than at first.
+#[test]
+fn files_that_are_used_often_stay_what_they_are() {
+    let program = "\
+import os, time
+r, w = os.pipe()
+def often():
+    for i in range(10):
+        os.write(w, b'x'); os.read(r, 9)
+def child(what):
+    p = os.fork()
+    if p == 0:
+        what(); os._exit(0)
+    return p
+often()
+other, end = os.pipe()
+os.write(end, b'other'); os.dup2(other, r); print(os.read(r, 9))
+r, w = os.pipe(); often()
+os.waitpid(child(lambda: os.set_blocking(r, False)), 0)
+try: os.read(r, 9)
+except BlockingIOError: print('does not wait')
+p = child(lambda: (os.set_blocking(r, True), os.write(end, b'now'), time.sleep(0.1), os.write(w, b'late')))
+os.read(other, 9); print(os.read(r, 9)); os.waitpid(p, 0)
+p = child(lambda: (often(), os.write(w, b'last')))
+os.waitpid(p, 0); os.close(w); print(os.read(r, 9), os.read(r, 9))
+";
+    check(PYTHON, &["python3", "-c", program], 0, "b'other'\ndoes not wait\nb'late'\nb'last' b''\n");
+}
+
 #[test]
 fn a_fault_is_the_guests_own_and_why_tells_it() {
     if !can_run(&["root"]) {

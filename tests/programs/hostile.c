@@ -67,7 +67,7 @@ int main(int count, char **words) {
     if (count > 2) state ^= strtoull(words[2], 0, 10) * 0x9e3779b97f4a7c15ull;
     if (!strcmp(what, "calls")) calls();
     if (!strcmp(what, "scribble")) { scribble(); getppid(); }
-    if (!strcmp(what, "unmap")) munmap((void *)((uintptr_t)&what & ~4095ul) - (4 << 20), 8 << 20), puts("still here");
+    if (!strcmp(what, "unmap")) munmap((void *)((uintptr_t)&what & ~4095ul) - (4 << 20), (4 << 20) + 4096), puts("still here");
     if (!strcmp(what, "jump")) ((void (*)(void))(LIBOS + 0x1234 + next() % 65536))();
     if (!strcmp(what, "text")) *(volatile char *)(LIBOS + 64) = 0;
     if (!strcmp(what, "gates")) { memset((void *)CONTROL, 0xa5, 4096 * 2); *(volatile char *)0; }

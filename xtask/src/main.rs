@@ -21,7 +21,8 @@ usage: cargo xtask TASK
   test [FILTER…]           install what the tests need, run them all
   test-vm                  test the binary on a stock Debian kernel in a virtual machine (as root on Debian)
   tidy                     check format, lints, layers, unsafe, documentation
-  bench NAME [--json]      measure beside a peer: start, ingest, debug, lazy, build, faults, slim
+  bench NAME [--json]      measure beside a peer: start, ingest, debug, lazy, build, faults, slim,
+                           unikernel, fork, ipc
 ";
 
 fn main() -> ExitCode {

@@ -49,6 +49,11 @@ pub const RELEASE: u32 = 0x100b;
 /// `(physical address, length)`: the guest does not need what is in that part of its memory, which shall be zero.
 pub const DISCARD: u32 = 0x100c;
 
+/// `(descriptor)`: asks for a socket, pipe or set to be lent, so that the guest can use it without asking; with `u64::MAX`,
+/// for what its tender sleeps on in a [`WAIT`]. Gives whether its reader waits. Only for a process of the host, which is sent
+/// the file.
+pub const LEND: u32 = 0x100d;
+
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;
 
@@ -60,3 +65,13 @@ pub const WAIT_A_MOMENT: u32 = 1 << 30;
 
 /// In [`crate::port::Call::wait`]: it is a child that is waited for, and no descriptor.
 pub const WAIT_CHILD: u32 = 1 << 31;
+
+/// Whether a call can be answered by somebody who does not stop the guest: Linux's calls, none of which waits, watching,
+/// and a [`WAIT`] for no time. What concerns the guest's machine needs the thread that runs it.
+pub const fn is_quick(number: u32, arguments: [u64; 6]) -> bool {
+    match number {
+        WATCH | UNWATCH => true,
+        WAIT => arguments[2] == 0,
+        _ => number < BOOT,
+    }
+}

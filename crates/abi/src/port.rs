@@ -3,7 +3,14 @@
 //! A guest has one processor, so there is one call at a time: the guest fills in [`Call`], sets its state to
 //! [`CALLED`], and gets the attention of the tender in the manner of its engine. **No call waits**: what cannot be done
 //! at once is answered with EAGAIN and what to wait for, and the guest asks to be told when it can ([`crate::call::WATCH`]), so that
-//! its other threads go on meanwhile. Only [`crate::call::WAIT`] sleeps.
+//! its other threads go on meanwhile. Only [`crate::call::WAIT`] sleeps, and a call of a guest that has nothing else to do
+//! until it is answered, which says so ([`Call::patience`]): one call is made instead of four.
+//!
+//! A virtual machine gets the tender's attention by stopping, which costs some thirty microseconds. So the tender has a
+//! server look at the ports of members that call often ([`Port::served`]): such a member's [quick] call is answered while
+//! the guest runs on. A guest believes in its server for a moment only, and then stops nevertheless.
+//!
+//! [quick]: crate::call::is_quick
 
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
@@ -13,6 +20,11 @@ pub const IDLE: u32 = 0;
 pub const CALLED: u32 = 1;
 /// The tender sleeps, or is about to: it must be woken.
 pub const DOZING: u32 = 2;
+/// The server has tried the call and there is nothing yet. It tries on, until the guest gives it up and stops.
+pub const TRIED: u32 = 3;
+
+/// In [`Port::served`]: quick calls are answered without the doorbell.
+pub const SERVED: u32 = 1;
 
 /// The shared page.
 #[repr(C, align(4096))]
@@ -29,13 +41,18 @@ pub struct Port {
     pub senders: [AtomicU64; 64],
     /// The state of the guest's processor as the guest last declared it: see [`RUNNING`] and [`WAITING`].
     pub state: AtomicU32,
+    /// Whether somebody looks at [`Call::state`] all the time: [`SERVED`] or 0. Only for a virtual machine.
+    pub served: AtomicU32,
+    /// Another number whenever a process of the family changed whether a file waits that others have, too: what the guest
+    /// knows of the files that were lent to it ([`crate::call::LEND`]) holds as long as this is the same.
+    pub wishes: AtomicU32,
     /// How often the guest is to make its process again with [`crate::call::FORK`] and [`crate::call::FORK_AS_CELL`], as
     /// soon as it looks here. The tender counts down.
     pub copies: AtomicU32,
     /// How many threads the program has, as the guest says: with more than one, each gets its turn by being interrupted.
     pub threads: AtomicU32,
     /// Keeps the clock's fields apart from what changes often.
-    pub reserved: [u32; 13],
+    pub reserved: [u32; 11],
     /// How to tell the time without asking.
     pub clock: Clock,
 }
@@ -43,7 +60,7 @@ pub struct Port {
 /// A call.
 #[repr(C, align(64))]
 pub struct Call {
-    /// [`IDLE`], [`CALLED`] or [`DOZING`].
+    /// [`IDLE`], [`CALLED`], [`DOZING`] or [`TRIED`].
     pub state: AtomicU32,
     /// A Linux system call's number, or one of [`crate::call`].
     pub number: AtomicU32,
@@ -55,8 +72,10 @@ pub struct Call {
     pub wait: AtomicU32,
     /// Set by the guest when it sleeps until [`Call::state`] changes.
     pub sleeping: AtomicU32,
-    /// With what to wait for: for how long at most, in nanoseconds; 0 for ever.
+    /// How many nanoseconds the tender may sleep before it says EAGAIN (`u64::MAX`: any number).
     pub patience: AtomicU64,
+    /// Set by the tender with what to wait for: for how long at most, in nanoseconds; 0 for ever.
+    pub limit: AtomicU64,
 }
 
 /// How the processor's time stamp counter relates to the clocks of the host, written by the tender before the guest runs.

@@ -17,6 +17,7 @@ use crate::desk::{CopyOrder, Listener};
 use crate::files::File;
 use crate::guest::Handle;
 use crate::port::Mapped;
+use crate::server::Server;
 use crate::timers::Timers;
 use crate::waits::Waits;
 
@@ -101,6 +102,8 @@ pub(crate) struct Family {
     /// Who is told of what nobody asked for.
     news: Mutex<Vec<Listener>>,
     pub(crate) calls: AtomicU64,
+    /// Who answers those that call often.
+    pub(crate) server: Server,
     pub(crate) timers: Timers,
 }
 
@@ -142,6 +145,7 @@ impl Family {
             unknown: Mutex::default(),
             news: Mutex::default(),
             calls: AtomicU64::new(0),
+            server: Server::new(),
             timers: Timers::default(),
         }
     }
@@ -420,6 +424,13 @@ impl Family {
             let living = it.living()?;
             (living.handle.pid() == Some(pid)).then(|| (*number, living.clone()))
         })
+    }
+
+    /// Somebody changed whether a file that several have is waited for.
+    pub(crate) fn note_wish(&self) {
+        for living in self.account().processes.values().filter_map(Process::living) {
+            living.port.wishes.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// How many processes live.

@@ -26,6 +26,7 @@ mod port;
 mod process;
 mod procfs;
 mod raw;
+mod server;
 mod start;
 mod tender;
 mod timers;

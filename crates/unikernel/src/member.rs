@@ -1,4 +1,7 @@
 //! A member's own thread: it takes the member's calls one by one, until the member has ended.
+//!
+//! The thread of a virtual machine is in the kernel while its guest runs. Meanwhile the family's server may answer for it
+//! ([`crate::server`]); who does holds the member's lock, and the machine is with its thread.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -6,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use abi::layout::kvm::MOST_WINDOW;
-use abi::port::{RUNNING, WAITING};
+use abi::port::{CALLED, RUNNING, TRIED, WAITING};
 use abi::{call, port::Engine};
 use rustix::fs::OFlags;
 use sys::Errno;
@@ -18,12 +21,13 @@ use crate::copying::{self, Exchange};
 use crate::creds::Credentials;
 use crate::desk::CopyOrder;
 use crate::family::{Family, Living, Origin};
-use crate::files::Table;
+use crate::files::{File, Table, Waiting};
 use crate::guest::Handle;
 use crate::kvm::{Guest, OfGuest};
 use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
-use crate::waits::Waits;
+use crate::server::Seat;
+use crate::waits::{self, Waits};
 use crate::{clock, process};
 
 /// A process of a guest, in the hands of its thread.
@@ -49,7 +53,8 @@ pub(crate) enum Body {
     /// A process of the host, to which descriptors go over the socket.
     Process(OwnedFd),
     /// A virtual machine.
-    Machine(Arc<Kvm>, Box<Guest>),
+    /// A virtual machine, which its thread takes out while it runs.
+    Machine(Arc<Kvm>, Option<Box<Guest>>),
 }
 
 /// The program that a process is.
@@ -60,8 +65,8 @@ pub(crate) struct Program {
     pub(crate) arguments: Vec<u8>,
 }
 
-/// How many turns to look for a call before sleeping: about as long as being woken takes.
-const PATIENCE: u32 = 2000;
+/// How many turns to look for a call before sleeping, at first: about as long as being woken takes.
+const PATIENCE: u32 = 1000;
 
 /// A member whose process of the host is gone is noticed by its reaper, which disturbs this sleep; this is in case it came
 /// a moment too early.
@@ -69,7 +74,7 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(200);
 
 impl Member {
     /// Serves the member until it has ended.
-    pub(crate) fn serve(&mut self) {
+    pub(crate) fn serve(mut self) {
         match self.body {
             Body::Process(_) => self.serve_process(),
             Body::Machine(..) => self.serve_machine(),
@@ -77,71 +82,119 @@ impl Member {
     }
 
     fn serve_process(&mut self) {
+        let mut turns = PATIENCE;
         while self.is_alive() {
-            if self.living.port.wait_for_call(PATIENCE, LONGEST_SLEEP) && self.answer().is_none() {
+            if self.living.port.wait_for_call(&mut turns, LONGEST_SLEEP) && self.answer().is_none() {
                 return;
             }
         }
     }
 
-    fn serve_machine(&mut self) {
+    fn serve_machine(mut self) {
         const SIGSEGV: i32 = 11;
-        let handle = self.living.handle.clone();
-        let Body::Machine(_, guest) = &self.body else { return };
+        let Body::Machine(_, place) = &mut self.body else { return };
+        let Some(mut guest) = place.take() else { return };
+        let (handle, family, number) = (self.living.handle.clone(), self.family.clone(), self.number);
         match guest.adopt() {
             Ok(thread) => handle.set_thread(Some(thread)),
-            Err(_) => return self.family.end(self.number, KILLED),
+            Err(_) => return family.end(number, KILLED),
         }
+        let seat = Seat::new(self);
         loop {
             if handle.is_killed() {
-                self.end(KILLED);
+                seat.end(KILLED);
                 break;
             }
-            let Body::Machine(_, guest) = &mut self.body else { break };
             match guest.run() {
-                Exit::Doorbell => {
-                    if self.answer().is_none() {
-                        break;
-                    }
-                }
+                Exit::Doorbell => match seat.answer_with(guest) {
+                    Some(again) => guest = again,
+                    None => break,
+                },
                 Exit::Interrupted => guest.tap(),
                 Exit::Broken(why) => {
-                    self.family.log(&format!("process {} is broken: {why} ({})", self.number, guest.whereabouts()));
-                    self.family.end(self.number, SIGSEGV);
+                    family.log(&format!("process {number} is broken: {why} ({})", guest.whereabouts()));
+                    seat.end(SIGSEGV);
                     break;
                 }
             }
         }
+        seat.leave();
         handle.set_thread(None);
+    }
+
+    /// Answers the call in the port with the machine at hand, and gives it back; nothing when the member has ended by it.
+    pub(crate) fn answer_with(&mut self, guest: Box<Guest>) -> Option<Box<Guest>> {
+        if let Body::Machine(_, place) = &mut self.body {
+            *place = Some(guest);
+        }
+        self.answer()?;
+        match &mut self.body {
+            Body::Machine(_, place) => place.take(),
+            Body::Process(_) => None,
+        }
+    }
+
+    /// Answers the call in the port if that takes no machine. Says whether it did.
+    pub(crate) fn answer_quickly(&mut self) -> bool {
+        let call = &self.living.port.call;
+        let number = call.number.load(Ordering::Relaxed);
+        let arguments = call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
+        if !call::is_quick(number, arguments) {
+            return false;
+        }
+        let patient = call.patience.load(Ordering::Relaxed) > 0 && number != libc::SYS_connect as u32;
+        let Some(reply) = self.own_call(number, arguments) else { return false };
+        if patient && waits::is_for(number, reply, arguments).is_some() {
+            // To be tried again, or by whoever may sleep.
+            let _ = self.living.port.call.state.compare_exchange(CALLED, TRIED, Ordering::AcqRel, Ordering::Relaxed);
+            return false;
+        }
+        self.living.port.call.limit.store(self.limit(reply, arguments), Ordering::Relaxed);
+        let (result, wait) = reply.words();
+        self.living.port.answer(result, wait);
+        true
     }
 
     /// Answers the call in the port; nothing when the member has ended by it.
     fn answer(&mut self) -> Option<()> {
+        let call = &self.living.port.call;
+        let number = call.number.load(Ordering::Relaxed);
+        let arguments = call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
+        self.answer_this(number, arguments)
+    }
+
+    fn answer_this(&mut self, number: u32, arguments: [u64; 6]) -> Option<()> {
         self.family.calls.fetch_add(1, Ordering::Relaxed);
+        let mut reply = self.own_call(number, arguments)?;
         let port = self.living.port.clone();
-        let number = port.call.number.load(Ordering::Relaxed);
-        let arguments = port.call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
-        let reply = self.own_call(number, arguments)?;
-        let patience = match reply {
-            Reply::Later { events, argument } => self.patience(arguments[argument as usize], events),
-            _ => 0,
-        };
-        port.call.patience.store(patience, Ordering::Relaxed);
+        let limit = self.limit(reply, arguments);
+        let patience = port.call.patience.load(Ordering::Relaxed);
+        if patience > 0
+            && limit == 0
+            && let Some((descriptor, events)) = waits::is_for(number, reply, arguments)
+            && let Ok(file) = self.table.get(descriptor).cloned()
+            && self.doze(&file, events, patience)
+        {
+            reply = self.own_call(number, arguments)?;
+        }
+        port.call.limit.store(self.limit(reply, arguments), Ordering::Relaxed);
         let (result, wait) = reply.words();
         port.answer(result, wait);
         Some(())
     }
 
     /// The process has ended. Its files are closed before anybody hears of that.
-    fn end(&mut self, status: i32) {
+    pub(crate) fn end(&mut self, status: i32) {
         self.table = Table::new(0);
         self.family.end(self.number, status);
     }
 
-    /// For how long at most the guest waits for that.
-    fn patience(&self, descriptor: u64, events: u32) -> u64 {
+    /// For how long at most the guest waits after that, in nanoseconds; 0 for ever.
+    fn limit(&self, reply: Reply, arguments: [u64; 6]) -> u64 {
+        let Reply::Later { events, argument } = reply else { return 0 };
         let which = usize::from(events & calls::OUT != 0);
-        self.table.get(descriptor).map_or(0, |it| it.patience[which].load(Ordering::Relaxed))
+        let file = self.table.get(arguments[argument as usize]);
+        file.map_or(0, |it| it.patience[which].load(Ordering::Relaxed))
     }
 
     fn is_alive(&self) -> bool {
@@ -168,10 +221,11 @@ impl Member {
             call::FORK => self.fork_for(a).into(),
             call::MAP => self.lend(arguments).into(),
             call::EXECUTED => self.executed(arguments).into(),
+            call::LEND => self.lend_open(a).into(),
             call::LOG => self.log(a, b).into(),
             call::GROW | call::RELEASE | call::DISCARD => match &mut self.body {
-                Body::Process(_) => Err(Errno::NOSYS).into(),
-                Body::Machine(_, guest) => guest.own_call(number, arguments).into(),
+                Body::Machine(_, Some(guest)) => guest.own_call(number, arguments).into(),
+                Body::Process(_) | Body::Machine(_, None) => Err(Errno::NOSYS).into(),
             },
             call::UNKNOWN => {
                 self.family.note_unknown(a as u32);
@@ -201,7 +255,10 @@ impl Member {
 
     fn wait(&self, into: u64, most: u64, nanoseconds: u64) -> Result<u64, Errno> {
         let Living { port, waits, .. } = &self.living;
-        clock::write(&port.clock);
+        // Who only looks does so often.
+        if nanoseconds > 0 {
+            clock::write(&port.clock);
+        }
         port.state.store(WAITING, Ordering::SeqCst);
         // A signal from before this is seen here; one from after it rings.
         let nanoseconds = if port.pending.load(Ordering::SeqCst) == 0 { nanoseconds } else { 0 };
@@ -211,6 +268,53 @@ impl Member {
         let bytes: Vec<u8> = cookies[..count].iter().flat_map(|it| it.to_ne_bytes()).collect();
         self.memory.write(into, &bytes)?;
         Ok(count as u64)
+    }
+
+    /// Sleeps until a file has one of those events; says whether it has. Nothing that else wakes the member is lost: it is
+    /// left where the next [`call::WAIT`] finds it.
+    fn doze(&self, file: &File, events: u32, nanoseconds: u64) -> bool {
+        let Living { port, waits, .. } = &self.living;
+        clock::write(&port.clock);
+        port.state.store(WAITING, Ordering::SeqCst);
+        // As in `wait`.
+        let quiet = port.pending.load(Ordering::SeqCst) == 0;
+        let ready = quiet && waits.doze(file, events, nanoseconds);
+        port.state.store(RUNNING, Ordering::SeqCst);
+        ready
+    }
+
+    /// Notes whether the guest wants to wait for a file.
+    pub(crate) fn set_waiting(&self, file: &Arc<File>, waiting: Waiting) {
+        if file.waiting() != waiting {
+            file.set_waiting(waiting);
+            // Its own guest knows. A count that is too high for a moment does no harm.
+            if Arc::strong_count(file) > 1 {
+                self.family.note_wish();
+            }
+        }
+    }
+
+    /// Lends an open file. Those that only move bytes, for as long as they are open: what a guest can do with one is what
+    /// it can ask us to do.
+    fn lend_open(&self, descriptor: u64) -> Result<u64, Errno> {
+        let Body::Process(socket) = &self.body else { return Err(Errno::NOSYS) };
+        if descriptor == u64::MAX {
+            return process::send(socket, &[self.living.waits.set()]).map(|()| 0);
+        }
+        let file = self.table.get(descriptor)?;
+        let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&**file)?.st_mode);
+        let moves_bytes = match kind {
+            rustix::fs::FileType::Socket | rustix::fs::FileType::Fifo => true,
+            rustix::fs::FileType::Unknown => file.path.starts_with(b"anon_inode"),
+            _ => false,
+        };
+        // Who waits for a time only, waits here.
+        let in_a_hurry = file.patience.iter().any(|it| it.load(Ordering::Relaxed) != 0);
+        if !moves_bytes || in_a_hurry {
+            return Err(Errno::INVAL);
+        }
+        process::send(socket, &[file.as_fd()])?;
+        Ok(u64::from(file.waiting() == Waiting::Yes))
     }
 
     /// Makes the process a second time, for its own purposes or for somebody outside.
@@ -286,7 +390,8 @@ impl Member {
                 });
                 sent.and(spawned)
             }
-            Body::Machine(kvm, guest) => {
+            Body::Machine(_, None) => Err(Errno::AGAIN),
+            Body::Machine(kvm, Some(guest)) => {
                 let seed = guest.seed().map_err(again)?;
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
                 self.family.add(number, origin, living.clone());
@@ -296,7 +401,7 @@ impl Member {
                     match Guest::grow(&kvm, seed, &living.port) {
                         Ok(guest) => {
                             let memory = Box::new(OfGuest(guest.space()));
-                            begin(living, Body::Machine(kvm, Box::new(guest)), memory).serve();
+                            begin(living, Body::Machine(kvm, Some(Box::new(guest))), memory).serve();
                         }
                         Err(error) => {
                             lost.log(&format!("fork: {error}"));
@@ -332,7 +437,8 @@ impl Member {
         }
         match &mut self.body {
             Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
-            Body::Machine(_, guest) => guest.map(&file, offset, length, how),
+            Body::Machine(_, Some(guest)) => guest.map(&file, offset, length, how),
+            Body::Machine(_, None) => Err(Errno::NOSYS),
         }
     }
 

@@ -49,15 +49,20 @@ impl Mapped {
         &self.file
     }
 
-    /// Waits for the guest's next call, at most that long.
-    pub(crate) fn wait_for_call(&self, turns: u32, longest: Duration) -> bool {
+    /// Waits for the guest's next call, at most that long. Looks for it so many turns before sleeping; the next time more, if
+    /// that was worth it, and fewer, if not.
+    pub(crate) fn wait_for_call(&self, turns: &mut u32, longest: Duration) -> bool {
+        const LEAST: u32 = 20;
+        const MOST: u32 = 2000;
         let state = &self.call.state;
-        for _ in 0..turns {
+        for _ in 0..*turns {
             if state.load(Ordering::Acquire) == CALLED {
+                *turns = (*turns + *turns / 4 + 8).min(MOST);
                 return true;
             }
             std::hint::spin_loop();
         }
+        *turns = (*turns / 2).max(LEAST);
         if state.compare_exchange(IDLE, DOZING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             sleep_on(state, DOZING, longest);
             // Whoever called has changed it already.

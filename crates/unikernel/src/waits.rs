@@ -1,15 +1,16 @@
 //! What a member waits for while none of its threads can run.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sys::Errno;
 
+use crate::calls::{IN, Reply};
 use crate::copying::Exchange;
 use crate::error::{Error, Result};
 use crate::files::File;
@@ -99,6 +100,30 @@ impl Waits {
         watches.ready.retain(|it| *it != cookie);
     }
 
+    /// What a sleep is on.
+    pub(crate) fn set(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// Sleeps until the file has one of those events or there is something for [`Waits::sleep`], for which it is left.
+    /// Says whether the file has.
+    pub(crate) fn doze(&self, file: &File, events: u32, nanoseconds: u64) -> bool {
+        {
+            let watches = self.watches();
+            let child = self.child_changed.load(Ordering::SeqCst) && !watches.children.is_empty();
+            if child || !watches.ready.is_empty() {
+                return false;
+            }
+        }
+        let timeout = timeout(nanoseconds);
+        let mut both = [
+            PollFd::from_borrowed_fd(file.as_fd(), PollFlags::from_bits_truncate(events as u16)),
+            PollFd::from_borrowed_fd(self.epoll.as_fd(), PollFlags::IN),
+        ];
+        let _ = poll(&mut both, timeout.as_ref());
+        !both[0].revents().is_empty()
+    }
+
     /// Waits for what another does, whose process this one's is a copy of, on files of its own.
     pub(crate) fn copy(&self, other: &Self, exchange: &Exchange) -> std::result::Result<(), Errno> {
         let others = other.watches();
@@ -118,10 +143,7 @@ impl Waits {
             cookies.append(&mut self.watches().children);
         }
         let nanoseconds = if cookies.is_empty() { nanoseconds } else { 0 };
-        let timeout = (nanoseconds != u64::MAX).then_some(Timespec {
-            tv_sec: (nanoseconds / 1_000_000_000) as i64,
-            tv_nsec: (nanoseconds % 1_000_000_000) as i64,
-        });
+        let timeout = timeout(nanoseconds);
         let mut events = Vec::with_capacity(MOST);
         // Interrupted or late: there are no events.
         let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref());
@@ -145,5 +167,21 @@ impl Waits {
         let more = cookies.split_off(cookies.len().min(MOST));
         watches.ready.extend(more);
         cookies
+    }
+}
+
+fn timeout(nanoseconds: u64) -> Option<Timespec> {
+    (nanoseconds != u64::MAX).then_some(Timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as i64,
+        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+    })
+}
+
+/// Which descriptor to wait for, and for what, when that came of a call and it is a wait for one file.
+pub(crate) fn is_for(number: u32, reply: Reply, arguments: [u64; 6]) -> Option<(u64, u32)> {
+    match reply {
+        Reply::Later { events, argument } => Some((*arguments.get(argument as usize)?, events)),
+        Reply::Done(Ok(0)) if number == libc::SYS_epoll_wait as u32 => Some((arguments[0], IN)),
+        _ => None,
     }
 }

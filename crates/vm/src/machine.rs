@@ -8,10 +8,11 @@
 #![expect(unsafe_code, reason = "memory of ours becomes a guest's")]
 
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
+    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
+    kvm_xcrs,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use rustix::fs::{Mode, OFlags};
@@ -89,13 +90,19 @@ const TASK: u16 = 0x40;
 
 /// What machines are made with.
 #[derive(Debug)]
-pub struct Host(Kvm);
+pub struct Host {
+    kvm: Kvm,
+    /// What its processors can do: asked once, since where the processor is virtual itself each answer costs hundreds of
+    /// microseconds.
+    features: OnceLock<CpuId>,
+}
 
 impl From<OwnedFd> for Host {
     /// Takes up what [`Machine::open`] gave.
     fn from(kvm: OwnedFd) -> Self {
         // SAFETY: the descriptor is given away; what it is of, each call on it tells.
-        Self(unsafe { Kvm::from_raw_fd(kvm.into_raw_fd()) })
+        let kvm = unsafe { Kvm::from_raw_fd(kvm.into_raw_fd()) };
+        Self { kvm, features: OnceLock::new() }
     }
 }
 
@@ -107,11 +114,18 @@ impl Machine {
     }
 
     /// Makes one without memory.
-    pub fn new(Host(kvm): &Host) -> Result<Self> {
+    pub fn new(Host { kvm, features }: &Host) -> Result<Self> {
         let vm = kvm.create_vm().map_err(Error::kvm("making a virtual machine"))?;
         let vcpu = vm.create_vcpu(0).map_err(Error::kvm("making a virtual processor"))?;
-        let features = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::kvm("asking for its features"))?;
-        vcpu.set_cpuid2(&features).map_err(Error::kvm("setting a virtual processor's features"))?;
+        let features = match features.get() {
+            Some(features) => features,
+            None => {
+                let asked = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+                let asked = asked.map_err(Error::kvm("asking for its features"))?;
+                features.get_or_init(|| asked)
+            }
+        };
+        vcpu.set_cpuid2(features).map_err(Error::kvm("setting a virtual processor's features"))?;
         Ok(Self { vcpu, vm, slots: Vec::new() })
     }
 

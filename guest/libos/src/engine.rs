@@ -67,6 +67,23 @@ pub fn ring() {
     if has_tables() { kvm::ring() } else { process::ring() }
 }
 
+/// Makes the call on a file that was lent, if it is one of those and there is something to be had.
+pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
+    if has_tables() { None } else { process::lent::directly(number, arguments) }
+}
+
+/// What is ready of a set that was lent (the set, where events go, how many at most), after so many nanoseconds at most.
+pub fn events(arguments: [u64; 3], patience: u64) -> Option<usize> {
+    if has_tables() { None } else { process::lent::events(arguments, patience) }
+}
+
+/// The process has become another program.
+pub fn executed() {
+    if !has_tables() {
+        process::lent::forget_all();
+    }
+}
+
 /// Makes the process twice. Gives the child's number to the parent and 0 to the child, whose port is another page at the
 /// same address. `purpose` is one of [`abi::call::FORK_AS_CHILD`] and [`abi::call::FORK_AS_CELL`].
 pub fn fork(purpose: u64) -> Result {

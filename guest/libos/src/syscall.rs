@@ -140,8 +140,11 @@ pub fn forward(number: u32, mut arguments: [u64; 6]) -> Result {
 
 fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
     let mut deadline = None;
+    if let Some(result) = engine::directly(number, arguments) {
+        return result;
+    }
     loop {
-        let answer = port::ask(number, arguments);
+        let answer = port::ask(number, arguments, thread::patience(None));
         if answer.wait == 0 {
             if answer.result == Err(ENOSYS) {
                 let _ = port::call(call::UNKNOWN, [u64::from(number), 0, 0, 0, 0, 0]);
@@ -159,8 +162,8 @@ fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
             0 => arguments[(answer.wait >> call::WAIT_ARGUMENT & 7).min(5) as usize],
             _ => u64::MAX,
         };
-        if answer.patience != 0 {
-            deadline = deadline.or(Some(crate::clock::monotonic().saturating_add(answer.patience)));
+        if answer.limit != 0 {
+            deadline = deadline.or(Some(crate::clock::monotonic().saturating_add(answer.limit)));
         }
         let cookie = thread::watch(descriptor, answer.wait & 0xffff)?;
         let why = thread::sleep(deadline);

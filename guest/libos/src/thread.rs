@@ -229,6 +229,26 @@ pub fn sleep(deadline: Option<u64>) -> Wake {
     }
 }
 
+/// For how long the whole process may sleep in a call of the current thread's that is over at that time: not at all when
+/// another thread can run or a signal is due.
+pub fn patience(deadline: Option<u64>) -> u64 {
+    let first = {
+        let threads = THREADS.get();
+        if !threads.ready.is_empty() {
+            return 0;
+        }
+        threads.deadlines.first().map(|it| it.0)
+    };
+    if signal::is_due() {
+        return 0;
+    }
+    match (deadline, first) {
+        (None, None) => u64::MAX,
+        (Some(one), Some(other)) => one.min(other).saturating_sub(clock::monotonic()),
+        (Some(one), None) | (None, Some(one)) => one.saturating_sub(clock::monotonic()),
+    }
+}
+
 /// Wakes a sleeping thread. Says whether there was one.
 pub fn wake(number: u32) -> bool {
     THREADS.get().wake(number, Wake::Up)

@@ -8,12 +8,17 @@ mod debug;
 mod debug_engines;
 mod disk;
 mod faults;
+mod fork;
+mod guest;
 mod ingest;
+mod ipc;
 mod lazy;
 mod opened;
 mod sample;
+mod servers;
 mod slim;
 mod start;
+mod unikernel;
 
 use serde::Serialize;
 
@@ -87,9 +92,12 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
         "faults" => faults::run()?,
         "slim" => slim::run()?,
         "lazy" => lazy::run()?,
+        "unikernel" => unikernel::run()?,
+        "fork" => fork::run()?,
+        "ipc" => ipc::run()?,
         _ => {
             return Err(format!(
-                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim"
+                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim, unikernel, fork, ipc"
             ));
         }
     };

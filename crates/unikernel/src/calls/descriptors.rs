@@ -75,7 +75,7 @@ fn control(member: &mut Member, number: u64, operation: u64, argument: u64) -> R
         }
         libc::F_SETFL => {
             let file = member.table.get(number)?;
-            file.set_waiting(Waiting::by(argument));
+            member.set_waiting(file, Waiting::by(argument));
             let wanted = OFlags::from_bits_retain(argument as u32) | OFlags::NONBLOCK;
             rustix::fs::fcntl_setfl(file, wanted).map(|()| 0)
         }
@@ -198,7 +198,8 @@ fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Resu
     if let Some((_, size)) = IN.iter().find(|it| it.0 == request) {
         let mut bytes = member.memory.bytes(argument, *size)?;
         if request == libc::FIONBIO {
-            file.set_waiting(if bytes.iter().any(|it| *it != 0) { Waiting::No } else { Waiting::Yes });
+            let waiting = if bytes.iter().any(|it| *it != 0) { Waiting::No } else { Waiting::Yes };
+            member.set_waiting(file, waiting);
             return Ok(0);
         }
         if matches!(request, libc::TIOCSPGRP | FIOASYNC) {

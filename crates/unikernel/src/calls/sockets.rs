@@ -102,6 +102,7 @@ fn note_patience(member: &Member, number: u64, option: i32, at: u64, length: u64
         let word = |at: usize| bytes[at..at + 8].try_into().map_or(0, u64::from_ne_bytes);
         let time = word(0).saturating_mul(SECOND).saturating_add(word(8).saturating_mul(1000));
         member.table.get(number)?.patience[which].store(time, Ordering::Relaxed);
+        member.family.note_wish();
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! own, and the port.
 
 mod filter;
+pub mod lent;
 mod signals;
 
 use core::arch::{global_asm, naked_asm};
@@ -34,7 +35,14 @@ mod number {
     pub const MADVISE: usize = 28;
     pub const DUP2: usize = 33;
     pub const RECVMSG: usize = 47;
+    pub const READ: usize = 0;
     pub const WRITE: usize = 1;
+    pub const READV: usize = 19;
+    pub const WRITEV: usize = 20;
+    pub const SENDTO: usize = 44;
+    pub const RECVFROM: usize = 45;
+    pub const EPOLL_WAIT: usize = 232;
+    pub const PPOLL: usize = 271;
     pub const CLOSE: usize = 3;
     pub const CLONE: usize = 56;
     pub const SIGALTSTACK: usize = 131;
@@ -197,8 +205,12 @@ pub fn discard(at: usize, length: usize) -> Result<()> {
     host(number::MADVISE, [at, length, DONT_NEED, 0, 0, 0]).map(drop)
 }
 
-/// How many turns to spend on hoping that the tender answers at once, which it does when it has a processor of its own.
-static PATIENCE: AtomicI32 = AtomicI32::new(2000);
+/// How many turns to spend on hoping that the tender answers at once, which it does when it has a processor of its own:
+/// more after it did, fewer after it did not. (With more programs than processors it does not, and hoping took half of all
+/// that a call took.)
+static PATIENCE: AtomicI32 = AtomicI32::new(1000);
+const LEAST_PATIENCE: i32 = 20;
+const MOST_PATIENCE: i32 = 2000;
 
 pub fn ring() {
     const WAIT: usize = 0;
@@ -208,12 +220,15 @@ pub fn ring() {
     if call.state.swap(CALLED, Ordering::AcqRel) == DOZING {
         let _ = host(number::FUTEX, [word, WAKE, 1, 0, 0, 0]);
     }
-    for _ in 0..PATIENCE.load(Ordering::Relaxed) {
+    let patience = PATIENCE.load(Ordering::Relaxed);
+    for _ in 0..patience {
         if call.state.load(Ordering::Acquire) != CALLED {
+            PATIENCE.store((patience + patience / 4 + 8).min(MOST_PATIENCE), Ordering::Relaxed);
             return;
         }
         core::hint::spin_loop();
     }
+    PATIENCE.store((patience / 2).max(LEAST_PATIENCE), Ordering::Relaxed);
     loop {
         call.sleeping.store(1, Ordering::SeqCst);
         if call.state.load(Ordering::SeqCst) != CALLED {
@@ -233,6 +248,10 @@ pub fn fork(purpose: u64) -> Result {
     let made = host(number::CLONE, [AS_SIBLING | SIGCHLD, 0, 0, 0, 0, 0]);
     if made == Ok(0) {
         adopt(port, socket);
+        if purpose == call::FORK_AS_CELL {
+            // Some of its files are others than its maker's.
+            lent::forget_all();
+        }
         return Ok(0);
     }
     let _ = host(number::CLOSE, [port, 0, 0, 0, 0, 0]);
@@ -244,6 +263,7 @@ pub fn fork(purpose: u64) -> Result {
 /// What a new process does first: it takes up its own port, and tells the tender which process of the host it is, which
 /// the kernel adds to the word.
 fn adopt(port: usize, socket: usize) {
+    lent::adopt();
     let mapped = host(number::MMAP, [PORT, size_of::<Port>(), 3, SHARED | FIXED, port, 0]);
     let moved = host(number::DUP2, [socket, SOCKET, 0, 0, 0, 0]);
     let _ = host(number::CLOSE, [socket, 0, 0, 0, 0, 0]);

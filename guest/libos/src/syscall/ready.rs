@@ -7,7 +7,7 @@ use super::number;
 use super::time::Timeout;
 use crate::errno::{EINTR, EINVAL, Result};
 use crate::thread::{self, Wake};
-use crate::{clock, port, signal, user};
+use crate::{clock, engine, port, signal, user};
 
 const IN: u32 = 1;
 
@@ -126,7 +126,11 @@ pub fn events([set, into, most]: [u64; 3], timeout: Result<Timeout>, mask: u64) 
     let deadline = timeout.map(|it| clock::monotonic().saturating_add(it));
     set_mask(mask)?;
     loop {
-        let found = port::call(number::EPOLL_WAIT as u32, [set, into, most, 0, 0, 0])?;
+        let patience = if timeout == Some(0) { 0 } else { thread::patience(deadline) };
+        let found = match engine::events([set, into, most], patience) {
+            Some(found) => found,
+            None => port::ask(number::EPOLL_WAIT as u32, [set, into, most, 0, 0, 0], patience).result?,
+        };
         if found > 0 || timeout == Some(0) {
             return Ok(found);
         }

@@ -34,9 +34,22 @@ const ALLOW: u32 = 0x7fff_0000;
 const TRAP: u32 = 0x0003_0000;
 const KILL: u32 = 0x8000_0000;
 
-/// Whatever their arguments: memory of its own, sleeping on its own memory, moving a new process's socket to its place,
-/// its own end.
-const ALLOWED: [usize; 9] = [
+/// Whatever their arguments: moving bytes through descriptors that it was given, which are the port's socket, files lent
+/// for being mapped and what [`super::lent`] has; memory of its own, sleeping on its own memory and descriptors, moving a
+/// new process's socket to its place, its own end. A program that jumps to the instruction can
+/// - read, write, send and receive what its tender would have read, written, sent and received for it: they are the same
+///   open files, opened as it may use them, and no call here makes descriptors or carries them anywhere;
+/// - wait where its tender would have waited, or for ever, or steal its own wake-ups, which is nobody's loss but its own;
+/// - keep open what it should have closed, so that whoever is at the other end does not see its end: as any process can.
+const ALLOWED: [usize; 17] = [
+    number::READ,
+    number::WRITE,
+    number::EPOLL_WAIT,
+    number::RECVFROM,
+    number::SENDTO,
+    number::WRITEV,
+    number::READV,
+    number::PPOLL,
     number::MMAP,
     number::MPROTECT,
     number::MUNMAP,
@@ -49,9 +62,8 @@ const ALLOWED: [usize; 9] = [
 ];
 
 /// Those that are allowed with one first argument only.
-const ALLOWED_WITH: [(usize, usize); 3] = [
+const ALLOWED_WITH: [(usize, usize); 2] = [
     (number::RECVMSG, super::SOCKET),
-    (number::WRITE, super::SOCKET),
     // A process beside this one, with nothing shared: `CLONE_PARENT | SIGCHLD`.
     (number::CLONE, 0x8000 | 17),
 ];
