@@ -122,3 +122,21 @@ fn headers_that_say_anything() {
         assert!(!run.err.contains("library operating system failed"), "{engine}: {}", run.err);
     }
 }
+
+/// What a cell is given as its standard input is not the host's own device, of which its root could change the mode.
+#[test]
+fn the_hosts_null_device_is_no_cells() {
+    use std::os::unix::fs::PermissionsExt;
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with(BUSYBOX);
+    let before = std::fs::metadata("/dev/null").unwrap().permissions();
+    for (boundary, engine) in [("container", "kvm"), ("unikernel", "process")] {
+        let args = ["run", "--rm", "--network", "none", "--as", boundary, BUSYBOX, "--", "chmod", "600", "/dev/stdin"];
+        let run = env.finish(env.command(args).env("SKEP_ENGINE", engine));
+        let after = std::fs::metadata("/dev/null").unwrap().permissions();
+        std::fs::set_permissions("/dev/null", before.clone()).unwrap();
+        assert_eq!(after.mode(), before.mode(), "{boundary}: {}", run.err);
+    }
+}

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use model::{Capability, Degraded, NewPrivileges, Process, Security, StartStep, Watch};
+use rustix::fs::{Mode, OFlags};
 use sys::capability::{self, CapabilitySet};
 use sys::exec::{self, GroupChange};
 use sys::fork;
@@ -94,6 +95,7 @@ impl Program {
                 resident.prepare();
             }
         }
+        own_null_devices().map_err(|errno| Stage::Streams.fail(errno))?;
         let _ = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         self.confine(control)?;
         match &self.body {
@@ -181,6 +183,29 @@ impl Program {
     pub(crate) fn command(&self) -> String {
         self.command.name()
     }
+}
+
+/// Puts the cell's own null device in the place of the host's, where that is a standard stream: root of a cell could change
+/// whose the host's is, and who may open it. In the cell's root. Fork-safe.
+fn own_null_devices() -> sys::Result<()> {
+    let null = rustix::fs::makedev(1, 3);
+    let is_null = |fd: BorrowedFd<'_>| {
+        rustix::fs::fstat(fd).is_ok_and(|it| {
+            rustix::fs::FileType::from_raw_mode(it.st_mode) == rustix::fs::FileType::CharacterDevice
+                && it.st_rdev == null
+        })
+    };
+    let standard = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    if !standard.iter().any(|it| is_null(*it)) {
+        return Ok(());
+    }
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let own = rustix::fs::open(c"/dev/null", flags, Mode::empty())?;
+    if !is_null(own.as_fd()) {
+        return Err(sys::Errno::NODEV);
+    }
+    let with = standard.map(|it| if is_null(it) { own.as_fd() } else { it });
+    exec::set_stdio(with)
 }
 
 /// The capabilities that programs under `security` have, as the kernel's set.
