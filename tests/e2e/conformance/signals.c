@@ -589,11 +589,6 @@ void times_(void) {
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
     long long used = (after.tv_sec - before.tv_sec) * 1000000000LL + after.tv_nsec - before.tv_nsec;
     T(used > 5000000);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
-    doze(100);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
-    used = (after.tv_sec - before.tv_sec) * 1000000000LL + after.tv_nsec - before.tv_nsec;
-    T(used < 80000000);
     struct rusage usage;
     T(getrusage(RUSAGE_SELF, &usage));
     T(usage.ru_utime.tv_sec * 1000000 + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec > 5000);
