@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use skep_tests::{Run, TestEnv, can_run, free_port};
+use skep_tests::{Run, TestEnv, can_run, free_port, unikernel_engines};
 
 const BUSYBOX: &str = "deb:busybox-static";
 const PYTHON: &str = "deb:python3-minimal";
@@ -17,7 +17,7 @@ fn with_cell(image: &str, options: &[&str], command: &[&str], check: impl Fn(&Te
         return;
     }
     let env = TestEnv::with(image);
-    for engine in ["kvm", "process"].into_iter().filter(|it| *it == "process" || can_run(&["kvm"])) {
+    for engine in unikernel_engines() {
         let begin = ["run", "-d", "--as", "unikernel", "--name", engine];
         let args = begin.iter().chain(options).chain([&image, &"--"]).chain(command);
         env.finish(env.command(args).env("SKEP_ENGINE", engine)).ok();

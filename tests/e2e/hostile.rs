@@ -4,13 +4,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use skep_tests::{TestEnv, can_run};
+use skep_tests::{TestEnv, can_run, unikernel_engines as engines};
 
 const BUSYBOX: &str = "deb:busybox-static";
-
-fn engines() -> impl Iterator<Item = &'static str> {
-    ["kvm", "process"].into_iter().filter(|it| *it == "process" || can_run(&["kvm"]))
-}
 
 /// The hostile program, compiled, in a directory of its own.
 fn compile(env: &TestEnv) -> PathBuf {

@@ -1,17 +1,10 @@
 //! Unmodified programs as guests of the library operating system, in virtual machines and in confined processes: what a
 //! user sees of them is what is seen of a container.
 
-use skep_tests::{Run, TestEnv, can_run};
+use skep_tests::{Run, TestEnv, can_run, unikernel_engines as engines};
 
 const BUSYBOX: &str = "deb:busybox-static";
 const PYTHON: &str = "deb:python3-minimal";
-
-const ENGINES: [&str; 2] = ["kvm", "process"];
-
-/// The engines that there are here.
-fn engines() -> impl Iterator<Item = &'static str> {
-    ENGINES.into_iter().filter(|it| *it == "process" || can_run(&["kvm"]))
-}
 
 fn run(env: &TestEnv, engine: &str, options: &[&str], image: &str, command: &[&str]) -> Run {
     let args = ["run", "--as", "unikernel"].iter().chain(options).chain([&image, &"--"]).chain(command);

@@ -89,6 +89,11 @@ fn has_every_capability() -> bool {
     u64::from_str_radix(bounding, 16).unwrap().count_ones() == last + 1
 }
 
+/// What executes unikernels here, for `SKEP_ENGINE`.
+pub fn unikernel_engines() -> impl Iterator<Item = &'static str> {
+    ["kvm", "process"].into_iter().filter(|it| *it == "process" || can_run(&["kvm"]))
+}
+
 /// A port of the loopback that was free a moment ago.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

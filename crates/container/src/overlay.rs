@@ -12,9 +12,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::mount::{fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
-use sys::mount::{Reach, attach, clone_tree, make_private, new_file_system};
+use sys::mount::{Reach, attach, clone_tree, made_by_child, make_private, new_file_system};
 use sys::namespace::Namespaces;
-use sys::{Errno, Result, fork, process, socket};
+use sys::{Errno, Result};
 
 /// A directory that takes part in an overlay.
 #[derive(Debug)]
@@ -142,23 +142,7 @@ impl Layers<'_> {
     fn mount_in_namespace(&self) -> Result<OwnedFd> {
         let data = self.data.map(Layer::tree).transpose()?;
         let (lower, written) = (self.lower.tree()?, self.written.tree()?);
-        let (ours, theirs) = socket::pair()?;
-        let child = fork::spawn(Namespaces::MOUNT, None, || {
-            let sent = match self.mount_attached(&lower, data.as_ref(), &written) {
-                Ok(mount) => socket::send(&theirs, &[0; 4], &[mount.as_fd()]),
-                Err(errno) => socket::send(&theirs, &errno.raw_os_error().to_ne_bytes(), &[]),
-            };
-            u8::from(sent.is_err())
-        })?;
-        drop(theirs);
-        let mut answer = [0; 4];
-        let received = socket::receive(&ours, &mut answer);
-        process::wait(&child.pidfd)?;
-        match (received?, i32::from_ne_bytes(answer)) {
-            ((4, [Some(mount), ..]), 0) => Ok(mount),
-            ((4, _), errno) if errno > 0 => Err(Errno::from_raw_os_error(errno)),
-            _ => Err(Errno::IO),
-        }
+        made_by_child(Namespaces::MOUNT, || self.mount_attached(&lower, data.as_ref(), &written))
     }
 
     fn mount_attached(&self, lower: &OwnedFd, data: Option<&OwnedFd>, written: &OwnedFd) -> Result<OwnedFd> {

@@ -12,7 +12,8 @@ use rustix::mount::{
     fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 
-use crate::{Result, check};
+use crate::namespace::Namespaces;
+use crate::{Errno, Result, check, fork, process, socket};
 
 #[repr(C)]
 #[derive(Default)]
@@ -97,6 +98,28 @@ fn mount_with<S: AsRef<CStr>>(
     }
     fsconfig_create(context)?;
     fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// A mount that a child makes where the caller cannot or must not, be that namespaces of the child's own, and hands over. It is
+/// mounted nowhere yet, and outlives the child. Fork-safe, as `make` must be.
+pub fn made_by_child(namespaces: Namespaces, make: impl FnOnce() -> Result<OwnedFd>) -> Result<OwnedFd> {
+    let (ours, theirs) = socket::pair()?;
+    let child = fork::spawn(namespaces, None, || {
+        let sent = match make() {
+            Ok(mount) => socket::send(&theirs, &[0; 4], &[mount.as_fd()]),
+            Err(errno) => socket::send(&theirs, &errno.raw_os_error().to_ne_bytes(), &[]),
+        };
+        u8::from(sent.is_err())
+    })?;
+    drop(theirs);
+    let mut answer = [0; 4];
+    let received = socket::receive(&ours, &mut answer);
+    process::wait(&child.pidfd)?;
+    match (received?, i32::from_ne_bytes(answer)) {
+        ((4, [Some(mount), ..]), 0) => Ok(mount),
+        ((4, _), errno) if errno > 0 => Err(Errno::from_raw_os_error(errno)),
+        _ => Err(Errno::IO),
+    }
 }
 
 /// A detached copy of the mount at `path`, with what is mounted beneath it when `reach` says so. Fork-safe.

@@ -12,11 +12,12 @@ use container::{Failure, Stage, Streams, WindowSize};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2};
 use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use sys::Errno;
-use sys::mount::{Reach, attach, clone_tree, enter_root, make_slave, new_file_system, new_proc_of, set_attributes};
+use sys::mount::{
+    Reach, attach, clone_tree, enter_root, made_by_child, make_slave, new_file_system, new_proc_of, set_attributes,
+};
 use sys::mountinfo::Access;
 use sys::namespace::{self, Namespaces};
 use sys::pty::{self, Pty};
-use sys::{fork, process, socket};
 
 use crate::inside::{open_file, open_inside};
 use crate::session::Recipe;
@@ -352,21 +353,5 @@ fn new_proc(target: BorrowedFd<'_>, namespace: BorrowedFd<'_>, options: &[(CStri
     namespace::join(target, Namespaces::PID)?;
     // Before it is visible inside. (This memory is skep's own, which it may as well be for.)
     sys::exec::hide()?;
-    let (ours, theirs) = socket::pair()?;
-    let child = fork::spawn(Namespaces::empty(), None, || {
-        let sent = match new_file_system(c"proc", options, SAFE) {
-            Ok(mount) => socket::send(&theirs, &[0; 4], &[mount.as_fd()]),
-            Err(errno) => socket::send(&theirs, &errno.raw_os_error().to_ne_bytes(), &[]),
-        };
-        u8::from(sent.is_err())
-    })?;
-    drop(theirs);
-    let mut answer = [0; 4];
-    let received = socket::receive(&ours, &mut answer);
-    process::wait(&child.pidfd)?;
-    match (received?, i32::from_ne_bytes(answer)) {
-        ((4, [Some(mount), ..]), 0) => Ok(mount),
-        ((4, _), errno) if errno > 0 => Err(Errno::from_raw_os_error(errno)),
-        _ => Err(Errno::IO),
-    }
+    made_by_child(Namespaces::empty(), || new_file_system(c"proc", options, SAFE))
 }

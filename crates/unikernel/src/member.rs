@@ -27,6 +27,7 @@ use crate::kvm::{Guest, OfGuest};
 use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
 use crate::server::Seat;
+use crate::tender::thread;
 use crate::waits::{self, Waits};
 use crate::{clock, process};
 
@@ -380,7 +381,7 @@ impl Member {
                 self.family.add(number, origin, living.clone());
                 let sent = process::send(socket, &[living.port.file(), &theirs].map(AsFd::as_fd));
                 drop(theirs);
-                let spawned = thread(name, move || match process::receive_word(&ours) {
+                let spawned = thread(&name, move || match process::receive_word(&ours) {
                     Some(pid) => {
                         living.handle.set_pid(Some(pid));
                         begin(living, Body::Process(ours), Box::new(OfProcess(pid))).serve();
@@ -388,7 +389,7 @@ impl Member {
                     // It never came to be.
                     None => lost.end(number, KILLED),
                 });
-                sent.and(spawned)
+                sent.and(spawned.map_err(again))
             }
             Body::Machine(_, None) => Err(Errno::AGAIN),
             Body::Machine(kvm, Some(guest)) => {
@@ -396,7 +397,7 @@ impl Member {
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
                 self.family.add(number, origin, living.clone());
                 let kvm = kvm.clone();
-                thread(name, move || {
+                thread(&name, move || {
                     living.port.answer(0, 0);
                     match Guest::grow(&kvm, seed, &living.port) {
                         Ok(guest) => {
@@ -409,6 +410,7 @@ impl Member {
                         }
                     }
                 })
+                .map_err(again)
             }
         };
         if spawned.is_err() {
@@ -471,10 +473,3 @@ impl Member {
 
 /// The wait status of what SIGKILL ended.
 const KILLED: i32 = 9;
-
-fn thread(name: String, body: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
-    /// A member's thread calls nothing deep.
-    const STACK: usize = 256 << 10;
-    let thread = std::thread::Builder::new().name(name).stack_size(STACK);
-    thread.spawn(body).map(drop).map_err(|_| Errno::AGAIN)
-}

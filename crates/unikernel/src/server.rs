@@ -18,6 +18,7 @@ use abi::port::{CALLED, SERVED, TRIED};
 use crate::kvm::Guest;
 use crate::member::Member;
 use crate::port::Mapped;
+use crate::tender::thread;
 
 /// A member is no longer looked at when it has not called for that long. Being woken takes about as long.
 const PATIENCE: Duration = Duration::from_micros(150);
@@ -189,8 +190,7 @@ impl Server {
         }
         if !state.runs {
             let family = seat.family.clone();
-            let thread = std::thread::Builder::new().name("server".to_owned()).stack_size(256 << 10);
-            state.runs = thread.spawn(move || family.server.run()).is_ok();
+            state.runs = thread("server", move || family.server.run()).is_ok();
         }
         seat.looked_at.store(true, Ordering::Relaxed);
         state.coming.push(seat.clone());

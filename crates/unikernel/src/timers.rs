@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::family::Family;
+use crate::tender::thread;
 
 /// A timer as a program gives it or is given it, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,11 +92,8 @@ impl Timers {
 
     fn begin(family: &Arc<Family>) {
         family.timers.thread.call_once(|| {
-            /// It calls nothing deep.
-            const STACK: usize = 128 << 10;
             let family = family.clone();
-            let thread = std::thread::Builder::new().name("timers".to_owned()).stack_size(STACK);
-            if thread.spawn(move || serve(&family)).is_err() {
+            if thread("timers", move || serve(&family)).is_err() {
                 crate::say("there is no thread to be had for timers");
             }
         });

@@ -27,21 +27,73 @@ unsafe extern "C" {
     static TEXT_END: u8;
 }
 
+/// Puts a program's general registers where a [`Frame`] has them, below what the way in has put there. **This order is the
+/// frame's**; so is that of the other three.
+macro_rules! push_registers {
+    () => {
+        concat!(
+            "push rax\n",
+            "push rcx\n",
+            "push r11\n",
+            "push rdi\n",
+            "push rsi\n",
+            "push rdx\n",
+            "push r8\n",
+            "push r9\n",
+            "push r10\n",
+            "push rbx\n",
+            "push rbp\n",
+            "push r12\n",
+            "push r13\n",
+            "push r14\n",
+            "push r15\n",
+        )
+    };
+}
+pub(crate) use push_registers;
+
+/// Takes them back.
+macro_rules! pop_registers {
+    () => {
+        concat!(
+            "pop r15\n",
+            "pop r14\n",
+            "pop r13\n",
+            "pop r12\n",
+            "pop rbp\n",
+            "pop rbx\n",
+            "pop r10\n",
+            "pop r9\n",
+            "pop r8\n",
+            "pop rdx\n",
+            "pop rsi\n",
+            "pop rdi\n",
+            "pop r11\n",
+            "pop rcx\n",
+            "pop rax\n",
+        )
+    };
+}
+pub(crate) use pop_registers;
+
+/// Fills in the vector registers of the [`Frame`] at the stack pointer.
+macro_rules! save_vectors {
+    () => {
+        ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\nmovaps [rsp + 16*\\n], xmm\\n\n.endr"
+    };
+}
+pub(crate) use save_vectors;
+
+/// Loads them from there.
+macro_rules! restore_vectors {
+    () => {
+        ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\nmovaps xmm\\n, [rsp + 16*\\n]\n.endr"
+    };
+}
+
 global_asm!(
     ".section .text.entry, \"ax\"",
     ".globl call_entry, fault_entry, leave",
-    ".macro SAVE_XMM",
-    "sub rsp, 256",
-    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
-    "movaps [rsp + 16*\\n], xmm\\n",
-    ".endr",
-    ".endm",
-    ".macro RESTORE_XMM",
-    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
-    "movaps xmm\\n, [rsp + 16*\\n]",
-    ".endr",
-    "add rsp, 256",
-    ".endm",
     ".balign 64",
     "call_entry:",
     "mov [rip + SAVED_STACK], rsp",
@@ -53,73 +105,32 @@ global_asm!(
     "push 0x33",
     "push rcx",
     "push rax",
-    "push rax",
-    "push rcx",
-    "push r11",
-    "push rdi",
-    "push rsi",
-    "push rdx",
-    "push r8",
-    "push r9",
-    "push r10",
-    "push rbx",
-    "push rbp",
-    "push r12",
-    "push r13",
-    "push r14",
-    "push r15",
+    push_registers!(),
     "cld",
-    "SAVE_XMM",
+    "sub rsp, 256",
+    save_vectors!(),
     "mov rdi, rsp",
     "xor ebp, ebp",
     "call {call}",
     // As it came, unless something made of the frame more than a call's answer.
     "cmp qword ptr [rsp + 376], -1",
     "je leave",
-    "RESTORE_XMM",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop rbp",
-    "pop rbx",
-    "pop r10",
-    "pop r9",
-    "pop r8",
-    "pop rdx",
-    "pop rsi",
-    "pop rdi",
-    "pop r11",
-    "pop rcx",
-    "pop rax",
+    restore_vectors!(),
+    "add rsp, 256",
+    pop_registers!(),
     "mov rsp, [rsp + 32]",
     "jmp rcx",
     "leave:",
-    "RESTORE_XMM",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop rbp",
-    "pop rbx",
-    "pop r10",
-    "pop r9",
-    "pop r8",
-    "pop rdx",
-    "pop rsi",
-    "pop rdi",
-    "pop r11",
-    "pop rcx",
-    "pop rax",
+    restore_vectors!(),
+    "add rsp, 256",
+    pop_registers!(),
     "add rsp, 8",
     "iretq",
     ".balign 64",
     "fault_entry:",
     "cld",
     "mov rdi, rsp",
-    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
-    "movaps [rsp + 16*\\n], xmm\\n",
-    ".endr",
+    save_vectors!(),
     "xor ebp, ebp",
     "call {fault}",
     "jmp leave",

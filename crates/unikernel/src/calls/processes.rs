@@ -8,7 +8,7 @@ use crate::family::{Taking, Whom};
 use crate::member::Member;
 use crate::timers::{Timer, Timers};
 
-pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, _]: [u64; 6]) -> Option<Reply> {
+pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, ..]: [u64; 6]) -> Option<Reply> {
     let family = member.family.clone();
     let own = member.number;
     let other = |id: u64| if id == 0 { own } else { id as u32 };
@@ -69,10 +69,7 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, _]: [u64;
             libc::SYS_setfsgid => Ok(u64::from(credentials.group.effective)),
             libc::SYS_getgroups => groups(member, a, b),
             libc::SYS_setgroups => set_groups(member, a, b),
-            _ => {
-                let _ = e;
-                return None;
-            }
+            _ => return None,
         }
         .into(),
     )

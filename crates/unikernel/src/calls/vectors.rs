@@ -8,7 +8,7 @@ use super::pass::{MOST, later};
 use super::{IN, OUT, Reply};
 use crate::member::Member;
 
-pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, f]: [u64; 6]) -> Option<Reply> {
+pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, _]: [u64; 6]) -> Option<Reply> {
     let (result, events, descriptor) = match i64::from(number) {
         libc::SYS_readv => (read(member, a, b, c, None), IN, 0),
         libc::SYS_preadv | libc::SYS_preadv2 => (read(member, a, b, c, offset(d)), IN, 0),
@@ -18,7 +18,6 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, f]: [u64;
         libc::SYS_copy_file_range => (copy_range(member, [a, b, c, d, e]), 0, 0),
         _ => return None,
     };
-    let _ = f;
     let waits = [a, b][descriptor as usize];
     Some(match result {
         Err(Errno::AGAIN) if events != 0 => later(member, waits, events, descriptor),
