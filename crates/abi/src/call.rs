@@ -65,13 +65,3 @@ pub const WAIT_A_MOMENT: u32 = 1 << 30;
 
 /// In [`crate::port::Call::wait`]: it is a child that is waited for, and no descriptor.
 pub const WAIT_CHILD: u32 = 1 << 31;
-
-/// Whether a call can be answered by somebody who does not stop the guest: Linux's calls, none of which waits, watching,
-/// and a [`WAIT`] for no time. What concerns the guest's machine needs the thread that runs it.
-pub const fn is_quick(number: u32, arguments: [u64; 6]) -> bool {
-    match number {
-        WATCH | UNWATCH => true,
-        WAIT => arguments[2] == 0,
-        _ => number < BOOT,
-    }
-}

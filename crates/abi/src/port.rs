@@ -6,13 +6,13 @@
 //! its other threads go on meanwhile. Only [`crate::call::WAIT`] sleeps, and a call of a guest that has nothing else to do
 //! until it is answered, which says so ([`Call::patience`]): one call is made instead of four.
 //!
-//! A virtual machine gets the tender's attention by stopping, which costs some thirty microseconds. So the tender has a
-//! server look at the ports of members that call often ([`Port::served`]): such a member's [quick] call is answered while
-//! the guest runs on. A guest believes in its server for a moment only, and then stops nevertheless.
-//!
-//! [quick]: crate::call::is_quick
+//! A virtual machine gets the tender's attention by stopping, which costs some thirty microseconds. So it does much at one
+//! stop: what it writes to connections waits for the next one, and what it will read from them came with the last
+//! ([`crate::post`]).
 
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
+
+use crate::post::{Ahead, Posts};
 
 /// The call's slot is the guest's to fill.
 pub const IDLE: u32 = 0;
@@ -20,11 +20,6 @@ pub const IDLE: u32 = 0;
 pub const CALLED: u32 = 1;
 /// The tender sleeps, or is about to: it must be woken.
 pub const DOZING: u32 = 2;
-/// The server has tried the call and there is nothing yet. It tries on, until the guest gives it up and stops.
-pub const TRIED: u32 = 3;
-
-/// In [`Port::served`]: quick calls are answered without the doorbell.
-pub const SERVED: u32 = 1;
 
 /// The shared page.
 #[repr(C, align(4096))]
@@ -41,8 +36,6 @@ pub struct Port {
     pub senders: [AtomicU64; 64],
     /// The state of the guest's processor as the guest last declared it: see [`RUNNING`] and [`WAITING`].
     pub state: AtomicU32,
-    /// Whether somebody looks at [`Call::state`] all the time: [`SERVED`] or 0. Only for a virtual machine.
-    pub served: AtomicU32,
     /// Another number whenever a process of the family changed whether a file waits that others have, too: what the guest
     /// knows of the files that were lent to it ([`crate::call::LEND`]) holds as long as this is the same.
     pub wishes: AtomicU32,
@@ -52,15 +45,19 @@ pub struct Port {
     /// How many threads the program has, as the guest says: with more than one, each gets its turn by being interrupted.
     pub threads: AtomicU32,
     /// Keeps the clock's fields apart from what changes often.
-    pub reserved: [u32; 11],
+    pub reserved: [u32; 12],
     /// How to tell the time without asking.
     pub clock: Clock,
+    /// Calls that wait for the next stop. Only of a virtual machine.
+    pub posts: Posts,
+    /// What came with the last set of files that was waited for. Only for a virtual machine.
+    pub ahead: Ahead,
 }
 
 /// A call.
 #[repr(C, align(64))]
 pub struct Call {
-    /// [`IDLE`], [`CALLED`], [`DOZING`] or [`TRIED`].
+    /// [`IDLE`], [`CALLED`] or [`DOZING`].
     pub state: AtomicU32,
     /// A Linux system call's number, or one of [`crate::call`].
     pub number: AtomicU32,

@@ -15,6 +15,8 @@ pub(crate) mod table;
 mod vectors;
 
 use abi::call;
+pub(crate) use paths::absolute;
+pub(crate) use sockets::broken_pipe;
 use sys::Errno;
 
 use crate::member::Member;

@@ -14,7 +14,8 @@ use sys::Errno;
 
 use crate::calls::polling::EPOLL;
 use crate::family::Streams;
-use crate::files::{File, Interests, Table, Waiting};
+use crate::files::{File, Table, Waiting};
+use crate::interests::{Interest, Interests};
 
 /// Which file takes the place of which.
 pub(crate) struct Exchange(Vec<(Arc<File>, Arc<File>)>);
@@ -51,14 +52,13 @@ impl Exchange {
 
     /// Puts into a new epoll instance what was in the old one.
     fn interests(&self, set: &File, old: &Interests) -> Interests {
-        let mut interests = Interests::new();
-        for (file, event) in old.values() {
-            let (Some(file), Some((events, data))) = (file.upgrade(), event.split_first_chunk::<4>()) else { continue };
-            let Ok(data) = data.try_into().map(u64::from_ne_bytes) else { continue };
+        let mut interests = Interests::default();
+        for it in old.iter() {
+            let Some(file) = it.file.upgrade() else { continue };
             let file = self.of(&file);
-            let events = EventFlags::from_bits_retain(u32::from_ne_bytes(*events));
-            if epoll::add(set, &*file, EventData::new_u64(data), events).is_ok() {
-                interests.insert(file.as_fd().as_raw_fd(), (Arc::downgrade(&file), event.clone()));
+            let events = EventFlags::from_bits_retain(it.events);
+            if epoll::add(set, &*file, EventData::new_u64(it.number), events).is_ok() {
+                interests.put(file.as_fd().as_raw_fd(), Interest { file: Arc::downgrade(&file), ..it.clone() });
             }
         }
         interests

@@ -17,7 +17,7 @@ use crate::desk::{CopyOrder, Listener};
 use crate::files::File;
 use crate::guest::Handle;
 use crate::port::Mapped;
-use crate::server::Server;
+use crate::posts::Ticker;
 use crate::timers::Timers;
 use crate::waits::Waits;
 
@@ -102,8 +102,8 @@ pub(crate) struct Family {
     /// Who is told of what nobody asked for.
     news: Mutex<Vec<Listener>>,
     pub(crate) calls: AtomicU64,
-    /// Who answers those that call often.
-    pub(crate) server: Server,
+    /// Who stops those that post and do not stop.
+    pub(crate) ticker: Ticker,
     pub(crate) timers: Timers,
 }
 
@@ -145,7 +145,7 @@ impl Family {
             unknown: Mutex::default(),
             news: Mutex::default(),
             calls: AtomicU64::new(0),
-            server: Server::new(),
+            ticker: Ticker::default(),
             timers: Timers::default(),
         }
     }
@@ -424,6 +424,13 @@ impl Family {
             let living = it.living()?;
             (living.handle.pid() == Some(pid)).then(|| (*number, living.clone()))
         })
+    }
+
+    /// Does that with everyone who lives. Under the account's lock: for moments.
+    pub(crate) fn each_living(&self, mut each: impl FnMut(u32, &Living)) {
+        let account = self.account();
+        let living = account.processes.iter().filter_map(|(number, it)| Some((*number, it.living()?)));
+        living.for_each(|(number, it)| each(number, it));
     }
 
     /// Somebody changed whether a file that several have is waited for.

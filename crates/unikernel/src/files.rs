@@ -3,13 +3,15 @@
 //! The host's descriptors never wait, whatever the guest asked for: each is set to O_NONBLOCK, and whether the guest wants
 //! to wait is remembered here, with the open file, as Linux does.
 
-use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{FileType, OFlags};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use sys::Errno;
+
+use crate::interests::Interests;
 
 /// An open file of a guest.
 #[derive(Debug)]
@@ -24,12 +26,10 @@ pub(crate) struct File {
     pub(crate) is_fifo: bool,
     /// How it was found, for `/proc/self/fd`.
     pub(crate) path: Vec<u8>,
-    /// For an epoll instance, what is in it: the kernel does not say.
+    /// For an epoll instance, what is in it.
     pub(crate) interests: Mutex<Interests>,
+    is_stream: OnceLock<bool>,
 }
-
-/// What an epoll instance holds, by the host's descriptor: the file, and `struct epoll_event`.
-pub(crate) type Interests = BTreeMap<RawFd, (Weak<File>, Vec<u8>)>;
 
 impl File {
     /// Takes up a descriptor that the host opened. `waiting` is what the guest asked for.
@@ -46,6 +46,7 @@ impl File {
             is_fifo: false,
             path: path.to_vec(),
             interests: Mutex::default(),
+            is_stream: OnceLock::new(),
         })
     }
 
@@ -57,6 +58,15 @@ impl File {
             file.is_fifo = is_fifo;
         }
         file
+    }
+
+    /// Whether it is a socket of a stream over the network, which carries bytes and nothing else.
+    pub(crate) fn is_stream(&self) -> bool {
+        *self.is_stream.get_or_init(|| {
+            let domain = sockopt::socket_domain(&self.fd);
+            domain.is_ok_and(|it| [AddressFamily::INET, AddressFamily::INET6].contains(&it))
+                && sockopt::socket_type(&self.fd) == Ok(SocketType::STREAM)
+        })
     }
 
     /// Whether the guest wants to wait for it.

@@ -89,13 +89,14 @@ impl Guest {
         self.machine.run()
     }
 
-    /// Makes the guest look at its port, if it is not in the middle of doing so.
+    /// Makes the guest look at its port.
     pub(crate) fn tap(&mut self) {
-        // What is pending is looked for on every way out of the library operating system; and an interrupt in there would
-        // meet a stack that may be in use.
-        if self.machine.is_outside(abi::layout::LIBOS as u64..abi::layout::HEAP as u64) {
-            self.machine.interrupt(TAP);
-        }
+        self.machine.interrupt(TAP);
+    }
+
+    /// Whether it stopped in the middle of the library operating system.
+    pub(crate) fn is_within_libos(&self) -> bool {
+        !self.machine.is_outside(abi::layout::LIBOS as u64..abi::layout::HEAP as u64)
     }
 
     pub(crate) fn whereabouts(&self) -> String {

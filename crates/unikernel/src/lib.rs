@@ -9,6 +9,7 @@
 //! The tender is meant to run where a container's program would: in namespaces of its own, on the cell's root file system,
 //! without capabilities. It opens files by the paths that guests give it, with nothing else within reach.
 
+mod ahead;
 mod calls;
 mod clock;
 pub mod control;
@@ -19,14 +20,15 @@ mod error;
 mod family;
 mod files;
 mod guest;
+mod interests;
 mod kvm;
 mod member;
 mod memory;
 mod port;
+mod posts;
 mod process;
 mod procfs;
 mod raw;
-mod server;
 mod start;
 mod tender;
 mod timers;

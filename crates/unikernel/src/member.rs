@@ -1,7 +1,4 @@
 //! A member's own thread: it takes the member's calls one by one, until the member has ended.
-//!
-//! The thread of a virtual machine is in the kernel while its guest runs. Meanwhile the family's server may answer for it
-//! ([`crate::server`]); who does holds the member's lock, and the machine is with its thread.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -9,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use abi::layout::kvm::MOST_WINDOW;
-use abi::port::{CALLED, RUNNING, TRIED, WAITING};
+use abi::port::{RUNNING, WAITING};
 use abi::{call, port::Engine};
 use rustix::fs::OFlags;
 use sys::Errno;
@@ -26,7 +23,6 @@ use crate::guest::Handle;
 use crate::kvm::{Guest, OfGuest};
 use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
-use crate::server::Seat;
 use crate::tender::thread;
 use crate::waits::{self, Waits};
 use crate::{clock, process};
@@ -54,8 +50,7 @@ pub(crate) enum Body {
     /// A process of the host, to which descriptors go over the socket.
     Process(OwnedFd),
     /// A virtual machine.
-    /// A virtual machine, which its thread takes out while it runs.
-    Machine(Arc<Kvm>, Option<Box<Guest>>),
+    Machine(Arc<Kvm>, Box<Guest>),
 }
 
 /// The program that a process is.
@@ -91,69 +86,52 @@ impl Member {
         }
     }
 
-    fn serve_machine(mut self) {
+    fn serve_machine(&mut self) {
         const SIGSEGV: i32 = 11;
-        let Body::Machine(_, place) = &mut self.body else { return };
-        let Some(mut guest) = place.take() else { return };
-        let (handle, family, number) = (self.living.handle.clone(), self.family.clone(), self.number);
-        match guest.adopt() {
-            Ok(thread) => handle.set_thread(Some(thread)),
-            Err(_) => return family.end(number, KILLED),
+        let handle = self.living.handle.clone();
+        match self.guest().map(|it| it.adopt()) {
+            Some(Ok(thread)) => handle.set_thread(Some(thread)),
+            _ => return self.end(KILLED),
         }
-        let seat = Seat::new(self);
         loop {
             if handle.is_killed() {
-                seat.end(KILLED);
+                self.carry_out_posts();
+                self.end(KILLED);
                 break;
             }
+            let Some(guest) = self.guest() else { break };
             match guest.run() {
-                Exit::Doorbell => match seat.answer_with(guest) {
-                    Some(again) => guest = again,
-                    None => break,
-                },
-                Exit::Interrupted => guest.tap(),
+                Exit::Doorbell => {
+                    self.carry_out_posts();
+                    if self.answer().is_none() {
+                        break;
+                    }
+                }
+                // What is pending is looked for on every way out of the library operating system, an interrupt in there
+                // would meet a stack that may be in use, and a post be half made.
+                Exit::Interrupted if guest.is_within_libos() => {}
+                Exit::Interrupted => {
+                    guest.tap();
+                    self.carry_out_posts();
+                }
                 Exit::Broken(why) => {
-                    family.log(&format!("process {number} is broken: {why} ({})", guest.whereabouts()));
-                    seat.end(SIGSEGV);
+                    let whereabouts = guest.whereabouts();
+                    self.family.log(&format!("process {} is broken: {why} ({whereabouts})", self.number));
+                    self.carry_out_posts();
+                    self.end(SIGSEGV);
                     break;
                 }
             }
         }
-        seat.leave();
         handle.set_thread(None);
     }
 
-    /// Answers the call in the port with the machine at hand, and gives it back; nothing when the member has ended by it.
-    pub(crate) fn answer_with(&mut self, guest: Box<Guest>) -> Option<Box<Guest>> {
-        if let Body::Machine(_, place) = &mut self.body {
-            *place = Some(guest);
-        }
-        self.answer()?;
+    /// Its machine, if it is one.
+    fn guest(&mut self) -> Option<&mut Guest> {
         match &mut self.body {
-            Body::Machine(_, place) => place.take(),
+            Body::Machine(_, guest) => Some(guest),
             Body::Process(_) => None,
         }
-    }
-
-    /// Answers the call in the port if that takes no machine. Says whether it did.
-    pub(crate) fn answer_quickly(&mut self) -> bool {
-        let call = &self.living.port.call;
-        let number = call.number.load(Ordering::Relaxed);
-        let arguments = call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
-        if !call::is_quick(number, arguments) {
-            return false;
-        }
-        let patient = call.patience.load(Ordering::Relaxed) > 0 && number != libc::SYS_connect as u32;
-        let Some(reply) = self.own_call(number, arguments) else { return false };
-        if patient && waits::is_for(number, reply, arguments).is_some() {
-            // To be tried again, or by whoever may sleep.
-            let _ = self.living.port.call.state.compare_exchange(CALLED, TRIED, Ordering::AcqRel, Ordering::Relaxed);
-            return false;
-        }
-        self.living.port.call.limit.store(self.limit(reply, arguments), Ordering::Relaxed);
-        let (result, wait) = reply.words();
-        self.living.port.answer(result, wait);
-        true
     }
 
     /// Answers the call in the port; nothing when the member has ended by it.
@@ -225,8 +203,8 @@ impl Member {
             call::LEND => self.lend_open(a).into(),
             call::LOG => self.log(a, b).into(),
             call::GROW | call::RELEASE | call::DISCARD => match &mut self.body {
-                Body::Machine(_, Some(guest)) => guest.own_call(number, arguments).into(),
-                Body::Process(_) | Body::Machine(_, None) => Err(Errno::NOSYS).into(),
+                Body::Machine(_, guest) => guest.own_call(number, arguments).into(),
+                Body::Process(_) => Err(Errno::NOSYS).into(),
             },
             call::UNKNOWN => {
                 self.family.note_unknown(a as u32);
@@ -391,8 +369,7 @@ impl Member {
                 });
                 sent.and(spawned.map_err(again))
             }
-            Body::Machine(_, None) => Err(Errno::AGAIN),
-            Body::Machine(kvm, Some(guest)) => {
+            Body::Machine(kvm, guest) => {
                 let seed = guest.seed().map_err(again)?;
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
                 self.family.add(number, origin, living.clone());
@@ -402,7 +379,7 @@ impl Member {
                     match Guest::grow(&kvm, seed, &living.port) {
                         Ok(guest) => {
                             let memory = Box::new(OfGuest(guest.space()));
-                            begin(living, Body::Machine(kvm, Some(Box::new(guest))), memory).serve();
+                            begin(living, Body::Machine(kvm, Box::new(guest)), memory).serve();
                         }
                         Err(error) => {
                             lost.log(&format!("fork: {error}"));
@@ -439,8 +416,7 @@ impl Member {
         }
         match &mut self.body {
             Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
-            Body::Machine(_, Some(guest)) => guest.map(&file, offset, length, how),
-            Body::Machine(_, None) => Err(Errno::NOSYS),
+            Body::Machine(_, guest) => guest.map(&file, offset, length, how),
         }
     }
 
@@ -463,8 +439,9 @@ impl Member {
         let name = self.memory.bytes(path, path_length.min(4096) as usize)?;
         let name = name.rsplit(|it| *it == b'/').next().unwrap_or_default().to_vec();
         let _ = self.family.with(self.number, |it| it.name = name);
+        let path = self.memory.bytes(path, path_length.min(4096) as usize)?;
         self.program = Program {
-            path: self.memory.bytes(path, path_length.min(4096) as usize)?,
+            path: crate::calls::absolute(self, path)?,
             arguments: self.memory.bytes(arguments, length.min(LONGEST) as usize)?,
         };
         Ok(0)

@@ -5,7 +5,7 @@
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use abi::port::{CALLED, DOZING, Engine, IDLE, Port};
@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 pub(crate) struct Mapped {
     port: NonNull<Port>,
     file: OwnedFd,
+    /// How often the guest stopped: the tender's own account, which the guest does not see.
+    pub(crate) stops: AtomicU64,
 }
 
 // SAFETY: all that either side changes is atomic.
@@ -41,7 +43,7 @@ impl Mapped {
             (&raw mut (*port.as_ptr()).version).write(abi::VERSION);
             (&raw mut (*port.as_ptr()).engine).write(engine as u32);
         }
-        Ok(Self { port, file })
+        Ok(Self { port, file, stops: AtomicU64::new(0) })
     }
 
     /// The memory, for the guest to map.

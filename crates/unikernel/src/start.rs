@@ -82,7 +82,7 @@ impl Starter {
                 let guest = kvm::Guest::first(kvm, &port)?;
                 let memory = Box::new(OfGuest(guest.space()));
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
-                (living, Body::Machine(kvm.clone(), Some(Box::new(guest))), memory)
+                (living, Body::Machine(kvm.clone(), Box::new(guest)), memory)
             }
         };
         family.add(number, origin, living.clone());

@@ -67,9 +67,23 @@ pub fn ring() {
     if has_tables() { kvm::ring() } else { process::ring() }
 }
 
-/// Makes the call on a file that was lent, if it is one of those and there is something to be had.
+/// Makes the call without the tender, if the file is one for which that can be done and there is something to be had.
 pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
-    if has_tables() { None } else { process::lent::directly(number, arguments) }
+    if has_tables() { kvm::streams::directly(number, arguments) } else { process::lent::directly(number, arguments) }
+}
+
+/// A call is about to be made of the tender.
+pub fn before(number: u32, arguments: &[u64; 6]) {
+    if has_tables() {
+        kvm::streams::before(number, arguments);
+    }
+}
+
+/// The tender has answered a call.
+pub fn after(number: u32) {
+    if has_tables() {
+        kvm::streams::after(number);
+    }
 }
 
 /// What is ready of a set that was lent (the set, where events go, how many at most), after so many nanoseconds at most.

@@ -55,6 +55,14 @@ pub fn read_all<T: Plain>(at: u64, count: usize) -> Result<Vec<T>> {
     Ok(values)
 }
 
+/// Fills a buffer from there.
+pub fn read_into(at: u64, into: &mut [u8]) -> Result<()> {
+    check(at as usize, into.len(), Protection::READ)?;
+    // SAFETY: it is mapped and readable; the buffer is not the program's.
+    unsafe { core::ptr::copy_nonoverlapping(at as *const u8, into.as_mut_ptr(), into.len()) };
+    Ok(())
+}
+
 /// Writes values one after the other.
 pub fn write_all<T: Plain>(at: u64, values: &[T]) -> Result<()> {
     check(at as usize, size_of_val(values), Protection::WRITE)?;

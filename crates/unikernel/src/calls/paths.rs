@@ -42,6 +42,19 @@ fn path(member: &Member, at: u64) -> Result<Vec<u8>, Errno> {
     Ok(text)
 }
 
+/// The same path from the root on.
+pub(crate) fn absolute(member: &Member, path: Vec<u8>) -> Result<Vec<u8>, Errno> {
+    if path.first() == Some(&b'/') {
+        return Ok(path);
+    }
+    let mut whole = path_of(member.cwd.as_fd())?;
+    if whole.last() != Some(&b'/') {
+        whole.push(b'/');
+    }
+    whole.extend_from_slice(path.strip_prefix(b"./").unwrap_or(&path));
+    Ok(whole)
+}
+
 /// Where a relative path begins.
 fn directory(member: &Member, number: u64) -> Result<Arc<dyn AsFd + Send + Sync>, Errno> {
     if number as i32 == libc::AT_FDCWD {

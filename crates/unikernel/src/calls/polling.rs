@@ -12,6 +12,7 @@ use sys::Errno;
 
 use super::Reply;
 use crate::files::{File, OnExec, Waiting};
+use crate::interests::{EVENT, Interest};
 use crate::member::Member;
 use crate::raw::{self, Argument};
 
@@ -31,9 +32,8 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, ..]: [u64; 6
 /// What Linux says that an epoll instance is.
 pub(crate) const EPOLL: &[u8] = b"anon_inode:[eventpoll]";
 
-/// The size of a guest's `struct pollfd`, and of its `struct epoll_event`.
+/// The size of a guest's `struct pollfd`.
 const ASKED: usize = 8;
-const EVENT: usize = 12;
 
 fn poll(member: &Member, at: u64, count: u64) -> Result<u64, Errno> {
     const MOST: u64 = 1 << 20;
@@ -92,17 +92,16 @@ fn control(member: &Member, [set, operation, number]: [u64; 3], event: u64) -> R
         [host(set), Argument::Number(operation), host(file), Argument::Memory(&mut event), nothing(), nothing()];
     // SAFETY: it reads one event, and there is one or none.
     let done = unsafe { raw::call(libc::SYS_epoll_ctl as u32, &mut words) }?;
-    note_interest(set, file, operation, event);
+    note_interest(set, (file, number), operation, &event);
     Ok(done)
 }
 
-/// Remembers what is in an epoll instance, for a copy of the process.
-fn note_interest(set: &File, file: &Arc<File>, operation: u64, event: Vec<u8>) {
+fn note_interest(set: &File, (file, descriptor): (&Arc<File>, u64), operation: u64, event: &[u8]) {
     let mut interests = set.interests.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = file.as_fd().as_raw_fd();
-    match operation as i32 {
-        libc::EPOLL_CTL_DEL => drop(interests.remove(&key)),
-        _ => drop(interests.insert(key, (Arc::downgrade(file), event))),
+    let host = file.as_fd().as_raw_fd();
+    match Interest::new(file, descriptor, event) {
+        Some(interest) if operation as i32 != libc::EPOLL_CTL_DEL => interests.put(host, interest),
+        _ => interests.remove(host),
     }
 }
 
@@ -126,5 +125,6 @@ fn events(member: &Member, set: u64, into: u64, most: u64) -> Result<u64, Errno>
     let found = unsafe { raw::call(libc::SYS_epoll_wait as u32, &mut words) }?;
     let length = (found.min(most)) as usize * EVENT;
     member.memory.write(into, &events[..length])?;
+    crate::ahead::send_along(member, set, &events[..length]);
     Ok(found)
 }

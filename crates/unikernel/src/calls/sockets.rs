@@ -246,7 +246,7 @@ fn send_bytes(member: &Member, file: &File, bytes: &mut [u8], how: u64, name: &m
 }
 
 /// What writing to a pipe that nobody reads does beside failing.
-pub(super) fn broken_pipe(member: &Member) {
+pub(crate) fn broken_pipe(member: &Member) {
     const SIGPIPE: u32 = 13;
     let _ = member.family.kill(member.number, member.number as i32, SIGPIPE);
 }

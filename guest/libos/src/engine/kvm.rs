@@ -4,6 +4,7 @@
 //! since the host's memory is there only then. So a page fault is always the program's mistake.
 
 mod frames;
+pub mod streams;
 mod tables;
 mod traps;
 
@@ -12,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::layout::kvm::{ADDRESS, DOORBELL, LARGE, MAGIC, NO_EXECUTE, PRESENT, USED, USER, WRITABLE};
 use abi::layout::{LINEAR, PAGE};
-use abi::port::{CALLED, IDLE, SERVED, TRIED};
+use abi::port::CALLED;
 use abi::{VERSION, call};
 
 use self::frames::FRAMES;
@@ -53,54 +54,8 @@ pub fn stop() -> ! {
     }
 }
 
-/// For how many ticks to hope for the server before stopping, which takes about as long.
-const PATIENCE: u64 = 75_000;
-
-/// How many calls to make by stopping before the server is hoped for again, and how many of them are left: it may have no
-/// processor.
-static DOUBT: AtomicU64 = AtomicU64::new(0);
-static DOUBT_LEFT: AtomicU64 = AtomicU64::new(0);
-
-/// Waits for the server's answer to the call in the port. Says whether it came.
-fn is_answered() -> bool {
-    const MOST_DOUBT: u64 = 255;
-    let call = &port().call;
-    let doubt = DOUBT_LEFT.load(Ordering::Relaxed);
-    if doubt > 0 {
-        DOUBT_LEFT.store(doubt - 1, Ordering::Relaxed);
-        return false;
-    }
-    // SAFETY: reads a counter.
-    let now = || unsafe { core::arch::x86_64::_rdtsc() };
-    let begun = now();
-    while now().wrapping_sub(begun) < PATIENCE {
-        for _ in 0..32 {
-            if call.state.load(Ordering::Acquire) == IDLE {
-                DOUBT.store(0, Ordering::Relaxed);
-                return true;
-            }
-            core::hint::spin_loop();
-        }
-    }
-    if call.state.load(Ordering::Acquire) == TRIED {
-        return false;
-    }
-    let doubt = (DOUBT.load(Ordering::Relaxed) * 2 + 1).min(MOST_DOUBT);
-    DOUBT.store(doubt, Ordering::Relaxed);
-    DOUBT_LEFT.store(doubt, Ordering::Relaxed);
-    false
-}
-
 pub fn ring() {
-    let call = &port().call;
-    // Before looking whether there is a server, who looks for a call after it has said that there is none.
-    call.state.store(CALLED, Ordering::SeqCst);
-    if port().served.load(Ordering::SeqCst) == SERVED {
-        let arguments = call.arguments.each_ref().map(|it| it.load(Ordering::Relaxed));
-        if call::is_quick(call.number.load(Ordering::Relaxed), arguments) && is_answered() {
-            return;
-        }
-    }
+    port().call.state.store(CALLED, Ordering::SeqCst);
     // SAFETY: a page without memory behind it: the processor stops here, and the tender lets it go on behind it.
     unsafe { (DOORBELL as *mut u32).write_volatile(1) };
 }

@@ -1,0 +1,109 @@
+//! What an epoll instance holds. The kernel does not say, and it is needed for a copy of the process, and to know of whom
+//! an event tells.
+
+use std::collections::BTreeMap;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Weak};
+
+use crate::files::File;
+
+/// `struct epoll_event`, packed as on this processor: the events, then the program's own number.
+pub(crate) const EVENT: usize = 12;
+
+/// The files of a set.
+#[derive(Debug, Default)]
+pub(crate) struct Interests {
+    /// By the host's descriptor.
+    files: BTreeMap<RawFd, Interest>,
+    /// By the program's number; nothing where several have it.
+    by_number: BTreeMap<u64, Option<RawFd>>,
+}
+
+/// A file of a set.
+#[derive(Clone, Debug)]
+pub(crate) struct Interest {
+    pub(crate) file: Weak<File>,
+    /// The descriptor by which it was added.
+    pub(crate) descriptor: u64,
+    /// What is to be told.
+    pub(crate) events: u32,
+    /// What the program wants to hear with it.
+    pub(crate) number: u64,
+}
+
+impl Interest {
+    /// By an event as the program gave it; nothing if that is too short.
+    pub(crate) fn new(file: &Arc<File>, descriptor: u64, event: &[u8]) -> Option<Self> {
+        let (events, number) = read_event(event)?;
+        Some(Self { file: Arc::downgrade(file), descriptor, events, number })
+    }
+}
+
+/// The events, and the program's number.
+pub(crate) fn read_event(event: &[u8]) -> Option<(u32, u64)> {
+    let (events, rest) = event.split_first_chunk::<4>()?;
+    let number = rest.first_chunk::<8>()?;
+    Some((u32::from_ne_bytes(*events), u64::from_ne_bytes(*number)))
+}
+
+impl Interests {
+    /// It is in the set, by that descriptor of the host's, instead of what was there.
+    pub(crate) fn put(&mut self, host: RawFd, interest: Interest) {
+        self.remove(host);
+        self.by_number.entry(interest.number).and_modify(|it| *it = None).or_insert(Some(host));
+        self.files.insert(host, interest);
+    }
+
+    /// It is in the set no more.
+    pub(crate) fn remove(&mut self, host: RawFd) {
+        if let Some(interest) = self.files.remove(&host)
+            && self.by_number.get(&interest.number) == Some(&Some(host))
+        {
+            self.by_number.remove(&interest.number);
+        }
+    }
+
+    /// Whom an event with that number tells of, if that is one only.
+    pub(crate) fn by_number(&self, number: u64) -> Option<&Interest> {
+        self.files.get(self.by_number.get(&number)?.as_ref()?)
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Interest> {
+        self.files.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interest(number: u64) -> Interest {
+        Interest { file: Weak::new(), descriptor: number, events: 1, number }
+    }
+
+    #[test]
+    fn a_number_that_several_have_tells_of_nobody() {
+        let mut set = Interests::default();
+        set.put(10, interest(1));
+        set.put(11, interest(2));
+        assert_eq!(set.by_number(1).map(|it| it.descriptor), Some(1));
+        set.put(12, interest(1));
+        assert!(set.by_number(1).is_none());
+        // Changed to another.
+        set.put(11, interest(3));
+        assert!(set.by_number(2).is_none());
+        assert_eq!(set.by_number(3).map(|it| it.descriptor), Some(3));
+        set.remove(11);
+        assert!(set.by_number(3).is_none());
+        assert_eq!(set.iter().count(), 2);
+    }
+
+    #[test]
+    fn an_event_is_twelve_bytes() {
+        let bytes = [&5u32.to_ne_bytes()[..], &9u64.to_ne_bytes()].concat();
+        assert_eq!(read_event(&bytes), Some((5, 9)));
+        assert_eq!(bytes.len(), EVENT);
+        assert_eq!(read_event(&bytes[..11]), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! Carrying out what a guest posted: see [`abi::post`].
+//!
+//! A guest that runs on without a stop is made to stop by the family's ticker: what it posted is on its way within a few
+//! milliseconds. The ticker runs only while there may be posts.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use abi::post::{LONGEST, MOST, Post, SEND, TAKE, WITHOUT_SIGNAL};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use sys::Errno;
+
+use crate::family::Family;
+use crate::files::File;
+use crate::member::Member;
+use crate::tender::thread;
+
+impl Member {
+    /// Carries out what was posted, in its order. The guest stands still, outside of the library operating system.
+    pub(crate) fn carry_out_posts(&mut self) {
+        let port = self.living.port.clone();
+        port.stops.fetch_add(1, Ordering::Relaxed);
+        let count = port.posts.count.swap(0, Ordering::Acquire) as usize;
+        for post in &port.posts.all[..count.min(MOST)] {
+            // What a guest posts wrongly is nothing.
+            let _ = self.carry_out(post);
+        }
+    }
+
+    fn carry_out(&self, post: &Post) -> Result<(), Errno> {
+        let file = self.table.get(u64::from(post.descriptor.load(Ordering::Relaxed)))?;
+        if !file.is_stream() {
+            return Err(Errno::INVAL);
+        }
+        let length = (post.length.load(Ordering::Relaxed) as usize).min(LONGEST);
+        match post.kind.load(Ordering::Relaxed) {
+            TAKE => take(file, length),
+            SEND => {
+                let bytes = self.memory.bytes(post.at.load(Ordering::Relaxed), length)?;
+                let sent = send(file, &bytes);
+                if sent == Err(Errno::PIPE) && post.how.load(Ordering::Relaxed) & WITHOUT_SIGNAL == 0 {
+                    crate::calls::broken_pipe(self);
+                }
+                sent
+            }
+            _ => Err(Errno::NOSYS),
+        }
+    }
+}
+
+fn take(file: &File, mut length: usize) -> Result<(), Errno> {
+    let mut bytes = vec![0; length];
+    while length > 0 {
+        match rustix::net::recv(file, &mut bytes[..length], RecvFlags::DONTWAIT)? {
+            (0, _) => return Ok(()),
+            (taken, _) => length -= taken.min(length),
+        }
+    }
+    Ok(())
+}
+
+/// Sends what the guest believes to be sent. The room for it was there a moment ago: should it be gone for long, the
+/// connection is broken rather than bytes lost in the middle of it.
+fn send(file: &File, mut bytes: &[u8]) -> Result<(), Errno> {
+    const LONGEST_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    while !bytes.is_empty() {
+        match rustix::net::send(file, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(sent) => bytes = &bytes[sent.min(bytes.len())..],
+            Err(Errno::AGAIN) => {
+                let mut asked = [PollFd::new(file, PollFlags::OUT)];
+                if poll(&mut asked, Some(&LONGEST_WAIT)) == Ok(0) {
+                    let _ = rustix::net::shutdown(file, Shutdown::Both);
+                    return Err(Errno::TIMEDOUT);
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Stops those that posted and run on.
+#[derive(Default)]
+pub(crate) struct Ticker {
+    state: Mutex<State>,
+    wanted: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether there is a thread. There is none before it is needed.
+    runs: bool,
+    /// Until when there may be posts.
+    until: Option<Instant>,
+}
+
+/// How long a post waits, at least and at most twice.
+const TICK: Duration = Duration::from_millis(2);
+
+/// How long to go on ticking after a guest got the right to post.
+const LINGER: Duration = Duration::from_millis(50);
+
+impl Ticker {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ticks for a while from now on.
+    pub(crate) fn arm(&self, family: &Arc<Family>) {
+        let mut state = self.state();
+        if !state.runs {
+            let family = family.clone();
+            state.runs = thread("ticker", move || family.ticker.run(&family)).is_ok();
+        }
+        if state.until.is_none() {
+            self.wanted.notify_one();
+        }
+        state.until = Some(Instant::now() + LINGER);
+    }
+
+    fn run(&self, family: &Family) {
+        loop {
+            self.wait_until_wanted();
+            let before = family.posters();
+            std::thread::sleep(TICK);
+            let still = |it: &(u32, u64)| before.contains(it);
+            let late: Vec<u32> = family.posters().into_iter().filter(still).map(|it| it.0).collect();
+            late.into_iter().for_each(|number| family.stop_for_posts(number));
+        }
+    }
+
+    fn wait_until_wanted(&self) {
+        let mut state = self.state();
+        while state.until.is_none_or(|it| it < Instant::now()) {
+            state.until = None;
+            state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Family {
+    /// Those that have posted something, and how often each has stopped.
+    fn posters(&self) -> Vec<(u32, u64)> {
+        let mut posters = Vec::new();
+        self.each_living(|number, living| {
+            if living.port.posts.count.load(Ordering::Relaxed) != 0 {
+                posters.push((number, living.port.stops.load(Ordering::Relaxed)));
+            }
+        });
+        posters
+    }
+
+    fn stop_for_posts(&self, number: u32) {
+        self.each_living(|it, living| {
+            if it == number {
+                living.handle.interrupt();
+            }
+        });
+    }
+}
