@@ -87,6 +87,7 @@ void pipes(void);
 void fifos(void);
 void fifo_waits(void);
 void sockets(void);
+void connections(void);
 void udp(void);
 void local_sockets(void);
 void readiness(void);

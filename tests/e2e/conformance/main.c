@@ -56,6 +56,7 @@ static const struct group {
     {"fifos", fifos},
     {"fifo_waits", fifo_waits},
     {"sockets", sockets},
+    {"connections", connections},
     {"udp", udp},
     {"local_sockets", local_sockets},
     {"readiness", readiness},
