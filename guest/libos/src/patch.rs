@@ -1,10 +1,11 @@
 //! System calls without a trap: the first time that an instruction traps, what is before it is replaced by a jump to a
 //! trampoline, which makes the same call and comes back behind the instruction.
 //!
-//! Two shapes are replaced, which are nearly all there are: a number put into the register right before the instruction,
-//! of which five bytes make a jump and the instruction stays for whoever is about to execute it; and a register zeroed
-//! before it, where the jump also takes the instruction and the comparison behind it. The second is left alone if anybody
-//! may come back into the middle of it. No byte of the program's stack is touched: below its pointer is the red zone.
+//! Three shapes are replaced, which are nearly all there are. A number put into the register right before the instruction,
+//! or the last argument, as the C library's `syscall` does: either has five bytes, which make a jump, and the instruction
+//! stays for whoever is about to execute it. And a register zeroed before it, where the jump also takes the instruction and
+//! the comparison behind it; that is left alone if anybody may come back into the middle of it. No byte of the program's
+//! stack is touched: below its pointer is the red zone.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -45,14 +46,16 @@ const JUMP: usize = 5;
 const CALL: [u8; 2] = [0x0f, 0x05];
 const SET_NUMBER: u8 = 0xb8;
 const ZERO: [u8; 2] = [0x31, 0xc0];
+/// `mov r9, [rsp + 8]`.
+const LAST_ARGUMENT: [u8; JUMP] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
 /// `cmp rax, -4096`, by which callers tell errors.
 const COMPARE: [u8; 6] = [0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff];
 
 /// What is replaced.
 struct Site {
     begin: usize,
-    /// The number of the call.
-    number: u32,
+    /// What is done before the call: an instruction that was replaced.
+    first: [u8; JUMP],
     /// What is replaced along with the instruction, to be done in the trampoline.
     rest: &'static [u8],
     /// Where the trampoline comes back to.
@@ -103,9 +106,9 @@ fn site_before(back: usize) -> Option<Site> {
     if bytes[5..] != CALL {
         return None;
     }
-    if bytes[0] == SET_NUMBER {
-        let number = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
-        return Some(Site { begin, number, rest: &[], back });
+    let first = [bytes[0], bytes[1], bytes[2], bytes[3], bytes[4]];
+    if bytes[0] == SET_NUMBER || first == LAST_ARGUMENT {
+        return Some(Site { begin, first, rest: &[], back });
     }
     if bytes[3..5] != ZERO || !readable(back, COMPARE.len()) {
         return None;
@@ -117,7 +120,7 @@ fn site_before(back: usize) -> Option<Site> {
     let disturbed = PATCHES.get().interrupted.iter().any(|it| inside.contains(it));
     (*behind == COMPARE && !disturbed && !thread::is_any_other_within(&inside)).then_some(Site {
         begin,
-        number: 0,
+        first: [SET_NUMBER, 0, 0, 0, 0],
         rest: &COMPARE,
         back: back + COMPARE.len(),
     })
@@ -131,9 +134,8 @@ fn replace(site: &Site) -> Result<usize> {
     const LONGEST: usize = 56;
     let nest = nest_near(site.begin, LONGEST)?;
     let mut code = Vec::with_capacity(LONGEST);
-    // mov eax, number; mov r11d, 0x202; movabs rcx, <behind this>; jmp [rip + 0]; entry
-    code.push(SET_NUMBER);
-    code.extend(site.number.to_le_bytes());
+    // The first; mov r11d, 0x202; movabs rcx, <behind this>; jmp [rip + 0]; entry
+    code.extend(site.first);
     code.extend([0x41, 0xbb, 0x02, 0x02, 0, 0]);
     code.extend([0x48, 0xb9]);
     let back = if site.rest.is_empty() { site.back } else { nest + BEHIND };
