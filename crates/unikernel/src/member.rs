@@ -283,7 +283,7 @@ impl Member {
         let file = self.table.get(descriptor)?;
         let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&**file)?.st_mode);
         let moves_bytes = match kind {
-            rustix::fs::FileType::Socket | rustix::fs::FileType::Fifo => true,
+            rustix::fs::FileType::Socket | rustix::fs::FileType::Fifo | rustix::fs::FileType::RegularFile => true,
             rustix::fs::FileType::Unknown => file.path.starts_with(b"anon_inode"),
             _ => false,
         };

@@ -26,6 +26,12 @@ const PORT_DESCRIPTOR: usize = 3;
 const SOCKET: usize = 4;
 
 mod number {
+    pub const FSTAT: usize = 5;
+    pub const LSEEK: usize = 8;
+    pub const PREAD: usize = 17;
+    pub const PWRITE: usize = 18;
+    pub const FSYNC: usize = 74;
+    pub const FDATASYNC: usize = 75;
     pub const MMAP: usize = 9;
     pub const MPROTECT: usize = 10;
     pub const MUNMAP: usize = 11;

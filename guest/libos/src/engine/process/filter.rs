@@ -34,16 +34,22 @@ const ALLOW: u32 = 0x7fff_0000;
 const TRAP: u32 = 0x0003_0000;
 const KILL: u32 = 0x8000_0000;
 
-/// Whatever their arguments: moving bytes through descriptors that it was given, which are the port's socket, files lent
-/// for being mapped and what [`super::lent`] has; memory of its own, sleeping on its own memory and descriptors, moving a
+/// Whatever their arguments: moving bytes through descriptors that it was given, and within them, which are the port's
+/// socket, files lent for being mapped and what [`super::lent`] has; memory of its own, sleeping on its own memory and descriptors, moving a
 /// new process's socket to its place, its own end. A program that jumps to the instruction can
 /// - read, write, send and receive what its tender would have read, written, sent and received for it: they are the same
 ///   open files, opened as it may use them, and no call here makes descriptors or carries them anywhere;
 /// - wait where its tender would have waited, or for ever, or steal its own wake-ups, which is nobody's loss but its own;
 /// - keep open what it should have closed, so that whoever is at the other end does not see its end: as any process can.
-const ALLOWED: [usize; 17] = [
+const ALLOWED: [usize; 23] = [
     number::READ,
     number::WRITE,
+    number::PREAD,
+    number::PWRITE,
+    number::FSTAT,
+    number::LSEEK,
+    number::FSYNC,
+    number::FDATASYNC,
     number::EPOLL_WAIT,
     number::RECVFROM,
     number::SENDTO,

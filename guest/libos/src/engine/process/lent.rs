@@ -1,5 +1,5 @@
-//! Files that the tender lent: sockets, pipes and sets of the host's that the program uses often, so that bytes go through
-//! them without asking anybody. A call to the tender takes two changes of process, which is many times what most of these
+//! Files that the tender lent: sockets, pipes, regular files and sets of the host's that the program uses often, so that
+//! bytes go through them without asking anybody. A call to the tender takes two changes of process, which is many times what most of these
 //! calls take.
 //!
 //! They are the tender's own open files, so all that a file's state is (what was read, who is connected, whether the host
@@ -74,6 +74,8 @@ pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
     match number as usize {
         number::READ | number::READV => transfer(number, a, [b, c, 0, 0, 0], IN),
         number::WRITE | number::WRITEV => transfer(number, a, [b, c, 0, 0, 0], OUT),
+        number::PREAD | number::PWRITE => transfer(number, a, [b, c, d, 0, 0], 0),
+        number::LSEEK | number::FSTAT | number::FSYNC | number::FDATASYNC => transfer(number, a, [b, c, 0, 0, 0], 0),
         number::RECVFROM | number::SENDTO => {
             const DONT_WAIT: usize = 0x40;
             const NO_SIGNAL: usize = 0x4000;
