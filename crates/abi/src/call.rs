@@ -54,6 +54,14 @@ pub const DISCARD: u32 = 0x100c;
 /// the file.
 pub const LEND: u32 = 0x100d;
 
+/// `(descriptor, status, content, length)`: what the file is, as fstat tells it, and what is in it, as far as it has room;
+/// it is kept from now on ([`crate::kept`]). Gives how long it is. Only for a regular file that was opened to be read, by a
+/// path from the root, which leads to it still.
+pub const KEEP: u32 = 0x100e;
+
+/// `()`: looks whether what is kept is still what its path leads to, and forgets what is not.
+pub const CHECK: u32 = 0x100f;
+
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;
 

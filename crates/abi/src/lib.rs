@@ -8,6 +8,7 @@
 
 pub mod boot;
 pub mod call;
+pub mod kept;
 pub mod layout;
 pub mod port;
 pub mod post;

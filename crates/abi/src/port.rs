@@ -12,6 +12,7 @@
 
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
+use crate::kept;
 use crate::post::{Ahead, Posts};
 
 /// The call's slot is the guest's to fill.
@@ -48,6 +49,8 @@ pub struct Port {
     pub reserved: [u32; 12],
     /// How to tell the time without asking.
     pub clock: Clock,
+    /// Files that the guest keeps for when the program opens them again: see [`crate::kept`].
+    pub kept: [AtomicU32; kept::MOST],
     /// Calls that wait for the next stop. Only of a virtual machine.
     pub posts: Posts,
     /// What came with the last set of files that was waited for. Only for a virtual machine.

@@ -10,7 +10,7 @@ use crate::files::{File, Waiting};
 use crate::interests::{EVENT, Interest, read_event};
 use crate::member::Member;
 
-/// What surely finds room in a stream with nothing on its way, even one that was just opened, in bytes.
+/// How much on its way a stream surely has room for, even one that was just opened, in bytes.
 const SURE_ROOM: u32 = 8 << 10;
 
 /// What a guest offers room for at most.
@@ -78,7 +78,7 @@ impl Made {
         let piece = ahead.all.get(self.count)?;
         piece.descriptor.store(interest.descriptor as u32, Ordering::Relaxed);
         piece.length.store(length as u32, Ordering::Relaxed);
-        piece.room.store(if is_all_sent(file) { SURE_ROOM } else { 0 }, Ordering::Relaxed);
+        piece.room.store(SURE_ROOM.saturating_sub(on_its_way(file)), Ordering::Relaxed);
         piece.state.store(drained | waits, Ordering::Relaxed);
         self.used = (self.used + length).next_multiple_of(ALIGNMENT).min(self.room);
         self.count += 1;
@@ -86,9 +86,9 @@ impl Made {
     }
 }
 
-/// Whether nothing that was written is still on its way.
-fn is_all_sent(file: &File) -> bool {
+/// How much of what was written has not arrived yet.
+fn on_its_way(file: &File) -> u32 {
     let mut left = [0; 4];
     let asked = sys::file_control::device(std::os::fd::AsFd::as_fd(file), libc::TIOCOUTQ, &mut left);
-    asked.is_ok() && i32::from_ne_bytes(left) == 0
+    asked.map_or(u32::MAX, |_| u32::from_ne_bytes(left))
 }

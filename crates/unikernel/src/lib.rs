@@ -21,6 +21,7 @@ mod family;
 mod files;
 mod guest;
 mod interests;
+mod kept;
 mod kvm;
 mod member;
 mod memory;

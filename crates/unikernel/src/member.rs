@@ -20,6 +20,7 @@ use crate::desk::CopyOrder;
 use crate::family::{Family, Living, Origin};
 use crate::files::{File, Table, Waiting};
 use crate::guest::Handle;
+use crate::kept::Kept;
 use crate::kvm::{Guest, OfGuest};
 use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
@@ -35,6 +36,7 @@ pub(crate) struct Member {
     pub(crate) body: Body,
     pub(crate) memory: Box<dyn Memory>,
     pub(crate) table: Table,
+    pub(crate) kept: Kept,
     pub(crate) cwd: Arc<OwnedFd>,
     pub(crate) umask: u32,
     pub(crate) credentials: Credentials,
@@ -144,6 +146,7 @@ impl Member {
 
     fn answer_this(&mut self, number: u32, arguments: [u64; 6]) -> Option<()> {
         self.family.calls.fetch_add(1, Ordering::Relaxed);
+        self.settle_kept();
         let mut reply = self.own_call(number, arguments)?;
         let port = self.living.port.clone();
         let limit = self.limit(reply, arguments);
@@ -156,6 +159,7 @@ impl Member {
         {
             reply = self.own_call(number, arguments)?;
         }
+        self.yield_kept();
         port.call.limit.store(self.limit(reply, arguments), Ordering::Relaxed);
         let (result, wait) = reply.words();
         port.answer(result, wait);
@@ -201,6 +205,11 @@ impl Member {
             call::MAP => self.lend(arguments).into(),
             call::EXECUTED => self.executed(arguments).into(),
             call::LEND => self.lend_open(a).into(),
+            call::KEEP => self.keep(arguments).into(),
+            call::CHECK => {
+                self.check_kept();
+                Ok(0).into()
+            }
             call::LOG => self.log(a, b).into(),
             call::GROW | call::RELEASE | call::DISCARD => match &mut self.body {
                 Body::Machine(_, guest) => guest.own_call(number, arguments).into(),
@@ -344,6 +353,7 @@ impl Member {
             body,
             memory,
             table,
+            kept: Kept::default(),
             cwd,
             umask,
             credentials,

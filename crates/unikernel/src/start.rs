@@ -93,6 +93,7 @@ impl Starter {
             body,
             memory,
             table,
+            kept: crate::kept::Kept::default(),
             cwd: Arc::new(cwd),
             umask: 0o022,
             credentials: Credentials::of(command.user, command.group, command.groups),

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::engine;
+use crate::{engine, kept};
 use crate::errno::{EAGAIN, Result, from_raw};
 
 /// What the tender answered.
@@ -18,6 +18,7 @@ pub struct Answer {
 /// Makes a call and returns what came of it, with what to wait for. `number` is Linux's or one of [`abi::call`];
 /// addresses are the program's or our own. The answer may take so many nanoseconds: see [`crate::thread::patience`].
 pub fn ask(number: u32, arguments: [u64; 6], patience: u64) -> Answer {
+    kept::before(number, &arguments);
     engine::before(number, &arguments);
     let call = &engine::port().call;
     call.number.store(number, Ordering::Relaxed);
@@ -28,6 +29,7 @@ pub fn ask(number: u32, arguments: [u64; 6], patience: u64) -> Answer {
     call.patience.store(patience, Ordering::Relaxed);
     engine::ring();
     engine::after(number);
+    kept::answered(number);
     let result = from_raw(call.result.load(Ordering::Relaxed));
     let wait = if result == Err(EAGAIN) { call.wait.load(Ordering::Relaxed) } else { 0 };
     Answer { result, wait, limit: call.limit.load(Ordering::Relaxed) }

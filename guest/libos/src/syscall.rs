@@ -16,7 +16,7 @@ use abi::call;
 use crate::errno::{EAGAIN, EFAULT, ENOSYS, ERESTART, Result, to_raw};
 use crate::frame::{Frame, NOT_A_CALL};
 use crate::thread::{self, Wake};
-use crate::{engine, port, signal};
+use crate::{engine, kept, port, signal};
 
 /// Comes from the program's system call.
 pub extern "C" fn entered(frame: &mut Frame) {
@@ -146,6 +146,15 @@ fn has_room(number: u32, [_, at, length, ..]: [u64; 6]) -> bool {
 }
 
 fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
+    if let Some(result) = kept::directly(number, arguments) {
+        return result;
+    }
+    let result = forward_any(number, arguments);
+    kept::after(number, &arguments, &result);
+    result
+}
+
+fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
     let mut deadline = None;
     if let Some(result) = engine::directly(number, arguments) {
         return result;

@@ -105,7 +105,7 @@ fn note_interest(set: &File, (file, descriptor): (&Arc<File>, u64), operation: u
     }
 }
 
-fn events(member: &Member, set: u64, into: u64, most: u64) -> Result<u64, Errno> {
+fn events(member: &mut Member, set: u64, into: u64, most: u64) -> Result<u64, Errno> {
     const MOST: u64 = 1024;
     if most == 0 || most > i32::MAX as u64 {
         return Err(Errno::INVAL);
@@ -126,5 +126,7 @@ fn events(member: &Member, set: u64, into: u64, most: u64) -> Result<u64, Errno>
     let length = (found.min(most)) as usize * EVENT;
     member.memory.write(into, &events[..length])?;
     crate::ahead::send_along(member, set, &events[..length]);
+    // Whatever brought the news may have changed files before.
+    member.check_kept();
     Ok(found)
 }

@@ -208,15 +208,24 @@ impl Streams {
         }
     }
 
+    /// How many posts there are. When there are none, nothing that was posted is needed any more.
+    fn posted(&mut self) -> usize {
+        let posted = port().posts.count.load(Ordering::Relaxed) as usize;
+        if posted == 0 {
+            self.used = 0;
+        }
+        posted
+    }
+
     fn read(&mut self, descriptor: u64, parts: &[[u64; 2]]) -> Option<Result> {
         let place = self.place(descriptor)?;
+        let posted = self.posted();
         let it = &mut self.known[place];
         if it.left == 0 {
             let is_drained = core::mem::take(&mut it.is_drained);
             return (is_drained && !it.waits).then_some(Err(EAGAIN));
         }
         let wanted = parts.iter().fold(0u64, |sum, it| sum.saturating_add(it[1]));
-        let posted = port().posts.count.load(Ordering::Relaxed) as usize;
         if wanted == 0 || posted >= MOST {
             return None;
         }
@@ -250,29 +259,47 @@ impl Streams {
     }
 
     fn write(&mut self, descriptor: u64, parts: &[[u64; 2]], how: u32) -> Option<Result> {
-        let place = self.place(descriptor)?;
-        let posted = port().posts.count.load(Ordering::Relaxed) as usize;
-        if posted == 0 {
-            self.used = 0;
-        }
         let length = parts.iter().fold(0u64, |sum, it| sum.saturating_add(it[1])) as usize;
+        let room = self.room_for(descriptor, length)?;
+        let mut done = 0;
+        for &[from, length] in parts {
+            let part = &mut room[done..done + length as usize];
+            user::read_into(from, part).ok()?;
+            done += part.len();
+        }
+        self.post_sending(descriptor, length, how);
+        Some(Ok(length))
+    }
+
+    /// Where so many bytes can be put that go to that stream.
+    fn room_for(&mut self, descriptor: u64, length: usize) -> Option<&'static mut [u8]> {
+        let place = self.place(descriptor)?;
+        let posted = self.posted();
         let fits = length <= self.known[place].room.min(LONGEST) && self.used + length <= GOING;
         if length == 0 || !fits || posted >= MOST || clock::monotonic() > self.until {
             return None;
         }
         let at = self.memory + COMING + self.used;
-        let mut done = 0;
-        for &[from, length] in parts {
-            // SAFETY: room of our own, of which this part is not in use.
-            let to = unsafe { core::slice::from_raw_parts_mut((at + done) as *mut u8, length as usize) };
-            user::read_into(from, to).ok()?;
-            done += length as usize;
-        }
+        // SAFETY: room of our own, of which this part is not in use before it is posted.
+        Some(unsafe { core::slice::from_raw_parts_mut(at as *mut u8, length) })
+    }
+
+    /// Posts what was put there.
+    fn post_sending(&mut self, descriptor: u64, length: usize, how: u32) {
+        let Some(place) = self.place(descriptor) else { return };
+        let at = self.memory + COMING + self.used;
         self.used += length;
         self.known[place].room -= length;
-        post(posted, SEND, descriptor, length, how, at);
-        Some(Ok(length))
+        post(port().posts.count.load(Ordering::Relaxed) as usize, SEND, descriptor, length, how, at);
     }
+}
+
+/// Sends bytes of ours.
+pub fn send(descriptor: u64, bytes: &[u8]) -> Option<usize> {
+    let mut streams = STREAMS.get();
+    streams.room_for(descriptor, bytes.len())?.copy_from_slice(bytes);
+    streams.post_sending(descriptor, bytes.len(), 0);
+    Some(bytes.len())
 }
 
 fn post(index: usize, kind: u32, descriptor: u64, length: usize, how: u32, at: usize) {

@@ -105,7 +105,12 @@ fn transfer(number: u32, descriptor: usize, [b, c, d, e, f]: [usize; 5], events:
     let lent = lent(descriptor)?;
     let make = || host(number as usize, [lent.host, b, c, d, e, f]);
     match make() {
-        Ok(done) => return Some(Ok(done)),
+        Ok(done) => {
+            if events == IN {
+                crate::kept::doubt();
+            }
+            return Some(Ok(done));
+        }
         Err(EAGAIN) => {}
         Err(_) => return None,
     }
@@ -125,7 +130,14 @@ fn transfer(number: u32, descriptor: usize, [b, c, d, e, f]: [usize; 5], events:
         return None;
     }
     doze(lent.host, events, patience)?;
+    crate::kept::doubt();
     make().ok().map(Ok)
+}
+
+/// Sends bytes of ours, as many as there is room for.
+pub fn send(descriptor: u64, bytes: &[u8]) -> Option<usize> {
+    let lent = lent(descriptor as usize)?;
+    host(number::WRITE, [lent.host, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]).ok()
 }
 
 /// What is ready of a set, after so many nanoseconds at most. Nothing when the tender must say.
@@ -133,6 +145,7 @@ pub fn events([set, into, most]: [u64; 3], patience: u64) -> Option<usize> {
     let set = lent(set as usize)?.host;
     let look = || host(number::EPOLL_WAIT, [set, into as usize, most as usize, 0, 0, 0]).ok();
     let found = look()?;
+    crate::kept::doubt();
     if found > 0 || patience == 0 {
         return Some(found);
     }
