@@ -41,7 +41,7 @@ const DIFFERENT: &[(&str, &str)] = &[
 fn build(env: &TestEnv) -> Option<PathBuf> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/conformance");
     let program = env.scratch().join("conformance");
-    let names = ["main", "files", "streams", "connections", "memory", "processes", "signals", "threads"];
+    let names = ["main", "files", "streams", "connections", "again", "memory", "processes", "signals", "threads"];
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-w", "-static", "-pthread", "-o"]).arg(&program);
     cc.args(names.map(|it| sources.join(format!("{it}.c"))));

@@ -8,7 +8,8 @@
 //! 0x7000_0000_0000    the library operating system
 //! 0x7010_0000_0000    its heap
 //! 0x7020_0000_0000    the port
-//! 0x7040_0000_0000    the guest's whole memory, one to one (only where the guest has page tables of its own)
+//! 0x7030_0000_0000    files of its own (only where the guest has page tables of its own)
+//! 0x7040_0000_0000    the guest's whole memory, one to one (the same)
 //! ```
 
 /// The unit of mapping, in bytes.
@@ -67,6 +68,11 @@ pub mod kvm {
     pub const BOOT_STACK_PAGES: usize = 8;
     /// The page behind which there is nothing: writing to it stops the guest.
     pub const DOORBELL: usize = 0x7023_0000_0000;
+
+    /// Files that the library operating system has mapped for itself.
+    pub const FILES: usize = 0x7030_0000_0000;
+    /// Room for each of them, in bytes.
+    pub const FILE_ROOM: usize = 4 << 30;
 
     /// The guest's memory begins at physical address 0.
     pub const MEMORY: u64 = 0;

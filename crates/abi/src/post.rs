@@ -1,4 +1,4 @@
-//! Much at one stop of a virtual machine: calls that wait for it, and bytes that come with it.
+//! Much at one stop of a virtual machine: calls that wait for it, and what comes with it.
 //!
 //! When a set of files is waited for, the tender sends along what the streams among them have to be read: a [`Piece`] each,
 //! whose bytes it puts one after the other where [`Ahead::room_at`] says. **It only looks at them**: they stay in the
@@ -9,6 +9,10 @@
 //! With a piece comes the right to write as much to the stream as surely finds room in it ([`Piece::room`]), by a [`SEND`],
 //! which gives all that was asked for at once. **Posts are carried out in their order, at the latest when the guest stops
 //! for any reason, and before anything else is**; a guest that runs on is stopped after some milliseconds.
+//!
+//! A regular file that a guest has mapped is written to in its memory. What makes it longer is posted ([`WRITE`]), and how
+//! long it is stands in [`crate::port::Port::sizes`] after each stop. An error of such a post is the next call's on that
+//! file.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -26,6 +30,15 @@ pub const SEND: u32 = 1;
 
 /// So many bytes of the stream have been read.
 pub const TAKE: u32 = 2;
+
+/// The bytes at [`Post::at`] go to the file, at [`Post::offset`].
+pub const WRITE: u32 = 3;
+
+/// The most that a [`WRITE`] has, in bytes.
+pub const LONGEST_WRITE: usize = 1 << 20;
+
+/// The most files whose sizes are told.
+pub const MOST_SIZES: usize = 4;
 
 /// In [`Piece::state`]: there was no more at that time, and the set will tell when there is.
 pub const DRAINED: u32 = 1;
@@ -50,9 +63,9 @@ pub struct Posts {
 /// A call for which nobody stops.
 #[repr(C)]
 pub struct Post {
-    /// [`SEND`] or [`TAKE`].
+    /// [`SEND`], [`TAKE`] or [`WRITE`].
     pub kind: AtomicU32,
-    /// Of the stream.
+    /// Of the stream or file.
     pub descriptor: AtomicU32,
     /// In bytes.
     pub length: AtomicU32,
@@ -60,6 +73,19 @@ pub struct Post {
     pub how: AtomicU32,
     /// Where the bytes are, in memory that the program does not change.
     pub at: AtomicU64,
+    /// Where they go in the file.
+    pub offset: AtomicU64,
+}
+
+/// How long a file is.
+#[repr(C)]
+pub struct Size {
+    /// The descriptor, and one; 0 for none. Set by the guest.
+    pub of: AtomicU32,
+    /// Keeps the rest aligned.
+    pub reserved: u32,
+    /// In bytes, at the end of the last stop. Set by the tender.
+    pub size: AtomicU64,
 }
 
 /// What came along.

@@ -32,7 +32,7 @@ pub(crate) fn send_along(member: &Member, set: &File, events: &[u8]) {
     if at == 0 {
         return;
     }
-    let mut made = Made { at, room: room as usize, used: 0, count: 0 };
+    let mut made = Made { at, room: room as usize, used: 0, count: 0, buffer: vec![0; LONGEST] };
     let interests = set.interests.lock().unwrap_or_else(PoisonError::into_inner);
     for event in events.chunks_exact(EVENT) {
         let Some((events, number)) = read_event(event) else { continue };
@@ -55,6 +55,7 @@ struct Made {
     room: usize,
     used: usize,
     count: usize,
+    buffer: Vec<u8>,
 }
 
 impl Made {
@@ -65,8 +66,8 @@ impl Made {
         if !is_the_same || Arc::strong_count(file) != 1 || !file.is_stream() {
             return None;
         }
-        let mut bytes = vec![0; LONGEST.min(self.room - self.used)];
-        let (length, _) = rustix::net::recv(&**file, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT).ok()?;
+        let bytes = &mut self.buffer[..LONGEST.min(self.room - self.used)];
+        let (length, _) = rustix::net::recv(&**file, &mut *bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT).ok()?;
         if length == 0 {
             return None;
         }

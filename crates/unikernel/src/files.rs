@@ -4,7 +4,7 @@
 //! to wait is remembered here, with the open file, as Linux does.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{FileType, OFlags};
@@ -29,6 +29,8 @@ pub(crate) struct File {
     /// For an epoll instance, what is in it.
     pub(crate) interests: Mutex<Interests>,
     is_stream: OnceLock<bool>,
+    /// What went wrong with something that was posted; 0 for nothing.
+    late: AtomicI32,
 }
 
 impl File {
@@ -47,6 +49,7 @@ impl File {
             path: path.to_vec(),
             interests: Mutex::default(),
             is_stream: OnceLock::new(),
+            late: AtomicI32::new(0),
         })
     }
 
@@ -58,6 +61,21 @@ impl File {
             file.is_fifo = is_fifo;
         }
         file
+    }
+
+    /// Something went wrong of which nobody heard yet.
+    pub(crate) fn note_late(&self, errno: Errno) {
+        self.late.store(errno.raw_os_error(), Ordering::Relaxed);
+    }
+
+    /// What went wrong, once.
+    pub(crate) fn take_late(&self) -> Option<Errno> {
+        match self.late.load(Ordering::Relaxed) {
+            0 => None,
+            _ => {
+                Some(Errno::from_raw_os_error(self.late.swap(0, Ordering::Relaxed))).filter(|it| it.raw_os_error() != 0)
+            }
+        }
     }
 
     /// Whether it is a socket of a stream over the network, which carries bytes and nothing else.

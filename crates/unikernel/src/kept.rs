@@ -145,7 +145,7 @@ fn is_settled(status: &Stat) -> bool {
 /// Whether the file's path leads to it still, and it is as it was.
 fn is_still(file: &File, status: &Stat) -> bool {
     let essence = |it: &Stat| {
-        let times = [it.st_mtime as u64, it.st_mtime_nsec as u64, it.st_ctime as u64, it.st_ctime_nsec as u64];
+        let times = [it.st_mtime as u64, it.st_mtime_nsec, it.st_ctime as u64, it.st_ctime_nsec];
         (it.st_dev, it.st_ino, it.st_size, it.st_mode, it.st_nlink, it.st_uid, it.st_gid, times)
     };
     rustix::fs::stat(&file.path[..]).is_ok_and(|now| essence(&now) == essence(status))

@@ -94,6 +94,11 @@ impl Guest {
         self.machine.interrupt(TAP);
     }
 
+    /// Has zeroes where files became shorter. Says whether any did.
+    pub(crate) fn mend(&self) -> bool {
+        self.space.windows().iter().any(|it| it.mend())
+    }
+
     /// Whether it stopped in the middle of the library operating system.
     pub(crate) fn is_within_libos(&self) -> bool {
         !self.machine.is_outside(abi::layout::LIBOS as u64..abi::layout::HEAP as u64)

@@ -89,6 +89,7 @@ impl Member {
     }
 
     fn serve_machine(&mut self) {
+        const SIGBUS: i32 = 7;
         const SIGSEGV: i32 = 11;
         let handle = self.living.handle.clone();
         match self.guest().map(|it| it.adopt()) {
@@ -115,6 +116,14 @@ impl Member {
                 Exit::Interrupted => {
                     guest.tap();
                     self.carry_out_posts();
+                }
+                Exit::NoMemory if guest.mend() => {}
+                Exit::NoMemory => {
+                    self.family
+                        .log(&format!("process {}: there is nothing behind memory that it touched", self.number));
+                    self.carry_out_posts();
+                    self.end(SIGBUS);
+                    break;
                 }
                 Exit::Broken(why) => {
                     let whereabouts = guest.whereabouts();
@@ -160,6 +169,7 @@ impl Member {
             reply = self.own_call(number, arguments)?;
         }
         self.yield_kept();
+        self.tell_sizes();
         port.call.limit.store(self.limit(reply, arguments), Ordering::Relaxed);
         let (result, wait) = reply.words();
         port.answer(result, wait);
@@ -187,6 +197,12 @@ impl Member {
     /// Those that are not Linux's; nothing when there is nobody left to answer.
     fn own_call(&mut self, number: u32, arguments: [u64; 6]) -> Option<Reply> {
         let [a, b, c, ..] = arguments;
+        if let Some(errno) = self.late_error(number, arguments) {
+            if number == libc::SYS_close as u32 {
+                let _ = calls::answer(self, number, arguments);
+            }
+            return Some(Err(errno).into());
+        }
         Some(match number {
             call::BOOT => self.hand_over_boot(a, b).into(),
             call::WAIT => self.wait(a, b, c).into(),

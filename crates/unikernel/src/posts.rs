@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use abi::post::{LONGEST, MOST, Post, SEND, TAKE, WITHOUT_SIGNAL};
+use abi::post::{LONGEST, LONGEST_WRITE, MOST, Post, SEND, TAKE, WITHOUT_SIGNAL, WRITE};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use sys::Errno;
@@ -29,12 +29,48 @@ impl Member {
         }
     }
 
+    /// Says how long the files are that the guest has mapped to write to them.
+    pub(crate) fn tell_sizes(&self) {
+        let sizes = &self.living.port.sizes;
+        for it in sizes {
+            let of = it.of.load(Ordering::Relaxed);
+            if of != 0 {
+                let file = self.table.get(u64::from(of - 1));
+                let size = file.and_then(|it| rustix::fs::fstat(&**it)).map_or(0, |it| it.st_size.unsigned_abs());
+                it.size.store(size, Ordering::Relaxed);
+                self.family.ticker.arm(&self.family);
+            }
+        }
+    }
+
+    /// The error of a post, when that is a call to tell it.
+    pub(crate) fn late_error(&self, number: u32, arguments: [u64; 6]) -> Option<Errno> {
+        let tells = matches!(
+            i64::from(number),
+            libc::SYS_write
+                | libc::SYS_pwrite64
+                | libc::SYS_writev
+                | libc::SYS_pwritev
+                | libc::SYS_pwritev2
+                | libc::SYS_fsync
+                | libc::SYS_fdatasync
+                | libc::SYS_close
+        );
+        self.table.get(arguments[0]).ok().filter(|_| tells)?.take_late()
+    }
+
     fn carry_out(&self, post: &Post) -> Result<(), Errno> {
         let file = self.table.get(u64::from(post.descriptor.load(Ordering::Relaxed)))?;
+        let length = post.length.load(Ordering::Relaxed) as usize;
+        if post.kind.load(Ordering::Relaxed) == WRITE {
+            let bytes = self.memory.bytes(post.at.load(Ordering::Relaxed), length.min(LONGEST_WRITE))?;
+            let written = write(file, &bytes, post.offset.load(Ordering::Relaxed));
+            return written.inspect_err(|errno| file.note_late(*errno));
+        }
         if !file.is_stream() {
             return Err(Errno::INVAL);
         }
-        let length = (post.length.load(Ordering::Relaxed) as usize).min(LONGEST);
+        let length = length.min(LONGEST);
         match post.kind.load(Ordering::Relaxed) {
             TAKE => take(file, length),
             SEND => {
@@ -56,6 +92,21 @@ fn take(file: &File, mut length: usize) -> Result<(), Errno> {
         match rustix::net::recv(file, &mut bytes[..length], RecvFlags::DONTWAIT)? {
             (0, _) => return Ok(()),
             (taken, _) => length -= taken.min(length),
+        }
+    }
+    Ok(())
+}
+
+fn write(file: &File, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(file, bytes, offset) {
+            Ok(0) => return Err(Errno::NOSPC),
+            Ok(written) => {
+                bytes = &bytes[written.min(bytes.len())..];
+                offset = offset.saturating_add(written as u64);
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())

@@ -61,6 +61,8 @@ pub enum Exit {
     Doorbell,
     /// Somebody called [`Interrupter::interrupt`].
     Interrupted,
+    /// It touched memory behind which there is nothing, as of a file that became shorter.
+    NoMemory,
     /// It did what no guest of ours does: that is its end.
     Broken(&'static str),
 }
@@ -250,6 +252,7 @@ impl Machine {
                     return Exit::Interrupted;
                 }
                 Err(error) if error.errno() == libc::EAGAIN => {}
+                Err(error) if error.errno() == libc::EFAULT => return Exit::NoMemory,
                 Err(_) => return Exit::Broken("the kernel refused to run it"),
             }
         }

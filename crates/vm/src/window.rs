@@ -123,6 +123,21 @@ impl Window {
         Ok(())
     }
 
+    /// Has zeroes where files have become shorter than they were. Says whether any has.
+    pub fn mend(&self) -> bool {
+        let mut mended = false;
+        for (at, part) in self.parts().iter_mut() {
+            let Ok(status) = rustix::fs::fstat(&*part.file) else { continue };
+            let there = usize::try_from(status.st_size.unsigned_abs().saturating_sub(part.offset));
+            let there = there.unwrap_or(usize::MAX).min(part.room).next_multiple_of(PAGE);
+            if there < part.length {
+                part.length = there;
+                mended |= self.place(*at, part).is_ok();
+            }
+        }
+        mended
+    }
+
     /// Gives up a part.
     pub fn release(&self, at: usize) {
         let Some(part) = self.parts().remove(&at) else { return };

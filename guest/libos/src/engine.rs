@@ -69,7 +69,11 @@ pub fn ring() {
 
 /// Makes the call without the tender, if the file is one for which that can be done and there is something to be had.
 pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
-    if has_tables() { kvm::streams::directly(number, arguments) } else { process::lent::directly(number, arguments) }
+    if has_tables() {
+        kvm::streams::directly(number, arguments).or_else(|| kvm::files::directly(number, arguments))
+    } else {
+        process::lent::directly(number, arguments)
+    }
 }
 
 /// Sends bytes of ours, if the file is one for which that can be done without the tender.
@@ -86,6 +90,7 @@ pub fn trust(most: u64) -> u64 {
 pub fn before(number: u32, arguments: &[u64; 6]) {
     if has_tables() {
         kvm::streams::before(number, arguments);
+        kvm::files::before(number, arguments);
     }
 }
 
@@ -93,6 +98,7 @@ pub fn before(number: u32, arguments: &[u64; 6]) {
 pub fn after(number: u32) {
     if has_tables() {
         kvm::streams::after(number);
+        kvm::files::after(number);
     }
 }
 

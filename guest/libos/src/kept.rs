@@ -59,12 +59,8 @@ static CHECKED: AtomicU64 = AtomicU64::new(0);
 /// There was news since.
 static IS_DOUBTFUL: AtomicBool = AtomicBool::new(false);
 
-static KEEPER: Local<Keeper> = Local::new(Keeper {
-    kept: Vec::new(),
-    opened: Vec::new(),
-    seen: [(0, 0); 16],
-    next_seen: 0,
-});
+static KEEPER: Local<Keeper> =
+    Local::new(Keeper { kept: Vec::new(), opened: Vec::new(), seen: [(0, 0); 16], next_seen: 0 });
 
 /// A file is kept when it was opened that often.
 const OFTEN: u8 = 3;
@@ -229,9 +225,9 @@ impl Keeper {
     /// Takes note of a path; gives how often it was seen by now.
     fn see(&mut self, path: &[u8], change: impl FnOnce(u8) -> u8) -> u8 {
         // Fowler, Noll and Vo's hash (FNV-1a); who finds two paths with the same gains nothing.
-        let hash = path.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = path
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
         let place = match self.seen.iter().position(|it| it.0 == hash) {
             Some(place) => place,
             None => {
@@ -335,8 +331,7 @@ fn keep(it: Opened) -> Option<Result> {
     let entry = entry.filter(|_| KEEPER.get().kept.len() < MOST)?;
     let mut status = [0; STATUS];
     let mut content = vec![0u8; LONGEST];
-    let arguments =
-        [it.number, status.as_mut_ptr() as u64, content.as_mut_ptr() as u64, content.len() as u64, 0, 0];
+    let arguments = [it.number, status.as_mut_ptr() as u64, content.as_mut_ptr() as u64, content.len() as u64, 0, 0];
     let Ok(size) = port::call(call::KEEP, arguments) else {
         KEEPER.get().see(&it.path, |_| NEVER);
         return None;

@@ -2,8 +2,8 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::{engine, kept};
 use crate::errno::{EAGAIN, Result, from_raw};
+use crate::{engine, kept};
 
 /// What the tender answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

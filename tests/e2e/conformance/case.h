@@ -88,6 +88,8 @@ void fifos(void);
 void fifo_waits(void);
 void sockets(void);
 void connections(void);
+void openings(void);
+void places(void);
 void udp(void);
 void local_sockets(void);
 void readiness(void);

@@ -57,6 +57,8 @@ static const struct group {
     {"fifo_waits", fifo_waits},
     {"sockets", sockets},
     {"connections", connections},
+    {"openings", openings},
+    {"places", places},
     {"udp", udp},
     {"local_sockets", local_sockets},
     {"readiness", readiness},

@@ -3,6 +3,7 @@
 //! Nothing is mapped on demand: what a program maps has its pages at once, which costs nothing before they are touched,
 //! since the host's memory is there only then. So a page fault is always the program's mistake.
 
+pub mod files;
 mod frames;
 pub mod streams;
 mod tables;
@@ -62,7 +63,11 @@ pub fn ring() {
 
 pub fn fork(purpose: u64) -> Result {
     // The child begins behind the doorbell, with another answer.
-    crate::port::call(call::FORK, [purpose, 0, 0, 0, 0, 0])
+    let number = crate::port::call(call::FORK, [purpose, 0, 0, 0, 0, 0]);
+    if number == Ok(0) {
+        files::forget_all();
+    }
+    number
 }
 
 /// The entry's bits for what may be done with a page.

@@ -47,7 +47,7 @@ static STREAMS: Local<Streams> =
 /// Room for what comes.
 const COMING: usize = 192 << 10;
 /// Room for what goes.
-const GOING: usize = 64 << 10;
+const GOING: usize = 256 << 10;
 
 /// The tender looks for posts for somewhat longer.
 const TRUST: u64 = 20_000_000;
@@ -167,13 +167,18 @@ impl Streams {
         }
     }
 
-    fn offer_room(&mut self) {
-        if self.memory == 0 {
-            let Ok(layout) = Layout::from_size_align(COMING + GOING, ALIGNMENT) else { return };
+    fn take_memory(&mut self) {
+        if self.memory == 0
+            && let Ok(layout) = Layout::from_size_align(COMING + GOING, ALIGNMENT)
+        {
             // SAFETY: the layout has a size. It is never given back, and whoever reads there has written before, or the
             // tender has.
             self.memory = unsafe { alloc(layout) } as usize;
         }
+    }
+
+    fn offer_room(&mut self) {
+        self.take_memory();
         let ahead = &port().ahead;
         ahead.room.store(COMING as u32, Ordering::Relaxed);
         ahead.room_at.store(self.memory as u64, Ordering::Relaxed);
@@ -275,8 +280,16 @@ impl Streams {
     fn room_for(&mut self, descriptor: u64, length: usize) -> Option<&'static mut [u8]> {
         let place = self.place(descriptor)?;
         let posted = self.posted();
-        let fits = length <= self.known[place].room.min(LONGEST) && self.used + length <= GOING;
+        let fits = length <= self.known[place].room.min(LONGEST);
         if length == 0 || !fits || posted >= MOST || clock::monotonic() > self.until {
+            return None;
+        }
+        self.room(length)
+    }
+
+    /// Where so many bytes can be put.
+    fn room(&mut self, length: usize) -> Option<&'static mut [u8]> {
+        if self.memory == 0 || self.used + length > GOING {
             return None;
         }
         let at = self.memory + COMING + self.used;
@@ -294,6 +307,19 @@ impl Streams {
     }
 }
 
+/// Where so many bytes can be put that will be posted, one behind the other.
+pub fn room(length: usize) -> Option<&'static mut [u8]> {
+    let mut streams = STREAMS.get();
+    streams.take_memory();
+    streams.posted();
+    streams.room(length)
+}
+
+/// So many bytes that were put there are posted.
+pub fn use_room(length: usize) {
+    STREAMS.get().used += length;
+}
+
 /// Sends bytes of ours.
 pub fn send(descriptor: u64, bytes: &[u8]) -> Option<usize> {
     let mut streams = STREAMS.get();
@@ -302,7 +328,7 @@ pub fn send(descriptor: u64, bytes: &[u8]) -> Option<usize> {
     Some(bytes.len())
 }
 
-fn post(index: usize, kind: u32, descriptor: u64, length: usize, how: u32, at: usize) {
+pub fn post(index: usize, kind: u32, descriptor: u64, length: usize, how: u32, at: usize) {
     let posts = &port().posts;
     let it = &posts.all[index];
     it.kind.store(kind, Ordering::Relaxed);
