@@ -8,10 +8,30 @@ use vm::Interrupter;
 
 /// A member's execution, as somebody other than its own thread reaches it.
 pub(crate) enum Handle {
-    /// A process of the host; not known before it said so.
-    Process(Mutex<Option<Pid>>),
+    /// A process of the host.
+    Process(Mutex<Host>),
     /// A virtual machine; its thread is not known before it began.
     Machine { thread: Mutex<Option<Interrupter>>, killed: AtomicBool },
+}
+
+/// A process of the host, as far as it is known.
+pub(crate) struct Host {
+    /// Not before it said so, and not after it has ended.
+    pid: Option<Pid>,
+    /// What it was sent before it was known.
+    missed: Option<Signal>,
+}
+
+impl Host {
+    fn send(&mut self, signal: Signal) {
+        match self.pid {
+            Some(pid) => {
+                let _ = rustix::process::kill_process(pid, signal);
+            }
+            None if self.missed == Some(Signal::KILL) => {}
+            None => self.missed = Some(signal),
+        }
+    }
 }
 
 fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -20,7 +40,7 @@ fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Handle {
     pub(crate) fn process(pid: Option<Pid>) -> Self {
-        Self::Process(Mutex::new(pid))
+        Self::Process(Mutex::new(Host { pid, missed: None }))
     }
 
     pub(crate) fn machine() -> Self {
@@ -30,15 +50,19 @@ impl Handle {
     /// The process of the host, for those that are one.
     pub(crate) fn pid(&self) -> Option<Pid> {
         match self {
-            Self::Process(pid) => *lock(pid),
+            Self::Process(host) => lock(host).pid,
             Self::Machine { .. } => None,
         }
     }
 
     /// A new process has said which it is; or one has ended, and its number may soon be another's.
     pub(crate) fn set_pid(&self, new: Option<Pid>) {
-        if let Self::Process(pid) = self {
-            *lock(pid) = new;
+        if let Self::Process(host) = self {
+            let mut host = lock(host);
+            host.pid = new;
+            if let (Some(_), Some(missed)) = (new, host.missed.take()) {
+                host.send(missed);
+            }
         }
     }
 
@@ -58,7 +82,7 @@ impl Handle {
     pub(crate) fn interrupt(&self) {
         match self {
             // Under the lock: whoever reaps it takes the number away first.
-            Self::Process(pid) => send(*lock(pid), Signal::URG),
+            Self::Process(host) => lock(host).send(Signal::URG),
             Self::Machine { thread, .. } => {
                 if let Some(thread) = &*lock(thread) {
                     thread.interrupt();
@@ -70,17 +94,11 @@ impl Handle {
     /// Ends it at once.
     pub(crate) fn kill(&self) {
         match self {
-            Self::Process(pid) => send(*lock(pid), Signal::KILL),
+            Self::Process(host) => lock(host).send(Signal::KILL),
             Self::Machine { killed, .. } => {
                 killed.store(true, Ordering::SeqCst);
                 self.interrupt();
             }
         }
-    }
-}
-
-fn send(pid: Option<Pid>, signal: Signal) {
-    if let Some(pid) = pid {
-        let _ = rustix::process::kill_process(pid, signal);
     }
 }

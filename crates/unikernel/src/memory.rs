@@ -22,6 +22,13 @@ impl dyn Memory + '_ {
         Ok(bytes)
     }
 
+    /// Whether something can be written there.
+    pub(crate) fn is_writable(&self, at: u64) -> bool {
+        // Nothing of a member runs while its call is answered.
+        let mut byte = [0];
+        self.read(at, &mut byte).and_then(|()| self.write(at, &byte)).is_ok()
+    }
+
     /// A little-endian number.
     pub(crate) fn number<const N: usize>(&self, at: u64) -> Result<[u8; N], Errno> {
         let mut bytes = [0; N];

@@ -81,11 +81,6 @@ pub fn send(descriptor: u64, bytes: &[u8]) -> Option<usize> {
     if has_tables() { kvm::streams::send(descriptor, bytes) } else { process::lent::send(descriptor, bytes) }
 }
 
-/// How much of that time news may come of which the tender knows nothing: none where all comes through it.
-pub fn trust(most: u64) -> u64 {
-    if has_tables() { 0 } else { most }
-}
-
 /// A call is about to be made of the tender.
 pub fn before(number: u32, arguments: &[u64; 6]) {
     if has_tables() {

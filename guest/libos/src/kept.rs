@@ -6,7 +6,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use abi::call;
 use abi::kept::{CLOSED, GIVEN_UP, LONGEST, MOST, NUMBER, STATUS, TAKEN};
@@ -56,8 +56,13 @@ struct Keeper {
 
 /// When the tender looked last, by [`clock::monotonic`].
 static CHECKED: AtomicU64 = AtomicU64::new(0);
-/// There was news since.
-static IS_DOUBTFUL: AtomicBool = AtomicBool::new(false);
+/// What came since.
+static NEWS: AtomicU8 = AtomicU8::new(NONE);
+const NONE: u8 = 0;
+/// From others, past the tender.
+const FROM_OTHERS: u8 = 1;
+/// From the tender, or the program itself changed something.
+const FROM_TENDER: u8 = 2;
 
 static KEEPER: Local<Keeper> =
     Local::new(Keeper { kept: Vec::new(), opened: Vec::new(), seen: [(0, 0); 16], next_seen: 0 });
@@ -68,7 +73,7 @@ const OFTEN: u8 = 3;
 const NEVER: u8 = u8::MAX;
 const MOST_OPENED: usize = 16;
 
-/// For how long a file is believed to be unchanged after news that the tender had no part in, in nanoseconds.
+/// For how long a file is believed to be unchanged after news that came past the tender, in nanoseconds.
 const TRUST: u64 = 1_000_000;
 
 mod number {
@@ -145,14 +150,14 @@ pub fn after(number: u32, arguments: &[u64; 6], result: &Result) {
     }
 }
 
-/// Something came from somebody who may have changed files before.
+/// Something came past the tender from somebody who may have changed files before.
 pub fn doubt() {
-    IS_DOUBTFUL.store(true, Ordering::Relaxed);
+    NEWS.fetch_max(FROM_OTHERS, Ordering::Relaxed);
 }
 
 /// The tender has looked whether files are what they were.
 pub fn believe() {
-    IS_DOUBTFUL.store(false, Ordering::Relaxed);
+    NEWS.store(NONE, Ordering::Relaxed);
     CHECKED.store(clock::monotonic(), Ordering::Relaxed);
 }
 
@@ -181,7 +186,7 @@ pub fn answered(number: u32) {
     match number {
         EPOLL_WAIT => believe(),
         _ if tells_nothing(number) => {}
-        _ => doubt(),
+        _ => NEWS.store(FROM_TENDER, Ordering::Relaxed),
     }
 }
 
@@ -263,8 +268,13 @@ impl Keeper {
 
 /// Has the tender look if there is doubt, and forgets what it keeps no more.
 fn be_sure() {
-    let late = || clock::monotonic() > CHECKED.load(Ordering::Relaxed).saturating_add(engine::trust(TRUST));
-    if IS_DOUBTFUL.load(Ordering::Relaxed) && late() && port::call(call::CHECK, [0; 6]).is_ok() {
+    let is_late = || clock::monotonic() > CHECKED.load(Ordering::Relaxed).saturating_add(TRUST);
+    let is_doubtful = match NEWS.load(Ordering::Relaxed) {
+        NONE => false,
+        FROM_OTHERS => is_late(),
+        _ => true,
+    };
+    if is_doubtful && port::call(call::CHECK, [0; 6]).is_ok() {
         believe();
     }
     refresh();

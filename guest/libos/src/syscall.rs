@@ -13,7 +13,7 @@ mod time;
 
 use abi::call;
 
-use crate::errno::{EAGAIN, EFAULT, ENOSYS, ERESTART, Result, to_raw};
+use crate::errno::{EAGAIN, ENOSYS, ERESTART, Result, to_raw};
 use crate::frame::{Frame, NOT_A_CALL};
 use crate::thread::{self, Wake};
 use crate::{engine, kept, port, signal};
@@ -138,13 +138,6 @@ pub fn forward(number: u32, mut arguments: [u64; 6]) -> Result {
     }
 }
 
-/// Whether what such a call reads can be put where the program wants it.
-fn has_room(number: u32, [_, at, length, ..]: [u64; 6]) -> bool {
-    const READ: u32 = 0;
-    const RECVFROM: u32 = 45;
-    !matches!(number, READ | RECVFROM) || length == 0 || crate::user::is_writable(at)
-}
-
 fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
     if let Some(result) = kept::directly(number, arguments) {
         return result;
@@ -158,11 +151,6 @@ fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
     let mut deadline = None;
     if let Some(result) = engine::directly(number, arguments) {
         return result;
-    }
-    if !has_room(number, arguments) {
-        // Nothing may be taken for somebody who cannot have it; what else is wrong comes first.
-        let nothing = [arguments[0], arguments[1], 0, arguments[3], arguments[4], arguments[5]];
-        return port::call(number, nothing).and(Err(EFAULT));
     }
     loop {
         let answer = port::ask(number, arguments, thread::patience(None));

@@ -23,11 +23,6 @@ fn check(at: usize, length: usize, rights: Protection) -> Result<()> {
     if SPACE.get().is_mapped(at, length, rights) { Ok(()) } else { Err(EFAULT) }
 }
 
-/// Whether the byte there can be written to.
-pub fn is_writable(at: u64) -> bool {
-    check(at as usize, 1, Protection::WRITE).is_ok()
-}
-
 /// Reads a value.
 pub fn read<T: Plain>(at: u64) -> Result<T> {
     check(at as usize, size_of::<T>(), Protection::READ)?;

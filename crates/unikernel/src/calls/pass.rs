@@ -39,6 +39,9 @@ enum Extent {
 }
 
 pub(crate) fn on(member: &mut Member, row: &Row, arguments: [u64; 6]) -> Reply {
+    if i64::from(row.number()) == libc::SYS_read && would_be_lost(member, arguments) {
+        return Err(Errno::FAULT).into();
+    }
     match try_on(member, row, arguments) {
         // Who opened a fifo before anybody wrote to it waited for that on Linux, and waits for it here when it reads.
         Ok(0)
@@ -53,6 +56,15 @@ pub(crate) fn on(member: &mut Member, row: &Row, arguments: [u64; 6]) -> Reply {
         }
         other => Reply::Done(other),
     }
+}
+
+/// Whether there is something to be read of a file, and no place for it where the guest wants it.
+pub(super) fn would_be_lost(member: &Member, [number, at, length, ..]: [u64; 6]) -> bool {
+    if length == 0 || member.memory.is_writable(at) {
+        return false;
+    }
+    let waiting = |file: &Arc<File>| rustix::io::ioctl_fionread(file).is_ok_and(|it| it > 0);
+    member.table.get(number).is_ok_and(waiting)
 }
 
 /// Whether that is a fifo that nobody has written to since it was opened.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use sys::Errno;
 
 use super::descriptors::add_pair;
-use super::pass::{MOST, later};
+use super::pass::{MOST, later, would_be_lost};
 use super::vectors::{gather, parts, scatter};
 use super::{IN, OUT, Reply};
 use crate::files::{File, OnExec, Waiting};
@@ -31,6 +31,7 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, f]: [u64;
         libc::SYS_getsockname | libc::SYS_getpeername => (name(member, number, [a, b, c]), 0),
         libc::SYS_getsockopt => (option(member, [a, b, c], d, e), 0),
         libc::SYS_sendto => (send(member, a, [b, c], d, [e, f]), OUT),
+        libc::SYS_recvfrom if would_be_lost(member, [a, b, c, 0, 0, 0]) => (Err(Errno::FAULT), 0),
         libc::SYS_recvfrom => (receive(member, a, [b, c], d, [e, f]), IN),
         libc::SYS_sendmsg => (send_message(member, a, b, c), OUT),
         libc::SYS_recvmsg => (receive_message(member, a, b, c), IN),

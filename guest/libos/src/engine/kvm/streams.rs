@@ -12,7 +12,7 @@ use abi::call;
 use abi::post::{ALIGNMENT, DRAINED, LONGEST, MOST, SEND, TAKE, WAITS, WITHOUT_SIGNAL};
 
 use super::port;
-use crate::errno::{EAGAIN, Result};
+use crate::errno::{EAGAIN, EFAULT, Result};
 use crate::sync::Local;
 use crate::{clock, user};
 
@@ -240,8 +240,10 @@ impl Streams {
             // SAFETY: the tender wrote so many bytes there before it said so, and nothing else does before they are
             // forgotten.
             let bytes = unsafe { core::slice::from_raw_parts((it.at + read) as *const u8, length) };
-            // A wrong address is the tender's to tell: nothing was taken yet.
-            user::write_all(to, bytes).ok()?;
+            if user::write_all(to, bytes).is_err() {
+                // Nothing was taken yet.
+                return Some(Err(EFAULT));
+            }
             read += length;
         }
         it.at += read;

@@ -18,7 +18,7 @@ use abi::call;
 use abi::port::{RUNNING, WAITING};
 
 use super::{host, number, port, receive};
-use crate::errno::{EAGAIN, Result};
+use crate::errno::{EAGAIN, EFAULT, Result};
 use crate::sync::Local;
 
 #[derive(Clone, Copy)]
@@ -112,6 +112,8 @@ fn transfer(number: u32, descriptor: usize, [b, c, d, e, f]: [usize; 5], events:
             return Some(Ok(done));
         }
         Err(EAGAIN) => {}
+        // Nothing was taken, which the tender could not promise.
+        Err(EFAULT) => return Some(Err(EFAULT)),
         Err(_) => return None,
     }
     if events == 0 {
