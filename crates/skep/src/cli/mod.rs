@@ -2,6 +2,7 @@
 //! crate, and prints.
 
 mod attach;
+mod compare;
 mod completions;
 mod cp;
 mod create;
@@ -90,6 +91,8 @@ enum Command {
     Fork(fork::Args),
     /// Show which cells were made from which
     Tree(tree::Args),
+    /// Run an image at each boundary, and show what that takes
+    Compare(compare::Args),
     /// Open a shell with tools inside whatever runs
     Debug(debug::Args),
     /// Copy files between the host and a cell
@@ -219,6 +222,7 @@ impl Command {
             Self::Exec(args) => exec::execute(context, args),
             Self::Fork(args) => fork::execute(context, args),
             Self::Tree(args) => tree::execute(context, args),
+            Self::Compare(args) => compare::execute(context, args),
             Self::Debug(args) => debug::execute(context, args),
             Self::Cp(args) => cp::execute(context, args),
             Self::Attach(args) => attach::execute(context, args),

@@ -40,7 +40,7 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
 }
 
 /// Ends a cell and removes it, even one that somebody else is starting or removing at the same time.
-fn force(engine: &Engine, mut cell: Cell) -> Result<()> {
+pub(super) fn force(engine: &Engine, mut cell: Cell) -> Result<()> {
     let id = cell.spec.id.to_string();
     loop {
         if cell.record.state.needs_supervisor() {
