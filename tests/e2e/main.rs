@@ -12,6 +12,7 @@ mod engine;
 mod family;
 mod hostile;
 mod images;
+mod kills;
 mod language;
 mod lazy;
 mod life;

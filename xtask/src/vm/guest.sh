@@ -196,6 +196,24 @@ ordinary_user() {
     has "$(echo $said)" "0 "
     has "$(echo $said)" " x"
 }
+# A guest of either engine: on a hardware's virtualization, as the emulator has it, and without any.
+guest() { SKEP_ENGINE=$1; export SKEP_ENGINE; shift; run --as unikernel $image -- "$@"; }
+unikernel() {
+    same "$(guest "$1" busybox sh -c 'echo a | tr a b; ls /bin/busybox; (exit 3); echo $?')" "b
+/bin/busybox
+3"
+    guest "$1" busybox sh -c 'exit 7'
+    same $? 7
+    guest "$1" busybox sh -c 'kill -9 $$'
+    same $? 137
+}
+forked() {
+    SKEP_ENGINE=$1 skep run -d --net none --as unikernel --name f $image -- busybox sh -c 'while :; do sleep 1; done' || fail "run: $?"
+    skep fork f -n 3 || fail "fork: $?"
+    same "$(skep ps -q | wc -l)" 4
+    same "$(skep exec f busybox echo inside)" inside
+    skep rm -f f-1 f-2 f-3 f
+}
 nothing_left() {
     skep ps -aq | while read -r id; do skep rm -f "$id"; done
     ls -d $groups/*/ && fail "control groups are left"
@@ -229,6 +247,10 @@ check out-of-memory out_of_memory
 check stopped-exec stopped_exec
 check lost-supervisor lost_supervisor
 check ordinary-user ordinary_user
+check unikernel-process unikernel process
+check unikernel-kvm unikernel kvm
+check fork-process forked process
+check fork-kvm forked kvm
 check nothing-left nothing_left
 skep doctor 2>&1 | sed 's/^/INFO /'
 echo END

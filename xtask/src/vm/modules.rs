@@ -22,6 +22,7 @@ const WANTED: &[&str] = &[
     "nft_chain_nat",
     "nft_ct",
     "tun",
+    "kvm_amd",
 ];
 
 /// The files of those modules and of all that they depend on, each after what it depends on.
