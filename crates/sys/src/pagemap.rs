@@ -62,7 +62,43 @@ fn table() -> Result<&'static OwnedFd> {
 /// The parts of a private mapping of a file that were written to: `(offset, length)` in bytes, in order.
 pub fn written(at: usize, length: usize) -> Result<Vec<(usize, usize)>> {
     // Present or swapped out, and no page of the file.
-    scan(at, length, IS_FILE, IS_FILE)
+    match scan(at, length, IS_FILE, IS_FILE) {
+        Err(Errno::NOTTY) => look(at, length),
+        other => other,
+    }
+}
+
+/// The same page by page, for kernels that do not scan (before Linux 6.7).
+fn look(at: usize, length: usize) -> Result<Vec<(usize, usize)>> {
+    const IS_FILE: u64 = 1 << 61;
+    const IS_THERE: u64 = 3 << 62;
+    const ENTRY: usize = 8;
+    let table = table()?;
+    let mut found = Vec::new();
+    let mut entries = vec![0; 512 * ENTRY];
+    let mut offset = 0;
+    while offset < length {
+        let wanted = ((length - offset) / PAGE * ENTRY).min(entries.len());
+        let read = rustix::io::pread(table, &mut entries[..wanted], ((at + offset) / PAGE * ENTRY) as u64)?;
+        if read < ENTRY {
+            break;
+        }
+        for entry in entries[..read].chunks_exact(ENTRY) {
+            let entry = entry.try_into().map_or(0, u64::from_ne_bytes);
+            if entry & IS_FILE == 0 && entry & IS_THERE != 0 {
+                add(&mut found, offset, PAGE);
+            }
+            offset += PAGE;
+        }
+    }
+    Ok(found)
+}
+
+fn add(found: &mut Vec<(usize, usize)>, offset: usize, length: usize) {
+    match found.last_mut() {
+        Some((before, size)) if *before + *size == offset => *size += length,
+        _ => found.push((offset, length)),
+    }
 }
 
 fn scan(at: usize, length: usize, inverted: u64, mask: u64) -> Result<Vec<(usize, usize)>> {
@@ -90,11 +126,7 @@ fn scan(at: usize, length: usize, inverted: u64, mask: u64) -> Result<Vec<(usize
         // SAFETY: the request has the kernel's layout, and room for as many regions as it says.
         let count = check(unsafe { libc::ioctl(table.as_raw_fd(), REQUEST, &raw mut request) }.into())? as usize;
         for region in &regions[..count.min(regions.len())] {
-            let (offset, length) = (region.start as usize - at, (region.end - region.start) as usize);
-            match found.last_mut() {
-                Some((before, size)) if *before + *size == offset => *size += length,
-                _ => found.push((offset, length)),
-            }
+            add(&mut found, region.start as usize - at, (region.end - region.start) as usize);
         }
         if request.walk_end <= start {
             break;
@@ -103,4 +135,32 @@ fn scan(at: usize, length: usize, inverted: u64, mask: u64) -> Result<Vec<(usize
     }
     debug_assert!(found.iter().all(|it| it.0 % PAGE == 0));
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+    #[test]
+    fn what_was_written_is_found_page_by_page_as_by_scanning() {
+        const PAGES: usize = 1300;
+        let file = rustix::fs::memfd_create("pages", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, (PAGES * PAGE) as u64).unwrap();
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping.
+        let at = unsafe { mmap(std::ptr::null_mut(), PAGES * PAGE, rights, MapFlags::PRIVATE, &file, 0) }.unwrap();
+        for page in [0, 1, 7, 511, 512, 513, 1299] {
+            // SAFETY: inside the mapping.
+            unsafe { at.cast::<u8>().add(page * PAGE).write(1) };
+        }
+        // SAFETY: the same; what is only read is the file's.
+        assert_eq!(unsafe { at.cast::<u8>().add(20 * PAGE).read() }, 0);
+        let expected: Vec<_> =
+            [(0, 2), (7, 1), (511, 3), (1299, 1)].iter().map(|it| (it.0 * PAGE, it.1 * PAGE)).collect();
+        assert_eq!(look(at as usize, PAGES * PAGE), Ok(expected.clone()));
+        assert_eq!(written(at as usize, PAGES * PAGE), Ok(expected));
+        // SAFETY: nothing refers to it.
+        unsafe { munmap(at, PAGES * PAGE) }.unwrap();
+    }
 }

@@ -321,6 +321,13 @@ fn open(path: &str) -> Result<()> {
     rustix::fs::openat(CWD, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(drop)
 }
 
+/// What the processor can do, as the kernel told this program when it began: `AT_HWCAP` and `AT_HWCAP2` of
+/// [`getauxval`](https://man7.org/linux/man-pages/man3/getauxval.3.html). Needs no `/proc`.
+pub fn hardware_capabilities() -> [u64; 2] {
+    // SAFETY: reads what was given to the program; no preconditions.
+    [libc::AT_HWCAP, libc::AT_HWCAP2].map(|it| unsafe { libc::getauxval(it) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

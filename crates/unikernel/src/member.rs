@@ -396,7 +396,7 @@ impl Member {
                 sent.and(spawned.map_err(again))
             }
             Body::Machine(kvm, guest) => {
-                let seed = guest.seed().map_err(again)?;
+                let seed = guest.seed().inspect_err(|e| self.family.log(&format!("fork: {e}"))).map_err(again)?;
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
                 self.family.add(number, origin, living.clone());
                 let kvm = kvm.clone();

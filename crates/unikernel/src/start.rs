@@ -113,7 +113,7 @@ fn open_directory(path: &std::path::Path) -> Result<OwnedFd> {
 
 /// What a process that begins asks for with [`abi::call::BOOT`].
 fn boot_text(guest: &Command, pid: u32) -> Result<Vec<u8>> {
-    let (first, second) = rustix::param::linux_hwcap();
+    let [capabilities, capabilities2] = sys::probe::hardware_capabilities();
     let header = Header {
         arguments: guest.arguments.len() as u32,
         variables: guest.environment.len() as u32,
@@ -122,8 +122,8 @@ fn boot_text(guest: &Command, pid: u32) -> Result<Vec<u8>> {
         pid,
         processors: 1,
         memory: 0,
-        capabilities: first as u64,
-        capabilities2: second as u64,
+        capabilities,
+        capabilities2,
     };
     let mut text = header_bytes(&header);
     let strings = std::iter::once(guest.path.as_os_str().as_bytes())

@@ -149,7 +149,7 @@ fn disk(work: &Path) -> Result<PathBuf> {
 /// Boots the guest; every line that its console printed until it was through.
 fn boot(kernel: &Path, initramfs: &Path, disk: &Path) -> Result<Vec<String>> {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-accel", "tcg", "-cpu", "max,+svm", "-m", "768M", "-smp", "1", "-nodefaults", "-no-reboot"]);
+    command.args(["-accel", "tcg", "-cpu", "max,+svm,-smap", "-m", "768M", "-smp", "1", "-nodefaults", "-no-reboot"]);
     command.args(["-display", "none", "-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     command.arg("-drive").arg(format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()));
