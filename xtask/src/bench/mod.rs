@@ -14,6 +14,7 @@ mod ingest;
 mod ipc;
 mod lazy;
 mod opened;
+mod runc;
 mod sample;
 mod servers;
 mod slim;

@@ -1,4 +1,4 @@
-//! Servers under load: the same binary as a guest, by either engine, and as a process of the host.
+//! Servers under load: the same binary as a guest, by either engine, as a process of the host, and in a container of runc.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::guest::{self, Way};
+use super::runc::{self, Bundle};
 use super::sample::median;
 use super::unikernel::Running;
 use super::{Bound, Row};
@@ -48,14 +49,29 @@ impl Load {
         }
     }
 
-    fn serve(self, way: Way, dir: &Path, port: u16) -> Result<Running> {
-        let mut command = way.command(self.program());
-        let port_text = port.to_string();
-        match self {
-            Self::Redis => command.args(["--port", &port_text, "--save", "", "--appendonly", "no"]),
+    fn arguments(self, name: &str, dir: &Path, port: u16) -> Result<Vec<String>> {
+        let text = |words: &[&str]| words.iter().map(|it| (*it).to_owned()).collect();
+        Ok(match self {
+            Self::Redis => text(&["--port", &port.to_string(), "--save", "", "--appendonly", "no"]),
             Self::Nginx => {
-                let config = nginx_config(dir, way, port)?;
-                command.arg("-p").arg(dir).arg("-c").arg(config)
+                let config = nginx_config(dir, name, port)?;
+                text(&["-p", &dir.to_string_lossy(), "-c", &config.to_string_lossy()])
+            }
+        })
+    }
+
+    fn serve(self, peer: Peer, dir: &Path) -> Result<Server> {
+        let port = free_port()?;
+        let arguments = self.arguments(peer.name(), dir, port)?;
+        let (mut command, bundle) = match peer {
+            Peer::Way(way) => {
+                let mut command = way.command(self.program());
+                command.args(arguments);
+                (command, None)
+            }
+            Peer::Runc => {
+                let bundle = runc::with_the_hosts_files(dir, self.program(), &arguments)?;
+                (bundle.command(), Some(bundle))
             }
         };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir(dir);
@@ -63,11 +79,11 @@ impl Load {
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if begun.elapsed() > Duration::from_secs(10) {
-                return Err(format!("{} did not answer ({})", self.program().display(), way.name()));
+                return Err(format!("{} did not answer ({})", self.program().display(), peer.name()));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(running)
+        Ok(Server { peer, port, _running: running, _bundle: bundle })
     }
 
     /// Requests a second.
@@ -93,7 +109,36 @@ impl Load {
     }
 }
 
-fn nginx_config(dir: &Path, way: Way, port: u16) -> Result<std::path::PathBuf> {
+/// Who runs a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    Way(Way),
+    Runc,
+}
+
+impl Peer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Way(Way::Host) => "host process",
+            Self::Way(way) => way.name(),
+            Self::Runc => "runc",
+        }
+    }
+
+    fn is_ours(self) -> bool {
+        !matches!(self, Self::Runc | Self::Way(Way::Host))
+    }
+}
+
+/// A server that runs. The process ends before its container is removed.
+struct Server {
+    peer: Peer,
+    port: u16,
+    _running: Running,
+    _bundle: Option<Bundle>,
+}
+
+fn nginx_config(dir: &Path, name: &str, port: u16) -> Result<std::path::PathBuf> {
     let root = dir.join("pages");
     std::fs::create_dir_all(&root).map_err(|e| e.to_string())?;
     std::fs::write(root.join("index.html"), "x".repeat(612)).map_err(|e| e.to_string())?;
@@ -104,9 +149,9 @@ fn nginx_config(dir: &Path, way: Way, port: u16) -> Result<std::path::PathBuf> {
          proxy_temp_path {name}-proxy; fastcgi_temp_path {name}-fastcgi; uwsgi_temp_path {name}-uwsgi;\n\
          scgi_temp_path {name}-scgi; server {{ listen 127.0.0.1:{port}; root {}; }} }}\n",
         root.display(),
-        name = way.name(),
+        name = name.replace(' ', "-"),
     );
-    let path = dir.join(format!("nginx-{}.conf", way.name()));
+    let path = dir.join(format!("nginx-{}.conf", name.replace(' ', "-")));
     std::fs::write(&path, text).map_err(|e| e.to_string())?;
     Ok(path)
 }
@@ -118,7 +163,6 @@ fn free_port() -> Result<u16> {
 }
 
 pub(super) fn rows(dir: &Path, load: Load, rounds: usize) -> Result<Vec<Row>> {
-    let ways: Vec<Way> = guest::ours().into_iter().chain([Way::Host]).collect();
     let bound = Bound::RatioAtLeast(0.9);
     let named = |question: &str, way: Way| format!("{question} ({})", way.name());
     if let Some((tool, why)) = debian::ensure(load.tools()).first() {
@@ -128,16 +172,14 @@ pub(super) fn rows(dir: &Path, load: Load, rounds: usize) -> Result<Vec<Row>> {
         };
         return Ok(load.questions().iter().flat_map(|it| guest::ours().into_iter().map(|way| row(it, way))).collect());
     }
-    let mut servers = Vec::new();
-    for way in &ways {
-        let port = free_port()?;
-        servers.push((load.serve(*way, dir, port)?, port));
-    }
-    let mut rates = vec![vec![Vec::new(); ways.len()]; load.questions().len()];
+    let runc = crate::has_program("runc").then_some(Peer::Runc);
+    let peers = guest::ours().into_iter().chain([Way::Host]).map(Peer::Way).chain(runc);
+    let servers = peers.map(|peer| load.serve(peer, dir)).collect::<Result<Vec<_>>>()?;
+    let mut rates = vec![vec![Vec::new(); servers.len()]; load.questions().len()];
     for round in 0..=rounds {
         for (question, rates) in rates.iter_mut().enumerate() {
-            for ((_, port), rates) in servers.iter().zip(rates) {
-                let rate = load.ask(question, *port)?;
+            for (server, rates) in servers.iter().zip(rates) {
+                let rate = load.ask(question, server.port)?;
                 // The first round warms caches.
                 if round > 0 {
                     rates.push(rate);
@@ -147,10 +189,12 @@ pub(super) fn rows(dir: &Path, load: Load, rounds: usize) -> Result<Vec<Row>> {
     }
     let mut rows = Vec::new();
     for (question, rates) in load.questions().iter().zip(&rates) {
-        let host = rates.last().map(|it| median(it));
-        for (way, rates) in ways.iter().zip(rates).filter(|it| *it.0 != Way::Host) {
-            let peer = Some(("host process", host));
-            rows.push(Row::new(&named(question, *way), "/s", median(rates), peer, rounds, bound));
+        let medians: Vec<(Peer, f64)> = servers.iter().zip(rates).map(|(it, rates)| (it.peer, median(rates))).collect();
+        for (ours, rate) in medians.iter().filter(|it| it.0.is_ours()) {
+            let name = format!("{question} ({})", ours.name());
+            for (peer, theirs) in medians.iter().filter(|it| !it.0.is_ours()) {
+                rows.push(Row::new(&name, "/s", *rate, Some((peer.name(), Some(*theirs))), rounds, bound));
+            }
         }
     }
     Ok(rows)

@@ -1,13 +1,13 @@
 //! `bench unikernel`: what the library operating system costs and spares, beside the same programs as processes of the host.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::guest::{self, Way};
 use super::sample::{Contender, interleave, median};
 use super::servers::{self, Load};
-use super::{Bound, Row};
+use super::{Bound, Row, runc};
 use crate::{Result, cargo, must, output_of, target_dir};
 
 /// Prints how many nanoseconds a call takes that asks for nothing.
@@ -55,6 +55,37 @@ int main(int count, char **words)
 }
 "#;
 
+/// Makes as many children as it is told to, asks each for a word, says how many answered, and waits for the end.
+const CROWD: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int main(int argc, char **words)
+{
+    int count = atoi(words[1]), answers[2], answered = 0;
+    int(*asked)[2] = calloc(count, sizeof *asked);
+    char byte[4096];
+    pipe(answers);
+    for (int child = 0; child < count; child++) {
+        pipe(asked[child]);
+        if (fork() == 0) {
+            while (read(asked[child][0], byte, 1) == 1)
+                write(answers[1], byte, 1);
+            _exit(0);
+        }
+    }
+    for (int child = 0; child < count; child++)
+        write(asked[child][1], "?", 1);
+    while (answered < count)
+        answered += read(answers[0], byte, sizeof byte);
+    printf("%d
+", answered);
+    fflush(stdout);
+    getchar();
+}
+"#;
+
 const HELLO: &str = r#"
 #include <stdio.h>
 
@@ -66,7 +97,7 @@ int main(void)
 
 /// What databases do most, without waiting for the disk.
 const SPEEDTEST: &str = "
-pragma journal_mode=wal; pragma synchronous=off;
+pragma synchronous=off;
 create table t(a integer primary key, b integer, c text);
 begin;
 with recursive n(i) as (select 1 union all select i + 1 from n where i < 40000)
@@ -83,6 +114,7 @@ vacuum;
 
 const ROUNDS: usize = 20;
 const CLONE_COUNT: usize = 256;
+const CROWD_COUNT: usize = 1000;
 
 pub(crate) fn run() -> Result<Vec<Row>> {
     guest::prepare()?;
@@ -92,8 +124,10 @@ pub(crate) fn run() -> Result<Vec<Row>> {
     rows.extend(cold_start(dir.path())?);
     rows.extend(servers::rows(dir.path(), Load::Redis, ROUNDS)?);
     rows.extend(servers::rows(dir.path(), Load::Nginx, ROUNDS)?);
-    rows.extend(sqlite(dir.path())?);
+    rows.extend(sqlite(dir.path(), Journal::Rollback)?);
+    rows.extend(sqlite(dir.path(), Journal::WriteAhead)?);
     rows.extend(clones(dir.path())?);
+    rows.extend(crowds(dir.path())?);
     rows.push(size()?);
     Ok(rows)
 }
@@ -130,7 +164,7 @@ fn cold_start(dir: &Path) -> Result<Vec<Row>> {
             command
         }
     };
-    let bundle = crate::has_program("runc").then(|| runc_bundle(dir, &hello)).transpose()?;
+    let bundle = crate::has_program("runc").then(|| runc::alone(dir, &hello)).transpose()?;
     let mut contenders: Vec<Contender<'_>> =
         vec![Contender { name: "container", command: Box::new(cell("container", "")) }];
     for way in guest::ours() {
@@ -140,12 +174,7 @@ fn cold_start(dir: &Path) -> Result<Vec<Row>> {
         contenders.push(Contender { name, command: Box::new(move || way.command(&alone)) });
     }
     if let Some(bundle) = &bundle {
-        let runc = move || {
-            let mut command = Command::new("runc");
-            command.arg("--root").arg(dir.join("runc")).arg("run").arg("--bundle").arg(bundle).arg("skep-bench-hello");
-            command
-        };
-        contenders.push(Contender { name: "runc", command: Box::new(runc) });
+        contenders.push(Contender { name: "runc", command: Box::new(|| bundle.command()) });
     }
     let times = interleave(&contenders, ROUNDS)?;
     let of = |name: &str| contenders.iter().position(|it| it.name == name).map(|index| median(&times[index]));
@@ -163,30 +192,35 @@ fn cold_start(dir: &Path) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A bundle as `runc spec` makes it, with that program alone.
-fn runc_bundle(dir: &Path, program: &Path) -> Result<PathBuf> {
-    let bundle = dir.join("bundle");
-    let root = bundle.join("rootfs");
-    for name in ["proc", "sys", "dev"] {
-        std::fs::create_dir_all(root.join(name)).map_err(|e| e.to_string())?;
-    }
-    std::fs::copy(program, root.join("hello")).map_err(|e| e.to_string())?;
-    must(Command::new("runc").arg("spec").current_dir(&bundle))?;
-    let path = bundle.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| e.to_string())?;
-    let mut spec: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
-    spec["process"]["terminal"] = false.into();
-    spec["process"]["args"] = serde_json::json!(["/hello"]);
-    spec["process"]["rlimits"] = serde_json::json!([]);
-    std::fs::write(&path, spec.to_string()).map_err(|e| e.to_string())?;
-    Ok(bundle)
+/// How sqlite keeps what it will have to take back.
+#[derive(Clone, Copy)]
+enum Journal {
+    /// As it comes.
+    Rollback,
+    WriteAhead,
 }
 
-fn sqlite(dir: &Path) -> Result<Vec<Row>> {
+impl Journal {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Rollback => "sqlite",
+            Self::WriteAhead => "sqlite, WAL",
+        }
+    }
+
+    fn script(self) -> String {
+        match self {
+            Self::Rollback => SPEEDTEST.to_owned(),
+            Self::WriteAhead => format!("pragma journal_mode=wal; {SPEEDTEST}"),
+        }
+    }
+}
+
+fn sqlite(dir: &Path, journal: Journal) -> Result<Vec<Row>> {
     let path = Path::new("/usr/bin/sqlite3");
     if !path.exists() {
         let missing = |way: Way| {
-            let name = format!("sqlite ({})", way.name());
+            let name = format!("{} ({})", journal.title(), way.name());
             Row::new(&name, "ms", f64::NAN, Some(("host", None)), 0, Bound::RatioAtMost(1.0))
         };
         return Ok(guest::ours().into_iter().map(missing).collect());
@@ -201,7 +235,7 @@ fn sqlite(dir: &Path) -> Result<Vec<Row>> {
                     let _ = std::fs::remove_file(dir.join(format!("{}.db{suffix}", way.name())));
                 }
                 let mut command = way.command(path);
-                command.arg(file).arg(SPEEDTEST);
+                command.arg(file).arg(journal.script());
                 command
             };
             Contender { name: way.name(), command: Box::new(command) }
@@ -214,7 +248,7 @@ fn sqlite(dir: &Path) -> Result<Vec<Row>> {
         .zip(&times)
         .filter(|it| *it.0 != Way::Host)
         .map(|(way, times)| {
-            let name = format!("sqlite ({})", way.name());
+            let name = format!("{} ({})", journal.title(), way.name());
             Row::new(&name, "ms", median(times), Some(("host", host)), ROUNDS, Bound::RatioAtMost(1.0))
         })
         .collect())
@@ -238,6 +272,40 @@ fn clone_kib(way: Way, program: &Path) -> Result<f64> {
     let few = family_kib(way, program, 1)?;
     let many = family_kib(way, program, CLONE_COUNT + 1)?;
     Ok((many - few) / CLONE_COUNT as f64)
+}
+
+/// All that the machine has less while a thousand sleep, each of which has answered: kernel, tender and guests.
+fn crowds(dir: &Path) -> Result<Vec<Row>> {
+    let program = guest::compile(dir, "crowd", CROWD)?;
+    let host = crowd_mib(Way::Host, &program)?;
+    let row = |way: Way| {
+        let name = format!("{CROWD_COUNT} idle clones ({})", way.name());
+        let peer = Some(("host process", Some(host)));
+        Ok(Row::new(&name, "MiB", crowd_mib(way, &program)?, peer, CROWD_COUNT, Bound::AtMost(1.2 * 1024.0)))
+    };
+    guest::ours().into_iter().map(row).collect()
+}
+
+fn crowd_mib(way: Way, program: &Path) -> Result<f64> {
+    let before = available_mib()?;
+    let mut command = way.command(program);
+    command.arg(CROWD_COUNT.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut family = Running(command.spawn().map_err(|e| e.to_string())?);
+    let mut line = String::new();
+    let output = family.0.stdout.take().ok_or("no output")?;
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).map_err(|e| e.to_string())?;
+    if line.trim() != CROWD_COUNT.to_string() {
+        return Err(format!("{} of {CROWD_COUNT} clones answered ({})", line.trim(), way.name()));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    Ok(before - available_mib()?)
+}
+
+fn available_mib() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/meminfo").map_err(|e| e.to_string())?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib: Option<f64> = line.and_then(|it| it.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kib.map(|it| it / 1024.0).ok_or_else(|| "no MemAvailable".to_owned())
 }
 
 fn family_kib(way: Way, program: &Path, count: usize) -> Result<f64> {
