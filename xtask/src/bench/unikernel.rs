@@ -79,8 +79,7 @@ int main(int argc, char **words)
         write(asked[child][1], "?", 1);
     while (answered < count)
         answered += read(answers[0], byte, sizeof byte);
-    printf("%d
-", answered);
+    printf("%d\n", answered);
     fflush(stdout);
     getchar();
 }
