@@ -5,6 +5,7 @@
 //! with the boundary that has it.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use container::{Attendant, Bond};
 use model::{CellSpec, Degraded, Engine, Exit, Limits, Missed, Process, Verb};
@@ -60,6 +61,12 @@ pub(crate) trait Boundary: Sync {
         Err(lacks(&cell.spec, Verb::Fork))
     }
 
+    /// Keeps the cell's whole state.
+    fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
+        let _ = keeping;
+        Err(lacks(&cell.spec, Verb::Snapshot))
+    }
+
     /// The processes of the cell's family, by the numbers that they know, of every cell of it.
     fn family(&self, cell: &Cell) -> Result<Vec<Relative>> {
         Err(lacks(&cell.spec, Verb::Fork))
@@ -78,6 +85,17 @@ pub(crate) struct StartRequest<'a> {
     pub(crate) rootfs: store::Rootfs,
     pub(crate) net: &'a net::Net,
     pub(crate) store: &'a store::Store,
+    /// What it goes on from, in the place of beginning.
+    pub(crate) snapshot: Option<&'a Path>,
+}
+
+/// The two files of a snapshot.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    /// What is said about it.
+    pub(crate) state: OwnedFd,
+    /// Its pages.
+    pub(crate) bytes: OwnedFd,
 }
 
 /// The standard streams that a program is given.

@@ -13,7 +13,7 @@ use model::{Exit, Limits, Missed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use unikernel::control::{Line, Order, Word};
 
-use crate::boundary::{Forked, Limited, LiveCell, ProgramStreams, Relative, Started};
+use crate::boundary::{Forked, Keeping, Limited, LiveCell, ProgramStreams, Relative, Started};
 use crate::cell::{Cell, UnknownCall};
 use crate::client::with_short_path;
 use crate::error::{Error, Result};
@@ -69,6 +69,22 @@ pub(crate) fn fork(cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Resu
         }
     };
     Ok(lines.into_iter().map(begun).collect())
+}
+
+/// Has the cell's process kept.
+pub(crate) fn keep(cell: &Cell, keeping: &Keeping) -> Result<()> {
+    let line = connect(cell)?;
+    let order = Order::Keep { cell: first_process(cell) };
+    line.ask(order, &[keeping.state.as_fd(), keeping.bytes.as_fd()]).map_err(silent)?;
+    if !is_readable(&line, PATIENCE) {
+        return Err(silent(sys::Errno::TIMEDOUT));
+    }
+    match line.hear().map_err(silent)? {
+        Some(Word::Kept) => Ok(()),
+        Some(Word::Unkept { why }) => Err(Error::Unkept { cell: cell.spec.name.clone(), why }),
+        Some(Word::Refused(errno)) => Err(silent(errno)),
+        Some(_) | None => Err(silent(sys::Errno::PIPE)),
+    }
 }
 
 /// The processes of the family.

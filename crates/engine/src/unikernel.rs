@@ -11,7 +11,7 @@ use model::{CellId, Engine, Process, Verb};
 use store::Rootfs;
 use unikernel::control::{CommandText, Line};
 
-use crate::boundary::{Boundary, Companion, Forked, ProgramStreams, Relative, StartRequest, Started, lacks};
+use crate::boundary::{Boundary, Companion, Forked, Keeping, ProgramStreams, Relative, StartRequest, Started, lacks};
 use crate::cell::Cell;
 use crate::container::Containers;
 use crate::error::{Error, Result};
@@ -31,12 +31,26 @@ impl Boundary for Unikernels {
     }
 
     fn verbs(&self) -> &'static [Verb] {
-        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats, Verb::Fork]
+        &[
+            Verb::Exec,
+            Verb::Logs,
+            Verb::Copy,
+            Verb::Attach,
+            Verb::Pause,
+            Verb::Set,
+            Verb::Stats,
+            Verb::Fork,
+            Verb::Snapshot,
+        ]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
         let kvm = open_kvm(request.cell.record.engine)?;
-        let tender = Tender { kvm, control: family::listen(request.cell)? };
+        let origin = match request.snapshot {
+            None => Origin::Program,
+            Some(dir) => Origin::Snapshot(crate::snapshot::open(dir)?),
+        };
+        let tender = Tender { kvm, control: family::listen(request.cell)?, origin };
         let started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)))?;
         Ok(family::listening_to_news(request.cell, started))
     }
@@ -59,6 +73,10 @@ impl Boundary for Unikernels {
 
     fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Result<Forked>>> {
         family::fork(cell, streams)
+    }
+
+    fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
+        family::keep(cell, keeping)
     }
 
     fn family(&self, cell: &Cell) -> Result<Vec<Relative>> {
@@ -120,14 +138,28 @@ struct Tender {
     kvm: Option<OwnedFd>,
     /// Where it takes orders.
     control: OwnedFd,
+    origin: Origin,
+}
+
+/// What a family begins with.
+#[derive(Debug)]
+enum Origin {
+    /// The cell's program.
+    Program,
+    /// Where a process was kept.
+    Snapshot(Keeping),
 }
 
 /// How many files a process of a guest may have open, unless it asks for fewer.
 const OPEN_FILES: usize = 1024;
 
 impl Resident for Tender {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 2] {
-        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd())]
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 4] {
+        let (state, bytes) = match &self.origin {
+            Origin::Program => (None, None),
+            Origin::Snapshot(it) => (Some(it.state.as_fd()), Some(it.bytes.as_fd())),
+        };
+        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes]
     }
 
     fn prepare(&self) {
@@ -145,7 +177,15 @@ impl Resident for Tender {
             Some(Ok(kvm)) => unikernel::Engine::Kvm(kvm),
             Some(Err(_)) => return Ended::Code(125),
         };
+        let snapshot = match &self.origin {
+            Origin::Program => None,
+            Origin::Snapshot(it) => match (it.state.try_clone(), it.bytes.try_clone()) {
+                (Ok(state), Ok(bytes)) => Some(unikernel::Snapshot { state, bytes, digest: None }),
+                _ => return Ended::Code(125),
+            },
+        };
         let guest = unikernel::Guest {
+            snapshot,
             command: unikernel::Command {
                 path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
                 arguments: command.arguments.iter().map(text).collect(),
@@ -178,8 +218,8 @@ struct Visitor {
 }
 
 impl Resident for Visitor {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 2] {
-        [Some(self.line.as_fd()), None]
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 4] {
+        [Some(self.line.as_fd()), None, None, None]
     }
 
     fn prepare(&self) {}

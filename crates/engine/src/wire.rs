@@ -33,6 +33,8 @@ pub(crate) enum Request {
     Set { limits: Limits, restart: Option<RestartPolicy> },
     /// Make it again under each of these names.
     Fork { names: Vec<CellName> },
+    /// Go back to where it was kept under that name.
+    Rollback { name: CellName },
     /// It has this name now, which the client claimed for it.
     Rename { name: CellName },
 }

@@ -15,6 +15,7 @@ pub(crate) mod table;
 mod vectors;
 
 use abi::call;
+pub(crate) use paths::path_of;
 use sys::Errno;
 
 use crate::member::Member;

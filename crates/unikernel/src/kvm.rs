@@ -10,12 +10,13 @@ use std::sync::Arc;
 use abi::call;
 use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY, PORT, TAP, WINDOW};
 use sys::Errno;
-use vm::{Exit, Frozen, Host as Kvm, Interrupter, Layout, Machine, Memory, Region, Registers, Sharing, Window};
+use vm::{Exit, Frozen, Host as Kvm, Interrupter, Kept, Layout, Machine, Memory, Region, Registers, Sharing, Window};
 
 pub(crate) use self::space::{OfGuest, Space};
 use crate::error::{Error, Result};
 use crate::files::File;
 use crate::port::Mapped;
+use crate::snapshot::SavedMachine;
 
 /// How much of files can be mapped at first, and by how much it grows.
 const WINDOW_STEP: usize = 64 << 20;
@@ -57,6 +58,20 @@ impl Guest {
         let mut machine = assemble(kvm, &space, port)?;
         machine.resume(&seed.registers, &seed.layout).map_err(failed)?;
         Ok(Self { machine, layout: seed.layout, space })
+    }
+
+    /// One that goes on from where another was kept.
+    pub(crate) fn go_on(kvm: &Kvm, saved: &SavedMachine, port: &Arc<Mapped>) -> Result<Self> {
+        let memory = saved.memory.iter().map(Memory::thaw).collect::<std::result::Result<_, _>>().map_err(failed)?;
+        let space = Space::new(saved.layout.tables, memory, saved.windows().map_err(failed)?);
+        let mut machine = assemble(kvm, &space, port)?;
+        machine.resume_kept(&saved.kept, &saved.layout).map_err(failed)?;
+        Ok(Self { machine, layout: saved.layout, space })
+    }
+
+    /// What of its processor can be kept. It stands still, in a call.
+    pub(crate) fn keep(&self) -> Result<(Kept, Layout)> {
+        Ok((self.machine.registers().map_err(failed)?.keep(), self.layout))
     }
 
     /// What a copy of this is made of. It stands still, in a call.

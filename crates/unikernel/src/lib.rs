@@ -27,6 +27,7 @@ mod process;
 mod procfs;
 mod raw;
 mod server;
+mod snapshot;
 mod start;
 mod tender;
 mod timers;
@@ -36,6 +37,7 @@ mod waits;
 use std::os::fd::OwnedFd;
 
 pub use error::{Error, Result};
+pub use snapshot::Snapshot;
 pub use tender::{Command, Engine, Guest, Outcome, run};
 pub use visitor::accompany;
 

@@ -19,7 +19,7 @@ use crate::calls::{self, Reply};
 use crate::control::Word;
 use crate::copying::{self, Exchange};
 use crate::creds::Credentials;
-use crate::desk::CopyOrder;
+use crate::desk::{CopyOrder, Demand};
 use crate::family::{Family, Living, Origin};
 use crate::files::{File, Table, Waiting};
 use crate::guest::Handle;
@@ -325,7 +325,13 @@ impl Member {
             return self.fork(number, Origin::Child(self.number), None);
         }
         let (order, old) = self.family.next_order(self.number).ok_or(Errno::AGAIN)?;
-        let CopyOrder { streams, listener, outcome } = order;
+        let CopyOrder { streams, listener, outcome } = match order {
+            Demand::Copy(order) => order,
+            Demand::Keep(order) => {
+                crate::snapshot::carry_out(self, &order);
+                return Ok(u64::from(self.number));
+            }
+        };
         let streams = copying::streams(streams);
         let told = listener.clone();
         let made = self.family.number().and_then(|number| {

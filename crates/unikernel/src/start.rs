@@ -18,6 +18,7 @@ use crate::kvm::{self, OfGuest};
 use crate::member::{Body, Member, Program};
 use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
+use crate::snapshot::{Snapshot, Template};
 use crate::tender::{Command, Engine, thread};
 use crate::waits::Waits;
 use crate::{clock, process};
@@ -42,6 +43,13 @@ impl Starter {
         let streams = streams.map(|it| File::new(it, Waiting::Yes, b""));
         let origin = Origin::Cell { streams: streams.each_ref().map(Arc::downgrade), listener: None, name: Vec::new() };
         self.begin(family, command, &streams, origin)
+    }
+
+    /// The first process of a family, from where it was kept. Gives its number.
+    pub(crate) fn go_on(&self, family: &Arc<Family>, snapshot: Snapshot, streams: [OwnedFd; 3]) -> Result<u32> {
+        let streams = streams.map(|it| File::new(it, Waiting::Yes, b""));
+        let kvm = self.kvm.as_ref().ok_or_else(|| Error::Elsewhere("it takes the kvm engine".to_owned()))?;
+        Template::of(snapshot)?.begin(family, kvm, &streams)
     }
 
     /// A further program in a cell.

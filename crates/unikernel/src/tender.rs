@@ -10,6 +10,7 @@ use sys::signal::SignalSet;
 use crate::desk;
 use crate::error::{Error, Result};
 use crate::family::{FIRST, Family};
+use crate::snapshot::Snapshot;
 use crate::start::Starter;
 
 /// What a family begins as.
@@ -23,6 +24,8 @@ pub struct Guest {
     pub open_files: usize,
     /// What executes it.
     pub engine: Engine,
+    /// What it goes on from, in the place of beginning with the program.
+    pub snapshot: Option<Snapshot>,
     /// The socket on which it takes orders, from [`crate::control::Line::listen`].
     pub control: Option<OwnedFd>,
 }
@@ -72,7 +75,10 @@ pub fn run(guest: Guest) -> Result<Outcome> {
     sys::signal::block(SignalSet::ALL).map_err(host)?;
     let family = Arc::new(Family::new());
     let starter = Starter::new(guest.engine, guest.open_files);
-    let number = starter.first(&family, guest.command, guest.streams)?;
+    let number = match guest.snapshot {
+        None => starter.first(&family, guest.command, guest.streams)?,
+        Some(snapshot) => starter.go_on(&family, snapshot, guest.streams)?,
+    };
     debug_assert_eq!(number, FIRST);
     let reaped = family.clone();
     thread("reaper", move || reap(&reaped))?;

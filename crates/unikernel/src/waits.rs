@@ -136,6 +136,19 @@ impl Waits {
         Ok(())
     }
 
+    /// What is waited for: files with events and cookies; the cookies of children; those that are ready.
+    pub(crate) fn all(&self) -> (Vec<(u64, Arc<File>, u32)>, Vec<u64>, Vec<u64>) {
+        let watches = self.watches();
+        let files = watches.files.iter().map(|(cookie, it)| (*cookie, it.file.clone(), it.events)).collect();
+        (files, watches.children.clone(), watches.ready.clone())
+    }
+
+    /// Gives these cookies at once.
+    pub(crate) fn be_ready(&self, cookies: &[u64]) {
+        self.watches().ready.extend(cookies);
+        self.ring();
+    }
+
     /// Sleeps until something is ready, the bell rings or the time is over; gives the cookies of what is ready.
     pub(crate) fn sleep(&self, nanoseconds: u64) -> Vec<u64> {
         let mut cookies = std::mem::take(&mut self.watches().ready);

@@ -44,8 +44,39 @@ enum Content {
 pub struct Frozen {
     length: usize,
     base: Arc<OwnedFd>,
-    /// Which parts are in another file, in order: offset and length, in bytes.
-    over: Arc<Vec<(usize, usize, Arc<OwnedFd>)>>,
+    /// Which parts are elsewhere, in order.
+    over: Arc<Vec<Laid>>,
+}
+
+/// A part of memory that is in another file.
+#[derive(Clone, Debug)]
+pub struct Laid {
+    /// Where in memory it begins, in bytes.
+    pub offset: usize,
+    /// Its length in bytes.
+    pub length: usize,
+    /// The file. Nobody writes to it.
+    pub file: Arc<OwnedFd>,
+    /// Where in the file it begins.
+    pub from: u64,
+}
+
+impl Frozen {
+    /// Memory that is zero but for these parts, in order, each of whole pages and inside. Nothing when they are not.
+    pub fn of_parts(length: usize, parts: Vec<Laid>) -> Result<Option<Self>> {
+        let mut end = 0;
+        for it in &parts {
+            let aligned = (it.offset | it.length).is_multiple_of(PAGE) && it.from.is_multiple_of(PAGE as u64);
+            if !aligned || it.length == 0 || it.offset < end {
+                return Ok(None);
+            }
+            end = match it.offset.checked_add(it.length) {
+                Some(end) if end <= length => end,
+                _ => return Ok(None),
+            };
+        }
+        Ok(Some(Self { length, base: Arc::new(file(length)?), over: Arc::new(parts) }))
+    }
 }
 
 // SAFETY: it owns its mapping; copying to and from it is what the guest's own processor does at the same time, and every
@@ -120,13 +151,13 @@ impl Memory {
         Ok(())
     }
 
-    fn lay(&self, parts: &[(usize, usize, Arc<OwnedFd>)]) -> Result<()> {
+    fn lay(&self, parts: &[Laid]) -> Result<()> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        for (offset, length, file) in parts {
+        for Laid { offset, length, file, from } in parts {
             // SAFETY: inside this mapping, which is ours.
             let at = unsafe { self.at.as_ptr().add(*offset) }.cast();
             // SAFETY: the same.
-            unsafe { mmap(at, *length, RIGHTS, flags, &**file, *offset as u64) }
+            unsafe { mmap(at, *length, RIGHTS, flags, &**file, *from) }
                 .map_err(Error::host("mapping a guest's memory"))?;
         }
         Ok(())
@@ -164,10 +195,10 @@ impl Memory {
     fn differ(&self, before: &Frozen, written: &[(usize, usize)]) -> Result<Frozen> {
         let new = Arc::new(file(self.length)?);
         let hidden = |offset, length| written.iter().any(|it| it.0 <= offset && offset + length <= it.0 + it.1);
-        let mut over: Vec<_> = before.over.iter().filter(|it| !hidden(it.0, it.1)).cloned().collect();
+        let mut over: Vec<_> = before.over.iter().filter(|it| !hidden(it.offset, it.length)).cloned().collect();
         for &(offset, length) in written {
             self.copy_out(&new, offset, length)?;
-            over.push((offset, length, new.clone()));
+            over.push(Laid { offset, length, file: new.clone(), from: offset as u64 });
         }
         Ok(Frozen { length: self.length, base: before.base.clone(), over: Arc::new(over) })
     }
@@ -175,7 +206,7 @@ impl Memory {
     /// What is there, in one file. What this mapping never touched is not in its page tables, but may be in what lies below.
     fn flatten(&self, before: &Frozen, written: &[(usize, usize)]) -> Result<Frozen> {
         let new = file(self.length)?;
-        let over = before.over.iter().map(|it| (it.0, it.1));
+        let over = before.over.iter().map(|it| (it.offset, it.length));
         for (offset, length) in data(&before.base, self.length)?.into_iter().chain(over).chain(written.iter().copied())
         {
             self.copy_out(&new, offset, length)?;
@@ -192,6 +223,29 @@ impl Memory {
             done += rustix::io::pwrite(file.as_fd(), bytes, part as u64).map_err(Error::host("freezing a guest"))?;
         }
         Ok(())
+    }
+
+    /// Where there may be anything but zeroes: `(offset, length)`, in order, not touching each other.
+    pub fn used(&self) -> Result<Vec<(usize, usize)>> {
+        let mut parts = match &*self.content() {
+            Content::Own(file) => data(file, self.length)?,
+            Content::Over(below) => {
+                let host = Error::host("finding what a guest has written");
+                let mut parts = pagemap::written(self.at.as_ptr() as usize, self.length).map_err(host)?;
+                parts.extend(below.over.iter().map(|it| (it.offset, it.length)));
+                parts.extend(data(&below.base, self.length)?);
+                parts
+            }
+        };
+        parts.sort_unstable();
+        let mut merged: Vec<(usize, usize)> = Vec::with_capacity(parts.len());
+        for (offset, length) in parts {
+            match merged.last_mut() {
+                Some(last) if last.0 + last.1 >= offset => last.1 = last.1.max(offset + length - last.0),
+                _ => merged.push((offset, length)),
+            }
+        }
+        Ok(merged)
     }
 
     /// Makes whole pages zero, and gives back what they took.

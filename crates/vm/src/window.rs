@@ -29,13 +29,17 @@ pub enum Sharing {
 
 /// A part of a file in the window.
 #[derive(Clone, Debug)]
-pub(crate) struct Part {
-    file: Arc<OwnedFd>,
-    offset: u64,
+pub struct Part {
+    /// The file.
+    pub file: Arc<OwnedFd>,
+    /// Where in the file it begins.
+    pub offset: u64,
     /// Up to the end of the file, in whole pages. Behind it are zeroes.
-    length: usize,
-    room: usize,
-    sharing: Sharing,
+    pub length: usize,
+    /// How much of the window it takes, in whole pages.
+    pub room: usize,
+    /// Whether what is written to it is seen by others.
+    pub sharing: Sharing,
 }
 
 /// The window.
@@ -70,6 +74,28 @@ impl Window {
         }
         *copy.parts() = self.parts().clone();
         Ok(copy)
+    }
+
+    /// What is in it, by where that is.
+    pub fn content(&self) -> BTreeMap<usize, Part> {
+        self.parts().clone()
+    }
+
+    /// One with that in it. Nothing when a part is not inside or two lie over each other.
+    pub fn of_parts(length: usize, parts: BTreeMap<usize, Part>) -> Result<Option<Self>> {
+        let window = Self::new(length)?;
+        let mut end = 0;
+        for (at, part) in &parts {
+            let whole = at.checked_add(part.room).filter(|it| *it <= length);
+            let aligned = (at | part.length | part.room).is_multiple_of(PAGE);
+            match whole {
+                Some(after) if aligned && *at >= end && part.length <= part.room && part.room > 0 => end = after,
+                _ => return Ok(None),
+            }
+            window.place(*at, part)?;
+        }
+        *window.parts() = parts;
+        Ok(Some(window))
     }
 
     fn parts(&self) -> MutexGuard<'_, BTreeMap<usize, Part>> {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use model::{EventKind, ExitReport, Input, State};
+use rustix::event::{PollFd, PollFlags};
 
 use super::run::Run;
 use super::{SIGHUP, SIGINT, SIGKILL, SIGPIPE, Supervisor};
@@ -33,6 +34,7 @@ impl Supervisor {
             Request::Resume => self.resume(),
             Request::Set { limits, restart } => self.set(limits, restart),
             Request::Fork { names } => self.fork(names),
+            Request::Rollback { name } => self.roll_back(&name),
             Request::Rename { name } => self.rename(name),
         };
         Some(match outcome {
@@ -133,6 +135,29 @@ impl Supervisor {
         self.cell.record.degraded.extend(degraded);
         self.cell.write_record(&self.lock, Durability::Relaxed)?;
         Ok(warnings)
+    }
+
+    /// Ends the run, and begins another from where the cell was kept.
+    fn roll_back(&mut self, name: &model::CellName) -> Result<Vec<String>> {
+        const PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+        if self.cell.record.kin.is_some() {
+            let why = "a cell that was forked goes back with nothing: name the cell that the family began with";
+            return Err(Error::Refused(why.to_owned()));
+        }
+        let snapshot = self.cell.snapshot(name)?;
+        if matches!(self.cell.record.state, State::Paused { .. }) {
+            self.resume()?;
+        }
+        let run = self.running()?;
+        run.live.kill()?;
+        let _ = rustix::event::poll(&mut [PollFd::new(&run.live.ended(), PollFlags::IN)], Some(&PATIENCE));
+        self.back_to = Some(snapshot);
+        self.end_run();
+        match (&self.run, self.cell.record.state.last_exit()) {
+            (Some(_), _) => Ok(Vec::new()),
+            (None, Some(report)) => Err(Error::Refused(report.exit.to_string())),
+            (None, None) => Err(Error::Refused("it did not start again".to_owned())),
+        }
     }
 
     /// A cell that waits for its next run under a policy that would not give it one has ended.
