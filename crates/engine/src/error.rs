@@ -86,6 +86,9 @@ pub enum Error {
         /// What it is.
         why: String,
     },
+    /// Only a virtual machine can do that.
+    #[error("a unikernel cannot {0} on the process engine: on kvm it can")]
+    NeedsKvm(Verb),
     /// The boundary is not part of this build.
     #[error("the {0} boundary is not part of this build")]
     NoBoundary(Boundary),

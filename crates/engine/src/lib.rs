@@ -8,6 +8,7 @@
 //! **Absent on purpose:** terminals, tables and colours (the command line's), names of registries and packages (the image
 //! crate's), any state in memory that a crash could lose.
 
+mod appliance;
 mod boundary;
 mod build;
 mod cell;
@@ -39,6 +40,7 @@ mod watch;
 mod why;
 mod wire;
 
+pub use appliance::{ApplianceRequest, Jit, Warm};
 pub use boundary::Relative;
 pub use build::{BUILD_LABEL, BuildStep};
 pub use cell::{Cell, CellLock, Kin, Record, UnknownCall};

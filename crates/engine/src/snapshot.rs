@@ -60,6 +60,9 @@ impl Engine {
         if !matches!(cell.record.state, State::Running { .. }) {
             return Err(Error::NotRunning { cell: cell.spec.name.clone(), state: cell.record.state.word() });
         }
+        if cell.record.engine == model::Engine::Process {
+            return Err(Error::NeedsKvm(Verb::Snapshot));
+        }
         let dir = cell.snapshots();
         std::fs::create_dir_all(&dir).map_err(|e| Error::at("making", &dir, e))?;
         let numbered = || (1u64..).filter_map(|it| format!("s{it}").parse::<CellName>().ok());

@@ -46,11 +46,19 @@ impl Boundary for Unikernels {
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
         let kvm = open_kvm(request.cell.record.engine)?;
-        let origin = match request.snapshot {
-            None => Origin::Program,
-            Some(dir) => Origin::Snapshot(crate::snapshot::open(dir)?),
+        let spec = &request.cell.spec;
+        let origin = match (request.snapshot, spec.labels.get(image::APPLIANCE_LABEL)) {
+            (Some(dir), _) => Origin::Snapshot(crate::snapshot::open(dir)?),
+            // Only a virtual machine goes on from a snapshot: elsewhere the program begins.
+            (None, Some(digest)) if kvm.is_some() => Origin::Appliance(digest.clone()),
+            (None, _) => Origin::Program,
         };
-        let tender = Tender { kvm, control: family::listen(request.cell)?, origin };
+        let mut seal = crate::appliance::seal(spec);
+        if let (Origin::Program, Some(seal)) = (&origin, &mut seal) {
+            // It has its libraries still to load.
+            seal.code = unikernel::Code::Generated;
+        }
+        let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal };
         let started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)))?;
         Ok(family::listening_to_news(request.cell, started))
     }
@@ -139,6 +147,7 @@ struct Tender {
     /// Where it takes orders.
     control: OwnedFd,
     origin: Origin,
+    seal: Option<unikernel::Seal>,
 }
 
 /// What a family begins with.
@@ -148,6 +157,25 @@ enum Origin {
     Program,
     /// Where a process was kept.
     Snapshot(Keeping),
+    /// The snapshot in the cell's own root, by what it must hash to.
+    Appliance(String),
+}
+
+impl Origin {
+    fn snapshot(&self) -> std::io::Result<Option<unikernel::Snapshot>> {
+        let open = |path: &str| std::fs::File::open(path).map(OwnedFd::from);
+        Ok(match self {
+            Self::Program => None,
+            Self::Snapshot(it) => {
+                let (state, bytes) = (it.state.try_clone()?, it.bytes.try_clone()?);
+                Some(unikernel::Snapshot { state, bytes, digest: None })
+            }
+            Self::Appliance(digest) => {
+                let (state, bytes) = (open(image::STATE_PATH)?, open(image::BYTES_PATH)?);
+                Some(unikernel::Snapshot { state, bytes, digest: Some(digest.clone()) })
+            }
+        })
+    }
 }
 
 /// How many files a process of a guest may have open, unless it asks for fewer.
@@ -156,7 +184,7 @@ const OPEN_FILES: usize = 1024;
 impl Resident for Tender {
     fn keeps(&self) -> [Option<BorrowedFd<'_>>; 4] {
         let (state, bytes) = match &self.origin {
-            Origin::Program => (None, None),
+            Origin::Program | Origin::Appliance(_) => (None, None),
             Origin::Snapshot(it) => (Some(it.state.as_fd()), Some(it.bytes.as_fd())),
         };
         [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes]
@@ -177,15 +205,16 @@ impl Resident for Tender {
             Some(Ok(kvm)) => unikernel::Engine::Kvm(kvm),
             Some(Err(_)) => return Ended::Code(125),
         };
-        let snapshot = match &self.origin {
-            Origin::Program => None,
-            Origin::Snapshot(it) => match (it.state.try_clone(), it.bytes.try_clone()) {
-                (Ok(state), Ok(bytes)) => Some(unikernel::Snapshot { state, bytes, digest: None }),
-                _ => return Ended::Code(125),
-            },
+        let snapshot = match self.origin.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                unikernel::say(&format!("the appliance did not start: its snapshot: {error}"));
+                return Ended::Code(125);
+            }
         };
         let guest = unikernel::Guest {
             snapshot,
+            seal: self.seal.clone(),
             command: unikernel::Command {
                 path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
                 arguments: command.arguments.iter().map(text).collect(),

@@ -136,6 +136,8 @@ impl From<EngineError> for CommandError {
             EngineError::Unsupported { by: Some(by), .. } => {
                 Self::new(Kind::Unsupported, message).hinted(format!("a cell run with '--as {by}' can"))
             }
+            EngineError::NeedsKvm(_) => Self::new(Kind::Unsupported, message)
+                .hinted("'skep doctor' tells whether there is /dev/kvm; SKEP_ENGINE=kvm chooses it"),
             EngineError::Unsupported { .. } | EngineError::NoBoundary(_) => {
                 Self::new(Kind::Unsupported, message).hinted("'--as container' is the boundary that every build has")
             }

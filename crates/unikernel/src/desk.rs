@@ -126,6 +126,11 @@ impl Caller {
         match (Order::of(&bytes[..length])?, descriptors) {
             (Order::Run { cell }, [Some(stdin), Some(stdout), Some(stderr), Some(command)]) => {
                 let command = control::read_command(&command)?;
+                if family.gate.is_closed() {
+                    family.log("the cell is sealed: no further program runs in it");
+                    listener().tell(&Word::Refused(Errno::PERM));
+                    return None;
+                }
                 match starter.run(family, command, [stdin, stdout, stderr], cell, listener()) {
                     Ok(number) => self.process.is(number)?,
                     Err(error) => {

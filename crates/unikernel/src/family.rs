@@ -17,6 +17,7 @@ use crate::desk::{Demand, Listener};
 use crate::files::File;
 use crate::guest::Handle;
 use crate::port::Mapped;
+use crate::seal::{Gate, Seal};
 use crate::server::Server;
 use crate::timers::Timers;
 use crate::waits::Waits;
@@ -105,6 +106,7 @@ pub(crate) struct Family {
     /// Who answers those that call often.
     pub(crate) server: Server,
     pub(crate) timers: Timers,
+    pub(crate) gate: Gate,
 }
 
 struct Account {
@@ -131,7 +133,7 @@ const LAST_NUMBER: u32 = 4 << 20;
 const MOST_PROCESSES: usize = 16 << 10;
 
 impl Family {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(seal: Option<&Seal>) -> Self {
         let account = Account {
             processes: BTreeMap::new(),
             next: FIRST,
@@ -147,6 +149,7 @@ impl Family {
             calls: AtomicU64::new(0),
             server: Server::new(),
             timers: Timers::default(),
+            gate: Gate::new(seal),
         }
     }
 

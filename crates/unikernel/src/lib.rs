@@ -26,6 +26,7 @@ mod port;
 mod process;
 mod procfs;
 mod raw;
+mod seal;
 mod server;
 mod snapshot;
 mod start;
@@ -37,7 +38,8 @@ mod waits;
 use std::os::fd::OwnedFd;
 
 pub use error::{Error, Result};
-pub use snapshot::Snapshot;
+pub use seal::{Code, OUTSIDE, Seal};
+pub use snapshot::{Snapshot, calls_of, digest_of};
 pub use tender::{Command, Engine, Guest, Outcome, run};
 pub use visitor::accompany;
 

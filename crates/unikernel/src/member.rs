@@ -205,6 +205,10 @@ impl Member {
     /// Those that are not Linux's; nothing when there is nobody left to answer.
     fn own_call(&mut self, number: u32, arguments: [u64; 6]) -> Option<Reply> {
         let [a, b, c, ..] = arguments;
+        if let Some(refused) = self.family.gate.refuses(number, arguments) {
+            self.family.note_unknown(refused | call::OUTSIDE);
+            return Some(Err(Errno::PERM).into());
+        }
         Some(match number {
             call::BOOT => self.hand_over_boot(a, b).into(),
             call::WAIT => self.wait(a, b, c).into(),
@@ -356,6 +360,7 @@ impl Member {
         };
         let port = Arc::new(Mapped::new(engine).map_err(again)?);
         clock::write(&port.clock);
+        port.sealed.store(self.family.gate.code(), Ordering::Relaxed);
         let waits = Arc::new(Waits::new().map_err(again)?);
         let (mut table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);
         if let Some(exchange) = exchange {

@@ -81,8 +81,8 @@ fn keep(member: &mut Member, order: &KeepOrder) -> Result<()> {
     let memory = space.memory().iter().map(|it| writer.memory(it)).collect::<Result<_>>()?;
     let windows = space.windows().iter().map(|it| writer.window(it)).collect::<Result<_>>()?;
     let (kept, layout) = guest.keep()?;
-    let digest = writer.hasher.finalize().to_string();
-    let saved = Saved::new(Pieces { digest, length: writer.at, layout, kept, memory, windows }, process);
+    let (digest, calls) = (writer.hasher.finalize().to_string(), member.family.gate.seen());
+    let saved = Saved::new(Pieces { digest, calls, length: writer.at, layout, kept, memory, windows }, process);
     write_whole(&order.state, &saved.text()?, 0)
 }
 
@@ -216,6 +216,16 @@ fn keep_process(member: &Member) -> Result<SavedProcess> {
     })
 }
 
+/// The system calls of the host that a family had made when it was kept, by what its snapshot says about itself.
+pub fn calls_of(state: &OwnedFd) -> Result<Vec<u32>> {
+    Ok(Saved::read(state)?.0.calls)
+}
+
+/// What names a snapshot: BLAKE3 of what it says about itself, which says the same of its pages.
+pub fn digest_of(state: &[u8]) -> String {
+    blake3::hash(state).to_string()
+}
+
 /// A snapshot that has been looked at, to be begun from as often as one likes.
 pub(crate) struct Template {
     saved: Saved,
@@ -226,7 +236,7 @@ impl Template {
     /// Looks at a snapshot: whether it is whole, sound, and can go on here.
     pub(crate) fn of(snapshot: Snapshot) -> Result<Self> {
         let (saved, text) = Saved::read(&snapshot.state)?;
-        if snapshot.digest.is_some_and(|it| it != blake3::hash(&text).to_string()) {
+        if snapshot.digest.is_some_and(|it| it != digest_of(&text)) {
             return Err(Error::Changed);
         }
         saved.must_fit()?;
@@ -247,6 +257,7 @@ impl Template {
         for (place, sender) in port.senders.iter().zip(&it.senders) {
             place.store(*sender, Ordering::Relaxed);
         }
+        port.sealed.store(family.gate.code(), Ordering::Relaxed);
         port.threads.store(it.threads, Ordering::Relaxed);
         // The process stands in a call for a copy, of which it is one.
         port.answer(0, 0);

@@ -10,6 +10,7 @@ use sys::signal::SignalSet;
 use crate::desk;
 use crate::error::{Error, Result};
 use crate::family::{FIRST, Family};
+use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use crate::start::Starter;
 
@@ -26,6 +27,8 @@ pub struct Guest {
     pub engine: Engine,
     /// What it goes on from, in the place of beginning with the program.
     pub snapshot: Option<Snapshot>,
+    /// What it may do, when that is not everything.
+    pub seal: Option<Seal>,
     /// The socket on which it takes orders, from [`crate::control::Line::listen`].
     pub control: Option<OwnedFd>,
 }
@@ -73,7 +76,7 @@ pub fn run(guest: Guest) -> Result<Outcome> {
     let host = Error::host("blocking signals");
     // Each thread leaves them to the one that passes them on.
     sys::signal::block(SignalSet::ALL).map_err(host)?;
-    let family = Arc::new(Family::new());
+    let family = Arc::new(Family::new(guest.seal.as_ref()));
     let starter = Starter::new(guest.engine, guest.open_files);
     let number = match guest.snapshot {
         None => starter.first(&family, guest.command, guest.streams)?,

@@ -2,6 +2,7 @@
 //! crate, and prints.
 
 mod attach;
+mod build;
 mod completions;
 mod cp;
 mod create;

@@ -154,6 +154,10 @@ impl SpecArgs {
         };
         let found = select::image(engine, &self.image, &wanted)?;
         let name = self.image.to_string();
+        if found.record.config.labels.contains_key(image::APPLIANCE_LABEL) && !self.command.is_empty() {
+            return Err(CommandError::usage(format!("{name} is an appliance: it goes on as it was made"))
+                .hinted(format!("leave out the command: 'skep run {name}'")));
+        }
         self.check_restoring(&name, &found.record)?;
         let stop_signal =
             self.stop_signal.clone().or(Some(found.record.config.stop_signal.clone()).filter(|it| !it.is_empty()));

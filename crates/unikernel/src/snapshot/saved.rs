@@ -38,6 +38,8 @@ pub(crate) struct Saved {
     length: u64,
     /// The guest's clock.
     pub(crate) monotonic: u64,
+    /// The system calls that had been made.
+    pub(super) calls: Vec<u32>,
     layout: [u64; 5],
     general: [u64; 18],
     bases: [u64; 2],
@@ -126,6 +128,7 @@ impl SavedMachine {
 pub(crate) struct Pieces {
     pub(crate) digest: String,
     pub(crate) length: u64,
+    pub(crate) calls: Vec<u32>,
     pub(crate) layout: Layout,
     pub(crate) kept: Kept,
     pub(crate) memory: Vec<SavedMemory>,
@@ -157,6 +160,7 @@ impl Saved {
             digest: it.digest,
             length: it.length,
             monotonic: crate::clock::monotonic(),
+            calls: it.calls,
             layout: [tables, descriptors, interrupts, task, call_entry],
             general: it.kept.general,
             bases: it.kept.bases,
@@ -339,7 +343,7 @@ mod tests {
         let memory = vec![SavedMemory { length: MEMORY_STEP, parts: vec![[0, 8192, 4096]] }];
         let parts = vec![SavedPart { at: 4096, room: 8192, length: 4096, from: 0 }];
         let windows = vec![SavedWindow { length: 1 << 20, parts }];
-        let pieces = Pieces { digest: String::new(), length: 12288, layout, kept, memory, windows };
+        let pieces = Pieces { digest: String::new(), length: 12288, calls: vec![0], layout, kept, memory, windows };
         let process = SavedProcess { threads: 1, limit: 64, directory: b"/".to_vec(), ..SavedProcess::default() };
         Saved::new(pieces, process)
     }
