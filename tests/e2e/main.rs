@@ -23,5 +23,6 @@ mod reference;
 mod registries;
 mod servers;
 mod slim;
+mod snapshot;
 mod streams;
 mod unikernel;

@@ -140,6 +140,8 @@ const ALWAYS: &[&str] = &[
     "alarm",
     "fsync",
     "fdatasync",
+    "ftruncate",
+    "memfd_create",
 ];
 
 /// What whoever listens needs to answer.
