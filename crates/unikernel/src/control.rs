@@ -25,6 +25,8 @@ pub enum Order {
     Copy { cell: u32 },
     /// That cell's process is to be kept. With two files for it: what is said about it, and its pages.
     Keep { cell: u32 },
+    /// Another cell that begins where the family did, when that was a snapshot. With its three streams.
+    Another,
     /// What happens in the family that nobody asked for, from now on.
     News,
     /// The processes that there are.
@@ -79,6 +81,7 @@ impl Order {
             Self::List => [4, 0, 0, 0],
             Self::Signal(signal) => [5, signal as u32, 0, 0],
             Self::Keep { cell } => [6, cell, 0, 0],
+            Self::Another => [7, 0, 0, 0],
         })
     }
 
@@ -89,6 +92,7 @@ impl Order {
             [3, ..] => Self::News,
             [4, ..] => Self::List,
             [6, cell, ..] => Self::Keep { cell },
+            [7, ..] => Self::Another,
             [5, signal @ 1..=64, ..] => Self::Signal(signal as i32),
             _ => return None,
         })
@@ -291,7 +295,7 @@ mod tests {
             assert_eq!(line.hear().unwrap(), Some(word));
         }
         let orders = [Order::Run { cell: 1 }, Order::Copy { cell: 9 }, Order::News, Order::List, Order::Signal(15)];
-        for order in orders.into_iter().chain([Order::Keep { cell: 4 }]) {
+        for order in orders.into_iter().chain([Order::Keep { cell: 4 }, Order::Another]) {
             assert_eq!(Order::of(&order.record()), Some(order));
         }
         for wrong in [[0; 16].as_slice(), &[1; 16], &[], &record([5, 65, 0, 0])] {

@@ -146,6 +146,18 @@ impl Caller {
                     listener().tell(&Word::Refused(errno));
                 }
             }
+            (Order::Another, [Some(stdin), Some(stdout), Some(stderr), None]) => {
+                match starter.another(family, [stdin, stdout, stderr], listener()) {
+                    Ok(number) => {
+                        self.process.is(number)?;
+                        listener().tell(&Word::Started { number });
+                    }
+                    Err(error) => {
+                        family.log(&format!("another cell did not begin: {error}"));
+                        listener().tell(&Word::Refused(Errno::AGAIN));
+                    }
+                }
+            }
             (Order::Keep { cell }, [Some(state), Some(bytes), None, None]) => {
                 let order = KeepOrder { state, bytes, listener: listener() };
                 if let Err(errno) = family.order(cell, Demand::Keep(order)) {

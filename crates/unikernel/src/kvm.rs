@@ -2,16 +2,19 @@
 //! table on.
 
 mod build;
+mod shells;
 mod space;
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use abi::call;
 use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY, PORT, TAP, WINDOW};
 use sys::Errno;
-use vm::{Exit, Frozen, Host as Kvm, Interrupter, Kept, Layout, Machine, Memory, Region, Registers, Sharing, Window};
+use vm::{Exit, Frozen, Interrupter, Kept, Layout, Machine, Memory, Part, Region, Registers, Sharing, Window};
 
+pub(crate) use self::shells::{Kvm, Shell};
 pub(crate) use self::space::{OfGuest, Space};
 use crate::error::{Error, Result};
 use crate::files::File;
@@ -31,10 +34,13 @@ pub(crate) struct Guest {
 /// What a copy of a member is made of, once its maker stands still.
 pub(crate) struct Seed {
     memory: Vec<Frozen>,
-    windows: Vec<Window>,
+    windows: Vec<Content>,
     registers: Registers,
     layout: Layout,
 }
+
+/// A window's length, and what is in it.
+pub(crate) type Content = (usize, BTreeMap<usize, Part>);
 
 fn failed(error: vm::Error) -> Error {
     Error::Machine(error)
@@ -45,26 +51,24 @@ impl Guest {
     pub(crate) fn first(kvm: &Kvm, port: &Arc<Mapped>) -> Result<Self> {
         let memory = Memory::new(MEMORY_STEP as usize).map_err(failed)?;
         let built = build::build(&memory)?;
-        let space = Space::new(built.layout.tables, vec![memory], vec![Window::new(WINDOW_STEP).map_err(failed)?]);
+        let window = Arc::new(Window::new(WINDOW_STEP).map_err(failed)?);
+        let space = Space::new(built.layout.tables, vec![memory], vec![window]);
         let mut machine = assemble(kvm, &space, port)?;
         machine.begin(&built.layout, &built.start).map_err(failed)?;
         Ok(Self { machine, layout: built.layout, space })
     }
 
-    /// A copy of another.
-    pub(crate) fn grow(kvm: &Kvm, seed: Seed, port: &Arc<Mapped>) -> Result<Self> {
-        let memory = seed.memory.iter().map(Memory::thaw).collect::<std::result::Result<_, _>>().map_err(failed)?;
-        let space = Space::new(seed.layout.tables, memory, seed.windows);
-        let mut machine = assemble(kvm, &space, port)?;
+    /// A copy of another, in that shell if there is one. The port is the shell's.
+    pub(crate) fn grow(kvm: &Kvm, seed: Seed, port: &Arc<Mapped>, shell: Option<Shell>) -> Result<Self> {
+        let (mut machine, space) = fill(kvm, shell, port, seed.layout.tables, &seed.memory, seed.windows)?;
         machine.resume(&seed.registers, &seed.layout).map_err(failed)?;
         Ok(Self { machine, layout: seed.layout, space })
     }
 
-    /// One that goes on from where another was kept.
-    pub(crate) fn go_on(kvm: &Kvm, saved: &SavedMachine, port: &Arc<Mapped>) -> Result<Self> {
-        let memory = saved.memory.iter().map(Memory::thaw).collect::<std::result::Result<_, _>>().map_err(failed)?;
-        let space = Space::new(saved.layout.tables, memory, saved.windows().map_err(failed)?);
-        let mut machine = assemble(kvm, &space, port)?;
+    /// One that goes on from where another was kept, as [`Guest::grow`] makes it.
+    pub(crate) fn go_on(kvm: &Kvm, saved: &SavedMachine, port: &Arc<Mapped>, shell: Option<Shell>) -> Result<Self> {
+        let (tables, windows) = (saved.layout.tables, saved.windows.clone());
+        let (mut machine, space) = fill(kvm, shell, port, tables, &saved.memory, windows)?;
         machine.resume_kept(&saved.kept, &saved.layout).map_err(failed)?;
         Ok(Self { machine, layout: saved.layout, space })
     }
@@ -79,13 +83,7 @@ impl Guest {
         let memory = self.space.memory();
         Ok(Seed {
             memory: memory.iter().map(|it| it.freeze()).collect::<std::result::Result<_, _>>().map_err(failed)?,
-            windows: self
-                .space
-                .windows()
-                .iter()
-                .map(|it| it.copy())
-                .collect::<std::result::Result<_, _>>()
-                .map_err(failed)?,
+            windows: self.space.windows().iter().map(|it| (it.length(), it.content())).collect(),
             registers: self.machine.registers().map_err(failed)?,
             layout: self.layout,
         })
@@ -168,18 +166,72 @@ impl Guest {
     }
 }
 
-fn assemble(kvm: &Kvm, space: &Space, port: &Arc<Mapped>) -> Result<Machine> {
-    let mut machine = Machine::new(kvm).map_err(failed)?;
+/// A machine with that in it.
+fn fill(
+    kvm: &Kvm,
+    shell: Option<Shell>,
+    port: &Arc<Mapped>,
+    tables: u64,
+    memory: &[Frozen],
+    windows: Vec<Content>,
+) -> Result<(Machine, Arc<Space>)> {
+    // Memory comes in steps of one size; a first window may be larger than a shell's.
+    let shell = shell.filter(|it| windows.first().is_some_and(|first| first.0 == it.window.length()));
+    let mut rooms = shell.iter().map(|it| (it.room.clone(), it.window.clone()));
+    let (room, window) = rooms.next().unzip();
+    let (mut room, mut window) = (room, window);
+    let thaw = |frozen: &Frozen| match room.take() {
+        Some(room) => Memory::thaw_in(room, frozen),
+        None => Memory::thaw(frozen),
+    };
+    let memory = memory.iter().map(thaw).collect::<std::result::Result<Vec<_>, _>>().map_err(failed)?;
+    let open = |(length, parts): Content| {
+        let window = match window.take() {
+            Some(window) => window,
+            None => Arc::new(Window::new(length)?),
+        };
+        Ok(window.fill(parts)?.map(|()| window))
+    };
+    let windows = windows.into_iter().map(open).collect::<std::result::Result<Option<Vec<_>>, _>>();
+    let windows = windows.map_err(failed)?.ok_or(Error::Damaged("its mapped files lie over each other"))?;
+    let space = Space::new(tables, memory, windows);
+    match shell {
+        None => Ok((assemble(kvm, &space, port)?, space)),
+        Some(Shell { mut machine, .. }) => {
+            add(&mut machine, &space, Having::First)?;
+            Ok((machine, space))
+        }
+    }
+}
+
+/// What of its space a machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Having {
+    Nothing,
+    /// The first piece of memory and the first window.
+    First,
+}
+
+fn add(machine: &mut Machine, space: &Space, having: Having) -> Result<()> {
+    let skipped = usize::from(having == Having::First);
     let mut physical = 0;
-    for memory in space.memory() {
+    for (index, memory) in space.memory().into_iter().enumerate() {
         let length = memory.length() as u64;
-        machine.add(physical, memory).map_err(failed)?;
+        if index >= skipped {
+            machine.add(physical, memory).map_err(failed)?;
+        }
         physical += length;
     }
-    for (physical, window) in space.windows_by_address() {
+    for (physical, window) in space.windows_by_address().into_iter().skip(skipped) {
         machine.add(physical, window).map_err(failed)?;
     }
-    machine.add(PORT, port.clone()).map_err(failed)?;
     debug_assert!(physical <= WINDOW);
+    Ok(())
+}
+
+fn assemble(kvm: &Kvm, space: &Space, port: &Arc<Mapped>) -> Result<Machine> {
+    let mut machine = Machine::new(kvm.host()).map_err(failed)?;
+    add(&mut machine, space, Having::Nothing)?;
+    machine.add(PORT, port.clone()).map_err(failed)?;
     Ok(machine)
 }

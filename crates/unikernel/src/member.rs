@@ -13,7 +13,7 @@ use abi::port::{CALLED, RUNNING, TRIED, WAITING};
 use abi::{call, port::Engine};
 use rustix::fs::OFlags;
 use sys::Errno;
-use vm::{Exit, Host as Kvm};
+use vm::Exit;
 
 use crate::calls::{self, Reply};
 use crate::control::Word;
@@ -23,7 +23,7 @@ use crate::desk::{CopyOrder, Demand};
 use crate::family::{Family, Living, Origin};
 use crate::files::{File, Table, Waiting};
 use crate::guest::Handle;
-use crate::kvm::{Guest, OfGuest};
+use crate::kvm::{Guest, Kvm, OfGuest};
 use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
 use crate::server::Seat;
@@ -358,7 +358,14 @@ impl Member {
             Body::Process(_) => Engine::Process,
             Body::Machine(..) => Engine::Kvm,
         };
-        let port = Arc::new(Mapped::new(engine).map_err(again)?);
+        let shell = match &self.body {
+            Body::Process(_) => None,
+            Body::Machine(kvm, _) => kvm.shell(),
+        };
+        let port = match &shell {
+            Some(shell) => shell.port.clone(),
+            None => Arc::new(Mapped::new(engine).map_err(again)?),
+        };
         clock::write(&port.clock);
         port.sealed.store(self.family.gate.code(), Ordering::Relaxed);
         let waits = Arc::new(Waits::new().map_err(again)?);
@@ -410,7 +417,7 @@ impl Member {
                 let kvm = kvm.clone();
                 thread(&name, move || {
                     living.port.answer(0, 0);
-                    match Guest::grow(&kvm, seed, &living.port) {
+                    match Guest::grow(&kvm, seed, &living.port, shell) {
                         Ok(guest) => {
                             let memory = Box::new(OfGuest(guest.space()));
                             begin(living, Body::Machine(kvm, Some(Box::new(guest))), memory).serve();

@@ -9,12 +9,13 @@ mod files;
 mod saved;
 mod sockets;
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{Mode, OFlags};
-use vm::{Host as Kvm, Part, Region, Sharing};
+use vm::{Part, Region, Sharing};
 
 pub(crate) use self::saved::SavedMachine;
 use self::saved::{Pieces, Saved, SavedMemory, SavedPart, SavedProcess, SavedWindow};
@@ -26,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::family::{Family, Living, Origin};
 use crate::files::{File, OnExec, Table};
 use crate::guest::Handle;
-use crate::kvm::{Guest, OfGuest};
+use crate::kvm::{Guest, Kvm, OfGuest};
 use crate::member::{Body, Member, Program};
 use crate::port::Mapped;
 use crate::tender::thread;
@@ -230,6 +231,8 @@ pub fn digest_of(state: &[u8]) -> String {
 pub(crate) struct Template {
     saved: Saved,
     machine: SavedMachine,
+    /// Sockets on which somebody that began here listens, by which of the files they are.
+    listening: Mutex<BTreeMap<usize, Weak<File>>>,
 }
 
 impl Template {
@@ -242,16 +245,36 @@ impl Template {
         saved.must_fit()?;
         saved.must_be_of(&snapshot.bytes)?;
         let machine = saved.machine(&Arc::new(snapshot.bytes))?;
-        Ok(Self { saved, machine })
+        Ok(Self { saved, machine, listening: Mutex::default() })
+    }
+
+    /// Opens its files. A socket on which a process that began here listens already is shared, so that whoever is free
+    /// answers.
+    fn open_files(&self, streams: &[Arc<File>; 3]) -> Result<Vec<Arc<File>>> {
+        let mut shared = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = files::open(&self.saved.process.files, streams, |index| shared.get(&index)?.upgrade())?;
+        let listening = files::listening(&self.saved.process.files);
+        *shared = listening.filter_map(|it| Some((it, Arc::downgrade(files.get(it)?)))).collect();
+        Ok(files)
     }
 
     /// Begins a process from it, the first of a cell. Gives its number.
-    pub(crate) fn begin(&self, family: &Arc<Family>, kvm: &Arc<Kvm>, streams: &[Arc<File>; 3]) -> Result<u32> {
+    pub(crate) fn begin(
+        &self,
+        family: &Arc<Family>,
+        kvm: &Arc<Kvm>,
+        streams: &[Arc<File>; 3],
+        listener: Option<Listener>,
+    ) -> Result<u32> {
         let it = &self.saved.process;
         clock::be_later_than(self.saved.monotonic);
         let number = family.number().map_err(Error::host("numbering a process"))?;
         family.number_after(it.numbers);
-        let port = Arc::new(Mapped::new(abi::port::Engine::Kvm)?);
+        let shell = kvm.shell();
+        let port = match &shell {
+            Some(shell) => shell.port.clone(),
+            None => Arc::new(Mapped::new(abi::port::Engine::Kvm)?),
+        };
         clock::write(&port.clock);
         port.pending.store(it.pending, Ordering::SeqCst);
         for (place, sender) in port.senders.iter().zip(&it.senders) {
@@ -261,7 +284,7 @@ impl Template {
         port.threads.store(it.threads, Ordering::Relaxed);
         // The process stands in a call for a copy, of which it is one.
         port.answer(0, 0);
-        let files = files::open(&it.files, streams)?;
+        let files = self.open_files(streams)?;
         let mut table = Table::new(it.limit as usize);
         for (at, file, closed) in &it.descriptors {
             let on_exec = if *closed { OnExec::Close } else { OnExec::Keep };
@@ -277,10 +300,9 @@ impl Template {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let cwd = rustix::fs::open(&it.directory[..], flags, Mode::empty());
         let cwd = cwd.map_err(Error::host("entering the working directory of a snapshot"))?;
-        let guest = Guest::go_on(kvm, &self.machine, &port)?;
+        let guest = Guest::go_on(kvm, &self.machine, &port, shell)?;
         let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
-        let origin =
-            Origin::Cell { streams: streams.each_ref().map(Arc::downgrade), listener: None, name: it.name.clone() };
+        let origin = Origin::Cell { streams: streams.each_ref().map(Arc::downgrade), listener, name: it.name.clone() };
         family.add(number, origin, living.clone());
         let [real, effective, saved, group, effective_group, saved_group] = it.identities;
         let member = Member {

@@ -11,5 +11,5 @@ mod window;
 
 pub use error::{Error, Result};
 pub use machine::{Exit, Host, Interrupter, Kept, Layout, Machine, Registers, Start};
-pub use memory::{Frozen, Laid, Memory, Region};
+pub use memory::{Frozen, Laid, Memory, Region, Room};
 pub use window::{Part, Sharing, Window};

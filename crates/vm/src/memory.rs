@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use sys::Errno;
 use sys::pagemap;
 
@@ -25,9 +25,67 @@ const PAGE: usize = 4096;
 /// A guest's memory.
 #[derive(Debug)]
 pub struct Memory {
+    /// Where it is mapped.
+    room: Arc<Room>,
     at: NonNull<u8>,
     length: usize,
     content: Mutex<Content>,
+}
+
+/// Addresses at which there is nothing yet. A machine can have them as its memory before it is known what will be there.
+#[derive(Debug)]
+pub struct Room {
+    at: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: it owns its addresses, at which it neither reads nor writes.
+unsafe impl Send for Room {}
+// SAFETY: the same.
+unsafe impl Sync for Room {}
+
+impl Room {
+    /// Reserves them.
+    pub fn new(length: usize) -> Result<Self> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping.
+        let at = unsafe { mmap_anonymous(std::ptr::null_mut(), length, ProtFlags::empty(), flags) };
+        Ok(Self { at: address(at)?, length })
+    }
+
+    /// Maps all of a file there, in the place of whatever was.
+    fn map(&self, file: &OwnedFd, sharing: MapFlags) -> Result<()> {
+        let flags = sharing | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: replaces a mapping of ours.
+        unsafe { mmap(self.at.as_ptr().cast(), self.length, RIGHTS, flags, file, 0) }
+            .map(drop)
+            .map_err(Error::host("mapping a guest's memory"))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and no reference to it exists.
+        let _ = unsafe { munmap(self.at.as_ptr().cast(), self.length) };
+    }
+}
+
+impl Region for Room {
+    fn address(&self) -> u64 {
+        self.at.as_ptr() as u64
+    }
+
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn read(&self, _offset: usize, _into: &mut [u8]) -> Option<()> {
+        None
+    }
+
+    fn write(&self, _offset: usize, _from: &[u8]) -> Option<()> {
+        None
+    }
 }
 
 /// Where its content is.
@@ -118,20 +176,24 @@ const RIGHTS: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 impl Memory {
     /// Zeroes, of which none is there before it is touched.
     pub fn new(length: usize) -> Result<Self> {
-        let file = file(length)?;
-        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
-        // SAFETY: a new mapping of a new file.
-        let at = unsafe { mmap(std::ptr::null_mut(), length, RIGHTS, flags, &file, 0) };
-        Ok(Self { at: address(at)?, length, content: Mutex::new(Content::Own(file)) })
+        let (room, file) = (Room::new(length)?, file(length)?);
+        room.map(&file, MapFlags::SHARED)?;
+        Ok(Self { at: room.at, length, room: Arc::new(room), content: Mutex::new(Content::Own(file)) })
     }
 
     /// A copy of what was frozen.
     pub fn thaw(frozen: &Frozen) -> Result<Self> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping of a file that nobody writes to.
-        let at = unsafe { mmap(std::ptr::null_mut(), frozen.length, RIGHTS, flags, &*frozen.base, 0) };
-        let memory =
-            Self { at: address(at)?, length: frozen.length, content: Mutex::new(Content::Over(frozen.clone())) };
+        Self::thaw_in(Arc::new(Room::new(frozen.length)?), frozen)
+    }
+
+    /// The same at these addresses, of which there are as many.
+    pub fn thaw_in(room: Arc<Room>, frozen: &Frozen) -> Result<Self> {
+        if room.length != frozen.length {
+            return Err(Error::host("mapping a guest's memory")(Errno::INVAL));
+        }
+        room.map(&frozen.base, MapFlags::PRIVATE)?;
+        let (at, length) = (room.at, room.length);
+        let memory = Self { room, at, length, content: Mutex::new(Content::Over(frozen.clone())) };
         memory.lay(&frozen.over)?;
         Ok(memory)
     }
@@ -142,10 +204,7 @@ impl Memory {
 
     /// Makes its content what it was then.
     pub fn reset(&self, frozen: &Frozen) -> Result<()> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: replaces this mapping, which is ours and of that length.
-        unsafe { mmap(self.at.as_ptr().cast(), self.length, RIGHTS, flags, &*frozen.base, 0) }
-            .map_err(Error::host("mapping a guest's memory"))?;
+        self.room.map(&frozen.base, MapFlags::PRIVATE)?;
         self.lay(&frozen.over)?;
         *self.content() = Content::Over(frozen.clone());
         Ok(())
@@ -276,13 +335,6 @@ impl Memory {
 fn address(at: std::result::Result<*mut std::ffi::c_void, Errno>) -> Result<NonNull<u8>> {
     let host = Error::host("mapping a guest's memory");
     NonNull::new(at.map_err(&host)?.cast()).ok_or_else(|| host(Errno::FAULT))
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: it is ours, and no reference to it exists.
-        let _ = unsafe { munmap(self.at.as_ptr().cast(), self.length) };
-    }
 }
 
 /// Something of the host's that can be a guest's memory, as long as it lives.

@@ -66,16 +66,6 @@ impl Window {
         Ok(Self { at, length, parts: Mutex::default() })
     }
 
-    /// The same parts in the same places.
-    pub fn copy(&self) -> Result<Self> {
-        let copy = Self::new(self.length)?;
-        for (offset, part) in self.parts().iter() {
-            copy.place(*offset, part)?;
-        }
-        *copy.parts() = self.parts().clone();
-        Ok(copy)
-    }
-
     /// What is in it, by where that is.
     pub fn content(&self) -> BTreeMap<usize, Part> {
         self.parts().clone()
@@ -84,18 +74,23 @@ impl Window {
     /// One with that in it. Nothing when a part is not inside or two lie over each other.
     pub fn of_parts(length: usize, parts: BTreeMap<usize, Part>) -> Result<Option<Self>> {
         let window = Self::new(length)?;
+        Ok(window.fill(parts)?.map(|()| window))
+    }
+
+    /// Puts that into one in which there is nothing yet. Nothing when a part is not inside or two lie over each other.
+    pub fn fill(&self, parts: BTreeMap<usize, Part>) -> Result<Option<()>> {
         let mut end = 0;
         for (at, part) in &parts {
-            let whole = at.checked_add(part.room).filter(|it| *it <= length);
+            let whole = at.checked_add(part.room).filter(|it| *it <= self.length);
             let aligned = (at | part.length | part.room).is_multiple_of(PAGE);
             match whole {
                 Some(after) if aligned && *at >= end && part.length <= part.room && part.room > 0 => end = after,
                 _ => return Ok(None),
             }
-            window.place(*at, part)?;
+            self.place(*at, part)?;
         }
-        *window.parts() = parts;
-        Ok(Some(window))
+        *self.parts() = parts;
+        Ok(Some(()))
     }
 
     fn parts(&self) -> MutexGuard<'_, BTreeMap<usize, Part>> {

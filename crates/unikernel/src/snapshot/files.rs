@@ -256,11 +256,25 @@ fn content_of(file: &File, pipe: bool) -> std::result::Result<Vec<u8>, Errno> {
     Ok(content)
 }
 
-/// Opens them all again.
-pub(super) fn open(saved: &[SavedFile], streams: &[Arc<File>; 3]) -> Result<Vec<Arc<File>>> {
+/// Which of them are sockets that listen.
+pub(super) fn listening(saved: &[SavedFile]) -> impl Iterator<Item = usize> {
+    let listens = |it: &SavedFile| matches!(&it.kind, SavedKind::Socket(socket) if socket.listens());
+    saved.iter().enumerate().filter(move |(_, it)| listens(it)).map(|(index, _)| index)
+}
+
+/// Opens them all again, but for those that are there already.
+pub(super) fn open(
+    saved: &[SavedFile],
+    streams: &[Arc<File>; 3],
+    there: impl Fn(usize) -> Option<Arc<File>>,
+) -> Result<Vec<Arc<File>>> {
     let mut files: Vec<Arc<File>> = Vec::with_capacity(saved.len());
     let mut ends: Vec<(u64, u8, OwnedFd)> = Vec::new();
-    for it in saved {
+    for (index, it) in saved.iter().enumerate() {
+        if let Some(file) = there(index) {
+            files.push(file);
+            continue;
+        }
         let made = match it.kind {
             SavedKind::Event { flags, .. } => Made::Event(flags),
             SavedKind::Timer { clock, .. } => Made::Timer(clock),

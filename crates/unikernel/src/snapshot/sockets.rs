@@ -44,6 +44,10 @@ const BACKLOG: i32 = 4096;
 const DOMAINS: [AddressFamily; 3] = [AddressFamily::UNIX, AddressFamily::INET, AddressFamily::INET6];
 
 impl SavedSocket {
+    pub(super) fn listens(&self) -> bool {
+        self.listens
+    }
+
     pub(super) fn is_right(&self) -> bool {
         let path = match &self.address {
             Some(Address::Path(path)) => !path.contains(&0) && path.len() < 108,

@@ -1,0 +1,120 @@
+//! Machines that are made ahead, so that whoever needs one does not wait for it.
+//!
+//! A shell is a machine with its processor and with addresses for its first memory, its files and its port, where there is
+//! nothing yet. Making one takes the kernel half a millisecond and more; filling one is a few mappings. They are made by a
+//! thread that has nothing else to do, and only for a family in which machines are wanted: **none before the first was,
+//! and none once nobody wanted one for a while**. A machine is not used twice: what its processor was in the middle of
+//! would have to be undone, and closing one is nobody's haste.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use abi::layout::kvm::{MEMORY_STEP, PORT, WINDOW};
+use vm::{Host, Machine, Room, Window};
+
+use super::{WINDOW_STEP, failed};
+use crate::error::Result;
+use crate::port::Mapped;
+use crate::tender::thread;
+
+/// A machine without content.
+pub(crate) struct Shell {
+    pub(super) machine: Machine,
+    pub(super) room: Arc<Room>,
+    pub(super) window: Arc<Window>,
+    pub(crate) port: Arc<Mapped>,
+}
+
+impl Shell {
+    fn new(host: &Host) -> Result<Self> {
+        let room = Arc::new(Room::new(MEMORY_STEP as usize).map_err(failed)?);
+        let window = Arc::new(Window::new(WINDOW_STEP).map_err(failed)?);
+        let port = Arc::new(Mapped::new(abi::port::Engine::Kvm)?);
+        let mut machine = Machine::new(host).map_err(failed)?;
+        machine.add(0, room.clone()).map_err(failed)?;
+        machine.add(WINDOW, window.clone()).map_err(failed)?;
+        machine.add(PORT, port.clone()).map_err(failed)?;
+        Ok(Self { machine, room, window, port })
+    }
+}
+
+/// Makes machines of a family.
+pub(crate) struct Kvm {
+    host: Arc<Host>,
+    shells: Arc<Shells>,
+}
+
+struct Shells {
+    state: Mutex<State>,
+    wanted: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    ready: Vec<Shell>,
+    /// Whether there is a thread that makes more.
+    runs: bool,
+}
+
+/// So many are kept ready.
+const READY: usize = 2;
+
+/// Nobody wanted one for so long: the family has settled.
+const LONGEST: Duration = Duration::from_secs(5);
+
+impl Shells {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes shells as long as they are wanted.
+    fn serve(&self, host: &Host) {
+        let mut state = self.state();
+        loop {
+            if state.ready.len() < READY {
+                drop(state);
+                let made = Shell::new(host);
+                state = self.state();
+                match made {
+                    Ok(shell) => state.ready.push(shell),
+                    // There is none to be had ahead: whoever wants one will hear why.
+                    Err(_) => break,
+                }
+                continue;
+            }
+            let waited = self.wanted.wait_timeout(state, LONGEST).unwrap_or_else(PoisonError::into_inner);
+            state = waited.0;
+            if waited.1.timed_out() && state.ready.len() >= READY {
+                break;
+            }
+        }
+        state.runs = false;
+        let unwanted = std::mem::take(&mut state.ready);
+        drop(state);
+        drop(unwanted);
+    }
+}
+
+impl Kvm {
+    pub(crate) fn new(host: Host) -> Self {
+        let shells = Shells { state: Mutex::default(), wanted: Condvar::new() };
+        Self { host: Arc::new(host), shells: Arc::new(shells) }
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// A machine that is ready, if there is one. From here on there will be.
+    pub(crate) fn shell(&self) -> Option<Shell> {
+        let mut state = self.shells.state();
+        let shell = state.ready.pop();
+        if !state.runs {
+            let (shells, host) = (self.shells.clone(), self.host.clone());
+            state.runs = thread("shells", move || shells.serve(&host)).is_ok();
+        }
+        drop(state);
+        self.shells.wanted.notify_one();
+        shell
+    }
+}
