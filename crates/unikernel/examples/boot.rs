@@ -74,6 +74,8 @@ fn measure(program: &str, count: usize) {
         File::options().read(true).write(true).create(true).truncate(true).open(dir.path().join(name)).unwrap()
     };
     let (state, bytes) = (make("state"), make("bytes"));
+    // It sleeps, and not for the first time.
+    std::thread::sleep(Duration::from_millis(50));
     let line = Line::connect(&socket).unwrap();
     line.ask(Order::Keep { cell: 1 }, &[state.as_fd(), bytes.as_fd()]).unwrap();
     assert_eq!(line.hear().unwrap(), Some(Word::Kept), "it is kept");

@@ -65,10 +65,10 @@ impl Guest {
         Ok(Self { machine, layout: seed.layout, space })
     }
 
-    /// One that goes on from where another was kept, as [`Guest::grow`] makes it.
-    pub(crate) fn go_on(kvm: &Kvm, saved: &SavedMachine, port: &Arc<Mapped>, shell: Option<Shell>) -> Result<Self> {
+    /// One that goes on from where another was kept.
+    pub(crate) fn go_on(kvm: &Kvm, saved: &SavedMachine, port: &Arc<Mapped>) -> Result<Self> {
         let (tables, windows) = (saved.layout.tables, saved.windows.clone());
-        let (mut machine, space) = fill(kvm, shell, port, tables, &saved.memory, windows)?;
+        let (mut machine, space) = fill(kvm, None, port, tables, &saved.memory, windows)?;
         machine.resume_kept(&saved.kept, &saved.layout).map_err(failed)?;
         Ok(Self { machine, layout: saved.layout, space })
     }

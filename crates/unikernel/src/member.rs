@@ -101,6 +101,16 @@ impl Member {
             Err(_) => return family.end(number, KILLED),
         }
         let seat = Seat::new(self);
+        // One that was made ahead has called already.
+        if seat.is_called() {
+            match seat.answer_with(guest) {
+                Some(again) => guest = again,
+                None => {
+                    seat.leave();
+                    return handle.set_thread(None);
+                }
+            }
+        }
         loop {
             if handle.is_killed() {
                 seat.end(KILLED);
@@ -490,4 +500,4 @@ impl Member {
 }
 
 /// The wait status of what SIGKILL ended.
-const KILLED: i32 = 9;
+pub(crate) const KILLED: i32 = 9;

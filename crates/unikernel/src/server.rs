@@ -122,7 +122,8 @@ impl Seat {
         self.port.served.store(0, Ordering::SeqCst);
     }
 
-    fn is_called(&self) -> bool {
+    /// Whether there is a call to answer.
+    pub(crate) fn is_called(&self) -> bool {
         matches!(self.port.call.state.load(Ordering::Acquire), CALLED | TRIED)
     }
 

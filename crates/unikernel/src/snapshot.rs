@@ -6,6 +6,7 @@
 //! same processor and the same library operating system.
 
 mod files;
+mod nursery;
 mod saved;
 mod sockets;
 
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use rustix::fs::{Mode, OFlags};
 use vm::{Part, Region, Sharing};
 
+use self::nursery::{Nursery, Unborn};
 pub(crate) use self::saved::SavedMachine;
 use self::saved::{Pieces, Saved, SavedMemory, SavedPart, SavedProcess, SavedWindow};
 use crate::clock;
@@ -27,10 +29,8 @@ use crate::error::{Error, Result};
 use crate::family::{Family, Living, Origin};
 use crate::files::{File, OnExec, Table};
 use crate::guest::Handle;
-use crate::kvm::{Guest, Kvm, OfGuest};
-use crate::member::{Body, Member, Program};
-use crate::port::Mapped;
-use crate::tender::thread;
+use crate::kvm::{Kvm, OfGuest};
+use crate::member::{Body, KILLED, Member, Program};
 use crate::timers::{Timer, Timers};
 use crate::waits::Waits;
 
@@ -233,6 +233,7 @@ pub(crate) struct Template {
     machine: SavedMachine,
     /// Sockets on which somebody that began here listens, by which of the files they are.
     listening: Mutex<BTreeMap<usize, Weak<File>>>,
+    nursery: Arc<Nursery>,
 }
 
 impl Template {
@@ -245,7 +246,7 @@ impl Template {
         saved.must_fit()?;
         saved.must_be_of(&snapshot.bytes)?;
         let machine = saved.machine(&Arc::new(snapshot.bytes))?;
-        Ok(Self { saved, machine, listening: Mutex::default() })
+        Ok(Self { saved, machine, listening: Mutex::default(), nursery: Nursery::new() })
     }
 
     /// Opens its files. A socket on which a process that began here listens already is shared, so that whoever is free
@@ -270,20 +271,19 @@ impl Template {
         clock::be_later_than(self.saved.monotonic);
         let number = family.number().map_err(Error::host("numbering a process"))?;
         family.number_after(it.numbers);
-        let shell = kvm.shell();
-        let port = match &shell {
-            Some(shell) => shell.port.clone(),
-            None => Arc::new(Mapped::new(abi::port::Engine::Kvm)?),
+        let sealed = family.gate.code();
+        let unborn = match listener {
+            // The family's first: there may never be another.
+            None => Unborn::new(kvm, &self.machine, sealed)?,
+            Some(_) => self.nursery.take(kvm, &self.machine, sealed)?,
         };
+        let port = unborn.port.clone();
         clock::write(&port.clock);
         port.pending.store(it.pending, Ordering::SeqCst);
         for (place, sender) in port.senders.iter().zip(&it.senders) {
             place.store(*sender, Ordering::Relaxed);
         }
-        port.sealed.store(family.gate.code(), Ordering::Relaxed);
         port.threads.store(it.threads, Ordering::Relaxed);
-        // The process stands in a call for a copy, of which it is one.
-        port.answer(0, 0);
         let files = self.open_files(streams)?;
         let mut table = Table::new(it.limit as usize);
         for (at, file, closed) in &it.descriptors {
@@ -300,7 +300,6 @@ impl Template {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let cwd = rustix::fs::open(&it.directory[..], flags, Mode::empty());
         let cwd = cwd.map_err(Error::host("entering the working directory of a snapshot"))?;
-        let guest = Guest::go_on(kvm, &self.machine, &port, shell)?;
         let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
         let origin = Origin::Cell { streams: streams.each_ref().map(Arc::downgrade), listener, name: it.name.clone() };
         family.add(number, origin, living.clone());
@@ -309,8 +308,8 @@ impl Template {
             number,
             family: family.clone(),
             living,
-            memory: Box::new(OfGuest(guest.space())),
-            body: Body::Machine(kvm.clone(), Some(Box::new(guest))),
+            memory: Box::new(OfGuest(unborn.space.clone())),
+            body: Body::Machine(kvm.clone(), None),
             table,
             cwd: Arc::new(cwd),
             umask: it.umask & 0o777,
@@ -323,7 +322,10 @@ impl Template {
             boot: None,
             logged: 0,
         };
-        thread(&format!("member {number}"), move || member.serve())?;
+        if unborn.be(member).is_err() {
+            family.end(number, KILLED);
+            return Err(Error::Elsewhere("its machine did not begin".to_owned()));
+        }
         for (signal, left, interval) in &it.timers {
             Timers::set(family, number, *signal, Timer { left: (*left).max(1), interval: *interval });
         }

@@ -6,7 +6,7 @@
 //! and none once nobody wanted one for a while**. A machine is not used twice: what its processor was in the middle of
 //! would have to be undone, and closing one is nobody's haste.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use abi::layout::kvm::{MEMORY_STEP, PORT, WINDOW};
@@ -46,7 +46,6 @@ pub(crate) struct Kvm {
 
 struct Shells {
     state: Mutex<State>,
-    wanted: Condvar,
 }
 
 #[derive(Default)]
@@ -55,6 +54,9 @@ struct State {
     /// Whether there is a thread that makes more.
     runs: bool,
 }
+
+/// How often it is looked whether there are enough.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// So many are kept ready.
 const READY: usize = 2;
@@ -67,37 +69,37 @@ impl Shells {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes shells as long as they are wanted.
+    /// Makes shells as long as they are wanted. **It looks by itself**: being woken would take the processor from whoever
+    /// has just taken one, who is in haste.
     fn serve(&self, host: &Host) {
-        let mut state = self.state();
-        loop {
-            if state.ready.len() < READY {
-                drop(state);
-                let made = Shell::new(host);
-                state = self.state();
-                match made {
-                    Ok(shell) => state.ready.push(shell),
+        let mut idle = Duration::ZERO;
+        while idle < LONGEST {
+            std::thread::sleep(LOOK);
+            idle += LOOK;
+            while self.state().ready.len() < READY {
+                idle = Duration::ZERO;
+                match Shell::new(host) {
+                    Ok(shell) => self.state().ready.push(shell),
                     // There is none to be had ahead: whoever wants one will hear why.
-                    Err(_) => break,
+                    Err(_) => idle = LONGEST,
                 }
-                continue;
-            }
-            let waited = self.wanted.wait_timeout(state, LONGEST).unwrap_or_else(PoisonError::into_inner);
-            state = waited.0;
-            if waited.1.timed_out() && state.ready.len() >= READY {
-                break;
+                if idle == LONGEST {
+                    break;
+                }
             }
         }
-        state.runs = false;
-        let unwanted = std::mem::take(&mut state.ready);
-        drop(state);
+        let unwanted = {
+            let mut state = self.state();
+            state.runs = false;
+            std::mem::take(&mut state.ready)
+        };
         drop(unwanted);
     }
 }
 
 impl Kvm {
     pub(crate) fn new(host: Host) -> Self {
-        let shells = Shells { state: Mutex::default(), wanted: Condvar::new() };
+        let shells = Shells { state: Mutex::default() };
         Self { host: Arc::new(host), shells: Arc::new(shells) }
     }
 
@@ -113,8 +115,6 @@ impl Kvm {
             let (shells, host) = (self.shells.clone(), self.host.clone());
             state.runs = thread("shells", move || shells.serve(&host)).is_ok();
         }
-        drop(state);
-        self.shells.wanted.notify_one();
         shell
     }
 }
