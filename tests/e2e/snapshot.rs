@@ -232,3 +232,49 @@ fn a_sealed_appliance_does_what_it_was_seen_to_do_and_what_was_declared() {
     let container = ["image", "build", "--as", "container", "-t", "x", PYTHON];
     assert!(env.skep(container).fails(5).contains("unikernel"));
 }
+
+#[test]
+fn an_appliance_is_made_again_from_where_it_was_kept() {
+    const COUNT: &str =
+        "import itertools, time\nfor it in itertools.count():\n  print(it, flush=True)\n  time.sleep(0.05)";
+    if !can_run(&["root", "kvm"]) {
+        return;
+    }
+    let env = TestEnv::with(PYTHON);
+    let build = ["image", "build", "--as", "unikernel", "-t", "counter", "--warm-until", "log 3"];
+    env.skep(build.iter().chain(&[PYTHON, "--", "python3", "-c", COUNT])).ok();
+    env.skep(["run", "-d", "--network", "none", "--name", "c", "counter"]).ok();
+    let first = |cell: &str| logged(&env, cell).lines().next().and_then(|it| it.parse::<u32>().ok());
+    until("it counts", || logged(&env, "c").lines().count() > 10);
+    assert_eq!(env.skep(["fork", "c", "--anew", "-n", "3"]).ok(), "c-1\nc-2\nc-3\n");
+    env.skep(["fork", "c", "--name", "late"]).ok();
+    for cell in ["c-1", "c-2", "c-3", "late-1"] {
+        until("it counts", || logged(&env, cell).lines().count() > 3);
+    }
+    let begun = first("c").unwrap();
+    assert!((3..10).contains(&begun), "{begun}");
+    for cell in ["c-1", "c-2", "c-3"] {
+        assert_eq!(first(cell), Some(begun), "{cell}");
+    }
+    assert!(first("late-1").unwrap() >= begun + 10);
+    // A cell that began with a program was never kept.
+    env.skep([
+        "run",
+        "-d",
+        "--as",
+        "unikernel",
+        "--network",
+        "none",
+        "--name",
+        "p",
+        PYTHON,
+        "--",
+        "python3",
+        "-c",
+        COUNT,
+    ])
+    .ok();
+    until("it counts", || logged(&env, "p").lines().count() > 3);
+    env.skep(["fork", "p", "--anew"]).fails(1);
+    env.skep(["rm", "-f", "c", "p"]).ok();
+}

@@ -15,6 +15,7 @@ use crate::container::Containers;
 use crate::error::{Error, Result};
 use crate::stats::Stats;
 use crate::unikernel::Unikernels;
+use crate::wire::CopyFrom;
 
 /// How to separate a cell from the rest.
 pub(crate) trait Boundary: Sync {
@@ -55,9 +56,9 @@ pub(crate) trait Boundary: Sync {
     /// Makes the surroundings of a cell that does not run, for a toolbox to be attached to.
     fn debug_stopped(&self, cell: &Cell, rootfs: &store::Rootfs) -> Result<(toolbox::Target, container::Prepared)>;
 
-    /// Makes the cell again with each of those standard streams, running on from where it stands.
-    fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Result<Forked>>> {
-        let _ = streams;
+    /// Makes the cell again with each of those standard streams, running on from there.
+    fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>, from: CopyFrom) -> Result<Vec<Result<Forked>>> {
+        let _ = (streams, from);
         Err(lacks(&cell.spec, Verb::Fork))
     }
 

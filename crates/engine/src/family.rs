@@ -17,6 +17,7 @@ use crate::boundary::{Forked, Keeping, Limited, LiveCell, ProgramStreams, Relati
 use crate::cell::{Cell, UnknownCall};
 use crate::client::with_short_path;
 use crate::error::{Error, Result};
+use crate::wire::CopyFrom;
 
 /// How long a running program may take to come to where it can be copied.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,14 +47,17 @@ fn silent(errno: sys::Errno) -> Error {
 }
 
 /// Has the cell made again, as often as there are streams.
-pub(crate) fn fork(cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Result<Forked>>> {
+pub(crate) fn fork(cell: &Cell, streams: Vec<ProgramStreams>, from: CopyFrom) -> Result<Vec<Result<Forked>>> {
     let mut lines = Vec::new();
     for it in streams {
         let line = connect(cell)?;
         let ProgramStreams::Three { stdin, stdout, stderr } = it else {
             return Err(silent(sys::Errno::NOTTY));
         };
-        let order = Order::Copy { cell: first_process(cell) };
+        let order = match from {
+            CopyFrom::Here => Order::Copy { cell: first_process(cell) },
+            CopyFrom::Start => Order::Another,
+        };
         line.ask(order, &[stdin, stdout, stderr].each_ref().map(AsFd::as_fd)).map_err(silent)?;
         lines.push(line);
     }

@@ -66,3 +66,4 @@ pub use targets::Running;
 pub use toolbox::engines::{Found as FoundContainer, Roots as EngineRoots};
 pub use toolbox::{Arrangement, Error as ToolboxError, Privileges, Trust};
 pub use why::{Explanation, explain, signal_name, signal_number};
+pub use wire::CopyFrom;

@@ -17,6 +17,7 @@ use crate::container::Containers;
 use crate::error::{Error, Result};
 use crate::family;
 use crate::stats::Stats;
+use crate::wire::CopyFrom;
 
 /// The boundary.
 pub(crate) struct Unikernels;
@@ -79,8 +80,8 @@ impl Boundary for Unikernels {
         crate::container::exec_as(cell, process, streams, bond, Body::Resident(Arc::new(visitor)))
     }
 
-    fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Result<Forked>>> {
-        family::fork(cell, streams)
+    fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>, from: CopyFrom) -> Result<Vec<Result<Forked>>> {
+        family::fork(cell, streams, from)
     }
 
     fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Measures how long a family takes to begin another cell from the snapshot that it went on from: from the order to the
 //! first byte that the cell prints. `boot PROGRAM COUNT`: the program prints a line and then, forever, sleeps for some
-//! milliseconds and prints another. Prints microseconds, one line each.
+//! milliseconds and prints another. Prints microseconds, one line each,
+//! and then what a process that was made ahead takes, in KiB.
 
 #![expect(clippy::print_stdout, clippy::expect_used, clippy::unwrap_used, reason = "a tool for measuring")]
 
@@ -66,6 +67,19 @@ fn start(arguments: &[&Path]) -> Child {
     child
 }
 
+/// What a process takes that was made ahead and that nobody wanted: two of them are there now, and soon none.
+fn idle_kib(tender: u32) -> f64 {
+    let proportional = || {
+        let text = std::fs::read_to_string(format!("/proc/{tender}/smaps_rollup")).unwrap();
+        let line = text.lines().find_map(|it| it.strip_prefix("Pss:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap()
+    };
+    std::thread::sleep(Duration::from_secs(1));
+    let with = proportional();
+    std::thread::sleep(Duration::from_secs(7));
+    (with - proportional()) / 2.0
+}
+
 fn measure(program: &str, count: usize) {
     let dir = tempfile::tempdir().unwrap();
     let (socket, program) = (dir.path().join("socket"), Path::new(program));
@@ -97,6 +111,7 @@ fn measure(program: &str, count: usize) {
         // The pool is ready again.
         std::thread::sleep(Duration::from_millis(30));
     }
+    println!("{}", idle_kib(second.id()));
     second.kill().unwrap();
     second.wait().unwrap();
 }

@@ -68,6 +68,11 @@ pub(crate) fn be_later_than(moment: u64) {
     AHEAD.fetch_add(behind, Ordering::Relaxed);
 }
 
+/// Begins to compare them, so that nobody waits for it later.
+pub(crate) fn begin() {
+    FIRST.get_or_init(Moment::now);
+}
+
 /// Writes how they relate. The longer ago the first time was, the more exact is the rate.
 pub(crate) fn write(clock: &Clock) {
     let first = *FIRST.get_or_init(Moment::now);

@@ -73,6 +73,7 @@ pub struct Outcome {
 /// Runs a family until its first process ends, which ends all others. Makes threads, and waits for any child of the calling
 /// process: for a process that does nothing else.
 pub fn run(guest: Guest) -> Result<Outcome> {
+    crate::clock::begin();
     let host = Error::host("blocking signals");
     // Each thread leaves them to the one that passes them on.
     sys::signal::block(SignalSet::ALL).map_err(host)?;

@@ -69,11 +69,13 @@ fn warm_start(dir: &Path) -> Result<Vec<Row>> {
     let mut command = Command::new(target_dir().join("release/examples/boot"));
     let text = output_of(command.arg(&program).arg(STARTS.to_string()))?;
     let mut times: Vec<f64> = text.lines().filter_map(|it| it.parse().ok()).map(|it: f64| it / 1e3).collect();
+    let idle = times.pop().unwrap_or(f64::NAN) * 1e3;
     times.sort_by(f64::total_cmp);
     let late = times.get(times.len() * 99 / 100).copied().unwrap_or(f64::NAN);
     Ok(vec![
         Row::new("another cell from a warm template", "ms", median(&times), None, times.len(), Bound::AtMost(0.6)),
         Row::new("another cell from a warm template, p99", "ms", late, None, times.len(), Bound::AtMost(10.0)),
+        Row::new("a process that was made ahead", "KiB", idle, None, 2, Bound::AtMost(320.0)),
     ])
 }
 

@@ -33,7 +33,7 @@ impl Supervisor {
             Request::Pause => self.pause(),
             Request::Resume => self.resume(),
             Request::Set { limits, restart } => self.set(limits, restart),
-            Request::Fork { names } => self.fork(names),
+            Request::Fork { names, from } => self.fork(names, from),
             Request::Rollback { name } => self.roll_back(&name),
             Request::Rename { name } => self.rename(name),
         };
