@@ -100,8 +100,12 @@ fn what_cannot_be_kept_is_refused_by_name() {
     run("fifo", "unikernel", "busybox mkfifo /tmp/f; exec 3<>/tmp/f; echo open; while read a <&3; do :; done");
     until("it has opened it", || logged(&env, "fifo").contains("open"));
     assert!(env.skep(["snapshot", "fifo"]).fails(5).contains("a fifo (/tmp/f)"));
+    let process = ["run", "-d", "--network", "none", "--as", "unikernel", "--name", "process", BUSYBOX, "--"];
+    let process = process.iter().chain(&["busybox", "sleep", "1000"]);
+    env.finish(env.command(process).env("SKEP_ENGINE", "process")).ok();
+    assert!(env.skep(["snapshot", "process"]).fails(5).contains("kvm"));
     // None of them has suffered.
-    for name in ["container", "two", "fifo"] {
+    for name in ["container", "two", "fifo", "process"] {
         assert!(env.skep(["why", name]).ok().contains("runs"), "{name}");
         env.skep(["rm", "-f", name]).ok();
     }
@@ -153,6 +157,13 @@ fn an_appliance_goes_on_as_often_as_wanted_and_not_when_a_byte_is_another() {
         env.skep(["rm", "-f", name]).ok();
     }
     assert!(env.skep(["run", "app", "redis-cli"]).fails(2).contains("appliance"));
+
+    // Where there are no virtual machines, it begins as a program does.
+    let cold =
+        env.command(["run", "-d", "--name", "cold", "--network", "none", "app"]).env("SKEP_ENGINE", "process").output();
+    assert!(cold.unwrap().status.success());
+    until("it begins", || logged(&env, "cold").contains("Ready to accept"));
+    env.skep(["rm", "-f", "cold"]).ok();
 
     // The largest file of the pool is its pages.
     let largest =
@@ -277,4 +288,73 @@ fn an_appliance_is_made_again_from_where_it_was_kept() {
     until("it counts", || logged(&env, "p").lines().count() > 3);
     env.skep(["fork", "p", "--anew"]).fails(1);
     env.skep(["rm", "-f", "c", "p"]).ok();
+}
+
+/// What it has open before it is kept, it looks at afterwards.
+const HOLDER: &str = r#"
+import os, select, socket, threading, time
+reader, writer = os.pipe()
+os.write(writer, b"honey")
+left, right = socket.socketpair()
+left.send(b"to the right")
+right.send(b"to the left")
+alone, gone = os.pipe()
+os.write(gone, b"last words")
+os.close(gone)
+count = os.eventfd(7, os.EFD_NONBLOCK)
+listener = socket.create_server(("127.0.0.1", 4711))
+client = socket.create_connection(("127.0.0.1", 4711))
+file = os.open("/tmp/file", os.O_RDWR | os.O_CREAT)
+os.write(file, b"0123456789")
+os.lseek(file, 3, os.SEEK_SET)
+again = os.dup(file)
+nameless = os.open("/tmp/nameless", os.O_RDWR | os.O_CREAT)
+os.unlink("/tmp/nameless")
+os.write(nameless, b"nameless")
+epoll = select.epoll()
+epoll.register(reader, select.EPOLLIN)
+epoll.register(writer, 0)
+os.chdir("/usr/lib")
+os.umask(0o27)
+lock, told = threading.Lock(), []
+lock.acquire()
+def other():
+    with lock:
+        told.append("other thread")
+thread = threading.Thread(target=other)
+thread.start()
+begun = time.monotonic()
+print("warm", flush=True)
+time.sleep(0.3)
+print(os.read(reader, 10), right.recv(20), left.recv(20), os.read(alone, 20), os.read(alone, 20))
+print(os.eventfd_read(count), os.read(file, 2), os.read(again, 2), os.pread(nameless, 20, 0))
+print(epoll.poll(0), os.getcwd(), oct(os.umask(0)), listener.getsockname())
+print(client.recv(10), os.get_inheritable(reader), os.getpid(), time.monotonic() > begun)
+os.write(writer, b"x")
+print([it[1] for it in epoll.poll(0)])
+lock.release()
+thread.join()
+print(told)
+"#;
+
+#[test]
+fn what_a_process_has_open_is_there_again() {
+    if !can_run(&["root", "kvm"]) {
+        return;
+    }
+    let env = TestEnv::with(PYTHON);
+    let begin = ["image", "build", "--as", "unikernel", "-t", "holder", "--warm-until", "log warm"];
+    env.skep(begin.iter().chain(&[PYTHON, "--", "python3", "-c", HOLDER])).ok();
+    let expected = "\
+b'honey' b'to the right' b'to the left' b'last words' b''
+7 b'34' b'56' b'nameless'
+[] /usr/lib 0o27 ('127.0.0.1', 4711)
+b'' False 1 True
+[1]
+['other thread']
+";
+    for name in ["first", "second"] {
+        let run = env.skep(["run", "--network", "none", "--name", name, "holder"]);
+        assert_eq!((run.out.as_str(), run.err.as_str()), (expected, ""), "{name}");
+    }
 }

@@ -32,7 +32,7 @@ use crate::guest::Handle;
 use crate::kvm::{Kvm, OfGuest};
 use crate::member::{Body, KILLED, Member, Program};
 use crate::timers::{Timer, Timers};
-use crate::waits::Waits;
+use crate::waits::{Awaited, Waits};
 
 /// A snapshot to begin with, by its two files.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Writer<'_> {
 
     /// A page, behind those before it.
     fn page(&mut self, parts: &mut Vec<[u64; 3]>, offset: usize, page: &[u8]) -> Result<()> {
-        const NOTHING: [u8; SMALL_GAP] = [0; SMALL_GAP];
+        static NOTHING: [u8; SMALL_GAP] = [0; SMALL_GAP];
         let gap = parts.last().map(|it| offset - (it[0] + it[1]) as usize);
         match (gap, parts.last_mut()) {
             (Some(gap), Some(last)) if gap <= SMALL_GAP => {
@@ -188,7 +188,7 @@ fn keep_process(member: &Member) -> Result<SavedProcess> {
     };
     let descriptors = member.table.each().map(|(at, file, on_exec)| (at as u32, index(file), on_exec == OnExec::Close));
     let descriptors = descriptors.collect();
-    let (watched, children, mut ready) = member.living.waits.all();
+    let Awaited { files: watched, children, mut ready } = member.living.waits.all();
     let watches = watched.iter().map(|(cookie, file, events)| (*cookie, index(file), *events)).collect();
     // It has no children any more, and whoever waits for some shall hear that at once.
     ready.extend(children);
@@ -322,7 +322,7 @@ impl Template {
             boot: None,
             logged: 0,
         };
-        if unborn.be(member).is_err() {
+        if unborn.be(member).is_none() {
             family.end(number, KILLED);
             return Err(Error::Elsewhere("its machine did not begin".to_owned()));
         }

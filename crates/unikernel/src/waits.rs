@@ -39,6 +39,16 @@ struct Watched {
     events: u32,
 }
 
+/// What a member waits for.
+pub(crate) struct Awaited {
+    /// Cookies, each with its file and events.
+    pub(crate) files: Vec<(u64, Arc<File>, u32)>,
+    /// Cookies that children give.
+    pub(crate) children: Vec<u64>,
+    /// Cookies that are due at once.
+    pub(crate) ready: Vec<u64>,
+}
+
 /// The event that is the bell.
 const BELL: u64 = u64::MAX;
 
@@ -136,11 +146,11 @@ impl Waits {
         Ok(())
     }
 
-    /// What is waited for: files with events and cookies; the cookies of children; those that are ready.
-    pub(crate) fn all(&self) -> (Vec<(u64, Arc<File>, u32)>, Vec<u64>, Vec<u64>) {
+    /// All that is waited for.
+    pub(crate) fn all(&self) -> Awaited {
         let watches = self.watches();
         let files = watches.files.iter().map(|(cookie, it)| (*cookie, it.file.clone(), it.events)).collect();
-        (files, watches.children.clone(), watches.ready.clone())
+        Awaited { files, children: watches.children.clone(), ready: watches.ready.clone() }
     }
 
     /// Gives these cookies at once.

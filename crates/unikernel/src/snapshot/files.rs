@@ -10,11 +10,12 @@ use std::sync::{Arc, PoisonError};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, SeekFrom, fcntl_getfl, fstat, openat, seek, statat};
+use rustix::net::sockopt;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use serde::{Deserialize, Serialize};
 use sys::Errno;
 
-use super::sockets::{self, SavedSocket};
+use super::sockets::{self, Ends, SavedSocket};
 use crate::calls::polling::EPOLL;
 use crate::error::{Error, Result};
 use crate::files::{File, Made, Waiting};
@@ -65,7 +66,7 @@ enum SavedKind {
     Pair {
         pair: u64,
         which: u8,
-        pipe: bool,
+        ends: Ends,
         content: Vec<u8>,
     },
 }
@@ -146,13 +147,18 @@ fn kind_of(member: &Member, file: &Arc<File>, files: &[Arc<File>]) -> Result<Sav
             Ok(SavedKind::Timer { clock, left, interval })
         }
         (Made::Pair(pair, which), kind) => {
-            let pipe = kind == FileType::Fifo;
+            let ends = match kind {
+                FileType::Fifo => Ends::Pipe,
+                _ => Ends::Sockets(sockopt::socket_type(&**file).map_err(&host)?.as_raw()),
+            };
             // What is on its way stands at the end that reads; the other end of a pipe has nothing to be read.
-            let content = if pipe && which == 1 { Vec::new() } else { content_of(file, pipe).map_err(host)? };
-            if content.len() > MOST_CONTENT {
-                return Err(unkept("that much on its way between two ends", file));
+            let reads = ends != Ends::Pipe || which == 0;
+            let content = if reads { content_of(file, ends).map_err(host)? } else { Vec::new() };
+            let in_order = [Ends::Pipe, Ends::STREAM].contains(&ends);
+            if content.len() > MOST_CONTENT || !(in_order || content.is_empty()) {
+                return Err(unkept("what is on its way between two ends", file));
             }
-            Ok(SavedKind::Pair { pair, which, pipe, content })
+            Ok(SavedKind::Pair { pair, which, ends, content })
         }
         (_, FileType::Socket) => match sockets::keep(file)? {
             Some(socket) => Ok(SavedKind::Socket(socket)),
@@ -228,9 +234,9 @@ fn count_of(file: &File, flags: u32) -> std::result::Result<u64, Errno> {
 }
 
 /// What can be read of it, which stays there.
-fn content_of(file: &File, pipe: bool) -> std::result::Result<Vec<u8>, Errno> {
+fn content_of(file: &File, ends: Ends) -> std::result::Result<Vec<u8>, Errno> {
     let mut content = vec![0; MOST_CONTENT + 1];
-    let count = if pipe {
+    let count = if ends == Ends::Pipe {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, MOST_CONTENT);
         match rustix::pipe::tee(file, &writer, MOST_CONTENT, rustix::pipe::SpliceFlags::NONBLOCK) {
@@ -294,6 +300,7 @@ pub(super) fn open(
         }
         files.push(file);
     }
+    send_again(saved, &files, &ends)?;
     for (it, set) in saved.iter().zip(&files) {
         if let SavedKind::Epoll(interests) = &it.kind {
             let mut noted = set.interests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -308,6 +315,31 @@ pub(super) fn open(
         }
     }
     Ok(files)
+}
+
+/// What was on its way to an end comes from the other, which may have been closed since.
+fn send_again(saved: &[SavedFile], files: &[Arc<File>], closed: &[(u64, u8, OwnedFd)]) -> Result<()> {
+    let is = |it: &SavedFile, pair: u64, which: u8| matches!(it.kind, SavedKind::Pair { pair: a, which: b, .. } if (a, b) == (pair, which));
+    for it in saved {
+        let SavedKind::Pair { pair, which, ends, content } = &it.kind else { continue };
+        if content.is_empty() {
+            continue;
+        }
+        let other = saved.iter().position(|it| is(it, *pair, 1 - *which)).map(|at| files[at].as_fd());
+        let other =
+            other.or_else(|| closed.iter().find(|it| (it.0, it.1) == (*pair, 1 - *which)).map(|it| it.2.as_fd()));
+        let Some(other) = other else { continue };
+        let host = Error::host("filling a pipe of a snapshot again");
+        if *ends == Ends::Pipe {
+            rustix::pipe::fcntl_setpipe_size(other, content.len().max(1 << 16)).map_err(&host)?;
+        }
+        rustix::fs::fcntl_setfl(other, fcntl_getfl(other).map_err(&host)? | OFlags::NONBLOCK).map_err(&host)?;
+        let mut rest = &content[..];
+        while !rest.is_empty() {
+            rest = &rest[rustix::io::write(other, rest).map_err(&host)?..];
+        }
+    }
+    Ok(())
 }
 
 fn open_one(kind: &SavedKind, ends: &mut Vec<(u64, u8, OwnedFd)>) -> Result<OwnedFd> {
@@ -351,25 +383,13 @@ fn open_one(kind: &SavedKind, ends: &mut Vec<(u64, u8, OwnedFd)>) -> Result<Owne
             rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &value).map_err(host)?;
             Ok(timer)
         }
-        SavedKind::Pair { pair, which, pipe, content } => {
-            let kept = ends.iter().position(|it| (it.0, it.1) == (*pair, *which));
-            let (own, other) = match kept {
-                Some(at) => (ends.swap_remove(at).2, None),
-                None => {
-                    let (first, second) = sockets::pair(*pipe).map_err(&host)?;
-                    let (own, other) = if *which == 0 { (first, second) } else { (second, first) };
-                    (own, Some(other))
-                }
-            };
-            // To itself, so to speak: what is on its way to an end comes from the other.
-            if let Some(other) = other {
-                if !content.is_empty() {
-                    rustix::io::write(&other, content).map_err(host)?;
-                }
-                ends.push((*pair, 1 - *which, other));
-            } else if !content.is_empty() && !*pipe {
-                return Err(Error::Elsewhere("both ends of a socket pair have something on its way".to_owned()));
+        SavedKind::Pair { pair, which, ends: kind, .. } => {
+            if let Some(at) = ends.iter().position(|it| (it.0, it.1) == (*pair, *which)) {
+                return Ok(ends.swap_remove(at).2);
             }
+            let (first, second) = sockets::pair(*kind).map_err(host)?;
+            let (own, other) = if *which == 0 { (first, second) } else { (second, first) };
+            ends.push((*pair, 1 - *which, other));
             Ok(own)
         }
     }

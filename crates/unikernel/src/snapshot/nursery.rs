@@ -41,9 +41,9 @@ impl Unborn {
         Ok(Self { port, space, thread: thread_end })
     }
 
-    /// Lets it be that process.
-    pub(super) fn be(self, member: Member) -> std::result::Result<(), Member> {
-        self.thread.send(member).map_err(|it| it.0)
+    /// Lets it be that process; nothing if its machine has failed meanwhile.
+    pub(super) fn be(self, member: Member) -> Option<()> {
+        self.thread.send(member).ok()
     }
 }
 

@@ -346,7 +346,7 @@ mod tests {
             |it| it.memory[0].parts[0] = [0, u64::MAX - 4095, 0],
             |it| it.memory[0].parts[0] = [MEMORY_STEP, 4096, 0],
             |it| it.windows[0].length = u64::MAX,
-            |it| it.windows[0].parts[0].room = u64::MAX & !4095,
+            |it| it.windows[0].parts[0].room = !4095,
             |it| it.windows[0].parts[0].from = 12288,
             |it| it.windows[0].parts[0].length = 12288,
             |it| it.extended = vec![1; 513],

@@ -144,10 +144,24 @@ pub(super) fn hung_up() -> std::result::Result<OwnedFd, Errno> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?.0)
 }
 
-/// The ends of a new pipe, or of a pair of sockets.
-pub(super) fn pair(pipe: bool) -> std::result::Result<(OwnedFd, OwnedFd), Errno> {
-    if pipe {
-        return rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+/// What is between two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Ends {
+    /// Of a pipe, the reading one first.
+    Pipe,
+    /// Of a pair of sockets of that type.
+    Sockets(u32),
+}
+
+impl Ends {
+    /// Sockets between which bytes are in order.
+    pub(super) const STREAM: Self = Self::Sockets(SocketType::STREAM.as_raw());
+}
+
+/// A new pair.
+pub(super) fn pair(ends: Ends) -> std::result::Result<(OwnedFd, OwnedFd), Errno> {
+    match ends {
+        Ends::Pipe => rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC),
+        Ends::Sockets(kind) => socketpair(AddressFamily::UNIX, SocketType::from_raw(kind), SocketFlags::CLOEXEC, None),
     }
-    socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
 }
