@@ -94,7 +94,7 @@ impl Member {
     fn serve_machine(mut self) {
         const SIGSEGV: i32 = 11;
         let Body::Machine(_, place) = &mut self.body else { return };
-        let Some(mut guest) = place.take() else { return };
+        let Some(guest) = place.take() else { return };
         let (handle, family, number) = (self.living.handle.clone(), self.family.clone(), self.number);
         match guest.adopt() {
             Ok(thread) => handle.set_thread(Some(thread)),
@@ -102,15 +102,7 @@ impl Member {
         }
         let seat = Seat::new(self);
         // One that was made ahead has called already.
-        if seat.is_called() {
-            match seat.answer_with(guest) {
-                Some(again) => guest = again,
-                None => {
-                    seat.leave();
-                    return handle.set_thread(None);
-                }
-            }
-        }
+        let Some(mut guest) = seat.answer_with(guest) else { return handle.set_thread(None) };
         loop {
             if handle.is_killed() {
                 seat.end(KILLED);
@@ -372,10 +364,8 @@ impl Member {
             Body::Process(_) => None,
             Body::Machine(kvm, _) => kvm.shell(),
         };
-        let port = match &shell {
-            Some(shell) => shell.port.clone(),
-            None => Arc::new(Mapped::new(engine).map_err(again)?),
-        };
+        let made = || Ok(Arc::new(Mapped::new(engine).map_err(again)?));
+        let port = shell.as_ref().map_or_else(made, |it| Ok(it.port.clone()))?;
         clock::write(&port.clock);
         port.sealed.store(self.family.gate.code(), Ordering::Relaxed);
         let waits = Arc::new(Waits::new().map_err(again)?);

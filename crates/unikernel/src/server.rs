@@ -122,8 +122,7 @@ impl Seat {
         self.port.served.store(0, Ordering::SeqCst);
     }
 
-    /// Whether there is a call to answer.
-    pub(crate) fn is_called(&self) -> bool {
+    fn is_called(&self) -> bool {
         matches!(self.port.call.state.load(Ordering::Acquire), CALLED | TRIED)
     }
 
