@@ -10,9 +10,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use abi::call;
-use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY, PORT, TAP, WINDOW};
+use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY, TAP, WINDOW};
 use sys::Errno;
-use vm::{Exit, Frozen, Interrupter, Kept, Layout, Machine, Memory, Part, Region, Registers, Sharing, Window};
+use vm::{Exit, Frozen, Interrupter, Kept, Layout, Machine, Memory, Part, Region, Registers, Room, Sharing, Window};
 
 pub(crate) use self::shells::{Kvm, Shell};
 pub(crate) use self::space::{OfGuest, Space};
@@ -49,11 +49,11 @@ fn failed(error: vm::Error) -> Error {
 impl Guest {
     /// A machine that begins with the library operating system.
     pub(crate) fn first(kvm: &Kvm, port: &Arc<Mapped>) -> Result<Self> {
-        let memory = Memory::new(MEMORY_STEP as usize).map_err(failed)?;
+        let memory = Memory::new_in(room(port)?).map_err(failed)?;
         let built = build::build(&memory)?;
-        let window = Arc::new(Window::new(WINDOW_STEP).map_err(failed)?);
-        let space = Space::new(built.layout.tables, vec![memory], vec![window]);
-        let mut machine = assemble(kvm, &space, port)?;
+        // Room for files there is once one is mapped: many programs map none.
+        let space = Space::new(built.layout.tables, vec![memory], Vec::new());
+        let mut machine = assemble(kvm, &space)?;
         machine.begin(&built.layout, &built.start).map_err(failed)?;
         Ok(Self { machine, layout: built.layout, space })
     }
@@ -166,6 +166,11 @@ impl Guest {
     }
 }
 
+/// Addresses for a guest's first memory, with its port.
+fn room(port: &Mapped) -> Result<Arc<Room>> {
+    Room::behind(port.file(), MEMORY_STEP as usize).map(Arc::new).map_err(failed)
+}
+
 /// A machine with that in it.
 fn fill(
     kvm: &Kvm,
@@ -173,20 +178,25 @@ fn fill(
     port: &Arc<Mapped>,
     tables: u64,
     memory: &[Frozen],
-    windows: Vec<Content>,
+    mut windows: Vec<Content>,
 ) -> Result<(Machine, Arc<Space>)> {
-    // Memory comes in steps of one size; a first window may be larger than a shell's.
-    let shell = shell.filter(|it| windows.first().is_some_and(|first| first.0 == it.window.length()));
-    let mut rooms = shell.iter().map(|it| (it.room.clone(), it.window.clone()));
-    let (room, window) = rooms.next().unzip();
-    let (mut room, mut window) = (room, window);
-    let thaw = |frozen: &Frozen| match room.take() {
+    // A first window may be larger than a shell's; when there is none yet, there is one now.
+    let shell = shell.filter(|it| windows.first().is_none_or(|first| first.0 == it.window.length()));
+    if shell.is_some() && windows.is_empty() {
+        windows.push((WINDOW_STEP, BTreeMap::new()));
+    }
+    let mut first_room = Some(match &shell {
+        Some(shell) => shell.room.clone(),
+        None => room(port)?,
+    });
+    let mut first_window = shell.as_ref().map(|it| it.window.clone());
+    let thaw = |frozen: &Frozen| match first_room.take() {
         Some(room) => Memory::thaw_in(room, frozen),
         None => Memory::thaw(frozen),
     };
     let memory = memory.iter().map(thaw).collect::<std::result::Result<Vec<_>, _>>().map_err(failed)?;
     let open = |(length, parts): Content| {
-        let window = match window.take() {
+        let window = match first_window.take() {
             Some(window) => window,
             None => Arc::new(Window::new(length)?),
         };
@@ -196,7 +206,7 @@ fn fill(
     let windows = windows.map_err(failed)?.ok_or(Error::Damaged("its mapped files lie over each other"))?;
     let space = Space::new(tables, memory, windows);
     match shell {
-        None => Ok((assemble(kvm, &space, port)?, space)),
+        None => Ok((assemble(kvm, &space)?, space)),
         Some(Shell { mut machine, .. }) => {
             add(&mut machine, &space, Having::First)?;
             Ok((machine, space))
@@ -229,9 +239,8 @@ fn add(machine: &mut Machine, space: &Space, having: Having) -> Result<()> {
     Ok(())
 }
 
-fn assemble(kvm: &Kvm, space: &Space, port: &Arc<Mapped>) -> Result<Machine> {
+fn assemble(kvm: &Kvm, space: &Space) -> Result<Machine> {
     let mut machine = Machine::new(kvm.host()).map_err(failed)?;
     add(&mut machine, space, Having::Nothing)?;
-    machine.add(PORT, port.clone()).map_err(failed)?;
     Ok(machine)
 }

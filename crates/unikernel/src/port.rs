@@ -106,24 +106,6 @@ impl Drop for Mapped {
     }
 }
 
-impl vm::Region for Mapped {
-    fn address(&self) -> u64 {
-        self.port.as_ptr() as u64
-    }
-
-    fn length(&self) -> usize {
-        size_of::<Port>()
-    }
-
-    fn read(&self, _offset: usize, _into: &mut [u8]) -> Option<()> {
-        None
-    }
-
-    fn write(&self, _offset: usize, _from: &[u8]) -> Option<()> {
-        None
-    }
-}
-
 fn sleep_on(word: &AtomicU32, value: u32, longest: Duration) {
     let timeout = rustix::fs::Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
     // Whether it was woken, late or interrupted, the word tells.

@@ -37,6 +37,8 @@ pub struct Memory {
 pub struct Room {
     at: NonNull<u8>,
     length: usize,
+    /// What comes before that is something else, and stays it.
+    begin: usize,
 }
 
 // SAFETY: it owns its addresses, at which it neither reads nor writes.
@@ -50,16 +52,39 @@ impl Room {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping.
         let at = unsafe { mmap_anonymous(std::ptr::null_mut(), length, ProtFlags::empty(), flags) };
-        Ok(Self { at: address(at)?, length })
+        Ok(Self { at: address(at)?, length, begin: 0 })
+    }
+
+    /// The same, with the page of a file that is shared in the place of the first page of memory. A machine takes as long
+    /// to be given a page of its own as to be given all of its memory.
+    pub fn behind(page: &OwnedFd, length: usize) -> Result<Self> {
+        let mut room = Self::new(length)?;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: replaces the first page of a mapping of ours.
+        unsafe { mmap(room.at.as_ptr().cast(), PAGE, RIGHTS, flags, page, 0) }
+            .map_err(Error::host("mapping a guest's memory"))?;
+        room.begin = PAGE;
+        Ok(room)
     }
 
     /// Maps all of a file there, in the place of whatever was.
     fn map(&self, file: &OwnedFd, sharing: MapFlags) -> Result<()> {
+        self.map_part(0, self.length, file, 0, sharing)
+    }
+
+    /// Maps a part of a file there, but for what is something else.
+    fn map_part(&self, offset: usize, length: usize, file: &OwnedFd, from: u64, sharing: MapFlags) -> Result<()> {
+        let host = Error::host("mapping a guest's memory");
+        let skipped = self.begin.saturating_sub(offset).min(length);
+        let end = offset.checked_add(length).filter(|end| *end <= self.length).ok_or_else(|| host(Errno::INVAL))?;
+        if skipped == length {
+            return Ok(());
+        }
         let flags = sharing | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: replaces a mapping of ours.
-        unsafe { mmap(self.at.as_ptr().cast(), self.length, RIGHTS, flags, file, 0) }
-            .map(drop)
-            .map_err(Error::host("mapping a guest's memory"))
+        // SAFETY: inside the reservation, whose end the part does not pass.
+        let at = unsafe { self.at.as_ptr().add(offset + skipped) }.cast();
+        // SAFETY: replaces a part of a mapping of ours.
+        unsafe { mmap(at, end - offset - skipped, RIGHTS, flags, file, from + skipped as u64) }.map(drop).map_err(host)
     }
 }
 
@@ -176,9 +201,14 @@ const RIGHTS: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 impl Memory {
     /// Zeroes, of which none is there before it is touched.
     pub fn new(length: usize) -> Result<Self> {
-        let (room, file) = (Room::new(length)?, file(length)?);
+        Self::new_in(Arc::new(Room::new(length)?))
+    }
+
+    /// The same at these addresses.
+    pub fn new_in(room: Arc<Room>) -> Result<Self> {
+        let (at, length, file) = (room.at, room.length, file(room.length)?);
         room.map(&file, MapFlags::SHARED)?;
-        Ok(Self { at: room.at, length, room: Arc::new(room), content: Mutex::new(Content::Own(file)) })
+        Ok(Self { at, length, room, content: Mutex::new(Content::Own(file)) })
     }
 
     /// A copy of what was frozen.
@@ -211,15 +241,8 @@ impl Memory {
     }
 
     fn lay(&self, parts: &[Laid]) -> Result<()> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        for Laid { offset, length, file, from } in parts {
-            // SAFETY: inside this mapping, which is ours.
-            let at = unsafe { self.at.as_ptr().add(*offset) }.cast();
-            // SAFETY: the same.
-            unsafe { mmap(at, *length, RIGHTS, flags, &**file, *from) }
-                .map_err(Error::host("mapping a guest's memory"))?;
-        }
-        Ok(())
+        let laid = |it: &Laid| self.room.map_part(it.offset, it.length, &it.file, it.from, MapFlags::PRIVATE);
+        parts.iter().try_for_each(laid)
     }
 
     /// Makes what is there now something that others can have, too. The guest must stand still.

@@ -9,7 +9,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use abi::layout::kvm::{MEMORY_STEP, PORT, WINDOW};
+use abi::layout::kvm::WINDOW;
 use vm::{Host, Machine, Room, Window};
 
 use super::{WINDOW_STEP, failed};
@@ -27,13 +27,12 @@ pub(crate) struct Shell {
 
 impl Shell {
     fn new(host: &Host) -> Result<Self> {
-        let room = Arc::new(Room::new(MEMORY_STEP as usize).map_err(failed)?);
-        let window = Arc::new(Window::new(WINDOW_STEP).map_err(failed)?);
         let port = Arc::new(Mapped::new(abi::port::Engine::Kvm)?);
+        let room = super::room(&port)?;
+        let window = Arc::new(Window::new(WINDOW_STEP).map_err(failed)?);
         let mut machine = Machine::new(host).map_err(failed)?;
         machine.add(0, room.clone()).map_err(failed)?;
         machine.add(WINDOW, window.clone()).map_err(failed)?;
-        machine.add(PORT, port.clone()).map_err(failed)?;
         Ok(Self { machine, room, window, port })
     }
 }
