@@ -358,3 +358,65 @@ b'' False 1 True
         assert_eq!((run.out.as_str(), run.err.as_str()), (expected, ""), "{name}");
     }
 }
+
+#[test]
+fn a_snapshot_that_is_wrong_is_the_end_of_its_cell_alone() {
+    if !can_run(&["root", "kvm"]) {
+        return;
+    }
+    let env = TestEnv::with(BUSYBOX);
+    let count = "i=0; while :; do i=$((i+1)); [ $((i % 50000)) = 0 ] && echo $i; done";
+    env.skep([
+        "run",
+        "-d",
+        "--as",
+        "unikernel",
+        "--network",
+        "none",
+        "--name",
+        "c",
+        BUSYBOX,
+        "--",
+        "busybox",
+        "sh",
+        "-c",
+        count,
+    ])
+    .ok();
+    until("it counts", || !logged(&env, "c").is_empty());
+    env.skep(["snapshot", "c", "sound"]).ok();
+    let state = files(&env.home().join("cells")).into_iter().find(|it| it.ends_with("sound/state")).unwrap();
+    let text = std::fs::read_to_string(&state).unwrap();
+    let sound: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let changed = |change: fn(&mut serde_json::Value)| {
+        let mut state = sound.clone();
+        change(&mut state);
+        state.to_string()
+    };
+    let wrong = [
+        ("", "does not read"),
+        (&text[..text.len() / 2], "does not read"),
+        (&changed(|it| it["version"] = 7.into()), "another version"),
+        (&changed(|it| it["processor"] = "another".into()), "another kind of processor"),
+        (&changed(|it| it["memory"][0]["length"] = 4096.into()), "of no size that there is"),
+        (&changed(|it| it["memory"][0]["parts"][0][2] = (1u64 << 40).into()), "leads nowhere"),
+        (&changed(|it| it["process"]["descriptors"][0][1] = 99.into()), "lead nowhere"),
+        (&changed(|it| it["length"] = 4096.into()), "leads nowhere"),
+        (&changed(|it| it["digest"] = "0".into()), "changed since"),
+        // It is sound as far as one can see, and its guest does not come far.
+        (&changed(|it| it["general"][16] = 0.into()), ""),
+        (&changed(|it| it["general"][16] = (u64::MAX / 3).into()), ""),
+        (&changed(|it| it["layout"] = serde_json::json!([4096, 0, 0, 0, 0])), ""),
+    ];
+    for (text, said) in wrong {
+        std::fs::write(&state, text).unwrap();
+        let run = env.skep(["rollback", "c", "sound"]);
+        assert!(said.is_empty() || run.code == 1, "{said}: {run:?}");
+        until("it has ended", || !env.skep(["ps", "-q"]).out.lines().any(|_| true));
+        assert!(logged(&env, "c").contains(said), "{said}: {}", logged(&env, "c"));
+        env.skep(["start", "c"]).ok();
+    }
+    std::fs::write(&state, &text).unwrap();
+    env.skep(["rollback", "c", "sound"]).ok();
+    env.skep(["rm", "-f", "c"]).ok();
+}

@@ -96,7 +96,11 @@ pub(crate) fn list(cell: &Cell) -> Result<Vec<Relative>> {
     let line = connect(cell)?;
     line.ask(Order::List, &[]).map_err(silent)?;
     let mut relatives = Vec::new();
-    while let Some(word) = line.hear().map_err(silent)? {
+    loop {
+        if !is_readable(&line, PATIENCE) {
+            return Err(silent(sys::Errno::TIMEDOUT));
+        }
+        let Some(word) = line.hear().map_err(silent)? else { break };
         if let Word::Process { number, parent, cell, name } = word {
             relatives.push(Relative { number, parent, cell, name });
         }

@@ -65,6 +65,7 @@ impl Engine {
         }
         let dir = cell.snapshots();
         std::fs::create_dir_all(&dir).map_err(|e| Error::at("making", &dir, e))?;
+        remove_abandoned(&dir);
         let numbered = || (1u64..).filter_map(|it| format!("s{it}").parse::<CellName>().ok());
         let name = name.or_else(|| numbered().find(|it| !dir.join(it.as_str()).exists()));
         let name = name.ok_or_else(|| Error::at("naming a snapshot in", &dir, std::io::ErrorKind::AlreadyExists))?;
@@ -80,7 +81,8 @@ impl Engine {
             let _ = disk::remove_tree(&nascent);
             return Err(error);
         }
-        disk::sync_dir(&dir)?;
+        // The directory itself may be new.
+        [&dir, &cell.dir].into_iter().try_for_each(|it| disk::sync_dir(it))?;
         Ok(name)
     }
 
@@ -117,6 +119,17 @@ impl Engine {
         boundary_for(&cell.spec, Verb::Snapshot)?;
         cell.snapshot(name)?;
         crate::client::request(self, cell, Request::Rollback { name: name.clone() })
+    }
+}
+
+/// Removes what is left of snapshots whose makers are gone. Each is named after the one that it was to be, and its maker.
+fn remove_abandoned(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|it| it.strip_prefix('.')?.rsplit_once('.')?.1.parse::<u32>().ok());
+        if maker.is_some_and(|it| !Path::new(&format!("/proc/{it}")).exists()) {
+            let _ = disk::remove_tree(&entry.path());
+        }
     }
 }
 

@@ -28,7 +28,6 @@ use crate::desk::Listener;
 use crate::error::{Error, Result};
 use crate::family::{Family, Living, Origin};
 use crate::files::{File, OnExec, Table};
-use crate::guest::Handle;
 use crate::kvm::{Kvm, OfGuest};
 use crate::member::{Body, KILLED, Member, Program};
 use crate::timers::{Timer, Timers};
@@ -300,7 +299,7 @@ impl Template {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let cwd = rustix::fs::open(&it.directory[..], flags, Mode::empty());
         let cwd = cwd.map_err(Error::host("entering the working directory of a snapshot"))?;
-        let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
+        let living = Living { port, waits, handle: unborn.handle.clone() };
         let origin = Origin::Cell { streams: streams.each_ref().map(Arc::downgrade), listener, name: it.name.clone() };
         family.add(number, origin, living.clone());
         let [real, effective, saved, group, effective_group, saved_group] = it.identities;

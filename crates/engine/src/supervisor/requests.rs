@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use model::{EventKind, ExitReport, Input, State};
+use model::{EventKind, ExitReport, Input, State, Verb};
 use rustix::event::{PollFd, PollFlags};
 
 use super::run::Run;
 use super::{SIGHUP, SIGINT, SIGKILL, SIGPIPE, Supervisor};
-use crate::boundary::Limited;
+use crate::boundary::{Limited, boundary_for};
 use crate::disk::Durability;
 use crate::error::{Error, Result};
 use crate::wire::{Answer, Request};
@@ -153,11 +153,16 @@ impl Supervisor {
         let _ = rustix::event::poll(&mut [PollFd::new(&run.live.ended(), PollFlags::IN)], Some(&PATIENCE));
         self.back_to = Some(snapshot);
         self.end_run();
-        match (&self.run, self.cell.record.state.last_exit()) {
-            (Some(_), _) => Ok(Vec::new()),
-            (None, Some(report)) => Err(Error::Refused(report.exit.to_string())),
-            (None, None) => Err(Error::Refused("it did not start again".to_owned())),
+        if let (None, Some(report)) = (&self.run, self.cell.record.state.last_exit()) {
+            return Err(Error::Refused(report.exit.to_string()));
         }
+        // A tender that finds the snapshot wrong says so in the log, and ends.
+        let family = boundary_for(&self.cell.spec, Verb::Snapshot)?.family(&self.cell);
+        if family.is_ok_and(|it| !it.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let cell = &self.cell.spec.name;
+        Err(Error::Refused(format!("{cell} did not go on from there: 'skep logs {cell}' tells why")))
     }
 
     /// A cell that waits for its next run under a policy that would not give it one has ended.

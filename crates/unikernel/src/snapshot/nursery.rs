@@ -13,8 +13,9 @@ use vm::Exit;
 
 use super::saved::SavedMachine;
 use crate::error::Result;
+use crate::guest::Handle;
 use crate::kvm::{Guest, Kvm, Space};
-use crate::member::{Body, Member};
+use crate::member::{Body, KILLED, Member};
 use crate::port::Mapped;
 use crate::tender::thread;
 
@@ -22,7 +23,18 @@ use crate::tender::thread;
 pub(super) struct Unborn {
     pub(super) port: Arc<Mapped>,
     pub(super) space: Arc<Space>,
-    thread: Sender<Member>,
+    /// Whoever has it can end it, wanted or not.
+    pub(super) handle: Arc<Handle>,
+    /// Nothing once it was wanted.
+    thread: Option<Sender<Member>>,
+}
+
+impl Drop for Unborn {
+    fn drop(&mut self) {
+        if self.thread.take().is_some() {
+            self.handle.kill();
+        }
+    }
 }
 
 impl Unborn {
@@ -36,24 +48,33 @@ impl Unborn {
         let guest = Guest::go_on(kvm, machine, &port)?;
         let space = guest.space();
         let (thread_end, wanted) = channel();
-        let (kvm, own) = (kvm.clone(), port.clone());
-        thread("unborn", move || wait(guest, &own, kvm, &wanted))?;
-        Ok(Self { port, space, thread: thread_end })
+        let handle = Arc::new(Handle::machine());
+        let (kvm, own, reached) = (kvm.clone(), port.clone(), handle.clone());
+        thread("unborn", move || {
+            wait(guest, &own, &reached, kvm, &wanted);
+            reached.set_thread(None);
+        })?;
+        Ok(Self { port, space, handle, thread: Some(thread_end) })
     }
 
     /// Lets it be that process; nothing if its machine has failed meanwhile.
-    pub(super) fn be(self, member: Member) -> Option<()> {
-        self.thread.send(member).ok()
+    pub(super) fn be(mut self, member: Member) -> Option<()> {
+        self.thread.take()?.send(member).ok()
     }
 }
 
 /// Comes to the first call, and waits there.
-fn wait(mut guest: Guest, port: &Mapped, kvm: Arc<Kvm>, wanted: &Receiver<Member>) {
-    if guest.adopt().is_err() {
-        return;
+fn wait(mut guest: Guest, port: &Mapped, handle: &Handle, kvm: Arc<Kvm>, wanted: &Receiver<Member>) {
+    match guest.adopt() {
+        Ok(thread) => handle.set_thread(Some(thread)),
+        Err(_) => return,
     }
     let is_called = || port.call.state.load(std::sync::atomic::Ordering::Acquire) == CALLED;
     while !is_called() {
+        if handle.is_killed() {
+            // Whoever wanted it hears that it has ended; it never got anywhere.
+            return wanted.try_recv().into_iter().for_each(|mut member| member.end(KILLED));
+        }
         match guest.run() {
             Exit::Doorbell | Exit::Interrupted => {}
             Exit::Broken(_) => return,
