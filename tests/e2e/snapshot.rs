@@ -157,6 +157,7 @@ fn an_appliance_goes_on_as_often_as_wanted_and_not_when_a_byte_is_another() {
         env.skep(["rm", "-f", name]).ok();
     }
     assert!(env.skep(["run", "app", "redis-cli"]).fails(2).contains("appliance"));
+    assert!(env.skep(["run", "--as", "container", "app"]).fails(2).contains("appliance"));
 
     // Where there are no virtual machines, it begins as a program does.
     let cold =
