@@ -153,7 +153,7 @@ fn an_appliance_goes_on_as_often_as_wanted_and_not_when_a_byte_is_another() {
     for (name, port) in ports {
         assert_eq!(ask(port, "GET who"), Some(format!("$1\r\n{name}\r\n")));
         // It has begun before it was started: it says so only once, where it was built.
-        assert_eq!(logged(&env, name), "");
+        assert!(!logged(&env, name).contains("Redis is starting"), "{}", logged(&env, name));
         env.skep(["rm", "-f", name]).ok();
     }
     assert!(env.skep(["run", "app", "redis-cli"]).fails(2).contains("appliance"));
@@ -186,7 +186,7 @@ fn an_appliance_goes_on_as_often_as_wanted_and_not_when_a_byte_is_another() {
 const SEALED: &str = r#"
 import mmap, os, time
 print("warm", flush=True)
-time.sleep(0.3)
+time.sleep(1)
 def attempt(what, act):
     try:
         act()
@@ -326,7 +326,7 @@ thread = threading.Thread(target=other)
 thread.start()
 begun = time.monotonic()
 print("warm", flush=True)
-time.sleep(0.3)
+time.sleep(1)
 print(os.read(reader, 10), right.recv(20), left.recv(20), os.read(alone, 20), os.read(alone, 20))
 print(os.eventfd_read(count), os.read(file, 2), os.read(again, 2), os.pread(nameless, 20, 0))
 print(epoll.poll(0), os.getcwd(), oct(os.umask(0)), listener.getsockname())
