@@ -25,5 +25,6 @@ mod reference;
 mod registries;
 mod servers;
 mod slim;
+mod snapshot;
 mod streams;
 mod unikernel;

@@ -40,6 +40,9 @@ pub const LOG: u32 = 0x1008;
 /// `(number)`: the program made a system call that nothing here implements.
 pub const UNKNOWN: u32 = 0x1009;
 
+/// In the number given with [`UNKNOWN`]: the call is there, and the family's seal refuses it.
+pub const OUTSIDE: u32 = 1 << 31;
+
 /// `(length)`: more memory, right behind what there is. Only for a guest with page tables of its own.
 pub const GROW: u32 = 0x100a;
 

@@ -84,8 +84,8 @@ pub mod kvm {
     pub const WINDOW: u64 = 0x10_0000_0000;
     /// The most of them.
     pub const MOST_WINDOW: u64 = 16 << 30;
-    /// The port, by physical address.
-    pub const PORT: u64 = 0x20_0000_0000;
+    /// The port, by physical address: in the place of the first page of memory, which is nobody's.
+    pub const PORT: u64 = MEMORY;
     /// The doorbell, by physical address.
     pub const DOORBELL_PHYSICAL: u64 = 0x21_0000_0000;
 

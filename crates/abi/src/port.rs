@@ -45,8 +45,10 @@ pub struct Port {
     pub copies: AtomicU32,
     /// How many threads the program has, as the guest says: with more than one, each gets its turn by being interrupted.
     pub threads: AtomicU32,
+    /// Not 0 when no new executable memory may come up any more.
+    pub sealed: AtomicU32,
     /// Keeps the clock's fields apart from what changes often.
-    pub reserved: [u32; 12],
+    pub reserved: [u32; 11],
     /// How to tell the time without asking.
     pub clock: Clock,
     /// Files that the guest keeps for when the program opens them again: see [`crate::kept`].

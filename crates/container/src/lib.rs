@@ -42,7 +42,7 @@ pub use prepare::{Prepared, Running, Words, prepare};
 pub use program::capabilities_of;
 pub use protocol::{Failure, Stage};
 pub use rootfs::ScratchRoot;
-pub use seccomp::{BASELINE, Named, announced_name, filter_of, named_paths, syscall_name};
+pub use seccomp::{BASELINE, Named, announced_name, filter_of, named_paths, syscall_name, syscall_number};
 pub use store::Rootfs;
 pub use sys::process::Ended;
 pub use sys::pty::WindowSize;

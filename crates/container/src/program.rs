@@ -90,8 +90,8 @@ impl Program {
         match &self.body {
             Body::Command => streams.connect(self.identity.uid, &[control])?,
             Body::Resident(resident) => {
-                let [first, second] = resident.keeps().map(|it| it.unwrap_or(control));
-                streams.connect(self.identity.uid, &[control, first, second])?;
+                let [a, b, c, d] = resident.keeps().map(|it| it.unwrap_or(control));
+                streams.connect(self.identity.uid, &[control, a, b, c, d])?;
                 resident.prepare();
             }
         }

@@ -5,6 +5,7 @@
 //! with the boundary that has it.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use container::{Attendant, Bond};
 use model::{CellSpec, Degraded, Engine, Exit, Limits, Missed, Process, Verb};
@@ -14,6 +15,7 @@ use crate::container::Containers;
 use crate::error::{Error, Result};
 use crate::stats::Stats;
 use crate::unikernel::Unikernels;
+use crate::wire::CopyFrom;
 
 /// How to separate a cell from the rest.
 pub(crate) trait Boundary: Sync {
@@ -54,10 +56,16 @@ pub(crate) trait Boundary: Sync {
     /// Makes the surroundings of a cell that does not run, for a toolbox to be attached to.
     fn debug_stopped(&self, cell: &Cell, rootfs: &store::Rootfs) -> Result<(toolbox::Target, container::Prepared)>;
 
-    /// Makes the cell again with each of those standard streams, running on from where it stands.
-    fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Result<Forked>>> {
-        let _ = streams;
+    /// Makes the cell again with each of those standard streams, running on from there.
+    fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>, from: CopyFrom) -> Result<Vec<Result<Forked>>> {
+        let _ = (streams, from);
         Err(lacks(&cell.spec, Verb::Fork))
+    }
+
+    /// Keeps the cell's whole state.
+    fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
+        let _ = keeping;
+        Err(lacks(&cell.spec, Verb::Snapshot))
     }
 
     /// The processes of the cell's family, by the numbers that they know, of every cell of it.
@@ -78,6 +86,17 @@ pub(crate) struct StartRequest<'a> {
     pub(crate) rootfs: store::Rootfs,
     pub(crate) net: &'a net::Net,
     pub(crate) store: &'a store::Store,
+    /// What it goes on from, in the place of beginning.
+    pub(crate) snapshot: Option<&'a Path>,
+}
+
+/// The two files of a snapshot.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    /// What is said about it.
+    pub(crate) state: OwnedFd,
+    /// Its pages.
+    pub(crate) bytes: OwnedFd,
 }
 
 /// The standard streams that a program is given.

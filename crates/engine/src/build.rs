@@ -85,7 +85,7 @@ impl Engine {
     }
 
     /// Calls `take` with the root directory of a cell that has ended. Nobody can start the cell meanwhile.
-    fn with_stopped_root<T, E: From<Error>>(
+    pub(crate) fn with_stopped_root<T, E: From<Error>>(
         &self,
         cell: &Cell,
         take: impl FnOnce(&Path) -> std::result::Result<T, E>,
@@ -219,6 +219,10 @@ impl Tail {
         if self.0.len() > 2 * HELD_BYTES {
             self.0.drain(..self.0.len() - HELD_BYTES);
         }
+    }
+
+    pub(crate) fn contains(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.0).contains(text)
     }
 
     pub(crate) fn last_lines(&self) -> String {

@@ -12,7 +12,7 @@ use crate::cell::Cell;
 use crate::error::{Error, Result};
 use crate::logs::Stream;
 use crate::table::Engine;
-use crate::wire::{Answer, Decoder, Frame, MAX_PAYLOAD, Request};
+use crate::wire::{Answer, CopyFrom, Decoder, Frame, MAX_PAYLOAD, Request};
 
 /// A conversation with a supervisor.
 #[derive(Debug)]
@@ -207,9 +207,9 @@ impl Engine {
     }
 
     /// Makes a running cell again under each of these names.
-    pub fn fork(&self, cell: &Cell, names: Vec<CellName>) -> Result<()> {
+    pub fn fork(&self, cell: &Cell, names: Vec<CellName>, from: CopyFrom) -> Result<()> {
         crate::boundary::boundary_for(&cell.spec, model::Verb::Fork)?;
-        request(self, cell, Request::Fork { names }).map(drop)
+        request(self, cell, Request::Fork { names, from }).map(drop)
     }
 
     /// The processes of a running cell's family.

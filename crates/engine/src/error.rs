@@ -62,6 +62,33 @@ pub enum Error {
         /// A boundary that can.
         by: Option<Boundary>,
     },
+    /// The cell was not kept under that name.
+    #[error("{cell} has no snapshot '{wanted}'")]
+    NoSuchSnapshot {
+        /// The cell's name.
+        cell: CellName,
+        /// What was asked for.
+        wanted: CellName,
+    },
+    /// Another snapshot of the cell has that name.
+    #[error("{cell} has a snapshot '{name}' already")]
+    SnapshotTaken {
+        /// The cell's name.
+        cell: CellName,
+        /// What was asked for.
+        name: CellName,
+    },
+    /// The cell has something that cannot be kept.
+    #[error("{cell} was not kept: {why}")]
+    Unkept {
+        /// The cell's name.
+        cell: CellName,
+        /// What it is.
+        why: String,
+    },
+    /// Only a virtual machine can do that.
+    #[error("a unikernel cannot {0} on the process engine: on kvm it can")]
+    NeedsKvm(Verb),
     /// The boundary is not part of this build.
     #[error("the {0} boundary is not part of this build")]
     NoBoundary(Boundary),

@@ -13,10 +13,11 @@ use model::{Exit, Limits, Missed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use unikernel::control::{Line, Order, Word};
 
-use crate::boundary::{Forked, Limited, LiveCell, ProgramStreams, Relative, Started};
+use crate::boundary::{Forked, Keeping, Limited, LiveCell, ProgramStreams, Relative, Started};
 use crate::cell::{Cell, UnknownCall};
 use crate::client::with_short_path;
 use crate::error::{Error, Result};
+use crate::wire::CopyFrom;
 
 /// How long a running program may take to come to where it can be copied.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,14 +47,17 @@ fn silent(errno: sys::Errno) -> Error {
 }
 
 /// Has the cell made again, as often as there are streams.
-pub(crate) fn fork(cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Result<Forked>>> {
+pub(crate) fn fork(cell: &Cell, streams: Vec<ProgramStreams>, from: CopyFrom) -> Result<Vec<Result<Forked>>> {
     let mut lines = Vec::new();
     for it in streams {
         let line = connect(cell)?;
         let ProgramStreams::Three { stdin, stdout, stderr } = it else {
             return Err(silent(sys::Errno::NOTTY));
         };
-        let order = Order::Copy { cell: first_process(cell) };
+        let order = match from {
+            CopyFrom::Here => Order::Copy { cell: first_process(cell) },
+            CopyFrom::Start => Order::Another,
+        };
         line.ask(order, &[stdin, stdout, stderr].each_ref().map(AsFd::as_fd)).map_err(silent)?;
         lines.push(line);
     }
@@ -71,12 +75,32 @@ pub(crate) fn fork(cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Resu
     Ok(lines.into_iter().map(begun).collect())
 }
 
+/// Has the cell's process kept.
+pub(crate) fn keep(cell: &Cell, keeping: &Keeping) -> Result<()> {
+    let line = connect(cell)?;
+    let order = Order::Keep { cell: first_process(cell) };
+    line.ask(order, &[keeping.state.as_fd(), keeping.bytes.as_fd()]).map_err(silent)?;
+    if !is_readable(&line, PATIENCE) {
+        return Err(silent(sys::Errno::TIMEDOUT));
+    }
+    match line.hear().map_err(silent)? {
+        Some(Word::Kept) => Ok(()),
+        Some(Word::Unkept { why }) => Err(Error::Unkept { cell: cell.spec.name.clone(), why }),
+        Some(Word::Refused(errno)) => Err(silent(errno)),
+        Some(_) | None => Err(silent(sys::Errno::PIPE)),
+    }
+}
+
 /// The processes of the family.
 pub(crate) fn list(cell: &Cell) -> Result<Vec<Relative>> {
     let line = connect(cell)?;
     line.ask(Order::List, &[]).map_err(silent)?;
     let mut relatives = Vec::new();
-    while let Some(word) = line.hear().map_err(silent)? {
+    loop {
+        if !is_readable(&line, PATIENCE) {
+            return Err(silent(sys::Errno::TIMEDOUT));
+        }
+        let Some(word) = line.hear().map_err(silent)? else { break };
         if let Word::Process { number, parent, cell, name } = word {
             relatives.push(Relative { number, parent, cell, name });
         }
@@ -84,7 +108,7 @@ pub(crate) fn list(cell: &Cell) -> Result<Vec<Relative>> {
     Ok(relatives)
 }
 
-fn is_readable(line: &Line, patience: Duration) -> bool {
+pub(crate) fn is_readable(line: &impl AsFd, patience: Duration) -> bool {
     let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
     poll(&mut [PollFd::new(line, PollFlags::IN)], Some(&patience)).is_ok_and(|it| it > 0)
 }

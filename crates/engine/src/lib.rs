@@ -8,6 +8,7 @@
 //! **Absent on purpose:** terminals, tables and colours (the command line's), names of registries and packages (the image
 //! crate's), any state in memory that a crash could lose.
 
+mod appliance;
 mod boundary;
 mod build;
 mod cell;
@@ -29,6 +30,7 @@ mod process;
 mod recover;
 mod request;
 mod slim;
+mod snapshot;
 mod stats;
 mod supervisor;
 mod table;
@@ -38,6 +40,7 @@ mod watch;
 mod why;
 mod wire;
 
+pub use appliance::{ApplianceRequest, Jit, Warm};
 pub use boundary::Relative;
 pub use build::{BUILD_LABEL, BuildStep};
 pub use cell::{Cell, CellLock, Kin, Record, UnknownCall};
@@ -55,6 +58,7 @@ pub use observe::{ExecStreams, ProcessRow, RunningExec};
 pub use process::ProcessIdentity;
 pub use request::{CellRequest, ExecRequest, NamedImage, NoCommand, companion, specify};
 pub use slim::{SlimRequest, Slimmed};
+pub use snapshot::SnapshotRow;
 pub use stats::Stats;
 pub use supervisor::supervise;
 pub use table::{Engine, edit_distance};
@@ -62,3 +66,4 @@ pub use targets::Running;
 pub use toolbox::engines::{Found as FoundContainer, Roots as EngineRoots};
 pub use toolbox::{Arrangement, Error as ToolboxError, Privileges, Trust};
 pub use why::{Explanation, explain, signal_name, signal_number};
+pub use wire::CopyFrom;

@@ -130,7 +130,12 @@ pub fn specify(request: CellRequest, image: NamedImage<'_>, id: CellId, now: Tim
             tree: image.record.tree,
             arch: image.record.arch,
         },
-        boundary: request.boundary,
+        // An appliance is one program in its machine, whatever else it could be run as.
+        boundary: if config.labels.contains_key(image::APPLIANCE_LABEL) {
+            Boundary::Unikernel
+        } else {
+            request.boundary
+        },
         process,
         limits: request.limits,
         network: request.network,

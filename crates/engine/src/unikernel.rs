@@ -11,12 +11,13 @@ use model::{CellId, Engine, Process, Verb};
 use store::Rootfs;
 use unikernel::control::{CommandText, Line};
 
-use crate::boundary::{Boundary, Companion, Forked, ProgramStreams, Relative, StartRequest, Started, lacks};
+use crate::boundary::{Boundary, Companion, Forked, Keeping, ProgramStreams, Relative, StartRequest, Started, lacks};
 use crate::cell::Cell;
 use crate::container::Containers;
 use crate::error::{Error, Result};
 use crate::family;
 use crate::stats::Stats;
+use crate::wire::CopyFrom;
 
 /// The boundary.
 pub(crate) struct Unikernels;
@@ -31,12 +32,34 @@ impl Boundary for Unikernels {
     }
 
     fn verbs(&self) -> &'static [Verb] {
-        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats, Verb::Fork]
+        &[
+            Verb::Exec,
+            Verb::Logs,
+            Verb::Copy,
+            Verb::Attach,
+            Verb::Pause,
+            Verb::Set,
+            Verb::Stats,
+            Verb::Fork,
+            Verb::Snapshot,
+        ]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
         let kvm = open_kvm(request.cell.record.engine)?;
-        let tender = Tender { kvm, control: family::listen(request.cell)? };
+        let spec = &request.cell.spec;
+        let origin = match (request.snapshot, spec.labels.get(image::APPLIANCE_LABEL)) {
+            (Some(dir), _) => Origin::Snapshot(crate::snapshot::open(dir)?),
+            // Only a virtual machine goes on from a snapshot: elsewhere the program begins.
+            (None, Some(digest)) if kvm.is_some() => Origin::Appliance(digest.clone()),
+            (None, _) => Origin::Program,
+        };
+        let mut seal = crate::appliance::seal(spec);
+        if let (Origin::Program, Some(seal)) = (&origin, &mut seal) {
+            // It has its libraries still to load.
+            seal.code = unikernel::Code::Generated;
+        }
+        let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal };
         let started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)))?;
         Ok(family::listening_to_news(request.cell, started))
     }
@@ -57,8 +80,12 @@ impl Boundary for Unikernels {
         crate::container::exec_as(cell, process, streams, bond, Body::Resident(Arc::new(visitor)))
     }
 
-    fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>) -> Result<Vec<Result<Forked>>> {
-        family::fork(cell, streams)
+    fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>, from: CopyFrom) -> Result<Vec<Result<Forked>>> {
+        family::fork(cell, streams, from)
+    }
+
+    fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
+        family::keep(cell, keeping)
     }
 
     fn family(&self, cell: &Cell) -> Result<Vec<Relative>> {
@@ -120,14 +147,48 @@ struct Tender {
     kvm: Option<OwnedFd>,
     /// Where it takes orders.
     control: OwnedFd,
+    origin: Origin,
+    seal: Option<unikernel::Seal>,
+}
+
+/// What a family begins with.
+#[derive(Debug)]
+enum Origin {
+    /// The cell's program.
+    Program,
+    /// Where a process was kept.
+    Snapshot(Keeping),
+    /// The snapshot in the cell's own root, by what it must hash to.
+    Appliance(String),
+}
+
+impl Origin {
+    fn snapshot(&self) -> std::io::Result<Option<unikernel::Snapshot>> {
+        let open = |path: &str| std::fs::File::open(path).map(OwnedFd::from);
+        Ok(match self {
+            Self::Program => None,
+            Self::Snapshot(it) => {
+                let (state, bytes) = (it.state.try_clone()?, it.bytes.try_clone()?);
+                Some(unikernel::Snapshot { state, bytes, digest: None })
+            }
+            Self::Appliance(digest) => {
+                let (state, bytes) = (open(image::STATE_PATH)?, open(image::BYTES_PATH)?);
+                Some(unikernel::Snapshot { state, bytes, digest: Some(digest.clone()) })
+            }
+        })
+    }
 }
 
 /// How many files a process of a guest may have open, unless it asks for fewer.
 const OPEN_FILES: usize = 1024;
 
 impl Resident for Tender {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 2] {
-        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd())]
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 4] {
+        let (state, bytes) = match &self.origin {
+            Origin::Program | Origin::Appliance(_) => (None, None),
+            Origin::Snapshot(it) => (Some(it.state.as_fd()), Some(it.bytes.as_fd())),
+        };
+        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes]
     }
 
     fn prepare(&self) {
@@ -145,7 +206,16 @@ impl Resident for Tender {
             Some(Ok(kvm)) => unikernel::Engine::Kvm(kvm),
             Some(Err(_)) => return Ended::Code(125),
         };
+        let snapshot = match self.origin.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                unikernel::say(&format!("the appliance did not start: its snapshot: {error}"));
+                return Ended::Code(125);
+            }
+        };
         let guest = unikernel::Guest {
+            snapshot,
+            seal: self.seal.clone(),
             command: unikernel::Command {
                 path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
                 arguments: command.arguments.iter().map(text).collect(),
@@ -178,8 +248,8 @@ struct Visitor {
 }
 
 impl Resident for Visitor {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 2] {
-        [Some(self.line.as_fd()), None]
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 4] {
+        [Some(self.line.as_fd()), None, None, None]
     }
 
     fn prepare(&self) {}

@@ -43,7 +43,11 @@ pub fn explain(spec: &CellSpec, record: &Record) -> Explanation {
     }
     details.extend(record.missed.iter().map(missed));
     details.extend(record.unknown.iter().map(|it| {
-        let name = container::syscall_name(it.call).map_or_else(|| it.call.to_string(), str::to_owned);
+        let number = it.call & !unikernel::OUTSIDE;
+        let name = container::syscall_name(number).map_or_else(|| number.to_string(), str::to_owned);
+        if it.call & unikernel::OUTSIDE != 0 {
+            return format!("its programs made a system call that its seal does not name: {name} ({} times)", it.times);
+        }
         format!("its programs made a system call that {} cells do not have: {name} ({} times)", spec.boundary, it.times)
     }));
     details.extend(record.degraded.iter().map(|it| format!("degraded: {it}")));

@@ -32,9 +32,21 @@ pub(crate) enum Request {
     /// Change its limits and, when given, its restart policy.
     Set { limits: Limits, restart: Option<RestartPolicy> },
     /// Make it again under each of these names.
-    Fork { names: Vec<CellName> },
+    Fork { names: Vec<CellName>, from: CopyFrom },
+    /// Go back to where it was kept under that name.
+    Rollback { name: CellName },
     /// It has this name now, which the client claimed for it.
     Rename { name: CellName },
+}
+
+/// Where copies of a cell begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CopyFrom {
+    /// Where the cell stands.
+    Here,
+    /// Where its family began, when that was a snapshot.
+    Start,
 }
 
 /// What a supervisor answers.

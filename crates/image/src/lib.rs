@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod appliance;
 pub mod deb;
 mod elf;
 mod error;
@@ -25,6 +26,9 @@ mod seekable;
 pub mod slim;
 mod staging;
 
+pub use appliance::{
+    APPLIANCE_LABEL, ApplianceParts, BYTES_PATH, CALLS_LABEL, JIT_LABEL, STATE_PATH, publish_appliance,
+};
 pub use elf::interpreter;
 pub use error::{Error, Result};
 pub use fetch::{FetchOptions, Fetched, SecurityUpdates, fetch};

@@ -136,9 +136,17 @@ impl From<EngineError> for CommandError {
             EngineError::Unsupported { by: Some(by), .. } => {
                 Self::new(Kind::Unsupported, message).hinted(format!("a cell run with '--as {by}' can"))
             }
+            EngineError::NeedsKvm(_) => Self::new(Kind::Unsupported, message)
+                .hinted("'skep doctor' tells whether there is /dev/kvm; SKEP_ENGINE=kvm chooses it"),
             EngineError::Unsupported { .. } | EngineError::NoBoundary(_) => {
                 Self::new(Kind::Unsupported, message).hinted("'--as container' is the boundary that every build has")
             }
+            EngineError::NoSuchSnapshot { ref cell, .. } => {
+                Self::new(Kind::NotFound, message).hinted(format!("'skep snapshot ls {cell}' lists those there are"))
+            }
+            EngineError::SnapshotTaken { ref cell, ref name } => Self::new(Kind::Conflict, message)
+                .hinted(format!("'skep snapshot rm {cell} {name}' removes it, or choose another name")),
+            EngineError::Unkept { .. } => Self::new(Kind::Unsupported, message).hinted("the cell goes on as before"),
             EngineError::UnknownEngine(_) => Self::new(Kind::Usage, message)
                 .hinted("without it the best one here is chosen: 'skep doctor' shows what there is"),
             EngineError::Tender(_) => {

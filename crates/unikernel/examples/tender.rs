@@ -20,6 +20,8 @@ fn main() -> std::process::ExitCode {
             group: 0,
             groups: Vec::new(),
         },
+        snapshot: None,
+        seal: None,
         control: None,
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],
         open_files: 1024,

@@ -15,7 +15,7 @@ pub(crate) mod table;
 mod vectors;
 
 use abi::call;
-pub(crate) use paths::absolute;
+pub(crate) use paths::{absolute, path_of};
 pub(crate) use sockets::broken_pipe;
 use sys::Errno;
 

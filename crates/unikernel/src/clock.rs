@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "reads the processor's counter")]
 
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::port::Clock;
 use rustix::time::{ClockId, clock_gettime};
@@ -51,6 +51,28 @@ static FIRST: OnceLock<Moment> = OnceLock::new();
 /// For how long the counter is compared with the clock at least, before it is believed.
 const SHORTEST: u64 = 1_000_000;
 
+/// How much later than the host's the guests' clock is, in nanoseconds: one that began on a host that has run for longer
+/// must not see it go back.
+static AHEAD: AtomicU64 = AtomicU64::new(0);
+
+/// The guests' clock now.
+pub(crate) fn monotonic() -> u64 {
+    nanoseconds(ClockId::Monotonic).wrapping_add(AHEAD.load(Ordering::Relaxed))
+}
+
+/// Makes the guests' clock later than that from now on.
+pub(crate) fn be_later_than(moment: u64) {
+    /// Nothing has run for longer: 100 years.
+    const MOST: u64 = 100 * 365 * 86_400 * 1_000_000_000;
+    let behind = moment.min(MOST).saturating_sub(monotonic());
+    AHEAD.fetch_add(behind, Ordering::Relaxed);
+}
+
+/// Begins to compare them, so that nobody waits for it later.
+pub(crate) fn begin() {
+    FIRST.get_or_init(Moment::now);
+}
+
 /// Writes how they relate. The longer ago the first time was, the more exact is the rate.
 pub(crate) fn write(clock: &Clock) {
     let first = *FIRST.get_or_init(Moment::now);
@@ -61,9 +83,10 @@ pub(crate) fn write(clock: &Clock) {
     }
     let (ticks, passed) = (now.ticks.wrapping_sub(first.ticks).max(1), now.nanoseconds - first.nanoseconds);
     let scale = (u128::from(passed) << 32) / u128::from(ticks);
-    let wall = nanoseconds(ClockId::Realtime).wrapping_sub(nanoseconds(ClockId::Monotonic));
+    let ahead = AHEAD.load(Ordering::Relaxed);
+    let wall = nanoseconds(ClockId::Realtime).wrapping_sub(nanoseconds(ClockId::Monotonic)).wrapping_sub(ahead);
     clock.ticks.store(now.ticks, Ordering::Relaxed);
-    clock.monotonic.store(now.nanoseconds, Ordering::Relaxed);
+    clock.monotonic.store(now.nanoseconds.wrapping_add(ahead), Ordering::Relaxed);
     clock.wall.store(wall as i64, Ordering::Relaxed);
     clock.scale.store(scale as u64, Ordering::Relaxed);
 }

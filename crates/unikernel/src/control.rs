@@ -23,6 +23,10 @@ pub enum Order {
     Run { cell: u32 },
     /// Another cell that begins as that one is. With its three streams.
     Copy { cell: u32 },
+    /// That cell's process is to be kept. With two files for it: what is said about it, and its pages.
+    Keep { cell: u32 },
+    /// Another cell that begins where the family did, when that was a snapshot. With its three streams.
+    Another,
     /// What happens in the family that nobody asked for, from now on.
     News,
     /// The processes that there are.
@@ -43,6 +47,10 @@ pub enum Word {
     Ended { status: i32 },
     /// A program made a system call that nothing implements, so often by now.
     Unknown { call: u32, times: u64 },
+    /// The process is kept.
+    Kept,
+    /// It cannot be, for that reason.
+    Unkept { why: String },
     /// One of the list.
     Process { number: u32, parent: u32, cell: u32, name: String },
 }
@@ -72,6 +80,8 @@ impl Order {
             Self::News => [3, 0, 0, 0],
             Self::List => [4, 0, 0, 0],
             Self::Signal(signal) => [5, signal as u32, 0, 0],
+            Self::Keep { cell } => [6, cell, 0, 0],
+            Self::Another => [7, 0, 0, 0],
         })
     }
 
@@ -81,6 +91,8 @@ impl Order {
             [2, cell, ..] => Self::Copy { cell },
             [3, ..] => Self::News,
             [4, ..] => Self::List,
+            [6, cell, ..] => Self::Keep { cell },
+            [7, ..] => Self::Another,
             [5, signal @ 1..=64, ..] => Self::Signal(signal as i32),
             _ => return None,
         })
@@ -90,16 +102,19 @@ impl Order {
 impl Word {
     pub(crate) fn say(&self, to: impl AsFd) -> Result<(), Errno> {
         let plain = |words| sys::socket::send(&to, &record(words), &[]);
+        let named = |words, text: &str| {
+            let mut bytes = record(words).to_vec();
+            bytes.extend(text.bytes().take(NAME));
+            sys::socket::send(&to, &bytes, &[])
+        };
         match self {
             Self::Started { number } => plain([1, *number, 0, 0]),
             Self::Refused(errno) => plain([2, errno.raw_os_error() as u32, 0, 0]),
             Self::Ended { status } => plain([3, *status as u32, 0, 0]),
             Self::Unknown { call, times } => plain([4, *call, *times as u32, (*times >> 32) as u32]),
-            Self::Process { number, parent, cell, name } => {
-                let mut bytes = record([5, *number, *parent, *cell]).to_vec();
-                bytes.extend(name.bytes().take(NAME));
-                sys::socket::send(&to, &bytes, &[])
-            }
+            Self::Kept => plain([6, 0, 0, 0]),
+            Self::Unkept { why } => named([7, 0, 0, 0], why),
+            Self::Process { number, parent, cell, name } => named([5, *number, *parent, *cell], name),
         }
     }
 
@@ -109,6 +124,8 @@ impl Word {
             [2, errno, ..] => Self::Refused(Errno::from_raw_os_error(errno.clamp(1, 4095) as i32)),
             [3, status, ..] => Self::Ended { status: status as i32 },
             [4, call, low, high] => Self::Unknown { call, times: u64::from(high) << 32 | u64::from(low) },
+            [6, ..] => Self::Kept,
+            [7, ..] => Self::Unkept { why: String::from_utf8_lossy(bytes.get(RECORD..)?).into_owned() },
             [5, number, parent, cell] => {
                 let name = String::from_utf8_lossy(bytes.get(RECORD..)?).into_owned();
                 Self::Process { number, parent, cell, name }
@@ -270,12 +287,15 @@ mod tests {
             Word::Refused(Errno::AGAIN),
             Word::Ended { status: 0x0f00 },
             Word::Unknown { call: 435, times: 1 << 33 },
+            Word::Kept,
+            Word::Unkept { why: "an inotify instance".into() },
             Word::Process { number: 2, parent: 1, cell: 1, name: "sh".into() },
         ] {
             word.say(&theirs).unwrap();
             assert_eq!(line.hear().unwrap(), Some(word));
         }
-        for order in [Order::Run { cell: 1 }, Order::Copy { cell: 9 }, Order::News, Order::List, Order::Signal(15)] {
+        let orders = [Order::Run { cell: 1 }, Order::Copy { cell: 9 }, Order::News, Order::List, Order::Signal(15)];
+        for order in orders.into_iter().chain([Order::Keep { cell: 4 }, Order::Another]) {
             assert_eq!(Order::of(&order.record()), Some(order));
         }
         for wrong in [[0; 16].as_slice(), &[1; 16], &[], &record([5, 65, 0, 0])] {

@@ -10,6 +10,7 @@ use sys::Errno;
 
 use crate::control::{self, Order, Word};
 use crate::family::Family;
+use crate::snapshot::KeepOrder;
 use crate::start::Starter;
 
 /// Somebody outside who wants to hear of something.
@@ -30,6 +31,23 @@ pub(crate) struct CopyOrder {
     pub(crate) streams: [OwnedFd; 3],
     pub(crate) listener: Listener,
     pub(crate) outcome: Arc<Outcome>,
+}
+
+/// What a first process carries out itself, where it could be forked.
+pub(crate) enum Demand {
+    /// To be made again.
+    Copy(CopyOrder),
+    /// To be kept.
+    Keep(KeepOrder),
+}
+
+impl Demand {
+    pub(crate) fn listener(&self) -> &Listener {
+        match self {
+            Self::Copy(it) => &it.listener,
+            Self::Keep(it) => &it.listener,
+        }
+    }
 }
 
 /// What became of an order.
@@ -108,6 +126,11 @@ impl Caller {
         match (Order::of(&bytes[..length])?, descriptors) {
             (Order::Run { cell }, [Some(stdin), Some(stdout), Some(stderr), Some(command)]) => {
                 let command = control::read_command(&command)?;
+                if family.gate.is_closed() {
+                    family.log("the cell is sealed: no further program runs in it");
+                    listener().tell(&Word::Refused(Errno::PERM));
+                    return None;
+                }
                 match starter.run(family, command, [stdin, stdout, stderr], cell, listener()) {
                     Ok(number) => self.process.is(number)?,
                     Err(error) => {
@@ -119,7 +142,25 @@ impl Caller {
             (Order::Copy { cell }, [Some(stdin), Some(stdout), Some(stderr), None]) => {
                 let outcome = self.process.clone();
                 let order = CopyOrder { streams: [stdin, stdout, stderr], listener: listener(), outcome };
-                if let Err(errno) = family.order_copy(cell, order) {
+                if let Err(errno) = family.order(cell, Demand::Copy(order)) {
+                    listener().tell(&Word::Refused(errno));
+                }
+            }
+            (Order::Another, [Some(stdin), Some(stdout), Some(stderr), None]) => {
+                match starter.another(family, [stdin, stdout, stderr], listener()) {
+                    Ok(number) => {
+                        self.process.is(number)?;
+                        listener().tell(&Word::Started { number });
+                    }
+                    Err(error) => {
+                        family.log(&format!("another cell did not begin: {error}"));
+                        listener().tell(&Word::Refused(Errno::AGAIN));
+                    }
+                }
+            }
+            (Order::Keep { cell }, [Some(state), Some(bytes), None, None]) => {
+                let order = KeepOrder { state, bytes, listener: listener() };
+                if let Err(errno) = family.order(cell, Demand::Keep(order)) {
                     listener().tell(&Word::Refused(errno));
                 }
             }

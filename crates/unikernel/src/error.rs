@@ -19,6 +19,18 @@ pub enum Error {
     /// The library operating system that was built in is not as it should be.
     #[error("the library operating system is malformed: build it anew")]
     Image,
+    /// There is something that a snapshot cannot hold.
+    #[error("{0} cannot be kept")]
+    Unkept(String),
+    /// A snapshot is not what this build writes.
+    #[error("the snapshot is damaged: {0}")]
+    Damaged(&'static str),
+    /// A snapshot is not the one that was meant.
+    #[error("the snapshot was changed since it was made")]
+    Changed,
+    /// It cannot go on here.
+    #[error("the snapshot cannot go on here: {0}")]
+    Elsewhere(String),
     /// A part of the command cannot be given to a program.
     #[error("the command holds a zero byte")]
     Command,

@@ -13,11 +13,12 @@ use abi::port::{CHILD_ENDED, RUNNING};
 use sys::Errno;
 
 use crate::control::Word;
-use crate::desk::{CopyOrder, Listener};
+use crate::desk::{Demand, Listener};
 use crate::files::File;
 use crate::guest::Handle;
 use crate::port::Mapped;
 use crate::posts::Ticker;
+use crate::seal::{Gate, Seal};
 use crate::timers::Timers;
 use crate::waits::Waits;
 
@@ -105,6 +106,7 @@ pub(crate) struct Family {
     /// Who stops those that post and do not stop.
     pub(crate) ticker: Ticker,
     pub(crate) timers: Timers,
+    pub(crate) gate: Gate,
 }
 
 struct Account {
@@ -114,8 +116,8 @@ struct Account {
     outcome: Option<i32>,
     /// The standard streams of each cell, by its first process.
     streams: BTreeMap<u32, Streams>,
-    /// Copies that first processes are to make of themselves.
-    orders: BTreeMap<u32, VecDeque<CopyOrder>>,
+    /// What first processes are to do: make copies of themselves, or be kept.
+    orders: BTreeMap<u32, VecDeque<Demand>>,
 }
 
 /// Whom a process waits for.
@@ -131,7 +133,7 @@ const LAST_NUMBER: u32 = 4 << 20;
 const MOST_PROCESSES: usize = 16 << 10;
 
 impl Family {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(seal: Option<&Seal>) -> Self {
         let account = Account {
             processes: BTreeMap::new(),
             next: FIRST,
@@ -147,6 +149,7 @@ impl Family {
             calls: AtomicU64::new(0),
             ticker: Ticker::default(),
             timers: Timers::default(),
+            gate: Gate::new(seal),
         }
     }
 
@@ -204,8 +207,30 @@ impl Family {
         account.processes.insert(number, process);
     }
 
-    /// Wants the first process of a cell to make its cell again.
-    pub(crate) fn order_copy(&self, cell: u32, order: CopyOrder) -> Result<(), Errno> {
+    /// The number that was given last.
+    pub(crate) fn last_number(&self) -> u32 {
+        self.account().next.saturating_sub(1)
+    }
+
+    /// No number up to that one is given soon: a process may know it as that of a thread.
+    pub(crate) fn number_after(&self, last: u32) {
+        let mut account = self.account();
+        account.next = account.next.max(last.saturating_add(1).min(LAST_NUMBER));
+    }
+
+    /// How many processes of a cell live beside its first.
+    pub(crate) fn others(&self, cell: u32) -> usize {
+        let account = self.account();
+        account.processes.iter().filter(|(number, it)| **number != cell && it.cell == cell && it.is_alive()).count()
+    }
+
+    /// The standard streams of a cell, as far as they are open.
+    pub(crate) fn streams(&self, cell: u32) -> [Option<Arc<File>>; 3] {
+        self.account().streams.get(&cell).map_or([const { None }; 3], |it| it.each_ref().map(Weak::upgrade))
+    }
+
+    /// Wants the first process of a cell to do something about its cell.
+    pub(crate) fn order(&self, cell: u32, order: Demand) -> Result<(), Errno> {
         let mut account = self.account();
         let account = &mut *account;
         let living = account.processes.get(&cell).filter(|it| it.cell == cell).and_then(Process::living);
@@ -218,7 +243,7 @@ impl Family {
     }
 
     /// The next order that a process has to carry out, with the streams that its cell has.
-    pub(crate) fn next_order(&self, cell: u32) -> Option<(CopyOrder, Streams)> {
+    pub(crate) fn next_order(&self, cell: u32) -> Option<(Demand, Streams)> {
         let mut account = self.account();
         let account = &mut *account;
         let orders = account.orders.get_mut(&cell);
@@ -278,7 +303,7 @@ impl Family {
         if number == cell {
             account.streams.remove(&cell);
             for order in account.orders.remove(&cell).into_iter().flatten() {
-                order.listener.tell(&Word::Refused(Errno::SRCH));
+                order.listener().tell(&Word::Refused(Errno::SRCH));
             }
             // A cell ends with its first process, and the family with its first cell.
             for living in

@@ -26,6 +26,8 @@ pub(crate) struct File {
     pub(crate) is_fifo: bool,
     /// How it was found, for `/proc/self/fd`.
     pub(crate) path: Vec<u8>,
+    /// What made it, where the host does not say.
+    pub(crate) made: Made,
     /// For an epoll instance, what is in it.
     pub(crate) interests: Mutex<Interests>,
     is_stream: OnceLock<bool>,
@@ -47,10 +49,20 @@ impl File {
             patience: [const { AtomicU64::new(0) }; 2],
             is_fifo: false,
             path: path.to_vec(),
+            made: Made::Otherwise,
             interests: Mutex::default(),
             is_stream: OnceLock::new(),
             late: AtomicI32::new(0),
         })
+    }
+
+    /// The same of one of which the host will not say what it is.
+    pub(crate) fn made(fd: OwnedFd, waiting: Waiting, path: &[u8], made: Made) -> Arc<Self> {
+        let mut file = Self::new(fd, waiting, path);
+        if let Some(file) = Arc::get_mut(&mut file) {
+            file.made = made;
+        }
+        file
     }
 
     /// The same of one that was opened by its path.
@@ -101,6 +113,40 @@ impl File {
 impl AsFd for File {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// What made a file, as far as nobody can be asked later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// Whatever it is can be seen.
+    Otherwise,
+    /// eventfd, with these flags.
+    Event(u32),
+    /// timerfd_create, for that clock.
+    Timer(u32),
+    /// inotify_init.
+    Watch,
+    /// It is the first or second of a pair of pipe ends or sockets: both have the same number.
+    Pair(u64, u8),
+}
+
+impl Made {
+    /// By the call that gives a new descriptor.
+    pub(crate) fn by(number: u32, [first, second, ..]: [u64; 6]) -> Self {
+        match i64::from(number) {
+            libc::SYS_eventfd2 => Self::Event(second as u32),
+            libc::SYS_timerfd_create => Self::Timer(first as u32),
+            libc::SYS_inotify_init1 => Self::Watch,
+            _ => Self::Otherwise,
+        }
+    }
+
+    /// For both ends of a new pair.
+    pub(crate) fn pair() -> [Self; 2] {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        [Self::Pair(number, 0), Self::Pair(number, 1)]
     }
 }
 
@@ -206,6 +252,11 @@ impl Table {
             slot.on_exec = on_exec;
         }
         Ok(())
+    }
+
+    /// Every descriptor: its number, its file, and what becomes of it.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (usize, &Arc<File>, OnExec)> {
+        self.slots.iter().enumerate().filter_map(|(at, it)| it.as_ref().map(|it| (at, &it.file, it.on_exec)))
     }
 
     /// Every file that has a number; one that has several comes as often.

@@ -2,20 +2,24 @@
 //! table on.
 
 mod build;
+mod shells;
 mod space;
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use abi::call;
-use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY, PORT, TAP, WINDOW};
+use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY, TAP, WINDOW};
 use sys::Errno;
-use vm::{Exit, Frozen, Host as Kvm, Interrupter, Layout, Machine, Memory, Region, Registers, Sharing, Window};
+use vm::{Exit, Frozen, Interrupter, Kept, Layout, Machine, Memory, Part, Region, Registers, Room, Sharing, Window};
 
+pub(crate) use self::shells::{Kvm, Shell};
 pub(crate) use self::space::{OfGuest, Space};
 use crate::error::{Error, Result};
 use crate::files::File;
 use crate::port::Mapped;
+use crate::snapshot::SavedMachine;
 
 /// How much of files can be mapped at first, and by how much it grows.
 const WINDOW_STEP: usize = 64 << 20;
@@ -30,10 +34,13 @@ pub(crate) struct Guest {
 /// What a copy of a member is made of, once its maker stands still.
 pub(crate) struct Seed {
     memory: Vec<Frozen>,
-    windows: Vec<Window>,
+    windows: Vec<Content>,
     registers: Registers,
     layout: Layout,
 }
+
+/// A window's length, and what is in it.
+pub(crate) type Content = (usize, BTreeMap<usize, Part>);
 
 fn failed(error: vm::Error) -> Error {
     Error::Machine(error)
@@ -42,21 +49,33 @@ fn failed(error: vm::Error) -> Error {
 impl Guest {
     /// A machine that begins with the library operating system.
     pub(crate) fn first(kvm: &Kvm, port: &Arc<Mapped>) -> Result<Self> {
-        let memory = Memory::new(MEMORY_STEP as usize).map_err(failed)?;
+        let memory = Memory::new_in(room(port)?).map_err(failed)?;
         let built = build::build(&memory)?;
-        let space = Space::new(built.layout.tables, vec![memory], vec![Window::new(WINDOW_STEP).map_err(failed)?]);
-        let mut machine = assemble(kvm, &space, port)?;
+        // Room for files there is once one is mapped: many programs map none.
+        let space = Space::new(built.layout.tables, vec![memory], Vec::new());
+        let mut machine = assemble(kvm, &space)?;
         machine.begin(&built.layout, &built.start).map_err(failed)?;
         Ok(Self { machine, layout: built.layout, space })
     }
 
-    /// A copy of another.
-    pub(crate) fn grow(kvm: &Kvm, seed: Seed, port: &Arc<Mapped>) -> Result<Self> {
-        let memory = seed.memory.iter().map(Memory::thaw).collect::<std::result::Result<_, _>>().map_err(failed)?;
-        let space = Space::new(seed.layout.tables, memory, seed.windows);
-        let mut machine = assemble(kvm, &space, port)?;
+    /// A copy of another, in that shell if there is one. The port is the shell's.
+    pub(crate) fn grow(kvm: &Kvm, seed: Seed, port: &Arc<Mapped>, shell: Option<Shell>) -> Result<Self> {
+        let (mut machine, space) = fill(kvm, shell, port, seed.layout.tables, &seed.memory, seed.windows)?;
         machine.resume(&seed.registers, &seed.layout).map_err(failed)?;
         Ok(Self { machine, layout: seed.layout, space })
+    }
+
+    /// One that goes on from where another was kept.
+    pub(crate) fn go_on(kvm: &Kvm, saved: &SavedMachine, port: &Arc<Mapped>) -> Result<Self> {
+        let (tables, windows) = (saved.layout.tables, saved.windows.clone());
+        let (mut machine, space) = fill(kvm, None, port, tables, &saved.memory, windows)?;
+        machine.resume_kept(&saved.kept, &saved.layout).map_err(failed)?;
+        Ok(Self { machine, layout: saved.layout, space })
+    }
+
+    /// What of its processor can be kept. It stands still, in a call.
+    pub(crate) fn keep(&self) -> Result<(Kept, Layout)> {
+        Ok((self.machine.registers().map_err(failed)?.keep(), self.layout))
     }
 
     /// What a copy of this is made of. It stands still, in a call.
@@ -64,13 +83,7 @@ impl Guest {
         let memory = self.space.memory();
         Ok(Seed {
             memory: memory.iter().map(|it| it.freeze()).collect::<std::result::Result<_, _>>().map_err(failed)?,
-            windows: self
-                .space
-                .windows()
-                .iter()
-                .map(|it| it.copy())
-                .collect::<std::result::Result<_, _>>()
-                .map_err(failed)?,
+            windows: self.space.windows().iter().map(|it| (it.length(), it.content())).collect(),
             registers: self.machine.registers().map_err(failed)?,
             layout: self.layout,
         })
@@ -159,18 +172,81 @@ impl Guest {
     }
 }
 
-fn assemble(kvm: &Kvm, space: &Space, port: &Arc<Mapped>) -> Result<Machine> {
-    let mut machine = Machine::new(kvm).map_err(failed)?;
+/// Addresses for a guest's first memory, with its port.
+fn room(port: &Mapped) -> Result<Arc<Room>> {
+    Room::behind(port.file(), MEMORY_STEP as usize).map(Arc::new).map_err(failed)
+}
+
+/// A machine with that in it.
+fn fill(
+    kvm: &Kvm,
+    shell: Option<Shell>,
+    port: &Arc<Mapped>,
+    tables: u64,
+    memory: &[Frozen],
+    mut windows: Vec<Content>,
+) -> Result<(Machine, Arc<Space>)> {
+    // A first window may be larger than a shell's; when there is none yet, there is one now.
+    let shell = shell.filter(|it| windows.first().is_none_or(|first| first.0 == it.window.length()));
+    if shell.is_some() && windows.is_empty() {
+        windows.push((WINDOW_STEP, BTreeMap::new()));
+    }
+    let mut first_room = Some(match &shell {
+        Some(shell) => shell.room.clone(),
+        None => room(port)?,
+    });
+    let mut first_window = shell.as_ref().map(|it| it.window.clone());
+    let thaw = |frozen: &Frozen| match first_room.take() {
+        Some(room) => Memory::thaw_in(room, frozen),
+        None => Memory::thaw(frozen),
+    };
+    let memory = memory.iter().map(thaw).collect::<std::result::Result<Vec<_>, _>>().map_err(failed)?;
+    let open = |(length, parts): Content| {
+        let window = match first_window.take() {
+            Some(window) => window,
+            None => Arc::new(Window::new(length)?),
+        };
+        Ok(window.fill(parts)?.map(|()| window))
+    };
+    let windows = windows.into_iter().map(open).collect::<std::result::Result<Option<Vec<_>>, _>>();
+    let windows = windows.map_err(failed)?.ok_or(Error::Damaged("its mapped files lie over each other"))?;
+    let space = Space::new(tables, memory, windows);
+    match shell {
+        None => Ok((assemble(kvm, &space)?, space)),
+        Some(Shell { mut machine, .. }) => {
+            add(&mut machine, &space, Having::First)?;
+            Ok((machine, space))
+        }
+    }
+}
+
+/// What of its space a machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Having {
+    Nothing,
+    /// The first piece of memory and the first window.
+    First,
+}
+
+fn add(machine: &mut Machine, space: &Space, having: Having) -> Result<()> {
+    let skipped = usize::from(having == Having::First);
     let mut physical = 0;
-    for memory in space.memory() {
+    for (index, memory) in space.memory().into_iter().enumerate() {
         let length = memory.length() as u64;
-        machine.add(physical, memory).map_err(failed)?;
+        if index >= skipped {
+            machine.add(physical, memory).map_err(failed)?;
+        }
         physical += length;
     }
-    for (physical, window) in space.windows_by_address() {
+    for (physical, window) in space.windows_by_address().into_iter().skip(skipped) {
         machine.add(physical, window).map_err(failed)?;
     }
-    machine.add(PORT, port.clone()).map_err(failed)?;
     debug_assert!(physical <= WINDOW);
+    Ok(())
+}
+
+fn assemble(kvm: &Kvm, space: &Space) -> Result<Machine> {
+    let mut machine = Machine::new(kvm.host()).map_err(failed)?;
+    add(&mut machine, space, Having::Nothing)?;
     Ok(machine)
 }

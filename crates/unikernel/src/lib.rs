@@ -30,6 +30,8 @@ mod posts;
 mod process;
 mod procfs;
 mod raw;
+mod seal;
+mod snapshot;
 mod start;
 mod tender;
 mod timers;
@@ -39,6 +41,8 @@ mod waits;
 use std::os::fd::OwnedFd;
 
 pub use error::{Error, Result};
+pub use seal::{Code, OUTSIDE, Seal};
+pub use snapshot::{Snapshot, calls_of, digest_of};
 pub use tender::{Command, Engine, Guest, Outcome, run};
 pub use visitor::accompany;
 

@@ -10,18 +10,18 @@ use abi::port::{RUNNING, WAITING};
 use abi::{call, port::Engine};
 use rustix::fs::OFlags;
 use sys::Errno;
-use vm::{Exit, Host as Kvm};
+use vm::Exit;
 
 use crate::calls::{self, Reply};
 use crate::control::Word;
 use crate::copying::{self, Exchange};
 use crate::creds::Credentials;
-use crate::desk::CopyOrder;
+use crate::desk::{CopyOrder, Demand};
 use crate::family::{Family, Living, Origin};
 use crate::files::{File, Table, Waiting};
 use crate::guest::Handle;
 use crate::kept::Kept;
-use crate::kvm::{Guest, OfGuest};
+use crate::kvm::{Guest, Kvm, OfGuest};
 use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
 use crate::tender::thread;
@@ -51,8 +51,8 @@ pub(crate) struct Member {
 pub(crate) enum Body {
     /// A process of the host, to which descriptors go over the socket.
     Process(OwnedFd),
-    /// A virtual machine.
-    Machine(Arc<Kvm>, Box<Guest>),
+    /// A virtual machine; one that is made already, but elsewhere, is put here before anything else happens.
+    Machine(Arc<Kvm>, Option<Box<Guest>>),
 }
 
 /// The program that a process is.
@@ -95,6 +95,10 @@ impl Member {
         match self.guest().map(|it| it.adopt()) {
             Some(Ok(thread)) => handle.set_thread(Some(thread)),
             _ => return self.end(KILLED),
+        }
+        // One that was made ahead has called already.
+        if self.living.port.is_called() && self.answer().is_none() {
+            return handle.set_thread(None);
         }
         loop {
             if handle.is_killed() {
@@ -140,7 +144,7 @@ impl Member {
     /// Its machine, if it is one.
     fn guest(&mut self) -> Option<&mut Guest> {
         match &mut self.body {
-            Body::Machine(_, guest) => Some(guest),
+            Body::Machine(_, guest) => guest.as_deref_mut(),
             Body::Process(_) => None,
         }
     }
@@ -197,6 +201,10 @@ impl Member {
     /// Those that are not Linux's; nothing when there is nobody left to answer.
     fn own_call(&mut self, number: u32, arguments: [u64; 6]) -> Option<Reply> {
         let [a, b, c, ..] = arguments;
+        if let Some(refused) = self.family.gate.refuses(number, arguments) {
+            self.family.note_unknown(refused | call::OUTSIDE);
+            return Some(Err(Errno::PERM).into());
+        }
         if let Some(errno) = self.late_error(number, arguments) {
             if number == libc::SYS_close as u32 {
                 let _ = calls::answer(self, number, arguments);
@@ -228,8 +236,8 @@ impl Member {
             }
             call::LOG => self.log(a, b).into(),
             call::GROW | call::RELEASE | call::DISCARD => match &mut self.body {
-                Body::Machine(_, guest) => guest.own_call(number, arguments).into(),
-                Body::Process(_) => Err(Errno::NOSYS).into(),
+                Body::Machine(_, Some(guest)) => guest.own_call(number, arguments).into(),
+                Body::Process(_) | Body::Machine(_, None) => Err(Errno::NOSYS).into(),
             },
             call::UNKNOWN => {
                 self.family.note_unknown(a as u32);
@@ -328,7 +336,13 @@ impl Member {
             return self.fork(number, Origin::Child(self.number), None);
         }
         let (order, old) = self.family.next_order(self.number).ok_or(Errno::AGAIN)?;
-        let CopyOrder { streams, listener, outcome } = order;
+        let CopyOrder { streams, listener, outcome } = match order {
+            Demand::Copy(order) => order,
+            Demand::Keep(order) => {
+                crate::snapshot::carry_out(self, &order);
+                return Ok(u64::from(self.number));
+            }
+        };
         let streams = copying::streams(streams);
         let told = listener.clone();
         let made = self.family.number().and_then(|number| {
@@ -351,8 +365,14 @@ impl Member {
             Body::Process(_) => Engine::Process,
             Body::Machine(..) => Engine::Kvm,
         };
-        let port = Arc::new(Mapped::new(engine).map_err(again)?);
+        let shell = match &self.body {
+            Body::Process(_) => None,
+            Body::Machine(kvm, _) => kvm.shell(),
+        };
+        let made = || Ok(Arc::new(Mapped::new(engine).map_err(again)?));
+        let port = shell.as_ref().map_or_else(made, |it| Ok(it.port.clone()))?;
         clock::write(&port.clock);
+        port.sealed.store(self.family.gate.code(), Ordering::Relaxed);
         let waits = Arc::new(Waits::new().map_err(again)?);
         let (mut table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);
         if let Some(exchange) = exchange {
@@ -395,17 +415,18 @@ impl Member {
                 });
                 sent.and(spawned.map_err(again))
             }
-            Body::Machine(kvm, guest) => {
+            Body::Machine(_, None) => Err(Errno::AGAIN),
+            Body::Machine(kvm, Some(guest)) => {
                 let seed = guest.seed().inspect_err(|e| self.family.log(&format!("fork: {e}"))).map_err(again)?;
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
                 self.family.add(number, origin, living.clone());
                 let kvm = kvm.clone();
                 thread(&name, move || {
                     living.port.answer(0, 0);
-                    match Guest::grow(&kvm, seed, &living.port) {
+                    match Guest::grow(&kvm, seed, &living.port, shell) {
                         Ok(guest) => {
                             let memory = Box::new(OfGuest(guest.space()));
-                            begin(living, Body::Machine(kvm, Box::new(guest)), memory).serve();
+                            begin(living, Body::Machine(kvm, Some(Box::new(guest))), memory).serve();
                         }
                         Err(error) => {
                             lost.log(&format!("fork: {error}"));
@@ -442,7 +463,8 @@ impl Member {
         }
         match &mut self.body {
             Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
-            Body::Machine(_, guest) => guest.map(&file, offset, length, how),
+            Body::Machine(_, Some(guest)) => guest.map(&file, offset, length, how),
+            Body::Machine(_, None) => Err(Errno::NOSYS),
         }
     }
 
@@ -475,4 +497,4 @@ impl Member {
 }
 
 /// The wait status of what SIGKILL ended.
-const KILLED: i32 = 9;
+pub(crate) const KILLED: i32 = 9;

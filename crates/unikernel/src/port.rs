@@ -73,6 +73,11 @@ impl Mapped {
         state.load(Ordering::Acquire) == CALLED
     }
 
+    /// Whether there is a call to be answered.
+    pub(crate) fn is_called(&self) -> bool {
+        self.call.state.load(Ordering::Acquire) == CALLED
+    }
+
     /// Makes [`Mapped::wait_for_call`] return.
     pub(crate) fn disturb(&self) {
         let state = &self.call.state;
@@ -105,24 +110,6 @@ impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: it was mapped with that size, and no reference outlives this.
         let _ = unsafe { munmap(self.port.as_ptr().cast(), size_of::<Port>()) };
-    }
-}
-
-impl vm::Region for Mapped {
-    fn address(&self) -> u64 {
-        self.port.as_ptr() as u64
-    }
-
-    fn length(&self) -> usize {
-        size_of::<Port>()
-    }
-
-    fn read(&self, _offset: usize, _into: &mut [u8]) -> Option<()> {
-        None
-    }
-
-    fn write(&self, _offset: usize, _from: &[u8]) -> Option<()> {
-        None
     }
 }
 

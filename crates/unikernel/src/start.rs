@@ -2,11 +2,10 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use abi::boot::Header;
 use rustix::fs::{Mode, OFlags};
-use vm::Host as Kvm;
 
 use crate::creds::Credentials;
 use crate::desk::Listener;
@@ -14,10 +13,11 @@ use crate::error::{Error, Result};
 use crate::family::{Family, Living, Origin};
 use crate::files::{File, OnExec, Table, Waiting};
 use crate::guest::Handle;
-use crate::kvm::{self, OfGuest};
+use crate::kvm::{self, Kvm, OfGuest};
 use crate::member::{Body, Member, Program};
 use crate::memory::{Memory, OfProcess};
 use crate::port::Mapped;
+use crate::snapshot::{Snapshot, Template};
 use crate::tender::{Command, Engine, thread};
 use crate::waits::Waits;
 use crate::{clock, process};
@@ -26,15 +26,17 @@ use crate::{clock, process};
 pub(crate) struct Starter {
     kvm: Option<Arc<Kvm>>,
     open_files: usize,
+    /// What the family went on from.
+    template: OnceLock<Template>,
 }
 
 impl Starter {
     pub(crate) fn new(engine: Engine, open_files: usize) -> Self {
         let kvm = match engine {
             Engine::Process => None,
-            Engine::Kvm(kvm) => Some(Arc::new(Kvm::from(kvm))),
+            Engine::Kvm(kvm) => Some(Arc::new(Kvm::new(kvm.into()))),
         };
-        Self { kvm, open_files }
+        Self { kvm, open_files, template: OnceLock::new() }
     }
 
     /// The first process of a family. Gives its number.
@@ -42,6 +44,23 @@ impl Starter {
         let streams = streams.map(|it| File::new(it, Waiting::Yes, b""));
         let origin = Origin::Cell { streams: streams.each_ref().map(Arc::downgrade), listener: None, name: Vec::new() };
         self.begin(family, command, &streams, origin)
+    }
+
+    /// The first process of a family, from where it was kept. Gives its number.
+    pub(crate) fn go_on(&self, family: &Arc<Family>, snapshot: Snapshot, streams: [OwnedFd; 3]) -> Result<u32> {
+        let streams = streams.map(|it| File::new(it, Waiting::Yes, b""));
+        let kvm = self.kvm.as_ref().ok_or_else(|| Error::Elsewhere("it takes the kvm engine".to_owned()))?;
+        let template = Template::of(snapshot)?;
+        self.template.get_or_init(|| template).begin(family, kvm, &streams, None)
+    }
+
+    /// Another cell of the family, from the same snapshot.
+    pub(crate) fn another(&self, family: &Arc<Family>, streams: [OwnedFd; 3], listener: Listener) -> Result<u32> {
+        let streams = streams.map(|it| File::new(it, Waiting::Yes, b""));
+        let (Some(template), Some(kvm)) = (self.template.get(), &self.kvm) else {
+            return Err(Error::Elsewhere("the family began with a program".to_owned()));
+        };
+        template.begin(family, kvm, &streams, Some(listener))
     }
 
     /// A further program in a cell.
@@ -82,7 +101,7 @@ impl Starter {
                 let guest = kvm::Guest::first(kvm, &port)?;
                 let memory = Box::new(OfGuest(guest.space()));
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
-                (living, Body::Machine(kvm.clone(), Box::new(guest)), memory)
+                (living, Body::Machine(kvm.clone(), Some(Box::new(guest))), memory)
             }
         };
         family.add(number, origin, living.clone());

@@ -10,6 +10,8 @@ use sys::signal::SignalSet;
 use crate::desk;
 use crate::error::{Error, Result};
 use crate::family::{FIRST, Family};
+use crate::seal::Seal;
+use crate::snapshot::Snapshot;
 use crate::start::Starter;
 
 /// What a family begins as.
@@ -23,6 +25,10 @@ pub struct Guest {
     pub open_files: usize,
     /// What executes it.
     pub engine: Engine,
+    /// What it goes on from, in the place of beginning with the program.
+    pub snapshot: Option<Snapshot>,
+    /// What it may do, when that is not everything.
+    pub seal: Option<Seal>,
     /// The socket on which it takes orders, from [`crate::control::Line::listen`].
     pub control: Option<OwnedFd>,
 }
@@ -67,12 +73,16 @@ pub struct Outcome {
 /// Runs a family until its first process ends, which ends all others. Makes threads, and waits for any child of the calling
 /// process: for a process that does nothing else.
 pub fn run(guest: Guest) -> Result<Outcome> {
+    crate::clock::begin();
     let host = Error::host("blocking signals");
     // Each thread leaves them to the one that passes them on.
     sys::signal::block(SignalSet::ALL).map_err(host)?;
-    let family = Arc::new(Family::new());
+    let family = Arc::new(Family::new(guest.seal.as_ref()));
     let starter = Starter::new(guest.engine, guest.open_files);
-    let number = starter.first(&family, guest.command, guest.streams)?;
+    let number = match guest.snapshot {
+        None => starter.first(&family, guest.command, guest.streams)?,
+        Some(snapshot) => starter.go_on(&family, snapshot, guest.streams)?,
+    };
     debug_assert_eq!(number, FIRST);
     let reaped = family.clone();
     thread("reaper", move || reap(&reaped))?;

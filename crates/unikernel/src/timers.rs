@@ -85,6 +85,12 @@ impl Timers {
         before.as_ref().map_or_else(Timer::default, Running::as_timer)
     }
 
+    /// Every timer of a process, by its signal.
+    pub(crate) fn all(family: &Family, number: u32) -> Vec<(u32, Timer)> {
+        let state = family.timers.state();
+        state.running.range((number, 0)..=(number, u32::MAX)).map(|(key, it)| (key.1, it.as_timer())).collect()
+    }
+
     /// The process has ended.
     pub(crate) fn forget(&self, number: u32) {
         self.state().running.retain(|it, _| it.0 != number);

@@ -39,6 +39,16 @@ struct Watched {
     events: u32,
 }
 
+/// What a member waits for.
+pub(crate) struct Awaited {
+    /// Cookies, each with its file and events.
+    pub(crate) files: Vec<(u64, Arc<File>, u32)>,
+    /// Cookies that children give.
+    pub(crate) children: Vec<u64>,
+    /// Cookies that are due at once.
+    pub(crate) ready: Vec<u64>,
+}
+
 /// The event that is the bell.
 const BELL: u64 = u64::MAX;
 
@@ -134,6 +144,19 @@ impl Waits {
         // The copy has no children, and whoever waits for some shall hear that at once.
         watches.ready = others.ready.iter().chain(&others.children).copied().collect();
         Ok(())
+    }
+
+    /// All that is waited for.
+    pub(crate) fn all(&self) -> Awaited {
+        let watches = self.watches();
+        let files = watches.files.iter().map(|(cookie, it)| (*cookie, it.file.clone(), it.events)).collect();
+        Awaited { files, children: watches.children.clone(), ready: watches.ready.clone() }
+    }
+
+    /// Gives these cookies at once.
+    pub(crate) fn be_ready(&self, cookies: &[u64]) {
+        self.watches().ready.extend(cookies);
+        self.ring();
     }
 
     /// Sleeps until something is ready, the bell rings or the time is over; gives the cookies of what is ready.

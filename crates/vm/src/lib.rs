@@ -10,6 +10,6 @@ mod memory;
 mod window;
 
 pub use error::{Error, Result};
-pub use machine::{Exit, Host, Interrupter, Layout, Machine, Registers, Start};
-pub use memory::{Frozen, Memory, Region};
-pub use window::{Sharing, Window};
+pub use machine::{Exit, Host, Interrupter, Kept, Layout, Machine, Registers, Start};
+pub use memory::{Frozen, Laid, Memory, Region, Room};
+pub use window::{Part, Sharing, Window};

@@ -54,6 +54,41 @@ pub struct Registers {
     extended: Box<kvm_bindings::kvm_xsave>,
 }
 
+/// What of [`Registers`] can be kept: the rest is what every guest begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The general registers in the order of `struct kvm_regs`, the flags last.
+    pub general: [u64; 18],
+    /// The bases of FS and GS.
+    pub bases: [u64; 2],
+    /// Vector and floating-point registers, as XSAVE writes them.
+    pub extended: Vec<u8>,
+}
+
+impl Registers {
+    /// What can be kept of them.
+    pub fn keep(&self) -> Kept {
+        let it = &self.general;
+        Kept {
+            general: [
+                it.rax, it.rbx, it.rcx, it.rdx, it.rsi, it.rdi, it.rsp, it.rbp, it.r8, it.r9, it.r10, it.r11, it.r12,
+                it.r13, it.r14, it.r15, it.rip, it.rflags,
+            ],
+            bases: [self.special.fs.base, self.special.gs.base],
+            extended: self.extended.region.iter().flat_map(|it| it.to_le_bytes()).collect(),
+        }
+    }
+}
+
+/// The flags that a program sets itself, and interrupts.
+const FLAGS: u64 = 0x24_0ed5;
+
+fn general(kept: &Kept) -> kvm_regs {
+    let [rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags] = kept.general;
+    let rflags = rflags & FLAGS | 0x202;
+    kvm_regs { rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags }
+}
+
 /// Why a guest stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -208,6 +243,20 @@ impl Machine {
         // SAFETY: it is what `get_xsave` gave; no dynamically enabled feature makes it longer.
         unsafe { self.vcpu.set_xsave(&registers.extended) }.map_err(&host)?;
         self.vcpu.set_regs(&registers.general).map_err(&host)
+    }
+
+    /// Makes its processor's state what was kept of another's. The processor itself refuses what it cannot have.
+    pub fn resume_kept(&mut self, kept: &Kept, layout: &Layout) -> Result<()> {
+        let host = Error::kvm("setting a virtual processor's registers");
+        let mut special = self.vcpu.get_sregs().map_err(&host)?;
+        describe(&mut special, layout);
+        [special.fs.base, special.gs.base] = kept.bases;
+        let mut extended = Box::<kvm_bindings::kvm_xsave>::default();
+        for (word, bytes) in extended.region.iter_mut().zip(kept.extended.as_chunks::<4>().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        let registers = Registers { general: general(kept), special, extended };
+        self.resume(&registers, layout)
     }
 
     /// The calling thread will run it: who wants to make it stop uses what this gives.

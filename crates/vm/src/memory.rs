@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use sys::Errno;
 use sys::pagemap;
 
@@ -25,9 +25,92 @@ const PAGE: usize = 4096;
 /// A guest's memory.
 #[derive(Debug)]
 pub struct Memory {
+    /// Where it is mapped.
+    room: Arc<Room>,
     at: NonNull<u8>,
     length: usize,
     content: Mutex<Content>,
+}
+
+/// Addresses at which there is nothing yet. A machine can have them as its memory before it is known what will be there.
+#[derive(Debug)]
+pub struct Room {
+    at: NonNull<u8>,
+    length: usize,
+    /// What comes before that is something else, and stays it.
+    begin: usize,
+}
+
+// SAFETY: it owns its addresses, at which it neither reads nor writes.
+unsafe impl Send for Room {}
+// SAFETY: the same.
+unsafe impl Sync for Room {}
+
+impl Room {
+    /// Reserves them.
+    pub fn new(length: usize) -> Result<Self> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping.
+        let at = unsafe { mmap_anonymous(std::ptr::null_mut(), length, ProtFlags::empty(), flags) };
+        Ok(Self { at: address(at)?, length, begin: 0 })
+    }
+
+    /// The same, with the page of a file that is shared in the place of the first page of memory. A machine takes as long
+    /// to be given a page of its own as to be given all of its memory.
+    pub fn behind(page: &OwnedFd, length: usize) -> Result<Self> {
+        let mut room = Self::new(length)?;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: replaces the first page of a mapping of ours.
+        unsafe { mmap(room.at.as_ptr().cast(), PAGE, RIGHTS, flags, page, 0) }
+            .map_err(Error::host("mapping a guest's memory"))?;
+        room.begin = PAGE;
+        Ok(room)
+    }
+
+    /// Maps all of a file there, in the place of whatever was.
+    fn map(&self, file: &OwnedFd, sharing: MapFlags) -> Result<()> {
+        self.map_part(0, self.length, file, 0, sharing)
+    }
+
+    /// Maps a part of a file there, but for what is something else.
+    fn map_part(&self, offset: usize, length: usize, file: &OwnedFd, from: u64, sharing: MapFlags) -> Result<()> {
+        let host = Error::host("mapping a guest's memory");
+        let skipped = self.begin.saturating_sub(offset).min(length);
+        let end = offset.checked_add(length).filter(|end| *end <= self.length).ok_or_else(|| host(Errno::INVAL))?;
+        if skipped == length {
+            return Ok(());
+        }
+        let flags = sharing | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: inside the reservation, whose end the part does not pass.
+        let at = unsafe { self.at.as_ptr().add(offset + skipped) }.cast();
+        // SAFETY: replaces a part of a mapping of ours.
+        unsafe { mmap(at, end - offset - skipped, RIGHTS, flags, file, from + skipped as u64) }.map(drop).map_err(host)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and no reference to it exists.
+        let _ = unsafe { munmap(self.at.as_ptr().cast(), self.length) };
+    }
+}
+
+impl Region for Room {
+    fn address(&self) -> u64 {
+        self.at.as_ptr() as u64
+    }
+
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn read(&self, _offset: usize, _into: &mut [u8]) -> Option<()> {
+        None
+    }
+
+    fn write(&self, _offset: usize, _from: &[u8]) -> Option<()> {
+        None
+    }
 }
 
 /// Where its content is.
@@ -44,8 +127,39 @@ enum Content {
 pub struct Frozen {
     length: usize,
     base: Arc<OwnedFd>,
-    /// Which parts are in another file, in order: offset and length, in bytes.
-    over: Arc<Vec<(usize, usize, Arc<OwnedFd>)>>,
+    /// Which parts are elsewhere, in order.
+    over: Arc<Vec<Laid>>,
+}
+
+/// A part of memory that is in another file.
+#[derive(Clone, Debug)]
+pub struct Laid {
+    /// Where in memory it begins, in bytes.
+    pub offset: usize,
+    /// Its length in bytes.
+    pub length: usize,
+    /// The file. Nobody writes to it.
+    pub file: Arc<OwnedFd>,
+    /// Where in the file it begins.
+    pub from: u64,
+}
+
+impl Frozen {
+    /// Memory that is zero but for these parts, in order, each of whole pages and inside. Nothing when they are not.
+    pub fn of_parts(length: usize, parts: Vec<Laid>) -> Result<Option<Self>> {
+        let mut end = 0;
+        for it in &parts {
+            let aligned = (it.offset | it.length).is_multiple_of(PAGE) && it.from.is_multiple_of(PAGE as u64);
+            if !aligned || it.length == 0 || it.offset < end {
+                return Ok(None);
+            }
+            end = match it.offset.checked_add(it.length) {
+                Some(end) if end <= length => end,
+                _ => return Ok(None),
+            };
+        }
+        Ok(Some(Self { length, base: Arc::new(file(length)?), over: Arc::new(parts) }))
+    }
 }
 
 // SAFETY: it owns its mapping; copying to and from it is what the guest's own processor does at the same time, and every
@@ -87,20 +201,29 @@ const RIGHTS: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 impl Memory {
     /// Zeroes, of which none is there before it is touched.
     pub fn new(length: usize) -> Result<Self> {
-        let file = file(length)?;
-        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
-        // SAFETY: a new mapping of a new file.
-        let at = unsafe { mmap(std::ptr::null_mut(), length, RIGHTS, flags, &file, 0) };
-        Ok(Self { at: address(at)?, length, content: Mutex::new(Content::Own(file)) })
+        Self::new_in(Arc::new(Room::new(length)?))
+    }
+
+    /// The same at these addresses.
+    pub fn new_in(room: Arc<Room>) -> Result<Self> {
+        let (at, length, file) = (room.at, room.length, file(room.length)?);
+        room.map(&file, MapFlags::SHARED)?;
+        Ok(Self { at, length, room, content: Mutex::new(Content::Own(file)) })
     }
 
     /// A copy of what was frozen.
     pub fn thaw(frozen: &Frozen) -> Result<Self> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping of a file that nobody writes to.
-        let at = unsafe { mmap(std::ptr::null_mut(), frozen.length, RIGHTS, flags, &*frozen.base, 0) };
-        let memory =
-            Self { at: address(at)?, length: frozen.length, content: Mutex::new(Content::Over(frozen.clone())) };
+        Self::thaw_in(Arc::new(Room::new(frozen.length)?), frozen)
+    }
+
+    /// The same at these addresses, of which there are as many.
+    pub fn thaw_in(room: Arc<Room>, frozen: &Frozen) -> Result<Self> {
+        if room.length != frozen.length {
+            return Err(Error::host("mapping a guest's memory")(Errno::INVAL));
+        }
+        room.map(&frozen.base, MapFlags::PRIVATE)?;
+        let (at, length) = (room.at, room.length);
+        let memory = Self { room, at, length, content: Mutex::new(Content::Over(frozen.clone())) };
         memory.lay(&frozen.over)?;
         Ok(memory)
     }
@@ -111,25 +234,15 @@ impl Memory {
 
     /// Makes its content what it was then.
     pub fn reset(&self, frozen: &Frozen) -> Result<()> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: replaces this mapping, which is ours and of that length.
-        unsafe { mmap(self.at.as_ptr().cast(), self.length, RIGHTS, flags, &*frozen.base, 0) }
-            .map_err(Error::host("mapping a guest's memory"))?;
+        self.room.map(&frozen.base, MapFlags::PRIVATE)?;
         self.lay(&frozen.over)?;
         *self.content() = Content::Over(frozen.clone());
         Ok(())
     }
 
-    fn lay(&self, parts: &[(usize, usize, Arc<OwnedFd>)]) -> Result<()> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        for (offset, length, file) in parts {
-            // SAFETY: inside this mapping, which is ours.
-            let at = unsafe { self.at.as_ptr().add(*offset) }.cast();
-            // SAFETY: the same.
-            unsafe { mmap(at, *length, RIGHTS, flags, &**file, *offset as u64) }
-                .map_err(Error::host("mapping a guest's memory"))?;
-        }
-        Ok(())
+    fn lay(&self, parts: &[Laid]) -> Result<()> {
+        let laid = |it: &Laid| self.room.map_part(it.offset, it.length, &it.file, it.from, MapFlags::PRIVATE);
+        parts.iter().try_for_each(laid)
     }
 
     /// Makes what is there now something that others can have, too. The guest must stand still.
@@ -164,10 +277,10 @@ impl Memory {
     fn differ(&self, before: &Frozen, written: &[(usize, usize)]) -> Result<Frozen> {
         let new = Arc::new(file(self.length)?);
         let hidden = |offset, length| written.iter().any(|it| it.0 <= offset && offset + length <= it.0 + it.1);
-        let mut over: Vec<_> = before.over.iter().filter(|it| !hidden(it.0, it.1)).cloned().collect();
+        let mut over: Vec<_> = before.over.iter().filter(|it| !hidden(it.offset, it.length)).cloned().collect();
         for &(offset, length) in written {
             self.copy_out(&new, offset, length)?;
-            over.push((offset, length, new.clone()));
+            over.push(Laid { offset, length, file: new.clone(), from: offset as u64 });
         }
         Ok(Frozen { length: self.length, base: before.base.clone(), over: Arc::new(over) })
     }
@@ -175,7 +288,7 @@ impl Memory {
     /// What is there, in one file. What this mapping never touched is not in its page tables, but may be in what lies below.
     fn flatten(&self, before: &Frozen, written: &[(usize, usize)]) -> Result<Frozen> {
         let new = file(self.length)?;
-        let over = before.over.iter().map(|it| (it.0, it.1));
+        let over = before.over.iter().map(|it| (it.offset, it.length));
         for (offset, length) in data(&before.base, self.length)?.into_iter().chain(over).chain(written.iter().copied())
         {
             self.copy_out(&new, offset, length)?;
@@ -192,6 +305,29 @@ impl Memory {
             done += rustix::io::pwrite(file.as_fd(), bytes, part as u64).map_err(Error::host("freezing a guest"))?;
         }
         Ok(())
+    }
+
+    /// Where there may be anything but zeroes: `(offset, length)`, in order, not touching each other.
+    pub fn used(&self) -> Result<Vec<(usize, usize)>> {
+        let mut parts = match &*self.content() {
+            Content::Own(file) => data(file, self.length)?,
+            Content::Over(below) => {
+                let host = Error::host("finding what a guest has written");
+                let mut parts = pagemap::written(self.at.as_ptr() as usize, self.length).map_err(host)?;
+                parts.extend(below.over.iter().map(|it| (it.offset, it.length)));
+                parts.extend(data(&below.base, self.length)?);
+                parts
+            }
+        };
+        parts.sort_unstable();
+        let mut merged: Vec<(usize, usize)> = Vec::with_capacity(parts.len());
+        for (offset, length) in parts {
+            match merged.last_mut() {
+                Some(last) if last.0 + last.1 >= offset => last.1 = last.1.max(offset + length - last.0),
+                _ => merged.push((offset, length)),
+            }
+        }
+        Ok(merged)
     }
 
     /// Makes whole pages zero, and gives back what they took.
@@ -222,13 +358,6 @@ impl Memory {
 fn address(at: std::result::Result<*mut std::ffi::c_void, Errno>) -> Result<NonNull<u8>> {
     let host = Error::host("mapping a guest's memory");
     NonNull::new(at.map_err(&host)?.cast()).ok_or_else(|| host(Errno::FAULT))
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: it is ours, and no reference to it exists.
-        let _ = unsafe { munmap(self.at.as_ptr().cast(), self.length) };
-    }
 }
 
 /// Something of the host's that can be a guest's memory, as long as it lives.

@@ -29,13 +29,17 @@ pub enum Sharing {
 
 /// A part of a file in the window.
 #[derive(Clone, Debug)]
-pub(crate) struct Part {
-    file: Arc<OwnedFd>,
-    offset: u64,
+pub struct Part {
+    /// The file.
+    pub file: Arc<OwnedFd>,
+    /// Where in the file it begins.
+    pub offset: u64,
     /// Up to the end of the file, in whole pages. Behind it are zeroes.
-    length: usize,
-    room: usize,
-    sharing: Sharing,
+    pub length: usize,
+    /// How much of the window it takes, in whole pages.
+    pub room: usize,
+    /// Whether what is written to it is seen by others.
+    pub sharing: Sharing,
 }
 
 /// The window.
@@ -62,14 +66,31 @@ impl Window {
         Ok(Self { at, length, parts: Mutex::default() })
     }
 
-    /// The same parts in the same places.
-    pub fn copy(&self) -> Result<Self> {
-        let copy = Self::new(self.length)?;
-        for (offset, part) in self.parts().iter() {
-            copy.place(*offset, part)?;
+    /// What is in it, by where that is.
+    pub fn content(&self) -> BTreeMap<usize, Part> {
+        self.parts().clone()
+    }
+
+    /// One with that in it. Nothing when a part is not inside or two lie over each other.
+    pub fn of_parts(length: usize, parts: BTreeMap<usize, Part>) -> Result<Option<Self>> {
+        let window = Self::new(length)?;
+        Ok(window.fill(parts)?.map(|()| window))
+    }
+
+    /// Puts that into one in which there is nothing yet. Nothing when a part is not inside or two lie over each other.
+    pub fn fill(&self, parts: BTreeMap<usize, Part>) -> Result<Option<()>> {
+        let mut end = 0;
+        for (at, part) in &parts {
+            let whole = at.checked_add(part.room).filter(|it| *it <= self.length);
+            let aligned = (at | part.length | part.room).is_multiple_of(PAGE);
+            match whole {
+                Some(after) if aligned && *at >= end && part.length <= part.room && part.room > 0 => end = after,
+                _ => return Ok(None),
+            }
+            self.place(*at, part)?;
         }
-        *copy.parts() = self.parts().clone();
-        Ok(copy)
+        *self.parts() = parts;
+        Ok(Some(()))
     }
 
     fn parts(&self) -> MutexGuard<'_, BTreeMap<usize, Part>> {

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its surrounding has failed")]
 
 use proptest::prelude::*;
-use vm::{Frozen, Memory, Region};
+use vm::{Frozen, Memory, Region, Room};
 
 const PAGE: usize = 4096;
 /// More than a base may have parts over it.
@@ -129,4 +129,30 @@ fn what_is_not_inside_is_refused() {
     assert_eq!(memory.write(usize::MAX, &[0]), None);
     assert_eq!(memory.discard(0, 2 * PAGE), None);
     assert_eq!(memory.discard(1, PAGE), None);
+}
+
+#[test]
+fn a_page_in_the_place_of_the_first_stays_there() {
+    let page = rustix::fs::memfd_create("page", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&page, PAGE as u64).unwrap();
+    let room = || std::sync::Arc::new(Room::behind(&page, PAGE * 4).unwrap());
+    let first = |it: &Memory| {
+        let mut bytes = [0; 2];
+        it.read(PAGE - 1, &mut bytes).unwrap();
+        bytes
+    };
+    let memory = Memory::new_in(room()).unwrap();
+    memory.write(PAGE - 1, &[1, 2]).unwrap();
+    let frozen = memory.freeze().unwrap();
+    let copy = Memory::thaw_in(room(), &frozen).unwrap();
+    assert_eq!((first(&memory), first(&copy)), ([1, 2], [1, 2]));
+    // The page is everybody's, the rest each one's own.
+    copy.write(PAGE - 1, &[3, 4]).unwrap();
+    assert_eq!((first(&memory), first(&copy)), ([3, 2], [3, 4]));
+    let again = copy.freeze().unwrap();
+    memory.reset(&again).unwrap();
+    memory.write(PAGE - 1, &[5]).unwrap();
+    assert_eq!((first(&memory), first(&copy)), ([5, 4], [5, 4]));
+    assert!(!memory.used().unwrap().iter().any(|it| it.0 == 0));
+    assert!(Memory::thaw_in(std::sync::Arc::new(Room::new(PAGE).unwrap()), &frozen).is_err());
 }

@@ -3,6 +3,7 @@
 //! Runs of ours and of the peers alternate, so that a machine whose speed drifts drifts for all; medians are compared,
 //! and what is judged is their ratio. A peer that is missing is installed; one that cannot be is reported as missing.
 
+mod boot;
 mod build;
 mod debug;
 mod debug_engines;
@@ -89,6 +90,7 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
         "start" => start::run()?,
         "ingest" => ingest::run()?,
         "debug" => debug::run()?,
+        "boot" => boot::run()?,
         "build" => build::run()?,
         "faults" => faults::run()?,
         "slim" => slim::run()?,
@@ -98,7 +100,7 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
         "ipc" => ipc::run()?,
         _ => {
             return Err(format!(
-                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim, unikernel, fork, ipc"
+                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim, unikernel, boot, fork, ipc"
             ));
         }
     };

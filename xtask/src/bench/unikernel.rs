@@ -1,14 +1,14 @@
 //! `bench unikernel`: what the library operating system costs and spares, beside the same programs as processes of the host.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use super::guest::{self, Way};
 use super::sample::{Contender, interleave, median};
 use super::servers::{self, Load};
-use super::{Bound, Row, runc};
-use crate::{Result, cargo, must, output_of, target_dir};
+use super::{Bound, Row};
+use crate::{Result, cargo, must, target_dir};
 
 /// Prints how many nanoseconds a call takes that asks for nothing.
 const NULL_CALL: &str = r#"
@@ -85,15 +85,6 @@ int main(int argc, char **words)
 }
 "#;
 
-const HELLO: &str = r#"
-#include <stdio.h>
-
-int main(void)
-{
-    puts("hello");
-}
-"#;
-
 /// What databases do most, without waiting for the disk.
 const SPEEDTEST: &str = "
 pragma synchronous=off;
@@ -120,7 +111,6 @@ pub(crate) fn run() -> Result<Vec<Row>> {
     must(&mut cargo(&["build", "--release", "--package", "skep"]))?;
     let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
     let mut rows = null_call(dir.path())?;
-    rows.extend(cold_start(dir.path())?);
     rows.extend(servers::rows(dir.path(), Load::Redis, ROUNDS)?);
     rows.extend(servers::rows(dir.path(), Load::Nginx, ROUNDS)?);
     rows.extend(sqlite(dir.path(), Journal::Rollback)?);
@@ -142,53 +132,6 @@ fn null_call(dir: &Path) -> Result<Vec<Row>> {
             Row::new(&name, "ns", median(times), Some(("host", host)), times.len(), Bound::AtMost(20.0))
         })
         .collect())
-}
-
-/// A whole cell, from the command to its end; and the tender alone.
-fn cold_start(dir: &Path) -> Result<Vec<Row>> {
-    let hello = guest::compile(dir, "hello", HELLO)?;
-    let skep = || {
-        let mut command = Command::new(target_dir().join("release/skep"));
-        command.env("SKEP_ROOT", dir.join("home"));
-        command
-    };
-    let image = format!("host:{}", hello.display());
-    output_of(skep().args(["image", "pull", &image]))?;
-    let cell = |boundary: &'static str, engine: &'static str| {
-        let (image, hello) = (image.clone(), hello.clone());
-        move || {
-            let mut command = skep();
-            command.env("SKEP_ENGINE", engine).args(["run", "--rm", "--net", "none", "--as", boundary]);
-            command.arg(&image).arg("--").arg(&hello);
-            command
-        }
-    };
-    let bundle = crate::has_program("runc").then(|| runc::alone(dir, &hello)).transpose()?;
-    let mut contenders: Vec<Contender<'_>> =
-        vec![Contender { name: "container", command: Box::new(cell("container", "")) }];
-    for way in guest::ours() {
-        let alone = hello.clone();
-        contenders.push(Contender { name: way.name(), command: Box::new(cell("unikernel", way.name())) });
-        let name = if way == Way::Kvm { "kvm, no cell" } else { "process, no cell" };
-        contenders.push(Contender { name, command: Box::new(move || way.command(&alone)) });
-    }
-    if let Some(bundle) = &bundle {
-        contenders.push(Contender { name: "runc", command: Box::new(|| bundle.command()) });
-    }
-    let times = interleave(&contenders, ROUNDS)?;
-    let of = |name: &str| contenders.iter().position(|it| it.name == name).map(|index| median(&times[index]));
-    let mut rows = Vec::new();
-    for it in contenders.iter().map(|it| it.name).filter(|it| !["container", "runc"].contains(it)) {
-        let (name, ours) = (format!("static hello ({it})"), of(it).unwrap_or(f64::NAN));
-        if it.ends_with("cell") {
-            rows.push(Row::new(&name, "ms", ours, None, ROUNDS, Bound::AtMost(10.0)));
-            continue;
-        }
-        for peer in ["container", "runc"] {
-            rows.push(Row::new(&name, "ms", ours, Some((peer, of(peer))), ROUNDS, Bound::RatioAtMost(1.0)));
-        }
-    }
-    Ok(rows)
 }
 
 /// How sqlite keeps what it will have to take back.

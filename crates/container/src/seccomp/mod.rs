@@ -84,6 +84,11 @@ pub fn syscall_name(number: u32) -> Option<&'static str> {
     TABLE.iter().find(|row| row.1 != NONE && u32::from(row.1) == number).map(|row| row.0)
 }
 
+/// The number of a call.
+pub fn syscall_number(name: &str) -> Option<u32> {
+    TABLE.iter().find(|row| row.0 == name && row.1 != NONE).map(|row| row.1.into())
+}
+
 /// The name of a call that a listener was told of, whichever of the two architectures made it.
 pub fn announced_name(call: &Announced) -> Option<&'static str> {
     let number = |row: &(&'static str, u16, u16, Rule)| if call.arch == AUDIT_ARCH_I386 { row.2 } else { row.1 };

@@ -15,6 +15,7 @@ use crate::disk::Durability;
 use crate::error::{Error, Result};
 use crate::logs::LogWriter;
 use crate::process::ProcessIdentity;
+use crate::wire::CopyFrom;
 
 /// A copy that does not run yet.
 struct Nascent {
@@ -26,7 +27,7 @@ struct Nascent {
 }
 
 impl Supervisor {
-    pub(super) fn fork(&mut self, names: Vec<CellName>) -> Result<Vec<String>> {
+    pub(super) fn fork(&mut self, names: Vec<CellName>, from: CopyFrom) -> Result<Vec<String>> {
         let boundary = boundary_for(&self.cell.spec, Verb::Fork)?;
         if !matches!(self.cell.record.state, State::Running { .. }) {
             let refusal = model::IllegalTransition { from: self.cell.record.state.word(), input: "be forked" };
@@ -39,7 +40,7 @@ impl Supervisor {
             theirs.push(streams);
             Ok(())
         });
-        let forked = match made.and_then(|()| boundary.fork(&self.cell, theirs)) {
+        let forked = match made.and_then(|()| boundary.fork(&self.cell, theirs, from)) {
             Ok(forked) => forked,
             Err(error) => {
                 nascent.iter().for_each(|it| self.forget_copy(it));

@@ -15,7 +15,7 @@ mod streams;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,8 @@ struct Supervisor {
     /// Somebody asked for the end; when it is still there at that time, it is ended by force.
     stop: Option<Option<Instant>>,
     restart_at: Option<Instant>,
+    /// The snapshot that the next run goes on from.
+    back_to: Option<PathBuf>,
     restarts: u32,
     finished: bool,
     /// Those that were forked from this since the last turn.
@@ -142,6 +144,7 @@ impl Supervisor {
             window: (24, 80),
             stop: None,
             restart_at: None,
+            back_to: None,
             restarts: 0,
             finished: false,
             born: Vec::new(),
@@ -188,7 +191,7 @@ impl Supervisor {
         self.cell.record.kin = None;
         self.cell.record.unknown.clear();
         self.cell.write_record(&self.lock, Durability::Relaxed)?;
-        let mut run = Run::start(&self.engine, &mut self.cell, self.window)?;
+        let mut run = Run::start(&self.engine, &mut self.cell, self.window, self.back_to.take().as_deref())?;
         let pid = run.pid;
         self.early_input.drain(..).for_each(|bytes| run.streams.push_input(&bytes));
         self.run = Some(run);
@@ -352,6 +355,10 @@ impl Supervisor {
         let requested = self.stop.is_some();
         let report = ExitReport { exit, at: now(), ran: now().since(since), requested };
         self.restarts += 1;
+        if self.back_to.is_some() {
+            self.wait_for_restart(report, model::Span::millis(0));
+            return self.begin_run();
+        }
         let policy = self.cell.spec.restart;
         match policy.delay(self.restarts, report.exit.is_success(), requested) {
             Some(delay) => self.wait_for_restart(report, delay),

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use model::{EventKind, ExitReport, Input, State};
+use model::{EventKind, ExitReport, Input, State, Verb};
+use rustix::event::{PollFd, PollFlags};
 
 use super::run::Run;
 use super::{SIGHUP, SIGINT, SIGKILL, SIGPIPE, Supervisor};
-use crate::boundary::Limited;
+use crate::boundary::{Limited, boundary_for};
 use crate::disk::Durability;
 use crate::error::{Error, Result};
 use crate::wire::{Answer, Request};
@@ -32,7 +33,8 @@ impl Supervisor {
             Request::Pause => self.pause(),
             Request::Resume => self.resume(),
             Request::Set { limits, restart } => self.set(limits, restart),
-            Request::Fork { names } => self.fork(names),
+            Request::Fork { names, from } => self.fork(names, from),
+            Request::Rollback { name } => self.roll_back(&name),
             Request::Rename { name } => self.rename(name),
         };
         Some(match outcome {
@@ -133,6 +135,34 @@ impl Supervisor {
         self.cell.record.degraded.extend(degraded);
         self.cell.write_record(&self.lock, Durability::Relaxed)?;
         Ok(warnings)
+    }
+
+    /// Ends the run, and begins another from where the cell was kept.
+    fn roll_back(&mut self, name: &model::CellName) -> Result<Vec<String>> {
+        const PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+        if self.cell.record.kin.is_some() {
+            let why = "a cell that was forked goes back with nothing: name the cell that the family began with";
+            return Err(Error::Refused(why.to_owned()));
+        }
+        let snapshot = self.cell.snapshot(name)?;
+        if matches!(self.cell.record.state, State::Paused { .. }) {
+            self.resume()?;
+        }
+        let run = self.running()?;
+        run.live.kill()?;
+        let _ = rustix::event::poll(&mut [PollFd::new(&run.live.ended(), PollFlags::IN)], Some(&PATIENCE));
+        self.back_to = Some(snapshot);
+        self.end_run();
+        if let (None, Some(report)) = (&self.run, self.cell.record.state.last_exit()) {
+            return Err(Error::Refused(report.exit.to_string()));
+        }
+        // A tender that finds the snapshot wrong says so in the log, and ends.
+        let family = boundary_for(&self.cell.spec, Verb::Snapshot)?.family(&self.cell);
+        if family.is_ok_and(|it| !it.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let cell = &self.cell.spec.name;
+        Err(Error::Refused(format!("{cell} did not go on from there: 'skep logs {cell}' tells why")))
     }
 
     /// A cell that waits for its next run under a policy that would not give it one has ended.

@@ -1,6 +1,7 @@
 //! One run of a cell's program, from its start to its ending.
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use model::{CellId, Exit, Limits, Timestamp};
@@ -27,15 +28,15 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Starts the program. What it took to do so is noted in the record, which the caller writes.
-    pub(super) fn start(engine: &Engine, cell: &mut Cell, window: (u16, u16)) -> Result<Self> {
+    /// Starts the program, or lets it go on from a snapshot. What it took to do so is noted in the record, which the caller writes.
+    pub(super) fn start(engine: &Engine, cell: &mut Cell, window: (u16, u16), snapshot: Option<&Path>) -> Result<Self> {
         // No collector takes the root file system away between the finding and the mounting.
         let _pin = engine.store.pin()?;
         let layout = crate::container::layout(&engine.home.pool());
         let rootfs = engine.store.rootfs(&cell.spec.image.tree, layout, &())?;
         let (mut streams, theirs) = Streams::for_program(&cell.spec.process, window)?;
         let net = net::Net::open(engine.home.net())?;
-        let request = StartRequest { cell, rootfs, net: &net, store: &engine.store };
+        let request = StartRequest { cell, rootfs, net: &net, store: &engine.store, snapshot };
         let started = boundary(cell.spec.boundary)?.start(&request, theirs)?;
         cell.record.cgroup = started.cgroup;
         cell.record.attachment = started.attachment;

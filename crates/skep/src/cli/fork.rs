@@ -1,5 +1,6 @@
 //! `skep fork`
 
+use engine::CopyFrom;
 use model::CellName;
 
 use super::Context;
@@ -14,6 +15,9 @@ pub(super) struct Args {
     /// Call them PREFIX-1, PREFIX-2, ...; else they are called after the cell
     #[arg(long, value_name = "PREFIX")]
     name: Option<String>,
+    /// Begin each where the cell's appliance was kept, not where the cell stands
+    #[arg(long)]
+    anew: bool,
     /// The cell, by name or id
     #[arg(value_name = "CELL")]
     cell: String,
@@ -27,6 +31,7 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let free = (1..).map(|number: u64| format!("{prefix}-{number}")).filter(|name| !taken.contains(name));
     let names =
         free.take(args.count as usize).map(|it| it.parse()).collect::<std::result::Result<Vec<CellName>, _>>()?;
-    engine.fork(&cell, names.clone())?;
+    let from = if args.anew { CopyFrom::Start } else { CopyFrom::Here };
+    engine.fork(&cell, names.clone(), from)?;
     names.iter().try_for_each(|it| output::line(it.as_str()))
 }

@@ -2,9 +2,9 @@
 
 use model::{Arch, ImageName, ImageRef, Source};
 
-use super::Context;
 use super::select::{self, Found, Pull, Scripts, Wanted};
 use super::slim;
+use super::{Context, build};
 use crate::error::{CommandError, Result};
 use crate::output::{self, Align, Reporter, Table, ago, note};
 
@@ -72,6 +72,8 @@ pub(super) enum Command {
         #[arg(value_name = "IMAGE", required = true)]
         images: Vec<ImageRef>,
     },
+    /// Make an appliance: an image of a program that has begun already, and may do only what it did
+    Build(build::Args),
     /// Make an image of what another needs, and prove that it is enough
     Slim(slim::Args),
     /// Show what an image was made of
@@ -122,6 +124,7 @@ pub(super) fn execute(context: &Context, command: Command) -> Result<()> {
             output::line(name.as_str())
         }
         Command::Rm { images } => remove(&engine, &images),
+        Command::Build(args) => build::execute(&engine, args),
         Command::Slim(args) => slim::execute(&engine, &args),
         Command::History { json, image } => history(&engine, &image, json),
     }

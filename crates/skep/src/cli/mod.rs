@@ -2,6 +2,7 @@
 //! crate, and prints.
 
 mod attach;
+mod build;
 mod compare;
 mod completions;
 mod cp;
@@ -26,6 +27,7 @@ mod run;
 mod select;
 mod set;
 mod slim;
+mod snapshot;
 mod spec_args;
 mod start;
 mod stats;
@@ -89,6 +91,10 @@ enum Command {
     Exec(exec::Args),
     /// Make a running cell again, as it stands
     Fork(fork::Args),
+    /// Keep a running unikernel cell as it stands, in its directory: memory and open files, not what files hold
+    Snapshot(snapshot::Args),
+    /// Have a running cell go back to a snapshot: its memory does, its files stay as they are, its forks end
+    Rollback(snapshot::RollbackArgs),
     /// Show which cells were made from which
     Tree(tree::Args),
     /// Run an image at each boundary, and show what that takes
@@ -221,6 +227,8 @@ impl Command {
             Self::Logs(args) => logs::execute(context, args),
             Self::Exec(args) => exec::execute(context, args),
             Self::Fork(args) => fork::execute(context, args),
+            Self::Snapshot(args) => snapshot::execute(context, args),
+            Self::Rollback(args) => snapshot::roll_back(context, &args),
             Self::Tree(args) => tree::execute(context, args),
             Self::Compare(args) => compare::execute(context, args),
             Self::Debug(args) => debug::execute(context, args),

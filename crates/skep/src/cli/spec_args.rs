@@ -19,8 +19,8 @@ pub(super) struct SpecArgs {
     #[arg(long, value_name = "NAME")]
     name: Option<CellName>,
     /// What separates the cell from the rest: container, unikernel or machine
-    #[arg(long = "as", value_name = "BOUNDARY", default_value = "container", hide_default_value = true)]
-    boundary: Boundary,
+    #[arg(long = "as", value_name = "BOUNDARY")]
+    boundary: Option<Boundary>,
     /// Take the image for this processor
     #[arg(long, value_name = "ARCH")]
     arch: Option<Arch>,
@@ -154,6 +154,14 @@ impl SpecArgs {
         };
         let found = select::image(engine, &self.image, &wanted)?;
         let name = self.image.to_string();
+        if found.record.config.labels.contains_key(image::APPLIANCE_LABEL) {
+            let other = self.boundary.is_some_and(|it| it != Boundary::Unikernel);
+            if other || !self.command.is_empty() {
+                let what = if other { "the boundary" } else { "the command" };
+                return Err(CommandError::usage(format!("{name} is an appliance: it goes on as it was made"))
+                    .hinted(format!("leave out {what}: 'skep run {name}'")));
+            }
+        }
         self.check_restoring(&name, &found.record)?;
         let stop_signal =
             self.stop_signal.clone().or(Some(found.record.config.stop_signal.clone()).filter(|it| !it.is_empty()));
@@ -216,7 +224,7 @@ impl SpecArgs {
         Ok(CellRequest {
             security: self.security()?,
             name: self.name,
-            boundary: self.boundary,
+            boundary: self.boundary.unwrap_or(Boundary::Container),
             command: self.command,
             entrypoint: self.entrypoint,
             env: select::environment(&self.env)?,

@@ -6,7 +6,7 @@ use rustix::fs::OFlags;
 use sys::Errno;
 
 use super::Reply;
-use crate::files::{Closing, File, OnExec, Waiting};
+use crate::files::{Closing, File, Made, OnExec, Waiting};
 use crate::member::Member;
 
 pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, ..]: [u64; 6]) -> Option<Reply> {
@@ -142,9 +142,13 @@ pub(super) fn add_pair(
     into: u64,
     name: &[u8],
 ) -> Result<u64, Errno> {
-    let mut add = |fd| member.table.add(File::new(fd, Waiting::by(flags), name), OnExec::by(flags), 0);
-    let first = add(first)?;
-    let second = match add(second) {
+    let made = Made::pair();
+    let mut add = |fd, which: usize| {
+        let file = File::made(fd, Waiting::by(flags), name, made[which]);
+        member.table.add(file, OnExec::by(flags), 0)
+    };
+    let first = add(first, 0)?;
+    let second = match add(second, 1) {
         Ok(second) => second,
         Err(errno) => {
             let _ = member.table.close(first);

@@ -10,7 +10,7 @@ use sys::Errno;
 
 use super::Reply;
 use super::table::{Gives, Kind, Row};
-use crate::files::{File, OnExec, Waiting};
+use crate::files::{File, Made, OnExec, Waiting};
 use crate::member::Member;
 use crate::raw::{self, Argument};
 
@@ -130,7 +130,8 @@ fn try_on(member: &mut Member, row: &Row, given: [u64; 6]) -> Result<u64, Errno>
             let closing =
                 i64::from(row.number()) == libc::SYS_memfd_create && flags & u64::from(libc::MFD_CLOEXEC) != 0;
             let on_exec = if closing { OnExec::Close } else { OnExec::by(flags) };
-            member.table.add(File::new(fd, Waiting::by(flags), b"anon_inode"), on_exec, 0)
+            let made = Made::by(row.number(), given);
+            member.table.add(File::made(fd, Waiting::by(flags), b"anon_inode", made), on_exec, 0)
         }
     }
 }

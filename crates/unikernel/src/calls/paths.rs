@@ -164,7 +164,7 @@ fn working_directory(member: &Member, into: u64, size: u64) -> Result<u64, Errno
 
 /// The path of a directory, found from below: the name by which each parent knows its child. (The kernel tells the path of
 /// a working directory only, which all threads of the tender share.)
-fn path_of(directory: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+pub(crate) fn path_of(directory: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
     const DEEPEST: usize = 256;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut names: Vec<Vec<u8>> = Vec::new();

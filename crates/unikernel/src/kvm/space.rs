@@ -17,12 +17,12 @@ pub(crate) struct Space {
 const PAGE: u64 = 4096;
 
 impl Space {
-    pub(crate) fn new(tables: u64, memory: Vec<Memory>, windows: Vec<Window>) -> Arc<Self> {
+    pub(crate) fn new(tables: u64, memory: Vec<Memory>, windows: Vec<Arc<Window>>) -> Arc<Self> {
         let mut at = WINDOW;
         let mut placed = Vec::with_capacity(windows.len());
         for window in windows {
             let length = window.length() as u64;
-            placed.push((at, Arc::new(window)));
+            placed.push((at, window));
             at += length;
         }
         let memory = RwLock::new(memory.into_iter().map(Arc::new).collect());

@@ -62,6 +62,10 @@ pub fn ring() {
 }
 
 pub fn fork(purpose: u64) -> Result {
+    if purpose != call::FORK_AS_CHILD {
+        // A cell of its own, or one that is kept, has its files as the program knows them.
+        files::forget_all();
+    }
     // The child begins behind the doorbell, with another answer.
     let number = crate::port::call(call::FORK, [purpose, 0, 0, 0, 0, 0]);
     if number == Ok(0) {

@@ -1,17 +1,27 @@
 //! mmap and its kin.
 
 use alloc::vec;
+use core::sync::atomic::Ordering;
 
 use abi::layout::PAGE;
 
 use crate::engine::{self, Source};
-use crate::errno::{EACCES, EINVAL, ENOMEM, Result};
+use crate::errno::{EACCES, EINVAL, ENOMEM, EPERM, Result};
 use crate::port;
 use crate::space::{Place, Protection, Resize, SPACE};
 use crate::user;
 
-fn protection(bits: u64) -> Result<Protection> {
-    Protection::from_bits(bits as u8 & 7).ok_or(EINVAL)
+const MMAP: u64 = 9;
+const MPROTECT: u64 = 10;
+
+/// What may be done with memory from now on. In a sealed guest nothing becomes code: `call` is who asks for it.
+fn protection(bits: u64, call: u64) -> Result<Protection> {
+    let protection = Protection::from_bits(bits as u8 & 7).ok_or(EINVAL)?;
+    if protection.contains(Protection::EXECUTE) && engine::port().sealed.load(Ordering::Relaxed) != 0 {
+        let _ = port::call(abi::call::UNKNOWN, [call | u64::from(abi::call::OUTSIDE), 0, 0, 0, 0, 0]);
+        return Err(EPERM);
+    }
+    Ok(protection)
 }
 
 /// mmap.
@@ -27,7 +37,7 @@ pub fn map(hint: u64, length: u64, rights: u64, flags: u64, descriptor: i32, off
         _ if flags & FIXED != 0 => Place::At(hint as usize),
         _ => Place::Anywhere(hint as usize),
     };
-    let (length, rights) = (length as usize, protection(rights)?);
+    let (length, rights) = (length as usize, protection(rights, MMAP)?);
     let shared = match flags & KIND {
         PRIVATE => false,
         SHARED | 3 => true,
@@ -77,7 +87,7 @@ pub fn unmap(at: u64, length: u64) -> Result {
 
 /// mprotect.
 pub fn protect(at: u64, length: u64, rights: u64) -> Result {
-    SPACE.get().protect(at as usize, length as usize, protection(rights)?).map(|()| 0)
+    SPACE.get().protect(at as usize, length as usize, protection(rights, MPROTECT)?).map(|()| 0)
 }
 
 /// brk.

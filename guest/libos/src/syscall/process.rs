@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use abi::boot::Header;
 
 use super::number as calls;
-use crate::errno::{EINVAL, Result};
+use crate::errno::{EINVAL, EPERM, Result};
 use crate::frame::{Frame, NOT_A_CALL};
 use crate::loader::{self, Command, Ready, Start, Surroundings};
 use crate::sync::Local;
@@ -59,6 +59,12 @@ pub fn execute(frame: &mut Frame, path: u64, arguments: u64, environment: u64) -
     const MOST: usize = 2 << 20;
     const GETEUID: u32 = 107;
     const GETEGID: u32 = 108;
+    const EXECVE: u64 = 59;
+    if engine::port().sealed.load(Ordering::Relaxed) != 0 {
+        // Another program is new code.
+        let _ = port::call(abi::call::UNKNOWN, [EXECVE | u64::from(abi::call::OUTSIDE), 0, 0, 0, 0, 0]);
+        return Err(EPERM);
+    }
     let mut budget = MOST - (128 << 10);
     let path = user::string(path, LONGEST)?;
     let mut arguments = user::strings(arguments, &mut budget)?;
