@@ -9,6 +9,7 @@
 pub mod boot;
 pub mod call;
 pub mod layout;
+pub mod library;
 pub mod port;
 
 /// Both sides refuse each other when theirs differs.

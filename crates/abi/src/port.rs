@@ -51,8 +51,10 @@ pub struct Port {
     pub copies: AtomicU32,
     /// How many threads the program has, as the guest says: with more than one, each gets its turn by being interrupted.
     pub threads: AtomicU32,
+    /// Not 0 when the guest is to stand still for a change of its libraries: [`crate::library`].
+    pub libraries: AtomicU32,
     /// Keeps the clock's fields apart from what changes often.
-    pub reserved: [u32; 11],
+    pub reserved: [u32; 10],
     /// How to tell the time without asking.
     pub clock: Clock,
 }

@@ -31,7 +31,17 @@ impl Boundary for Unikernels {
     }
 
     fn verbs(&self) -> &'static [Verb] {
-        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Set, Verb::Stats, Verb::Fork]
+        &[
+            Verb::Exec,
+            Verb::Logs,
+            Verb::Copy,
+            Verb::Attach,
+            Verb::Pause,
+            Verb::Set,
+            Verb::Stats,
+            Verb::Fork,
+            Verb::Libraries,
+        ]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {

@@ -20,6 +20,7 @@ mod family;
 mod files;
 mod guest;
 mod kvm;
+pub mod library;
 mod member;
 mod memory;
 mod port;

@@ -19,6 +19,7 @@ mod fault;
 mod frame;
 mod futex;
 mod heap;
+mod library;
 mod loader;
 mod patch;
 mod port;

@@ -20,6 +20,7 @@ mod unpack;
 mod users;
 mod version;
 
+pub(crate) use self::version::compare as compare_versions;
 pub use self::configure::{ConfigurePlan, configure_plan, finish_configured, is_configured};
 
 use std::collections::BTreeSet;

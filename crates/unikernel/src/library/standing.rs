@@ -1,0 +1,250 @@
+//! A guest that stands still: where everything of it is, which libraries its program has, where its threads are. All of it is
+//! what the guest says, and so are the lists in its memory that its loader keeps.
+
+use std::cell::RefCell;
+
+use abi::library::{AREA, HEAD, SHARED, THREAD};
+
+use super::elf::{Bytes, EXECUTE, Linked, PAGE, Shape, WRITE, number, tag};
+use super::{Malformed, Trouble};
+use crate::memory::Memory;
+
+/// A part of the address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Area {
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
+    /// In the numbers of mmap, with [`SHARED`].
+    pub(crate) rights: u64,
+}
+
+/// A thread's registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Thread {
+    pub(crate) at: u64,
+    stack: u64,
+    pointer: u64,
+    registers: [u64; THREAD - 3],
+}
+
+/// What a guest reports.
+pub(crate) struct Standing<'a> {
+    memory: &'a dyn Memory,
+    /// Where the program's headers are, and how many.
+    headers: (u64, u64),
+    areas: Vec<Area>,
+    pub(crate) threads: Vec<Thread>,
+    /// The words of all stacks in use, once they were read.
+    stacks: RefCell<Option<Vec<u64>>>,
+}
+
+/// A library in memory, or the program.
+pub(crate) struct Module<'a> {
+    pub(crate) base: u64,
+    pub(crate) path: Vec<u8>,
+    pub(crate) linked: Linked,
+    pub(crate) bytes: InMemory<'a>,
+}
+
+/// Memory from some address on.
+#[derive(Clone, Copy)]
+pub(crate) struct InMemory<'a> {
+    memory: &'a dyn Memory,
+    base: u64,
+}
+
+impl Bytes for InMemory<'_> {
+    fn read(&self, at: u64, into: &mut [u8]) -> Option<()> {
+        self.memory.read(self.base.checked_add(at)?, into).ok()
+    }
+}
+
+/// The most that a report may tell, in words.
+const MOST_WORDS: u64 = 1 << 18;
+/// The most of a stack that is looked through.
+const DEEPEST: u64 = 8 << 20;
+/// What a function may use below its stack.
+const RED_ZONE: u64 = 128;
+const MOST_MODULES: usize = 512;
+
+impl<'a> Standing<'a> {
+    /// Reads what the guest reports.
+    pub(crate) fn read(memory: &'a dyn Memory, report: u64, words: u64) -> Result<Self, Malformed> {
+        if words > MOST_WORDS {
+            return Err("it has more areas or threads than can be looked at");
+        }
+        let all = memory.bytes(report, words as usize * 8).map_err(|_| "its report cannot be read")?;
+        let all: Vec<u64> = all.chunks_exact(8).map(|it| number::<8>(it, 0)).collect();
+        let (&[headers, count, areas, threads], rest) =
+            all.split_first_chunk::<HEAD>().ok_or("its report is cut short")?;
+        let wrong = "its report is not what it says";
+        let split = usize::try_from(areas).ok().and_then(|it| it.checked_mul(AREA)).ok_or(wrong)?;
+        let (areas, rest) = rest.split_at_checked(split).ok_or(wrong)?;
+        if usize::try_from(threads).ok().and_then(|it| it.checked_mul(THREAD)) != Some(rest.len()) {
+            return Err(wrong);
+        }
+        let areas = areas.as_chunks::<AREA>().0.iter().map(|&[begin, end, rights]| Area { begin, end, rights });
+        let areas: Vec<Area> = areas.collect();
+        let ordered = areas.windows(2).all(|it| it[0].end <= it[1].begin) && areas.iter().all(|it| it.begin < it.end);
+        if !ordered {
+            return Err("its areas are in no order");
+        }
+        let thread = |it: &[u64; THREAD]| {
+            let [at, stack, pointer, registers @ ..] = *it;
+            Thread { at, stack, pointer, registers }
+        };
+        let threads = rest.as_chunks::<THREAD>().0.iter().map(thread).collect();
+        Ok(Self { memory, headers: (headers, count), areas, threads, stacks: RefCell::default() })
+    }
+
+    pub(crate) fn area(&self, at: u64) -> Option<&Area> {
+        let after = self.areas.partition_point(|it| it.begin <= at);
+        self.areas.get(after.checked_sub(1)?).filter(|it| it.end > at)
+    }
+
+    pub(crate) fn areas(&self) -> &[Area] {
+        &self.areas
+    }
+
+    pub(crate) fn memory(&self) -> &'a dyn Memory {
+        self.memory
+    }
+
+    /// A free place of that length below another, and not far from it.
+    pub(crate) fn gap_below(&self, at: u64, length: u64) -> Option<u64> {
+        const FARTHEST: u64 = 1 << 30;
+        let mut end = at;
+        for area in self.areas.iter().rev().filter(|it| it.begin < at) {
+            if area.end <= end && end - area.end >= length {
+                break;
+            }
+            end = end.min(area.begin);
+        }
+        let place = end.checked_sub(length)?;
+        (place >= abi::layout::LOWEST as u64 && at - place < FARTHEST).then_some(place - place % PAGE)
+    }
+
+    /// What is at that address on.
+    pub(crate) fn at(&self, base: u64) -> InMemory<'a> {
+        InMemory { memory: self.memory, base }
+    }
+
+    /// The program and its libraries, by the list that its loader keeps for debuggers; nothing for a static program.
+    pub(crate) fn modules(&self) -> Result<Vec<Module<'a>>, Trouble> {
+        let Some(debug) = self.debug()? else { return Ok(Vec::new()) };
+        let words = self.at(debug).bytes(0, 40)?;
+        let (first, state) = (number::<8>(&words, 8), number::<4>(&words, 24));
+        if debug == 0 || first == 0 || state != 0 {
+            return Err(Trouble::NotNow("its loader is loading"));
+        }
+        let mut modules = Vec::new();
+        let mut next = first;
+        while next != 0 {
+            if modules.len() == MOST_MODULES {
+                return Err("its list of libraries has no end".into());
+            }
+            let entry = self.at(next).bytes(0, 32)?;
+            let [base, name, dynamic, after] = [0, 8, 16, 24].map(|at| number::<8>(&entry, at));
+            let path = self.memory.string(name, 4096).unwrap_or_default();
+            let path = path.strip_suffix(b"\0").unwrap_or_default().to_vec();
+            modules.push(self.module(base, path, dynamic)?);
+            next = after;
+        }
+        Ok(modules)
+    }
+
+    /// What is there, by its dynamic section.
+    pub(crate) fn module(&self, base: u64, path: Vec<u8>, dynamic: u64) -> Result<Module<'a>, Malformed> {
+        if base > abi::layout::PROGRAM_END as u64 {
+            return Err("its list of libraries leads to where no program can be");
+        }
+        let bytes = self.at(base);
+        let linked = Linked::parse(&bytes, dynamic.wrapping_sub(base), base)?;
+        Ok(Module { base, path, linked, bytes })
+    }
+
+    /// Where the program's loader says what debuggers want to know.
+    fn debug(&self) -> Result<Option<u64>, Malformed> {
+        const PROGRAM_HEADERS: u64 = 6;
+        const DYNAMIC: u64 = 2;
+        let (at, count) = self.headers;
+        if at == 0 || count > 64 {
+            return Ok(None);
+        }
+        let table = self.at(at).bytes(0, count * 56)?;
+        let find = |kind| table.chunks_exact(56).find(|it| number::<4>(it, 0) == kind).map(|it| number::<8>(it, 16));
+        let Some(dynamic) = find(DYNAMIC) else { return Ok(None) };
+        let bias = find(PROGRAM_HEADERS).map_or(0, |it| at.wrapping_sub(it));
+        let begin = self.at(bias.wrapping_add(dynamic));
+        for index in 0..512 {
+            let entry = begin.bytes(index * 16, 16)?;
+            match number::<8>(&entry, 0) {
+                0 => return Ok(None),
+                tag::DEBUG => return Ok(Some(number::<8>(&entry, 8))),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a thread is within its loader, which may be about to change its lists.
+    pub(crate) fn is_loading(&self, modules: &[Module<'_>]) -> bool {
+        let loader = modules.iter().find(|it| it.linked.soname().starts_with(b"ld-"));
+        let Some(loader) = loader else { return false };
+        let Ok(shape) = Shape::parse(&loader.bytes) else { return true };
+        let code = shape.segments.iter().filter(|it| it.rights & EXECUTE != 0);
+        let mut code = code.map(|it| loader.base + it.at..loader.base + it.end());
+        code.any(|code| self.threads.iter().any(|it| code.contains(&it.at)))
+    }
+
+    /// Whether a thread may come back to such an address: it is there, or has it in a register or on its stack.
+    pub(crate) fn is_held_by_threads(&self, wanted: impl Fn(u64) -> bool) -> bool {
+        let mut stacks = self.stacks.borrow_mut();
+        let stacks = stacks.get_or_insert_with(|| self.threads.iter().flat_map(|it| self.stack_of(it)).collect());
+        let mut registers = self.threads.iter().flat_map(|it| it.registers.into_iter().chain([it.at]));
+        registers.any(&wanted) || stacks.iter().any(|it| wanted(*it))
+    }
+
+    /// A stack's words, down from its end: that of the area, or the thread's own data, which is above it.
+    fn stack_of(&self, thread: &Thread) -> Vec<u64> {
+        let Some(area) = self.area(thread.stack) else { return Vec::new() };
+        let begin = (thread.stack.saturating_sub(RED_ZONE)).max(area.begin) / 8 * 8;
+        let own = (thread.pointer > thread.stack && thread.pointer < area.end).then_some(thread.pointer);
+        let end = own.unwrap_or(area.end).min(begin.saturating_add(DEEPEST));
+        self.words(begin, end)
+    }
+
+    /// The words between; what cannot be read is skipped.
+    fn words(&self, begin: u64, end: u64) -> Vec<u64> {
+        const PART: u64 = 64 << 10;
+        let mut words = Vec::new();
+        for at in (begin..end).step_by(PART as usize) {
+            if let Ok(bytes) = self.memory.bytes(at, PART.min(end - at) as usize) {
+                words.extend(bytes.chunks_exact(8).map(|it| number::<8>(it, 0)));
+            }
+        }
+        words
+    }
+
+    /// Looks for an address in all memory that the program alone can write, but for some places. Nothing when that is more
+    /// than can be looked through.
+    pub(crate) fn find_in_memory(
+        &self,
+        wanted: impl Fn(u64) -> bool,
+        is_excepted: impl Fn(u64) -> bool,
+    ) -> Option<Option<u64>> {
+        const MOST: u64 = 256 << 20;
+        let own = || self.areas.iter().filter(|it| it.rights & (WRITE | SHARED) == WRITE);
+        if own().map(|it| it.end - it.begin).sum::<u64>() > MOST {
+            return None;
+        }
+        for area in own() {
+            for (index, word) in self.words(area.begin, area.end).into_iter().enumerate() {
+                if wanted(word) && !is_excepted(area.begin + 8 * index as u64) {
+                    return Some(Some(word));
+                }
+            }
+        }
+        Some(None)
+    }
+}
