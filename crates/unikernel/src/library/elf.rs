@@ -5,7 +5,6 @@
 //! an error that says so. Addresses in here are relative to where the library is.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
 use super::Malformed;
 
@@ -282,6 +281,17 @@ pub(crate) struct Relocation {
     pub(crate) addend: u64,
 }
 
+impl Relocation {
+    fn of(entry: &[u8; 24]) -> Self {
+        Self {
+            at: number::<8>(entry, 0),
+            kind: number::<4>(entry, 8) as u32,
+            symbol: number::<4>(entry, 12) as u32,
+            addend: number::<8>(entry, 16),
+        }
+    }
+}
+
 /// Kinds of relocations.
 pub(crate) mod kind {
     pub(crate) const NONE: u32 = 0;
@@ -337,21 +347,92 @@ pub(crate) struct Linked {
     pub(crate) defined: Vec<Vec<u8>>,
     /// The versions that it wants, and of whom.
     pub(crate) wanted: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Exported symbols by the hashes of their names, made when the first is looked for.
-    by_name: OnceLock<Vec<(u64, u32)>>,
+    table: Table,
     pub(crate) relocations: Vec<Relocation>,
     /// Places of words to which the library's address is added.
     pub(crate) relative: Vec<u64>,
     base: u64,
 }
 
-fn hash(name: &[u8]) -> u64 {
-    name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+/// GNU's hash table: which symbols may have a name.
+#[derive(Clone, Debug, Default)]
+struct Table {
+    /// The first symbol that is in it.
+    first: u64,
+    buckets: Vec<u8>,
+    chains: Vec<u8>,
+}
+
+fn hash(name: &[u8]) -> u32 {
+    name.iter().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(u32::from(*byte)))
+}
+
+impl Table {
+    /// Reads it. How many symbols there are it does not say: the last chain ends with the last of them.
+    fn read(it: &(impl Bytes + ?Sized), table: u64) -> Result<Self, Malformed> {
+        let head = it.bytes(table, 16)?;
+        let [buckets, first, filter] = [0, 4, 8].map(|at| number::<4>(&head, at));
+        if buckets > MOST_SYMBOLS || filter > MOST_SYMBOLS || first > MOST_SYMBOLS {
+            return Err("its table of symbols is larger than can be");
+        }
+        let begin = table.wrapping_add(16 + filter * 8);
+        let all = it.bytes(begin, buckets * 4)?;
+        let last = all.chunks_exact(4).map(|it| number::<4>(it, 0)).max().unwrap_or_default();
+        let mut table = Self { first, buckets: all, chains: Vec::new() };
+        if last < first {
+            return Ok(table);
+        }
+        let chains = begin.wrapping_add(buckets * 4);
+        for index in last..MOST_SYMBOLS {
+            let entry = it.bytes(chains.wrapping_add((index - first) * 4), 4)?;
+            if number::<4>(&entry, 0) & 1 != 0 {
+                table.chains = it.bytes(chains, (index + 1 - first) * 4)?;
+                return Ok(table);
+            }
+        }
+        Err("a chain of its symbols has no end")
+    }
+
+    /// How many symbols there are.
+    fn count(&self) -> u64 {
+        self.first + self.chains.len() as u64 / 4
+    }
+
+    /// The symbols that may have that name.
+    fn like(&self, name: &[u8]) -> impl Iterator<Item = u32> {
+        let hash = hash(name);
+        let buckets = self.buckets.len() as u32 / 4;
+        let bucket = hash.checked_rem(buckets).map(|it| number::<4>(&self.buckets, it as usize * 4));
+        let begin = bucket.filter(|it| *it >= self.first && *it != 0).map(|it| (it - self.first) as usize * 4);
+        let chain = begin.and_then(|it| self.chains.get(it..)).unwrap_or_default();
+        let mut ended = false;
+        let chain = chain.as_chunks::<4>().0.iter().map(|it| u32::from_le_bytes(*it)).take_while(move |it| {
+            let goes_on = !ended;
+            ended = it & 1 != 0;
+            goes_on
+        });
+        let first = bucket.unwrap_or_default() as u32;
+        chain.enumerate().filter(move |(_, it)| it | 1 == hash | 1).map(move |(index, _)| first + index as u32)
+    }
+}
+
+/// How much of a library is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// All.
+    Whole,
+    /// What concerns its symbols, and not what it needs to be moved.
+    Symbols,
 }
 
 impl Linked {
     /// Reads it. `base` is where the library is, when its loader has made addresses of its dynamic section.
-    pub(crate) fn parse(it: &(impl Bytes + ?Sized), dynamic: u64, base: u64) -> Result<Self, Malformed> {
+    pub(crate) fn parse(
+        it: &(impl Bytes + ?Sized),
+        dynamic: u64,
+        base: u64,
+        depth: Depth,
+    ) -> Result<Self, Malformed> {
         let mut linked = Self { base, ..Self::default() };
         for index in 0.. {
             let entry = it.bytes(dynamic.wrapping_add(index * 16), 16)?;
@@ -370,15 +451,13 @@ impl Linked {
         for (at, length) in [(tag::RELOCATIONS, tag::RELOCATIONS_SIZE), (tag::JUMPS, tag::JUMPS_SIZE)] {
             if let (Some(at), Some(length)) = (linked.place(at), linked.tag(length)) {
                 let table = it.bytes(at, length)?;
-                linked.relocations.extend(table.chunks_exact(24).map(|entry| Relocation {
-                    at: number::<8>(entry, 0),
-                    kind: number::<4>(entry, 8) as u32,
-                    symbol: number::<4>(entry, 12) as u32,
-                    addend: number::<8>(entry, 16),
-                }));
+                let entries = table.as_chunks::<24>().0.iter().map(Relocation::of);
+                linked.relocations.extend(entries.filter(|it| depth == Depth::Whole || it.symbol != 0));
             }
         }
-        linked.read_relative(it)?;
+        if depth == Depth::Whole {
+            linked.read_relative(it)?;
+        }
         linked.read_symbols(it)?;
         linked.read_versions(it)?;
         Ok(linked)
@@ -414,7 +493,10 @@ impl Linked {
         let Some(at) = self.place(tag::SYMBOLS) else { return Ok(()) };
         let used = self.relocations.iter().map(|it| u64::from(it.symbol) + 1).max().unwrap_or_default();
         let count = match (self.place(tag::GNU_HASH), self.place(tag::HASH)) {
-            (Some(table), _) => count_by_gnu_hash(it, table)?,
+            (Some(table), _) => {
+                self.table = Table::read(it, table)?;
+                self.table.count()
+            }
             (None, Some(table)) => number::<4>(&it.bytes(table, 8)?, 4),
             (None, None) => 0,
         };
@@ -514,15 +596,9 @@ impl Linked {
 
     /// The exported symbol of that name and version. Without a version: the one that is meant by its name alone.
     pub(crate) fn find(&self, name: &[u8], version: Option<&[u8]>) -> Option<&Symbol> {
-        let by_name = self.by_name.get_or_init(|| {
-            let mut all: Vec<_> = self.exported().map(|(index, it)| (hash(self.name(it)), index)).collect();
-            all.sort_unstable();
-            all
-        });
-        let wanted = hash(name);
-        let first = by_name.partition_point(|(hash, _)| *hash < wanted);
-        let like_it = by_name.iter().skip(first).take_while(|(hash, _)| *hash == wanted);
-        let named = like_it.filter_map(|(_, index)| Some((*index, self.symbol(*index)?)));
+        let all = 0..if self.table.buckets.is_empty() { self.symbols.len() as u32 } else { 0 };
+        let likely = self.table.like(name).chain(all);
+        let named = likely.filter_map(|index| Some((index, self.symbol(index).filter(|it| it.is_exported())?)));
         let mut fitting = named.filter(|(index, it)| self.name(it) == name && match (version, self.version(*index)) {
             (_, None) => true,
             (Some(wanted), Some(has)) => wanted == has,
@@ -534,27 +610,4 @@ impl Linked {
 
 fn text(strings: &[u8], at: usize) -> &[u8] {
     strings.get(at..).and_then(|it| it.split(|byte| *byte == 0).next()).unwrap_or_default()
-}
-
-/// GNU's hash table does not say how many symbols there are: the last chain ends with the last of them.
-fn count_by_gnu_hash(it: &(impl Bytes + ?Sized), table: u64) -> Result<u64, Malformed> {
-    let head = it.bytes(table, 16)?;
-    let [buckets, first, filter] = [0, 4, 8].map(|at| number::<4>(&head, at));
-    if buckets > MOST_SYMBOLS || filter > MOST_SYMBOLS {
-        return Err("its table of symbols is larger than can be");
-    }
-    let begin = table.wrapping_add(16 + filter * 8);
-    let all = it.bytes(begin, buckets * 4)?;
-    let last = all.chunks_exact(4).map(|it| number::<4>(it, 0)).max().unwrap_or_default();
-    if last < first {
-        return Ok(first);
-    }
-    let chains = begin.wrapping_add(buckets * 4);
-    for index in last..MOST_SYMBOLS {
-        let entry = it.bytes(chains.wrapping_add((index - first) * 4), 4)?;
-        if number::<4>(&entry, 0) & 1 != 0 {
-            return Ok(index + 1);
-        }
-    }
-    Err("a chain of its symbols has no end")
 }

@@ -16,7 +16,7 @@ use sys::Errno;
 use super::elf::{EXECUTE, Shape};
 use super::place::New;
 use super::plan::{Before, Order, Plan, plan};
-use super::standing::{Module, Standing};
+use super::standing::{Module, Pages, Standing};
 use super::words::{Library, Request, Sealing, State, Updated};
 use super::{Malformed, Trouble, root, shown};
 use crate::family::Family;
@@ -71,6 +71,7 @@ enum Purpose {
 }
 
 struct Errand {
+    cell: u32,
     purpose: Purpose,
     visits: BTreeMap<u32, Visit>,
     decision: Option<Decision>,
@@ -175,6 +176,7 @@ impl Ledger {
     fn run(&self, family: &Family, cell: u32, purpose: Purpose) -> Result<Errand, String> {
         let deadline = Instant::now() + PATIENCE;
         self.books().errand = Some(Errand {
+            cell,
             purpose,
             visits: BTreeMap::new(),
             decision: None,
@@ -184,10 +186,14 @@ impl Ledger {
             stood: None,
             went_on: None,
         });
-        let failure = self.gather(family, cell, deadline);
+        let mut failure = self.gather(family, cell, deadline);
         let mut books = self.books();
         if let Some(errand) = &mut books.errand {
-            errand.decision = Some(if failure.is_none() { Decision::Commit } else { Decision::RollBack });
+            errand.decision.get_or_insert(if failure.is_none() { Decision::Commit } else { Decision::RollBack });
+            // It may have been decided by whoever came last, in the moment in which the time was over.
+            if errand.decision == Some(Decision::Commit) {
+                failure = None;
+            }
         }
         self.changed.notify_all();
         let end = Instant::now() + PATIENCE;
@@ -224,6 +230,9 @@ impl Ledger {
             }
             let mut books = self.books();
             let errand = books.errand.as_mut()?;
+            if errand.decision.is_some() {
+                return None;
+            }
             errand.visits.retain(|number, _| living.iter().any(|it| it.0 == *number));
             if let Some(why) = errand.failure() {
                 return Some(why);
@@ -248,7 +257,7 @@ impl Ledger {
     }
 
     /// A process stands still: what it does next.
-    fn visit(&self, number: u32, result: u64, stood: &Stood<'_>) -> Next {
+    fn visit(&self, number: u32, result: u64, stood: &Stood<'_>, family: &Family) -> Next {
         let (purpose, visit) = {
             let mut books = self.books();
             let Some(errand) = &mut books.errand else { return Next::GoOn };
@@ -262,7 +271,7 @@ impl Ledger {
                 Purpose::List => self.listed(number, memory, report, words),
                 Purpose::Update(update) => self.planned(number, update, memory, report, words),
             },
-            Visit::Preparing(plan) => self.changed_by(number, &purpose, *plan, result, memory),
+            Visit::Preparing(plan) => self.changed_by(number, &purpose, *plan, result, memory, family),
             Visit::Ending => (Visit::Done, Next::GoOn),
             other => (other, Next::GoOn),
         };
@@ -285,7 +294,8 @@ impl Ledger {
             let dynamic = it.base + it.update.new.shape.dynamic;
             Some(Before { base: it.base, dynamic, file: &it.update.bytes })
         };
-        let standing = Standing::read(memory, report, words).map_err(Trouble::from);
+        let pages = Pages::new(memory);
+        let standing = Standing::read(&pages, report, words).map_err(Trouble::from);
         let made = standing.and_then(|it| plan(&it, &update.new, &update.request, latest, root::read));
         match made {
             Ok(None) => (Visit::Unchanged, Next::GoOn),
@@ -315,6 +325,7 @@ impl Ledger {
         plan: Plan,
         result: u64,
         memory: &dyn Memory,
+        family: &Family,
     ) -> (Visit, Next) {
         /// EEXIST: what was to be free is not, and not ours to remove.
         const TAKEN: u64 = -17i64 as u64;
@@ -329,7 +340,7 @@ impl Ledger {
             take_back(memory, &undo);
             return (Visit::Failed("its memory could not be written".to_owned()), Next::CarryOut(plan.roll_back));
         }
-        if self.decision(number) == Decision::RollBack {
+        if self.decision(number, family) == Decision::RollBack {
             take_back(memory, &undo);
             return (Visit::Unchanged, Next::CarryOut(plan.roll_back));
         }
@@ -342,11 +353,17 @@ impl Ledger {
     }
 
     /// Waits until it is decided what becomes of all.
-    fn decision(&self, number: u32) -> Decision {
+    fn decision(&self, number: u32, family: &Family) -> Decision {
         let end = Instant::now() + 2 * PATIENCE;
+        let cell = self.books().errand.as_ref().map(|it| it.cell);
+        let living = cell.map(|it| family.in_cell(it)).unwrap_or_default();
         let mut books = self.books();
         if let Some(errand) = &mut books.errand {
             errand.visits.insert(number, Visit::Ready);
+            // Whoever comes last need not wait to be told.
+            if errand.decision.is_none() && errand.failure().is_none() && living.iter().all(|it| errand.is_ready(it.0)) {
+                errand.decision = Some(Decision::Commit);
+            }
         }
         books.waiting += 1;
         self.changed.notify_all();
@@ -370,7 +387,8 @@ impl Ledger {
     }
 
     fn listed(&self, number: u32, memory: &dyn Memory, report: u64, words: u64) -> (Visit, Next) {
-        let standing = Standing::read(memory, report, words).map_err(Trouble::from);
+        let pages = Pages::new(memory);
+        let standing = Standing::read(&pages, report, words).map_err(Trouble::from);
         let found = standing.and_then(|standing| {
             let before = self.books().replaced.get(&number).cloned().unwrap_or_default();
             let modules = standing.modules()?;
@@ -419,6 +437,11 @@ impl Ledger {
 }
 
 impl Errand {
+    /// Whether a process is as far as it comes before it is decided what becomes of all.
+    fn is_ready(&self, number: u32) -> bool {
+        matches!(self.visits.get(&number), Some(Visit::Ready | Visit::Unchanged | Visit::Done))
+    }
+
     fn failure(&self) -> Option<String> {
         let failed = |(number, it): (&u32, &Visit)| match it {
             Visit::Failed(why) => Some(format!("process {number}: {why}")),
@@ -486,7 +509,7 @@ impl Member {
     pub(crate) fn stand_still(&mut self, [result, report, words, into, room, _]: [u64; 6]) -> Result<u64, Errno> {
         let family = self.family.clone();
         let memory = &*self.memory;
-        let orders = match family.libraries.visit(self.number, result, &Stood { memory, report, words }) {
+        let orders = match family.libraries.visit(self.number, result, &Stood { memory, report, words }, &family) {
             Next::CarryOut(orders) => orders,
             Next::GoOn => Vec::new(),
         };

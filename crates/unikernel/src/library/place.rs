@@ -4,7 +4,7 @@
 //! nothing that only running code could do**: no function that chooses functions, no data of threads, nothing to be done at
 //! its beginning or end beyond what compilers put into every library, which does nothing.
 
-use super::elf::{Bytes, EXECUTE, Kind, Linked, Shape, WRITE, kind, number, tag};
+use super::elf::{Bytes, Depth, EXECUTE, Kind, Linked, Shape, WRITE, kind, number, tag};
 use super::{Malformed, Trouble};
 
 /// The new library.
@@ -20,7 +20,7 @@ impl New {
     pub(crate) fn read(file: &[u8]) -> Result<Self, Malformed> {
         let shape = Shape::parse(file)?;
         let image = shape.lay_out(file)?;
-        let linked = Linked::parse(image.as_slice(), shape.dynamic, 0)?;
+        let linked = Linked::parse(image.as_slice(), shape.dynamic, 0, Depth::Whole)?;
         let new = Self { shape, linked, image };
         new.check()?;
         Ok(new)

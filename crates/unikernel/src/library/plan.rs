@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use abi::library::{FILL, MAP, ORDER, PROTECT, RESERVE, SHARED, UNMAP};
 
 use super::carry::{Carried, Old};
-use super::elf::{Bytes, EXECUTE, Kind, Linked, PAGE, READ, Relocation, Shape, WRITE, kind, tag};
+use super::elf::{Bytes, Depth, EXECUTE, Kind, Linked, PAGE, READ, Relocation, Segment, Shape, WRITE, kind, tag};
 use super::place::New;
 use super::standing::{Module, Standing};
 use super::words::{Data, Request};
@@ -77,11 +77,11 @@ pub(crate) fn plan<'b>(
     }
     let found = &modules[anchor];
     let earlier = before(found.base);
-    let (replaced, file) = match &earlier {
-        Some(it) => (Some(standing.module(it.base, found.path.clone(), it.dynamic)?), Some(it.file.to_vec())),
-        None => (None, original(&found.path)),
+    let ((at, dynamic), file) = match &earlier {
+        Some(it) => ((it.base, it.dynamic), Some(it.file.to_vec())),
+        None => ((found.base, found.dynamic), original(&found.path)),
     };
-    let old = replaced.as_ref().unwrap_or(found);
+    let old = &standing.module(at, found.path.clone(), dynamic, Depth::Whole)?;
     let shape = Shape::parse(&old.bytes)?;
     let base = standing.gap_below(old.base, new.shape.length()).ok_or("there is no room near the old one")?;
     let mut planner = Planner { standing, new, base, modules: &modules, anchor, old, shape, bound: BTreeMap::new() };
@@ -135,8 +135,7 @@ impl Planner<'_> {
         for it in &self.new.shape.segments {
             let (begin, end) = it.pages();
             if it.rights & WRITE == 0 {
-                let offset = it.offset - it.offset % PAGE;
-                plan.prepare.push([MAP, self.base + begin, end - begin, it.rights, offset]);
+                self.map_from_file(plan, it);
                 continue;
             }
             plan.prepare.push([FILL, self.base + begin, end - begin, it.rights, 0]);
@@ -149,6 +148,23 @@ impl Planner<'_> {
             }
         }
         plan.commit.retain(|it| it[2] > 0);
+    }
+
+    /// Maps a segment that is as in the file, along with the one before it if that is in front of it there, too: each
+    /// mapping is a call to us.
+    fn map_from_file(&self, plan: &mut Plan, it: &Segment) {
+        let (begin, end) = it.pages();
+        let (at, offset) = (self.base + begin, it.offset - it.offset % PAGE);
+        let before = plan.prepare.iter_mut().rev().find(|order| order[0] == MAP);
+        match before {
+            Some([_, first, length, _, from]) if *first + *length == at && *from + *length == offset => {
+                *length += end - begin;
+            }
+            _ => plan.prepare.push([MAP, at, end - begin, READ, offset]),
+        }
+        if it.rights != READ {
+            plan.commit.push([PROTECT, at, end - begin, it.rights, 0]);
+        }
     }
 
     /// Has pages made writable that are not, for as long as they are written to.
@@ -196,7 +212,7 @@ impl Planner<'_> {
         }
         let image = file.and_then(|it| self.shape.lay_out(it).ok());
         let whole = image.and_then(|image| {
-            let linked = Linked::parse(image.as_slice(), self.shape.dynamic, 0).ok()?;
+            let linked = Linked::parse(image.as_slice(), self.shape.dynamic, 0, Depth::Whole).ok()?;
             Some(New { shape: self.shape.clone(), linked, image })
         });
         match whole {

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::elf::{LARGEST, Linked, Shape};
+use super::elf::{Depth, LARGEST, Linked, Shape};
 
 /// Reads the file by which a program's loader found a library. The path is what the guest says; so is the file.
 pub(crate) fn read(path: &[u8]) -> Option<Vec<u8>> {
@@ -30,7 +30,7 @@ pub(crate) fn replace(path: &[u8], soname: &[u8], bytes: &[u8]) -> Result<(), St
     let old = read(path).ok_or("its file is not there any more")?;
     let shape = Shape::parse(old.as_slice())?;
     let image = shape.lay_out(&old)?;
-    if Linked::parse(image.as_slice(), shape.dynamic, 0)?.soname() != soname {
+    if Linked::parse(image.as_slice(), shape.dynamic, 0, Depth::Symbols)?.soname() != soname {
         return Err("its file is another library by now".to_owned());
     }
     let path = Path::new(OsStr::from_bytes(path));

@@ -2,10 +2,11 @@
 //! what the guest says, and so are the lists in its memory that its loader keeps.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use abi::library::{AREA, HEAD, SHARED, THREAD};
 
-use super::elf::{Bytes, EXECUTE, Linked, PAGE, Shape, WRITE, number, tag};
+use super::elf::{Bytes, Depth, EXECUTE, Linked, PAGE, Shape, WRITE, number, tag};
 use super::{Malformed, Trouble};
 use crate::memory::Memory;
 
@@ -29,7 +30,7 @@ pub(crate) struct Thread {
 
 /// What a guest reports.
 pub(crate) struct Standing<'a> {
-    memory: &'a dyn Memory,
+    pages: &'a Pages<'a>,
     /// Where the program's headers are, and how many.
     headers: (u64, u64),
     areas: Vec<Area>,
@@ -42,6 +43,8 @@ pub(crate) struct Standing<'a> {
 pub(crate) struct Module<'a> {
     pub(crate) base: u64,
     pub(crate) path: Vec<u8>,
+    /// Its dynamic section.
+    pub(crate) dynamic: u64,
     pub(crate) linked: Linked,
     pub(crate) bytes: InMemory<'a>,
 }
@@ -49,13 +52,45 @@ pub(crate) struct Module<'a> {
 /// Memory from some address on.
 #[derive(Clone, Copy)]
 pub(crate) struct InMemory<'a> {
-    memory: &'a dyn Memory,
+    pages: &'a Pages<'a>,
     base: u64,
+}
+
+/// A guest's memory while it stands still: what was read once is not read again.
+pub(crate) struct Pages<'a> {
+    memory: &'a dyn Memory,
+    read: RefCell<BTreeMap<u64, [u8; PAGE as usize]>>,
+}
+
+impl<'a> Pages<'a> {
+    pub(crate) fn new(memory: &'a dyn Memory) -> Self {
+        Self { memory, read: RefCell::default() }
+    }
+
+    /// Copies a part of a page.
+    fn read(&self, at: u64, into: &mut [u8]) -> Option<()> {
+        let (begin, inside) = (at - at % PAGE, (at % PAGE) as usize);
+        let mut pages = self.read.borrow_mut();
+        let page = match pages.entry(begin) {
+            std::collections::btree_map::Entry::Occupied(it) => it.into_mut(),
+            std::collections::btree_map::Entry::Vacant(it) => {
+                let mut page = [0; PAGE as usize];
+                self.memory.read(begin, &mut page).ok()?;
+                it.insert(page)
+            }
+        };
+        into.copy_from_slice(page.get(inside..inside + into.len())?);
+        Some(())
+    }
 }
 
 impl Bytes for InMemory<'_> {
     fn read(&self, at: u64, into: &mut [u8]) -> Option<()> {
-        self.memory.read(self.base.checked_add(at)?, into).ok()
+        let at = self.base.checked_add(at)?;
+        if at % PAGE + into.len() as u64 <= PAGE {
+            return self.pages.read(at, into);
+        }
+        self.pages.memory.read(at, into).ok()
     }
 }
 
@@ -69,11 +104,11 @@ const MOST_MODULES: usize = 512;
 
 impl<'a> Standing<'a> {
     /// Reads what the guest reports.
-    pub(crate) fn read(memory: &'a dyn Memory, report: u64, words: u64) -> Result<Self, Malformed> {
+    pub(crate) fn read(pages: &'a Pages<'a>, report: u64, words: u64) -> Result<Self, Malformed> {
         if words > MOST_WORDS {
             return Err("it has more areas or threads than can be looked at");
         }
-        let all = memory.bytes(report, words as usize * 8).map_err(|_| "its report cannot be read")?;
+        let all = pages.memory.bytes(report, words as usize * 8).map_err(|_| "its report cannot be read")?;
         let all: Vec<u64> = all.chunks_exact(8).map(|it| number::<8>(it, 0)).collect();
         let (&[headers, count, areas, threads], rest) =
             all.split_first_chunk::<HEAD>().ok_or("its report is cut short")?;
@@ -94,20 +129,12 @@ impl<'a> Standing<'a> {
             Thread { at, stack, pointer, registers }
         };
         let threads = rest.as_chunks::<THREAD>().0.iter().map(thread).collect();
-        Ok(Self { memory, headers: (headers, count), areas, threads, stacks: RefCell::default() })
+        Ok(Self { pages, headers: (headers, count), areas, threads, stacks: RefCell::default() })
     }
 
     pub(crate) fn area(&self, at: u64) -> Option<&Area> {
         let after = self.areas.partition_point(|it| it.begin <= at);
         self.areas.get(after.checked_sub(1)?).filter(|it| it.end > at)
-    }
-
-    pub(crate) fn areas(&self) -> &[Area] {
-        &self.areas
-    }
-
-    pub(crate) fn memory(&self) -> &'a dyn Memory {
-        self.memory
     }
 
     /// A free place of that length below another, and not far from it.
@@ -126,7 +153,7 @@ impl<'a> Standing<'a> {
 
     /// What is at that address on.
     pub(crate) fn at(&self, base: u64) -> InMemory<'a> {
-        InMemory { memory: self.memory, base }
+        InMemory { pages: self.pages, base }
     }
 
     /// The program and its libraries, by the list that its loader keeps for debuggers; nothing for a static program.
@@ -145,22 +172,28 @@ impl<'a> Standing<'a> {
             }
             let entry = self.at(next).bytes(0, 32)?;
             let [base, name, dynamic, after] = [0, 8, 16, 24].map(|at| number::<8>(&entry, at));
-            let path = self.memory.string(name, 4096).unwrap_or_default();
+            let path = self.pages.memory.string(name, 4096).unwrap_or_default();
             let path = path.strip_suffix(b"\0").unwrap_or_default().to_vec();
-            modules.push(self.module(base, path, dynamic)?);
+            modules.push(self.module(base, path, dynamic, Depth::Symbols)?);
             next = after;
         }
         Ok(modules)
     }
 
     /// What is there, by its dynamic section.
-    pub(crate) fn module(&self, base: u64, path: Vec<u8>, dynamic: u64) -> Result<Module<'a>, Malformed> {
+    pub(crate) fn module(
+        &self,
+        base: u64,
+        path: Vec<u8>,
+        dynamic: u64,
+        depth: Depth,
+    ) -> Result<Module<'a>, Malformed> {
         if base > abi::layout::PROGRAM_END as u64 {
             return Err("its list of libraries leads to where no program can be");
         }
         let bytes = self.at(base);
-        let linked = Linked::parse(&bytes, dynamic.wrapping_sub(base), base)?;
-        Ok(Module { base, path, linked, bytes })
+        let linked = Linked::parse(&bytes, dynamic.wrapping_sub(base), base, depth)?;
+        Ok(Module { base, path, dynamic, linked, bytes })
     }
 
     /// Where the program's loader says what debuggers want to know.
@@ -219,7 +252,7 @@ impl<'a> Standing<'a> {
         const PART: u64 = 64 << 10;
         let mut words = Vec::new();
         for at in (begin..end).step_by(PART as usize) {
-            if let Ok(bytes) = self.memory.bytes(at, PART.min(end - at) as usize) {
+            if let Ok(bytes) = self.pages.memory.bytes(at, PART.min(end - at) as usize) {
                 words.extend(bytes.chunks_exact(8).map(|it| number::<8>(it, 0)));
             }
         }
