@@ -13,6 +13,7 @@ mod hostile;
 mod images;
 mod language;
 mod lazy;
+mod libraries;
 mod life;
 mod limits;
 mod meetings;

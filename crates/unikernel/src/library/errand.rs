@@ -41,6 +41,8 @@ struct Books {
     /// Libraries that took another's place, by process, in the order in which they did.
     replaced: BTreeMap<u32, Vec<Replaced>>,
     errand: Option<Errand>,
+    /// The versions of those that were put in other's places, by their builds.
+    versions: BTreeMap<Vec<u8>, String>,
     /// How many processes wait for a decision.
     waiting: u32,
 }
@@ -168,6 +170,10 @@ impl Ledger {
         }
         let took = errand.stood.zip(errand.went_on).map(|(stood, went_on)| went_on.saturating_duration_since(stood));
         let stood_still = took.unwrap_or_default().as_nanos() as u64;
+        if !update.new.shape.build_id.is_empty() {
+            let (build, version) = (update.new.shape.build_id.clone(), update.request.version.clone());
+            self.books().versions.insert(build, version);
+        }
         let replaced = root::replace(&errand.path, update.request.soname.as_bytes(), &update.bytes);
         Ok(Updated { processes, stood_still, root: replaced.err().unwrap_or_default() })
     }
@@ -390,10 +396,13 @@ impl Ledger {
         let pages = Pages::new(memory);
         let standing = Standing::read(&pages, report, words).map_err(Trouble::from);
         let found = standing.and_then(|standing| {
-            let before = self.books().replaced.get(&number).cloned().unwrap_or_default();
+            let (before, versions) = {
+                let books = self.books();
+                (books.replaced.get(&number).cloned().unwrap_or_default(), books.versions.clone())
+            };
             let modules = standing.modules()?;
             let libraries = modules.iter().filter(|it| !it.path.is_empty() && !it.linked.soname().is_empty());
-            Ok(libraries.flat_map(|it| describe(number, it, &standing, &before)).collect::<Vec<_>>())
+            Ok(libraries.flat_map(|it| describe(number, it, &standing, &before, &versions)).collect::<Vec<_>>())
         });
         match found {
             Ok(found) => {
@@ -468,31 +477,41 @@ fn take_back(memory: &dyn Memory, undo: &[(u64, Vec<u8>)]) {
 }
 
 /// A library of a process, and those whose place it took.
-fn describe(number: u32, it: &Module<'_>, standing: &Standing<'_>, replaced: &[Replaced]) -> Vec<Library> {
+fn describe(
+    number: u32,
+    it: &Module<'_>,
+    standing: &Standing<'_>,
+    replaced: &[Replaced],
+    versions: &BTreeMap<Vec<u8>, String>,
+) -> Vec<Library> {
     let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let shape = |base| -> Result<Shape, Malformed> { Shape::parse(&standing.at(base)) };
-    let library = |base: u64, state: State, version: &str| Library {
-        process: number,
-        state,
-        base,
-        soname: String::from_utf8_lossy(it.linked.soname()).into_owned(),
-        path: String::from_utf8_lossy(&it.path).into_owned(),
-        build_id: shape(base).map(|it| hex(&it.build_id)).unwrap_or_default(),
-        version: version.to_owned(),
+    let library = |base: u64, state: State| {
+        let build_id = shape(base).map(|it| it.build_id).unwrap_or_default();
+        Library {
+            process: number,
+            state,
+            base,
+            soname: String::from_utf8_lossy(it.linked.soname()).into_owned(),
+            path: String::from_utf8_lossy(&it.path).into_owned(),
+            version: versions.get(&build_id).cloned().unwrap_or_default(),
+            build_id: hex(&build_id),
+        }
     };
     let line: Vec<&Replaced> = replaced.iter().filter(|replaced| replaced.anchor == it.base).collect();
-    let Some(latest) = line.last() else { return vec![library(it.base, State::Current, "")] };
-    let mut libraries = vec![library(latest.base, State::Current, &latest.update.request.version)];
+    let Some(latest) = line.last() else { return vec![library(it.base, State::Current)] };
+    let latest = Library { version: latest.update.request.version.clone(), ..library(latest.base, State::Current) };
+    let mut libraries = vec![latest];
     for (index, old) in line.iter().enumerate().rev() {
-        let version = match index.checked_sub(1).and_then(|it| line.get(it)) {
-            Some(before) => before.update.request.version.as_str(),
-            None => "",
-        };
         let code = shape(old.old).map(|it| it.segments).unwrap_or_default();
         let code = code.iter().filter(|it| it.rights & EXECUTE != 0);
         let code: Vec<_> = code.map(|it| old.old + it.at..old.old + it.end()).collect();
         let inside = standing.is_held_by_threads(|word| code.iter().any(|it| it.contains(&word)));
-        libraries.push(library(old.old, if inside { State::InUse } else { State::Replaced }, version));
+        let mut library = library(old.old, if inside { State::InUse } else { State::Replaced });
+        if let Some(before) = index.checked_sub(1).and_then(|it| line.get(it)) {
+            library.version.clone_from(&before.update.request.version);
+        }
+        libraries.push(library);
     }
     libraries
 }

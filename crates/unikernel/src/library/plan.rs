@@ -416,11 +416,11 @@ impl Planner<'_> {
         }
         let rebound: BTreeSet<u64> = slots.iter().map(|it| it.0).collect();
         let own = self.old_range();
-        let found = self.standing.find_in_memory(is_object, |at| rebound.contains(&at) || own.contains(&at));
+        let found = self.standing.is_in_memory(is_object, |at| rebound.contains(&at) || own.contains(&at));
         match found {
             None => Err("it has data, and there is too much memory to look for pointers to it".into()),
-            Some(Some(_)) => Err(Trouble::NotNow("the program keeps a pointer to data of the old one")),
-            Some(None) => Ok(()),
+            Some(true) => Err(Trouble::NotNow("the program keeps a pointer to data of the old one")),
+            Some(false) => Ok(()),
         }
     }
 

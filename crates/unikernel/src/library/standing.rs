@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use abi::library::{AREA, HEAD, SHARED, THREAD};
 
-use super::elf::{Bytes, Depth, EXECUTE, Linked, PAGE, Shape, WRITE, number, tag};
+use super::elf::{Bytes, Depth, EXECUTE, Linked, PAGE, READ, Shape, WRITE, number, tag};
 use super::{Malformed, Trouble};
 use crate::memory::Memory;
 
@@ -247,37 +247,46 @@ impl<'a> Standing<'a> {
         self.words(begin, end)
     }
 
-    /// The words between; what cannot be read is skipped.
+    /// The words between; what cannot be read is nothing.
     fn words(&self, begin: u64, end: u64) -> Vec<u64> {
         const PART: u64 = 64 << 10;
         let mut words = Vec::new();
         for at in (begin..end).step_by(PART as usize) {
-            if let Ok(bytes) = self.pages.memory.bytes(at, PART.min(end - at) as usize) {
-                words.extend(bytes.chunks_exact(8).map(|it| number::<8>(it, 0)));
-            }
+            let length = PART.min(end - at) as usize;
+            let bytes = self.pages.memory.bytes(at, length).unwrap_or_else(|_| vec![0; length]);
+            words.extend(bytes.as_chunks::<8>().0.iter().map(|it| u64::from_le_bytes(*it)));
         }
         words
     }
 
-    /// Looks for an address in all memory that the program alone can write, but for some places. Nothing when that is more
-    /// than can be looked through.
-    pub(crate) fn find_in_memory(
-        &self,
-        wanted: impl Fn(u64) -> bool,
-        is_excepted: impl Fn(u64) -> bool,
-    ) -> Option<Option<u64>> {
+    /// The part of a thread's stack that it does not use: below it, if that is a stack and nothing else. A thread of the C
+    /// library has its own data above its stack and a page that nobody may touch below; the first one's stack is by itself.
+    fn unused(&self, thread: &Thread) -> std::ops::Range<u64> {
+        let nothing = 0..0;
+        let Some(area) = self.area(thread.stack) else { return nothing };
+        let is_first = area.begin >= abi::layout::MAPPINGS_END as u64;
+        let has_own = thread.pointer > thread.stack && thread.pointer < area.end;
+        let is_guarded = || {
+            let below = area.begin.checked_sub(1).and_then(|it| self.area(it));
+            below.is_some_and(|it| it.rights & (READ | WRITE | EXECUTE) == 0)
+        };
+        if is_first || has_own && is_guarded() { area.begin..thread.stack.saturating_sub(RED_ZONE) } else { nothing }
+    }
+
+    /// Whether such an address is in any memory that the program alone can write, but for some places and what is below
+    /// stacks. Nothing when that is more than can be looked through.
+    pub(crate) fn is_in_memory(&self, wanted: impl Fn(u64) -> bool, is_excepted: impl Fn(u64) -> bool) -> Option<bool> {
         const MOST: u64 = 256 << 20;
         let own = || self.areas.iter().filter(|it| it.rights & (WRITE | SHARED) == WRITE);
         if own().map(|it| it.end - it.begin).sum::<u64>() > MOST {
             return None;
         }
-        for area in own() {
-            for (index, word) in self.words(area.begin, area.end).into_iter().enumerate() {
-                if wanted(word) && !is_excepted(area.begin + 8 * index as u64) {
-                    return Some(Some(word));
-                }
-            }
-        }
-        Some(None)
+        let unused: Vec<_> = self.threads.iter().map(|it| self.unused(it)).collect();
+        let is_used = |at: u64| !unused.iter().any(|it| it.contains(&at));
+        let mut parts = own().flat_map(|area| {
+            let words = self.words(area.begin, area.end).into_iter().enumerate();
+            words.map(|(index, word)| (area.begin + 8 * index as u64, word))
+        });
+        Some(parts.any(|(at, word)| wanted(word) && !is_excepted(at) && is_used(at)))
     }
 }
