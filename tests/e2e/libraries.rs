@@ -333,7 +333,8 @@ fn a_container_says_who_can() {
         return;
     }
     let env = TestEnv::with("deb:busybox-static");
-    env.skep(["run", "-d", "--network", "none", "--name", "c", "deb:busybox-static", "--", "busybox", "sleep", "99"]).ok();
+    env.skep(["run", "-d", "--network", "none", "--name", "c", "deb:busybox-static", "--", "busybox", "sleep", "99"])
+        .ok();
     let said = env.skep(["lib", "ls", "c"]).fails(5);
     assert!(said.contains("cannot lib") && said.contains("--as unikernel"), "{said}");
     env.skep(["rm", "-f", "c"]).ok();

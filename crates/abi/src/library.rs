@@ -22,8 +22,9 @@ pub const AREA: usize = 3;
 /// In an area's rights: others see what is written there.
 pub const SHARED: u64 = 1 << 8;
 
-/// A thread in a report: its instruction, its stack, its thread pointer, and fifteen registers.
-pub const THREAD: usize = 18;
+/// A thread in a report: its instruction, its stack, its thread pointer, the number of its system call (`u64::MAX` if it was
+/// interrupted), and fifteen registers.
+pub const THREAD: usize = 19;
 
 /// An order: what, where, how many bytes, which rights, from where in the file.
 pub const ORDER: usize = 5;

@@ -92,7 +92,8 @@ pub fn library_version(reader: &Reader, tree: &ObjectId, path: &str, soname: &st
 }
 
 fn find(tree: &Tree, soname: &str) -> Option<Vec<u8>> {
-    const USUAL: &[&str] = &["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib64", "lib64", "usr/lib", "lib"];
+    const USUAL: &[&str] =
+        &["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib64", "lib64", "usr/lib", "lib"];
     let there = |path: &[u8]| {
         let path = tree.resolve(path)?;
         matches!(tree.get(&path)?.node.kind, Kind::File(_)).then_some(path)
@@ -180,7 +181,8 @@ mod tests {
         let line = "0123456789abcdef0123456789abcdef  lib/x86_64-linux-gnu/libz.so.1.2.13";
         assert!(is_listed(line, b"usr/lib/x86_64-linux-gnu/libz.so.1.2.13"));
         assert!(!is_listed(line, b"usr/lib/x86_64-linux-gnu/libz.so.1"));
-        let status = "Package: zlib1g-dev\nVersion: 9\n\nPackage: zlib1g\nStatus: installed\nVersion: 1:1.2.13.dfsg-1\n";
+        let status =
+            "Package: zlib1g-dev\nVersion: 9\n\nPackage: zlib1g\nStatus: installed\nVersion: 1:1.2.13.dfsg-1\n";
         assert_eq!(version_in(status, "zlib1g").as_deref(), Some("1:1.2.13.dfsg-1"));
         assert_eq!(version_in(status, "zlib"), None);
     }

@@ -179,9 +179,8 @@ fn of_library(message: String, why: &engine::LibraryRefusal) -> CommandError {
         LibraryRefusal::Unsigned | LibraryRefusal::UnknownAge => CommandError::new(Kind::Conflict, message)
             .hinted("take it from a deb: image, or say that you trust this very file: '--digest sha256:...'"),
         LibraryRefusal::Digest(_) | LibraryRefusal::Older { .. } => CommandError::new(Kind::Conflict, message),
-        LibraryRefusal::Tender(why) if why.contains("have no name") => {
-            CommandError::failed(message).hinted("'--fresh-data' lets them begin afresh, if the library can do with that")
-        }
+        LibraryRefusal::Tender(why) if why.contains("have no name") => CommandError::failed(message)
+            .hinted("'--fresh-data' lets them begin afresh, if the library can do with that"),
         LibraryRefusal::Tender(_) => CommandError::failed(message).hinted("nothing was changed"),
     }
 }

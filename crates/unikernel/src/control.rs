@@ -308,7 +308,9 @@ mod tests {
             word.say(&theirs).unwrap();
             assert_eq!(line.hear().unwrap(), Some(word));
         }
-        for order in [Order::Run { cell: 1 }, Order::Copy { cell: 9 }, Order::News, Order::List, Order::Libraries { cell: 1 }] {
+        for order in
+            [Order::Run { cell: 1 }, Order::Copy { cell: 9 }, Order::News, Order::List, Order::Libraries { cell: 1 }]
+        {
             assert_eq!(Order::of(&order.record()), Some(order));
         }
         for wrong in [[0; 16].as_slice(), &[1; 16], &[], &record([5, 65, 0, 0])] {

@@ -57,7 +57,7 @@ fn report() -> Vec<u64> {
         report[2] += 1;
     }
     for (it, pointer) in places {
-        report.extend([it.rip, it.rsp, pointer, it.rax, it.rcx, it.rdx, it.rbx, it.rbp, it.rsi, it.rdi]);
+        report.extend([it.rip, it.rsp, pointer, it.call, it.rax, it.rcx, it.rdx, it.rbx, it.rbp, it.rsi, it.rdi]);
         report.extend([it.r8, it.r9, it.r10, it.r11, it.r12, it.r13, it.r14, it.r15]);
     }
     report

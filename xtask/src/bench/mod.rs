@@ -13,6 +13,7 @@ mod guest;
 mod ingest;
 mod ipc;
 mod lazy;
+mod link;
 mod opened;
 mod sample;
 mod servers;
@@ -95,9 +96,10 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
         "unikernel" => unikernel::run()?,
         "fork" => fork::run()?,
         "ipc" => ipc::run()?,
+        "link" => link::run()?,
         _ => {
             return Err(format!(
-                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim, unikernel, fork, ipc"
+                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim, unikernel, fork, ipc, link"
             ));
         }
     };

@@ -20,8 +20,8 @@ mod unpack;
 mod users;
 mod version;
 
-pub(crate) use self::version::compare as compare_versions;
 pub use self::configure::{ConfigurePlan, configure_plan, finish_configured, is_configured};
+pub(crate) use self::version::compare as compare_versions;
 
 use std::collections::BTreeSet;
 use std::fs;

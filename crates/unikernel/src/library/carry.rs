@@ -11,7 +11,8 @@
 
 use std::collections::BTreeSet;
 
-use super::elf::{Bytes, Kind, Linked, Shape, Symbol, WRITE, kind, number};
+use super::elf::{Bytes, Shape, WRITE, number};
+use super::linked::{Kind, Linked, Symbol, kind, tag};
 use super::place::New;
 use super::words::Data;
 use super::{Trouble, shown};
@@ -172,7 +173,7 @@ impl<B: Bytes> Old<'_, B> {
             }
         }
         // The loader's own words in front of the functions that are looked up when they are called first.
-        let table = self.linked.place(super::elf::tag::PROCEDURES).unwrap_or_default();
+        let table = self.linked.place(tag::PROCEDURES).unwrap_or_default();
         filled_in.extend((0..3).map(|index| table.wrapping_add(8 * index)));
         Ok(Some((image, filled_in)))
     }

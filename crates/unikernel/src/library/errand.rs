@@ -5,7 +5,6 @@
 //! **No process waits longer than the errand may take**, and the errand ends in time whatever a guest does.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,14 +12,13 @@ use std::time::{Duration, Instant};
 use abi::library::ORDER;
 use sys::Errno;
 
-use super::elf::{EXECUTE, Shape};
-use super::place::New;
 use super::plan::{Before, Order, Plan, plan};
-use super::standing::{Module, Pages, Standing};
-use super::words::{Library, Request, Sealing, State, Updated};
-use super::{Malformed, Trouble, root, shown};
+use super::standing::{Pages, Standing};
+use super::update::{Replaced, Update, describe};
+use super::words::{Library, Updated};
+use super::{Trouble, root};
 use crate::family::Family;
-use crate::files::{File, Waiting};
+use crate::files::File;
 use crate::member::Member;
 use crate::memory::Memory;
 
@@ -45,25 +43,6 @@ struct Books {
     versions: BTreeMap<Vec<u8>, String>,
     /// How many processes wait for a decision.
     waiting: u32,
-}
-
-/// A library that took another's place in a process.
-#[derive(Clone)]
-struct Replaced {
-    update: Arc<Update>,
-    /// Where the process's loader has it.
-    anchor: u64,
-    base: u64,
-    /// Where the one is whose place it took, and how long that is.
-    old: u64,
-}
-
-/// A new library, and what is wanted of it.
-pub(crate) struct Update {
-    request: Request,
-    new: New,
-    bytes: Vec<u8>,
-    file: Arc<File>,
 }
 
 #[derive(Clone)]
@@ -110,43 +89,11 @@ enum Decision {
 
 /// What a process does next.
 enum Next {
+    /// It goes on, until it is asked again.
     GoOn,
+    /// It goes on, and comes again at its next system call.
+    ComeAgain,
     CarryOut(Vec<Order>),
-}
-
-impl Update {
-    /// Reads a new library.
-    pub(crate) fn read(file: &OwnedFd, request: Request) -> Result<Self, String> {
-        if request.sealing == Sealing::Sealed {
-            return Err("the cell is sealed, and takes no library that it did not declare".to_owned());
-        }
-        let length = rustix::fs::fstat(file).map_err(|errno| errno.to_string())?.st_size as u64;
-        if length > super::elf::LARGEST {
-            return Err("the new library is larger than can be".to_owned());
-        }
-        let mut bytes = vec![0; length as usize];
-        let read = rustix::io::pread(file, &mut bytes, 0).map_err(|errno| errno.to_string())?;
-        bytes.truncate(read);
-        let copy = sealed_copy(&bytes).map_err(|errno| errno.to_string())?;
-        let new = New::read(&bytes)?;
-        if new.linked.soname() != request.soname.as_bytes() {
-            let name = shown(new.linked.soname());
-            return Err(format!("its own name is '{name}', and not {}", request.soname));
-        }
-        Ok(Self { request, new, bytes, file: File::new(copy, Waiting::Yes, b"") })
-    }
-}
-
-/// A file with those bytes that nobody changes any more: what was checked is what is mapped.
-fn sealed_copy(bytes: &[u8]) -> Result<OwnedFd, Errno> {
-    use rustix::fs::{MemfdFlags, SealFlags};
-    let file = rustix::fs::memfd_create("library", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        rest = &rest[rustix::io::write(&file, rest)?..];
-    }
-    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-    Ok(file)
 }
 
 impl Ledger {
@@ -313,14 +260,21 @@ impl Ledger {
                 let orders = plan.prepare.clone();
                 (Visit::Preparing(Box::new(plan)), Next::CarryOut(orders))
             }
-            Err(Trouble::NotNow(why)) => {
-                if let Some(errand) = &mut self.books().errand {
-                    errand.not_now = why;
-                }
-                (Visit::Asked, Next::GoOn)
-            }
-            Err(Trouble::Refused(why)) => (Visit::Failed(why), Next::GoOn),
+            Err(why) => self.put_off(why),
         }
+    }
+
+    /// It cannot be now, or not at all.
+    fn put_off(&self, why: Trouble) -> (Visit, Next) {
+        let (why, next) = match why {
+            Trouble::Refused(why) => return (Visit::Failed(why), Next::GoOn),
+            Trouble::NotNow(why) => (why, Next::GoOn),
+            Trouble::NotHere(why) => (why, Next::ComeAgain),
+        };
+        if let Some(errand) = &mut self.books().errand {
+            errand.not_now = why;
+        }
+        (Visit::Asked, next)
     }
 
     /// The guest has made everything ready to be changed, or not.
@@ -367,7 +321,8 @@ impl Ledger {
         if let Some(errand) = &mut books.errand {
             errand.visits.insert(number, Visit::Ready);
             // Whoever comes last need not wait to be told.
-            if errand.decision.is_none() && errand.failure().is_none() && living.iter().all(|it| errand.is_ready(it.0)) {
+            if errand.decision.is_none() && errand.failure().is_none() && living.iter().all(|it| errand.is_ready(it.0))
+            {
                 errand.decision = Some(Decision::Commit);
             }
         }
@@ -411,13 +366,7 @@ impl Ledger {
                 }
                 (Visit::Done, Next::GoOn)
             }
-            Err(Trouble::NotNow(why)) => {
-                if let Some(errand) = &mut self.books().errand {
-                    errand.not_now = why;
-                }
-                (Visit::Asked, Next::GoOn)
-            }
-            Err(Trouble::Refused(why)) => (Visit::Failed(why), Next::GoOn),
+            Err(why) => self.put_off(why),
         }
     }
 
@@ -476,46 +425,6 @@ fn take_back(memory: &dyn Memory, undo: &[(u64, Vec<u8>)]) {
     }
 }
 
-/// A library of a process, and those whose place it took.
-fn describe(
-    number: u32,
-    it: &Module<'_>,
-    standing: &Standing<'_>,
-    replaced: &[Replaced],
-    versions: &BTreeMap<Vec<u8>, String>,
-) -> Vec<Library> {
-    let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let shape = |base| -> Result<Shape, Malformed> { Shape::parse(&standing.at(base)) };
-    let library = |base: u64, state: State| {
-        let build_id = shape(base).map(|it| it.build_id).unwrap_or_default();
-        Library {
-            process: number,
-            state,
-            base,
-            soname: String::from_utf8_lossy(it.linked.soname()).into_owned(),
-            path: String::from_utf8_lossy(&it.path).into_owned(),
-            version: versions.get(&build_id).cloned().unwrap_or_default(),
-            build_id: hex(&build_id),
-        }
-    };
-    let line: Vec<&Replaced> = replaced.iter().filter(|replaced| replaced.anchor == it.base).collect();
-    let Some(latest) = line.last() else { return vec![library(it.base, State::Current)] };
-    let latest = Library { version: latest.update.request.version.clone(), ..library(latest.base, State::Current) };
-    let mut libraries = vec![latest];
-    for (index, old) in line.iter().enumerate().rev() {
-        let code = shape(old.old).map(|it| it.segments).unwrap_or_default();
-        let code = code.iter().filter(|it| it.rights & EXECUTE != 0);
-        let code: Vec<_> = code.map(|it| old.old + it.at..old.old + it.end()).collect();
-        let inside = standing.is_held_by_threads(|word| code.iter().any(|it| it.contains(&word)));
-        let mut library = library(old.old, if inside { State::InUse } else { State::Replaced });
-        if let Some(before) = index.checked_sub(1).and_then(|it| line.get(it)) {
-            library.version.clone_from(&before.update.request.version);
-        }
-        libraries.push(library);
-    }
-    libraries
-}
-
 /// Where a process that stands still has its report.
 struct Stood<'a> {
     memory: &'a dyn Memory,
@@ -528,10 +437,12 @@ impl Member {
     pub(crate) fn stand_still(&mut self, [result, report, words, into, room, _]: [u64; 6]) -> Result<u64, Errno> {
         let family = self.family.clone();
         let memory = &*self.memory;
-        let orders = match family.libraries.visit(self.number, result, &Stood { memory, report, words }, &family) {
-            Next::CarryOut(orders) => orders,
-            Next::GoOn => Vec::new(),
-        };
+        let (orders, again) =
+            match family.libraries.visit(self.number, result, &Stood { memory, report, words }, &family) {
+                Next::CarryOut(orders) => (orders, 1),
+                Next::ComeAgain => (Vec::new(), 1),
+                Next::GoOn => (Vec::new(), 0),
+            };
         let bytes: Vec<u8> = orders.iter().flatten().flat_map(|it| it.to_ne_bytes()).collect();
         let fits = orders.len() as u64 * ORDER as u64 <= room;
         if !fits || memory.write(into, &bytes).is_err() {
@@ -539,9 +450,7 @@ impl Member {
             self.living.port.libraries.store(0, Ordering::SeqCst);
             return Ok(0);
         }
-        if orders.is_empty() {
-            self.living.port.libraries.store(0, Ordering::SeqCst);
-        }
+        self.living.port.libraries.store(again, Ordering::SeqCst);
         Ok(orders.len() as u64)
     }
 }

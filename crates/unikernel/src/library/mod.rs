@@ -15,15 +15,21 @@
 mod carry;
 mod elf;
 mod errand;
+mod jumps;
+mod linked;
 mod place;
 mod plan;
 mod root;
 mod standing;
+#[cfg(test)]
+mod tests;
+mod update;
 mod words;
 
-pub(crate) use self::errand::{Ledger, Update};
-pub(crate) use self::words::{LONGEST, cut, library_of, library_word, updated_of, updated_word};
+pub(crate) use self::errand::Ledger;
+pub(crate) use self::update::Update;
 pub use self::words::{Data, Library, Request, Sealing, State, Updated, read_request, write_request};
+pub(crate) use self::words::{LONGEST, cut, library_of, library_word, updated_of, updated_word};
 
 /// What is wrong with a library or a report.
 pub(crate) type Malformed = &'static str;
@@ -31,8 +37,10 @@ pub(crate) type Malformed = &'static str;
 /// Why a library was not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// It cannot be done at this moment, and perhaps at the next.
+    /// It cannot be done at this moment, and perhaps in a while.
     NotNow(&'static str),
+    /// It cannot be done at this moment, and perhaps at the next system call.
+    NotHere(&'static str),
     /// It cannot be done.
     Refused(String),
 }

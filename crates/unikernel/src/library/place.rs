@@ -4,7 +4,8 @@
 //! nothing that only running code could do**: no function that chooses functions, no data of threads, nothing to be done at
 //! its beginning or end beyond what compilers put into every library, which does nothing.
 
-use super::elf::{Bytes, Depth, EXECUTE, Kind, Linked, Shape, WRITE, kind, number, tag};
+use super::elf::{Bytes, EXECUTE, Shape, WRITE, number};
+use super::linked::{Depth, Kind, Linked, kind, tag};
 use super::{Malformed, Trouble};
 
 /// The new library.

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use abi::library::{FILL, MAP, ORDER, PROTECT, RESERVE, SHARED, UNMAP};
 
 use super::carry::{Carried, Old};
-use super::elf::{Bytes, Depth, EXECUTE, Kind, Linked, PAGE, READ, Relocation, Segment, Shape, WRITE, kind, tag};
+use super::elf::{Bytes, EXECUTE, PAGE, READ, Segment, Shape, WRITE};
+use super::linked::{Depth, Kind, Linked, Relocation, kind, tag};
 use super::place::New;
 use super::standing::{Module, Standing};
 use super::words::{Data, Request};
@@ -43,19 +44,16 @@ pub(crate) struct Before<'a> {
     pub(crate) file: &'a [u8],
 }
 
-/// A jump, as long as it takes to write one.
-const JUMP: u64 = 5;
-
-struct Planner<'a> {
-    standing: &'a Standing<'a>,
-    new: &'a New,
-    base: u64,
+pub(crate) struct Planner<'a> {
+    pub(crate) standing: &'a Standing<'a>,
+    pub(crate) new: &'a New,
+    pub(crate) base: u64,
     modules: &'a [Module<'a>],
     /// Which of them the loader has in the old one's place.
     anchor: usize,
     /// The old one.
-    old: &'a Module<'a>,
-    shape: Shape,
+    pub(crate) old: &'a Module<'a>,
+    pub(crate) shape: Shape,
     /// What the loader found for what the old one needs.
     bound: BTreeMap<Vec<u8>, u64>,
 }
@@ -94,13 +92,8 @@ impl Planner<'_> {
         self.check_old(file)?;
         self.check_needs()?;
         let slots = self.slots()?;
-        let old = Old {
-            shape: &self.shape,
-            linked: &self.old.linked,
-            bytes: &self.old.bytes,
-            base: self.old.base,
-            file,
-        };
+        let old =
+            Old { shape: &self.shape, linked: &self.old.linked, bytes: &self.old.bytes, base: self.old.base, file };
         let carried = old.carry(self.new, self.base, data)?;
         let is_inside = self.is_inside();
         self.check_state(&carried, is_inside, &slots)?;
@@ -357,7 +350,8 @@ impl Planner<'_> {
             let Some(found) = linked.find(name, version) else { continue };
             return match found.kind() {
                 Kind::Indirect => self.found_by_others(name).ok_or_else(|| {
-                    format!("it needs '{}', a function that chooses functions and was not asked yet", shown(name)).into()
+                    format!("it needs '{}', a function that chooses functions and was not asked yet", shown(name))
+                        .into()
                 }),
                 Kind::ThreadsData => Err(format!("it needs '{}', which each thread has", shown(name)).into()),
                 _ => Ok(base.wrapping_add(found.value)),
@@ -405,6 +399,9 @@ impl Planner<'_> {
         if carried.named.is_empty() {
             return Ok(());
         }
+        if !self.standing.is_in_calls() {
+            return Err(Trouble::NotHere("a thread makes no system call, and the old one has data"));
+        }
         if is_inside {
             return Err(Trouble::NotNow("a thread is in the old one, which has data that both would write"));
         }
@@ -444,73 +441,4 @@ impl Planner<'_> {
         }
         Some((anchor.base.wrapping_add(at), table))
     }
-
-    /// What is put at the beginnings of the old functions. One too short for a jump, and one into whose beginning itself jumps
-    /// while somebody is in it, stays as it is: whoever has its address uses the old one.
-    fn jumps(&self, is_inside: bool) -> Result<Vec<(u64, Vec<u8>)>, Trouble> {
-        let linked = &self.old.linked;
-        let mut targets: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-        for (index, symbol) in linked.exported().filter(|(_, it)| it.kind() == Kind::Function) {
-            let new = self.new.linked.find(linked.name(symbol), linked.version(index));
-            if let Some(new) = new.filter(|it| it.kind() == Kind::Function) {
-                targets.entry(symbol.value).or_insert((symbol.size, new.value));
-            }
-        }
-        let places: Vec<u64> = targets.keys().copied().collect();
-        let mut jumps = Vec::new();
-        for (at, (size, new)) in targets {
-            let next = places.get(places.partition_point(|it| *it <= at)).copied().unwrap_or(u64::MAX);
-            let Some(code) = self.code_of(at, size) else { continue };
-            let fits = next - at >= JUMP && (size >= JUMP || is_filling(code.get(size as usize..JUMP as usize)));
-            if !fits || is_inside && comes_back_to_its_beginning(&code) {
-                continue;
-            }
-            let (from, to) = (self.old.base.wrapping_add(at), self.base.wrapping_add(new));
-            let Ok(distance) = i32::try_from(to.wrapping_sub(from + JUMP) as i64) else { continue };
-            let mut jump = vec![0xe9];
-            jump.extend(distance.to_le_bytes());
-            jumps.push((from, jump));
-        }
-        let begins: Vec<u64> = jumps.iter().map(|it| it.0).collect();
-        let is_within = |word: u64| {
-            let before = begins.partition_point(|it| *it < word).checked_sub(1).and_then(|it| begins.get(it));
-            before.is_some_and(|it| word - it < JUMP)
-        };
-        if self.standing.is_held_by_threads(is_within) {
-            return Err(Trouble::NotNow("a thread is at the beginning of a function"));
-        }
-        Ok(jumps)
-    }
-
-    /// A function's code, or as much as a jump takes of a short one.
-    fn code_of(&self, at: u64, size: u64) -> Option<Vec<u8>> {
-        let length = size.max(JUMP);
-        self.shape.segment(at, length).filter(|it| it.rights & EXECUTE != 0)?;
-        self.old.bytes.bytes(at, length).ok()
-    }
-}
-
-/// Whether those bytes are what compilers fill the room between functions with.
-fn is_filling(bytes: Option<&[u8]>) -> bool {
-    bytes.is_some_and(|it| it.iter().all(|it| matches!(it, 0x90 | 0xcc | 0x66 | 0x0f | 0x1f | 0x2e | 0x40 | 0x44 | 0)))
-}
-
-/// Whether a function may jump into its own first bytes but the very first: told by whatever looks like a jump in it.
-fn comes_back_to_its_beginning(code: &[u8]) -> bool {
-    let inside = |target: i64| (1..JUMP as i64).contains(&target);
-    code.iter().enumerate().any(|(at, byte)| {
-        let near = |from: usize| {
-            let distance = code.get(from..from + 4)?.try_into().ok().map(i32::from_le_bytes)?;
-            Some((from + 4) as i64 + i64::from(distance))
-        };
-        let target = match (*byte, code.get(at + 1)) {
-            (0xeb | 0x70..=0x7f | 0xe0..=0xe3, Some(distance)) => {
-                Some((at + 2) as i64 + i64::from(i8::from_le_bytes([*distance])))
-            }
-            (0x0f, Some(0x80..=0x8f)) => near(at + 2),
-            (0xe8 | 0xe9, _) => near(at + 1),
-            _ => None,
-        };
-        target.is_some_and(inside)
-    })
 }

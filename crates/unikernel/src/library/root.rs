@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::elf::{Depth, LARGEST, Linked, Shape};
+use super::elf::{LARGEST, Shape};
+use super::linked::{Depth, Linked};
 
 /// Reads the file by which a program's loader found a library. The path is what the guest says; so is the file.
 pub(crate) fn read(path: &[u8]) -> Option<Vec<u8>> {

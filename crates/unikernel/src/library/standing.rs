@@ -1,12 +1,13 @@
 //! A guest that stands still: where everything of it is, which libraries its program has, where its threads are. All of it is
 //! what the guest says, and so are the lists in its memory that its loader keeps.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use abi::library::{AREA, HEAD, SHARED, THREAD};
 
-use super::elf::{Bytes, Depth, EXECUTE, Linked, PAGE, READ, Shape, WRITE, number, tag};
+use super::elf::{Bytes, EXECUTE, PAGE, READ, Shape, WRITE, number};
+use super::linked::{Depth, Linked, tag};
 use super::{Malformed, Trouble};
 use crate::memory::Memory;
 
@@ -25,7 +26,8 @@ pub(crate) struct Thread {
     pub(crate) at: u64,
     stack: u64,
     pointer: u64,
-    registers: [u64; THREAD - 3],
+    call: u64,
+    registers: [u64; THREAD - 4],
 }
 
 /// What a guest reports.
@@ -60,11 +62,16 @@ pub(crate) struct InMemory<'a> {
 pub(crate) struct Pages<'a> {
     memory: &'a dyn Memory,
     read: RefCell<BTreeMap<u64, [u8; PAGE as usize]>>,
+    /// How much more is read for one change: whoever has larger tables has made them up.
+    left: Cell<u64>,
 }
+
+/// The most that is read of tables, and the most of all stacks, and of all memory.
+const MOST_READ: u64 = 256 << 20;
 
 impl<'a> Pages<'a> {
     pub(crate) fn new(memory: &'a dyn Memory) -> Self {
-        Self { memory, read: RefCell::default() }
+        Self { memory, read: RefCell::default(), left: Cell::new(MOST_READ) }
     }
 
     /// Copies a part of a page.
@@ -74,6 +81,7 @@ impl<'a> Pages<'a> {
         let page = match pages.entry(begin) {
             std::collections::btree_map::Entry::Occupied(it) => it.into_mut(),
             std::collections::btree_map::Entry::Vacant(it) => {
+                self.left.set(self.left.get().checked_sub(PAGE)?);
                 let mut page = [0; PAGE as usize];
                 self.memory.read(begin, &mut page).ok()?;
                 it.insert(page)
@@ -90,6 +98,7 @@ impl Bytes for InMemory<'_> {
         if at % PAGE + into.len() as u64 <= PAGE {
             return self.pages.read(at, into);
         }
+        self.pages.left.set(self.pages.left.get().checked_sub(into.len() as u64)?);
         self.pages.memory.read(at, into).ok()
     }
 }
@@ -125,8 +134,8 @@ impl<'a> Standing<'a> {
             return Err("its areas are in no order");
         }
         let thread = |it: &[u64; THREAD]| {
-            let [at, stack, pointer, registers @ ..] = *it;
-            Thread { at, stack, pointer, registers }
+            let [at, stack, pointer, call, registers @ ..] = *it;
+            Thread { at, stack, pointer, call, registers }
         };
         let threads = rest.as_chunks::<THREAD>().0.iter().map(thread).collect();
         Ok(Self { pages, headers: (headers, count), areas, threads, stacks: RefCell::default() })
@@ -181,13 +190,7 @@ impl<'a> Standing<'a> {
     }
 
     /// What is there, by its dynamic section.
-    pub(crate) fn module(
-        &self,
-        base: u64,
-        path: Vec<u8>,
-        dynamic: u64,
-        depth: Depth,
-    ) -> Result<Module<'a>, Malformed> {
+    pub(crate) fn module(&self, base: u64, path: Vec<u8>, dynamic: u64, depth: Depth) -> Result<Module<'a>, Malformed> {
         if base > abi::layout::PROGRAM_END as u64 {
             return Err("its list of libraries leads to where no program can be");
         }
@@ -220,6 +223,12 @@ impl<'a> Standing<'a> {
         Ok(None)
     }
 
+    /// Whether every thread is in a system call. One that was interrupted may have pointers where they are not looked for, in
+    /// its vector registers.
+    pub(crate) fn is_in_calls(&self) -> bool {
+        self.threads.iter().all(|it| it.call != u64::MAX)
+    }
+
     /// Whether a thread is within its loader, which may be about to change its lists.
     pub(crate) fn is_loading(&self, modules: &[Module<'_>]) -> bool {
         let loader = modules.iter().find(|it| it.linked.soname().starts_with(b"ld-"));
@@ -232,19 +241,23 @@ impl<'a> Standing<'a> {
 
     /// Whether a thread may come back to such an address: it is there, or has it in a register or on its stack.
     pub(crate) fn is_held_by_threads(&self, wanted: impl Fn(u64) -> bool) -> bool {
+        let in_use = || self.threads.iter().filter_map(|it| self.stack_of(it));
+        if in_use().map(|(begin, end)| end - begin).sum::<u64>() > MOST_READ {
+            // More than can be looked through: it may be.
+            return true;
+        }
         let mut stacks = self.stacks.borrow_mut();
-        let stacks = stacks.get_or_insert_with(|| self.threads.iter().flat_map(|it| self.stack_of(it)).collect());
+        let stacks = stacks.get_or_insert_with(|| in_use().flat_map(|(begin, end)| self.words(begin, end)).collect());
         let mut registers = self.threads.iter().flat_map(|it| it.registers.into_iter().chain([it.at]));
         registers.any(&wanted) || stacks.iter().any(|it| wanted(*it))
     }
 
-    /// A stack's words, down from its end: that of the area, or the thread's own data, which is above it.
-    fn stack_of(&self, thread: &Thread) -> Vec<u64> {
-        let Some(area) = self.area(thread.stack) else { return Vec::new() };
+    /// The part of a stack that is in use: up to the end of the area, or to the thread's own data, which is above it.
+    fn stack_of(&self, thread: &Thread) -> Option<(u64, u64)> {
+        let area = self.area(thread.stack)?;
         let begin = (thread.stack.saturating_sub(RED_ZONE)).max(area.begin) / 8 * 8;
         let own = (thread.pointer > thread.stack && thread.pointer < area.end).then_some(thread.pointer);
-        let end = own.unwrap_or(area.end).min(begin.saturating_add(DEEPEST));
-        self.words(begin, end)
+        Some((begin, own.unwrap_or(area.end).min(begin.saturating_add(DEEPEST))))
     }
 
     /// The words between; what cannot be read is nothing.
@@ -276,9 +289,8 @@ impl<'a> Standing<'a> {
     /// Whether such an address is in any memory that the program alone can write, but for some places and what is below
     /// stacks. Nothing when that is more than can be looked through.
     pub(crate) fn is_in_memory(&self, wanted: impl Fn(u64) -> bool, is_excepted: impl Fn(u64) -> bool) -> Option<bool> {
-        const MOST: u64 = 256 << 20;
         let own = || self.areas.iter().filter(|it| it.rights & (WRITE | SHARED) == WRITE);
-        if own().map(|it| it.end - it.begin).sum::<u64>() > MOST {
+        if own().map(|it| it.end - it.begin).sum::<u64>() > MOST_READ {
             return None;
         }
         let unused: Vec<_> = self.threads.iter().map(|it| self.unused(it)).collect();
