@@ -84,7 +84,7 @@ pub(crate) fn list(cell: &Cell) -> Result<Vec<Relative>> {
     Ok(relatives)
 }
 
-fn is_readable(line: &Line, patience: Duration) -> bool {
+pub(crate) fn is_readable(line: &Line, patience: Duration) -> bool {
     let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
     poll(&mut [PollFd::new(line, PollFlags::IN)], Some(&patience)).is_ok_and(|it| it > 0)
 }

@@ -5,12 +5,13 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use image::{LibraryFile, LibraryVersion};
 use model::{ImageRecord, Sha256, Verb};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::Serialize;
-use unikernel::control::{Order, Word};
+use unikernel::control::{Line, Order, Word};
 use unikernel::library::{Request, Sealing, State, write_request};
 
 use crate::boundary::boundary_for;
@@ -135,6 +136,7 @@ impl Engine {
         boundary_for(&cell.spec, Verb::Libraries)?;
         let line = family::connect(cell)?;
         line.ask(Order::Libraries { cell: family::first_process(cell) }, &[]).map_err(family::silent)?;
+        must_answer(&line)?;
         let reader = self.store().reader()?;
         let mut libraries = Vec::new();
         while let Some(word) = line.hear().map_err(family::silent)? {
@@ -189,6 +191,7 @@ impl Engine {
         let line = family::connect(cell)?;
         let order = Order::Update { cell: family::first_process(cell) };
         line.ask(order, &[file.as_fd(), request.as_fd()]).map_err(family::silent)?;
+        must_answer(&line)?;
         match line.hear().map_err(family::silent)? {
             Some(Word::Updated(it)) => {
                 Ok(LibraryReport { processes: it.processes, stood_still: it.stood_still, version, root: it.root })
@@ -196,6 +199,15 @@ impl Engine {
             Some(Word::Unchanged(why)) => Err(refused(LibraryRefusal::Tender(why))),
             _ => Err(family::silent(sys::Errno::PIPE)),
         }
+    }
+}
+
+/// The tender gives every errand up in time; one that says nothing for longer is paused.
+fn must_answer(line: &Line) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(15);
+    match family::is_readable(line, PATIENCE) {
+        true => Ok(()),
+        false => Err(family::silent(sys::Errno::TIMEDOUT)),
     }
 }
 

@@ -88,7 +88,7 @@ fn links() -> Result<Vec<Row>> {
             let theirs = host.map(|it| of(it) / 1e3);
             Row::new(&name, "ms", of(times) / 1e3, Some(("host's dlopen", theirs)), times.len(), Bound::AtMost(bound))
         };
-        rows.push(row("dlopen of zlib", |it| median(it), 1.0));
+        rows.push(row("dlopen of zlib", median, 1.0));
         rows.push(row("dlopen of zlib, p99", slowest, 5.0));
     }
     Ok(rows)

@@ -44,6 +44,13 @@ struct Pair<'a> {
     new: Option<u64>,
 }
 
+/// What a file makes of memory.
+struct Fresh {
+    image: Vec<u8>,
+    /// Words that the loader fills in by what is elsewhere.
+    filled_in: BTreeSet<u64>,
+}
+
 impl<B: Bytes> Old<'_, B> {
     /// Tells what goes into the new one.
     pub(crate) fn carry(&self, new: &New, base: u64, data: Data) -> Result<Carried, Trouble> {
@@ -52,7 +59,7 @@ impl<B: Bytes> Old<'_, B> {
         let regions: Vec<(u64, u64)> = self.regions().collect();
         let in_regions = |it: &Pair<'_>| regions.iter().any(|(begin, end)| it.at >= *begin && it.at + it.size <= *end);
         carried.named = objects.iter().filter(|it| in_regions(it)).map(|it| (it.at, it.at + it.size)).collect();
-        let Some((fresh, filled_in)) = self.fresh()? else {
+        let Some(Fresh { image: fresh, filled_in }) = self.fresh()? else {
             return match data {
                 Data::Fresh => Ok(carried),
                 Data::Carried => {
@@ -146,7 +153,7 @@ impl<B: Bytes> Old<'_, B> {
     }
 
     /// What the file makes of memory, and which words the loader fills in by what is elsewhere.
-    fn fresh(&self) -> Result<Option<(Vec<u8>, BTreeSet<u64>)>, Trouble> {
+    fn fresh(&self) -> Result<Option<Fresh>, Trouble> {
         let Some(file) = self.file else { return Ok(None) };
         let shape = Shape::parse(file)?;
         if shape.headers != self.shape.headers || shape.build_id != self.shape.build_id {
@@ -175,6 +182,6 @@ impl<B: Bytes> Old<'_, B> {
         // The loader's own words in front of the functions that are looked up when they are called first.
         let table = self.linked.place(tag::PROCEDURES).unwrap_or_default();
         filled_in.extend((0..3).map(|index| table.wrapping_add(8 * index)));
-        Ok(Some((image, filled_in)))
+        Ok(Some(Fresh { image, filled_in }))
     }
 }

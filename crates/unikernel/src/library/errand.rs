@@ -103,7 +103,8 @@ impl Ledger {
 
     /// The libraries of a cell's processes.
     pub(crate) fn list(&self, family: &Family, cell: u32) -> Result<Vec<Library>, String> {
-        let errand = self.run(family, cell, Purpose::List)?;
+        let mut errand = self.run(family, cell, Purpose::List)?;
+        errand.found.sort_by_key(|it| it.process);
         Ok(errand.found)
     }
 
@@ -244,8 +245,8 @@ impl Ledger {
         let before = self.books().replaced.get(&number).cloned().unwrap_or_default();
         let latest = |anchor: u64| {
             let it = before.iter().rev().find(|it| it.anchor == anchor)?;
-            let dynamic = it.base + it.update.new.shape.dynamic;
-            Some(Before { base: it.base, dynamic, file: &it.update.bytes })
+            let update = it.update.as_ref()?;
+            Some(Before { base: it.base, dynamic: it.base + update.new.shape.dynamic, file: &update.bytes })
         };
         let pages = Pages::new(memory);
         let standing = Standing::read(&pages, report, words).map_err(Trouble::from);
@@ -304,8 +305,17 @@ impl Ledger {
             take_back(memory, &undo);
             return (Visit::Unchanged, Next::CarryOut(plan.roll_back));
         }
-        let replaced = Replaced { update: update.clone(), anchor: plan.anchor, base: plan.base, old: plan.old };
-        self.books().replaced.entry(number).or_default().push(replaced);
+        let mut books = self.books();
+        let all = books.replaced.entry(number).or_default();
+        all.iter_mut().filter(|it| it.anchor == plan.anchor).for_each(|it| it.update = None);
+        all.push(Replaced {
+            version: update.request.version.clone(),
+            update: Some(update.clone()),
+            anchor: plan.anchor,
+            base: plan.base,
+            old: plan.old,
+        });
+        drop(books);
         match plan.commit.is_empty() {
             true => (Visit::Done, Next::GoOn),
             false => (Visit::Ending, Next::CarryOut(plan.commit)),

@@ -8,6 +8,9 @@ use super::elf::{Bytes, EXECUTE, Shape, WRITE, number};
 use super::linked::{Depth, Kind, Linked, kind, tag};
 use super::{Malformed, Trouble};
 
+/// No list of functions to be called is longer that does nothing.
+const LONGEST_LIST: u64 = 64;
+
 /// The new library.
 pub(crate) struct New {
     pub(crate) shape: Shape,
@@ -71,6 +74,9 @@ impl New {
         let of_table = |at: u64, length: u64| -> Option<Vec<u64>> {
             let (at, length) = (self.linked.place(at), self.linked.tag(length));
             let Some((at, length)) = at.zip(length) else { return Some(Vec::new()) };
+            if length > LONGEST_LIST {
+                return None;
+            }
             (0..length / 8).map(|index| self.pointer(at.checked_add(index * 8)?)).collect()
         };
         let single = |at| self.linked.place(at).filter(|it| *it != 0);

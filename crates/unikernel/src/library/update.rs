@@ -16,7 +16,9 @@ use crate::files::{File, Waiting};
 /// A library that took another's place in a process.
 #[derive(Clone)]
 pub(crate) struct Replaced {
-    pub(crate) update: Arc<Update>,
+    pub(crate) version: String,
+    /// The library itself, while it is the latest there.
+    pub(crate) update: Option<Arc<Update>>,
     /// Where the process's loader has it.
     pub(crate) anchor: u64,
     pub(crate) base: u64,
@@ -91,7 +93,7 @@ pub(crate) fn describe(
     };
     let line: Vec<&Replaced> = replaced.iter().filter(|replaced| replaced.anchor == it.base).collect();
     let Some(latest) = line.last() else { return vec![library(it.base, State::Current)] };
-    let latest = Library { version: latest.update.request.version.clone(), ..library(latest.base, State::Current) };
+    let latest = Library { version: latest.version.clone(), ..library(latest.base, State::Current) };
     let mut libraries = vec![latest];
     for (index, old) in line.iter().enumerate().rev() {
         let code = shape(old.old).map(|it| it.segments).unwrap_or_default();
@@ -100,7 +102,7 @@ pub(crate) fn describe(
         let inside = standing.is_held_by_threads(|word| code.iter().any(|it| it.contains(&word)));
         let mut library = library(old.old, if inside { State::InUse } else { State::Replaced });
         if let Some(before) = index.checked_sub(1).and_then(|it| line.get(it)) {
-            library.version.clone_from(&before.update.request.version);
+            library.version.clone_from(&before.version);
         }
         libraries.push(library);
     }
