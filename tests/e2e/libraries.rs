@@ -50,8 +50,10 @@ int main(void)
     *held = wax_version;
     pthread_t thread;
     pthread_create(&thread, 0, inside, 0);
-    if (getenv("FAMILY"))
-        fork();
+    /* One that nobody knows of but the child. */
+    static int *volatile count;
+    if (getenv("FAMILY") && fork() == 0 && getenv("HOLDS"))
+        count = dlsym(RTLD_DEFAULT, "bee_count");
     for (;;) {
         int (*found)(void) = (int (*)(void))dlsym(RTLD_DEFAULT, "wax_version");
         printf("%d %d %d %d %d %d\n", wax_version(), (*held)(), found(), wax_more(1), bee_next(), bee_hide());
@@ -235,6 +237,32 @@ fn all_processes_of_a_cell_get_it() {
         let mut current = cell.states("wax");
         current.retain(|it| it.1 == "current");
         assert_eq!(current, pairs(&[("so 1.2", "current"), ("so 1.2", "current")]));
+    });
+}
+
+#[test]
+fn when_one_process_cannot_be_changed_none_is() {
+    if !can() {
+        return;
+    }
+    let built = Built::new();
+    let newer = built.library("bee", BEE, 2, "1.2", &[]);
+    let wax = built.library("wax", WAX, 2, "1.2", &[]);
+    with_cell(&built, &["-e", "FAMILY=1", "-e", "HOLDS=1"], |cell| {
+        until("both run", || cell.states("bee").len() == 2);
+        let said = cell.update_trusted("bee", &newer, &[]).fails(1);
+        assert!(said.contains("the program keeps a pointer to data"), "{said}");
+        assert_eq!(cell.states("bee"), pairs(&[("so 1.1", "current"), ("so 1.1", "current")]));
+        let lines = cell.lines().len();
+        until("both go on", || cell.lines().len() > lines + 20);
+        assert!(cell.lines().iter().all(|it| it[4] % 10 == 1), "both count as before");
+        // Each counts by itself, without a gap.
+        let mut counted: Vec<u32> = cell.lines().iter().map(|it| it[4] / 10).collect();
+        counted.sort_unstable();
+        counted.dedup();
+        assert!(counted.windows(2).all(|it| it[1] == it[0] + 1), "{counted:?}");
+        assert!(cell.update_trusted("wax", &wax, &[]).ok().contains("in 2 processes"));
+        until("both use it", || cell.lines().iter().rev().take(6).all(|it| it[..4] == [2, 2, 2, 2]));
     });
 }
 

@@ -70,9 +70,6 @@ pub(crate) fn plan<'b>(
     let Some(anchor) = modules.iter().position(|it| it.linked.soname() == request.soname.as_bytes()) else {
         return Ok(None);
     };
-    if standing.is_loading(&modules) {
-        return Err(Trouble::NotNow("a thread is in its loader"));
-    }
     let found = &modules[anchor];
     let earlier = before(found.base);
     let ((at, dynamic), file) = match &earlier {

@@ -165,13 +165,15 @@ impl<'a> Standing<'a> {
         InMemory { pages: self.pages, base }
     }
 
-    /// The program and its libraries, by the list that its loader keeps for debuggers; nothing for a static program.
+    /// The program and its libraries, by the list that its loader keeps for debuggers; nothing for a static program. While the
+    /// loader is at work, the list is anything.
     pub(crate) fn modules(&self) -> Result<Vec<Module<'a>>, Trouble> {
         let Some(debug) = self.debug()? else { return Ok(Vec::new()) };
-        let words = self.at(debug).bytes(0, 40)?;
-        let (first, state) = (number::<8>(&words, 8), number::<4>(&words, 24));
-        if debug == 0 || first == 0 || state != 0 {
-            return Err(Trouble::NotNow("its loader is loading"));
+        const LOADING: Trouble = Trouble::NotNow("its loader is loading");
+        let words = self.at(debug).bytes(0, 40).map_err(|_| LOADING)?;
+        let [first, state, loader] = [number::<8>(&words, 8), number::<4>(&words, 24), number::<8>(&words, 32)];
+        if debug == 0 || first == 0 || state != 0 || self.is_within(loader) {
+            return Err(LOADING);
         }
         let mut modules = Vec::new();
         let mut next = first;
@@ -179,14 +181,20 @@ impl<'a> Standing<'a> {
             if modules.len() == MOST_MODULES {
                 return Err("its list of libraries has no end".into());
             }
-            let entry = self.at(next).bytes(0, 32)?;
-            let [base, name, dynamic, after] = [0, 8, 16, 24].map(|at| number::<8>(&entry, at));
-            let path = self.pages.memory.string(name, 4096).unwrap_or_default();
-            let path = path.strip_suffix(b"\0").unwrap_or_default().to_vec();
-            modules.push(self.module(base, path, dynamic, Depth::Symbols)?);
-            next = after;
+            let module = self.listed(next).map_err(Trouble::NotNow)?;
+            next = module.1;
+            modules.push(module.0);
         }
         Ok(modules)
+    }
+
+    /// One of the list, and where the next is.
+    fn listed(&self, at: u64) -> Result<(Module<'a>, u64), Malformed> {
+        let entry = self.at(at).bytes(0, 32)?;
+        let [base, name, dynamic, next] = [0, 8, 16, 24].map(|at| number::<8>(&entry, at));
+        let path = self.pages.memory.string(name, 4096).unwrap_or_default();
+        let path = path.strip_suffix(b"\0").unwrap_or_default().to_vec();
+        Ok((self.module(base, path, dynamic, Depth::Symbols)?, next))
     }
 
     /// What is there, by its dynamic section.
@@ -229,13 +237,11 @@ impl<'a> Standing<'a> {
         self.threads.iter().all(|it| it.call != u64::MAX)
     }
 
-    /// Whether a thread is within its loader, which may be about to change its lists.
-    pub(crate) fn is_loading(&self, modules: &[Module<'_>]) -> bool {
-        let loader = modules.iter().find(|it| it.linked.soname().starts_with(b"ld-"));
-        let Some(loader) = loader else { return false };
-        let Ok(shape) = Shape::parse(&loader.bytes) else { return true };
+    /// Whether a thread is in the code of the library there.
+    fn is_within(&self, base: u64) -> bool {
+        let Ok(shape) = Shape::parse(&self.at(base)) else { return false };
         let code = shape.segments.iter().filter(|it| it.rights & EXECUTE != 0);
-        let mut code = code.map(|it| loader.base + it.at..loader.base + it.end());
+        let mut code = code.map(|it| base.saturating_add(it.at)..base.saturating_add(it.end()));
         code.any(|code| self.threads.iter().any(|it| code.contains(&it.at)))
     }
 
@@ -293,12 +299,21 @@ impl<'a> Standing<'a> {
         if own().map(|it| it.end - it.begin).sum::<u64>() > MOST_READ {
             return None;
         }
-        let unused: Vec<_> = self.threads.iter().map(|it| self.unused(it)).collect();
-        let is_used = |at: u64| !unused.iter().any(|it| it.contains(&at));
-        let mut parts = own().flat_map(|area| {
-            let words = self.words(area.begin, area.end).into_iter().enumerate();
-            words.map(|(index, word)| (area.begin + 8 * index as u64, word))
+        let mut unused: Vec<_> = self.threads.iter().map(|it| self.unused(it)).filter(|it| !it.is_empty()).collect();
+        unused.sort_unstable_by_key(|it| it.start);
+        let used = |area: &Area| {
+            let (mut begin, mut parts) = (area.begin, Vec::new());
+            for it in unused.iter().filter(|it| it.start >= area.begin && it.end <= area.end) {
+                parts.push((begin, it.start.max(begin)));
+                begin = it.end.next_multiple_of(8).max(begin);
+            }
+            parts.push((begin, area.end.max(begin)));
+            parts
+        };
+        let mut words = own().flat_map(used).flat_map(|(begin, end)| {
+            let words = self.words(begin, end).into_iter().enumerate();
+            words.map(move |(index, word)| (begin + 8 * index as u64, word))
         });
-        Some(parts.any(|(at, word)| wanted(word) && !is_excepted(at) && is_used(at)))
+        Some(words.any(|(at, word)| wanted(word) && !is_excepted(at)))
     }
 }
