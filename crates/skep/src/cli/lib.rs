@@ -90,8 +90,10 @@ fn list(engine: &engine::Engine, args: &Listing) -> Result<()> {
         ("FILE", Align::Left),
     ]);
     for it in libraries {
+        // What a program says of itself may hold anything, for a terminal too.
+        let [soname, version, path] = [it.soname, it.version, it.path].map(|it| it.escape_debug().to_string());
         let build = it.build_id.get(..12).unwrap_or(&it.build_id).to_owned();
-        table.row([it.process.to_string(), it.soname, it.version, it.state.to_owned(), build, it.path]);
+        table.row([it.process.to_string(), soname, version, it.state.to_owned(), build, path]);
     }
     table.print()
 }

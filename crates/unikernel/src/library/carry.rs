@@ -7,7 +7,7 @@
 //! library is refused, or begins afresh there if the user says so.
 //!
 //! A library with named data that can be written is replaced only when no thread is in it, and nothing else in memory points
-//! to that data: else two copies would be written.
+//! to that data or into its code, but to functions that lead on: else two copies would be written.
 
 use std::collections::BTreeSet;
 

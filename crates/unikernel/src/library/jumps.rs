@@ -11,9 +11,9 @@ use super::plan::Planner;
 const JUMP: u64 = 5;
 
 impl Planner<'_> {
-    /// What is put at the beginnings of the old functions. One too short for a jump, and one into whose beginning itself jumps
-    /// while somebody is in it, stays as it is: whoever has its address uses the old one.
-    pub(crate) fn jumps(&self, is_inside: bool) -> Result<Vec<(u64, Vec<u8>)>, Trouble> {
+    /// What is put at the beginnings of the old functions. One too short for a jump, and one that may jump into its own
+    /// beginning, where somebody may come back to, stays as it is: whoever has its address uses the old one.
+    pub(crate) fn jumps(&self) -> Result<Vec<(u64, Vec<u8>)>, Trouble> {
         let linked = &self.old.linked;
         let mut targets: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         for (index, symbol) in linked.exported().filter(|(_, it)| it.kind() == Kind::Function) {
@@ -28,7 +28,7 @@ impl Planner<'_> {
             let next = places.get(places.partition_point(|it| *it <= at)).copied().unwrap_or(u64::MAX);
             let Some(code) = self.code_of(at, size) else { continue };
             let fits = next - at >= JUMP && (size >= JUMP || is_filling(code.get(size as usize..JUMP as usize)));
-            if !fits || is_inside && comes_back_to_its_beginning(&code) {
+            if !fits || comes_back_to_its_beginning(&code) {
                 continue;
             }
             let (from, to) = (self.old.base.wrapping_add(at), self.base.wrapping_add(new));

@@ -92,9 +92,8 @@ impl Planner<'_> {
         let old =
             Old { shape: &self.shape, linked: &self.old.linked, bytes: &self.old.bytes, base: self.old.base, file };
         let carried = old.carry(self.new, self.base, data)?;
-        let is_inside = self.is_inside();
-        self.check_state(&carried, is_inside, &slots)?;
-        let jumps = self.jumps(is_inside)?;
+        let jumps = self.jumps()?;
+        self.check_state(&carried, &slots, &jumps)?;
 
         let mut image = self.new.link(self.base, |symbol| self.resolve(symbol))?;
         for (at, bytes) in &carried.bytes {
@@ -392,28 +391,30 @@ impl Planner<'_> {
     }
 
     /// See [`super::carry`].
-    fn check_state(&self, carried: &Carried, is_inside: bool, slots: &[(u64, u64)]) -> Result<(), Trouble> {
+    fn check_state(&self, carried: &Carried, slots: &[(u64, u64)], jumps: &[(u64, Vec<u8>)]) -> Result<(), Trouble> {
         if carried.named.is_empty() {
             return Ok(());
         }
         if !self.standing.is_in_calls() {
             return Err(Trouble::NotHere("a thread makes no system call, and the old one has data"));
         }
-        if is_inside {
+        if self.is_inside() {
             return Err(Trouble::NotNow("a thread is in the old one, which has data that both would write"));
         }
-        let objects: Vec<_> =
-            carried.named.iter().map(|(begin, end)| self.old.base + begin..self.old.base + end).collect();
-        let is_object = |word: u64| objects.iter().any(|it| it.contains(&word));
-        if self.standing.is_held_by_threads(is_object) {
+        let objects = carried.named.iter().map(|(begin, end)| self.old.base + begin..self.old.base + end);
+        let parts: Vec<_> = objects.chain(self.code()).collect();
+        // Functions that begin with a jump lead on.
+        let leads_on: BTreeSet<u64> = jumps.iter().map(|it| it.0).collect();
+        let is_old = |word: u64| parts.iter().any(|it| it.contains(&word)) && !leads_on.contains(&word);
+        if self.standing.is_held_by_threads(is_old) {
             return Err(Trouble::NotNow("a thread holds a pointer to data of the old one"));
         }
         let rebound: BTreeSet<u64> = slots.iter().map(|it| it.0).collect();
         let own = self.old_range();
-        let found = self.standing.is_in_memory(is_object, |at| rebound.contains(&at) || own.contains(&at));
+        let found = self.standing.is_in_memory(is_old, |at| rebound.contains(&at) || own.contains(&at));
         match found {
             None => Err("it has data, and there is too much memory to look for pointers to it".into()),
-            Some(true) => Err(Trouble::NotNow("the program keeps a pointer to data of the old one")),
+            Some(true) => Err(Trouble::NotNow("the program keeps a pointer to data or code of the old one")),
             Some(false) => Ok(()),
         }
     }
