@@ -345,6 +345,9 @@ fn a_rule_that_is_broken_changes_nothing() {
         let bee = built.dir.path().join("bee-1.1-/libbee.so.1");
         let missing = cell.update("wax", &bee, &[]).fails(3);
         assert!(missing.contains("the image has none"), "{image}: {missing}");
+        cell.env.skep(["pause", cell.name]).ok();
+        assert!(cell.update_trusted("wax", &newer, &[]).fails(4).contains("skep resume"));
+        cell.env.skep(["resume", cell.name]).ok();
         let lines = cell.lines().len();
         until("it goes on", || cell.lines().len() > lines + 5);
         assert_eq!(cell.latest()[..4], [1, 1, 1, 1]);

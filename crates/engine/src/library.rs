@@ -106,16 +106,31 @@ impl fmt::Display for LibraryRefusal {
     }
 }
 
+/// Who says that a library is what it claims to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Provenance {
+    /// Whoever signed the source that its image was made from.
+    Signed,
+    /// Nobody.
+    Unknown,
+}
+
+impl Provenance {
+    fn of(image: &ImageRecord) -> Self {
+        if image::is_signed(image) { Self::Signed } else { Self::Unknown }
+    }
+}
+
 /// Whether one library may take the other's place, by what is known of both from outside.
 fn judge(
     present: Option<&LibraryVersion>,
     new: &LibraryFile,
-    signed: bool,
+    provenance: Provenance,
     named: Option<Sha256>,
 ) -> std::result::Result<(), LibraryRefusal> {
     match named {
         Some(named) if named != new.digest => return Err(LibraryRefusal::Digest(new.digest)),
-        None if !signed => return Err(LibraryRefusal::Unsigned),
+        None if provenance == Provenance::Unknown => return Err(LibraryRefusal::Unsigned),
         _ => {}
     }
     let order = present.zip(new.version.as_ref()).and_then(|(present, new)| new.compare(present));
@@ -133,6 +148,12 @@ impl Engine {
     /// The libraries of a running cell's processes.
     pub fn libraries(&self, cell: &Cell) -> Result<Vec<MappedLibrary>> {
         Self::must_run(cell)?;
+        if matches!(cell.record.state, model::State::Paused { .. }) {
+            // Nobody in it comes to where he could stand still.
+            let refusal =
+                model::IllegalTransition { from: cell.record.state.word(), input: "be asked for its libraries" };
+            return Err(Error::State { cell: cell.spec.name.clone(), refusal });
+        }
         boundary_for(&cell.spec, Verb::Libraries)?;
         let line = family::connect(cell)?;
         line.ask(Order::Libraries { cell: family::first_process(cell) }, &[]).map_err(family::silent)?;
@@ -177,7 +198,7 @@ impl Engine {
         let new = new.ok_or_else(|| refused(LibraryRefusal::NotInImage))?;
         for it in present {
             let version = LibraryVersion::of_text(&it.version);
-            judge(version.as_ref(), &new, image::is_signed(update.image), update.digest).map_err(refused)?;
+            judge(version.as_ref(), &new, Provenance::of(update.image), update.digest).map_err(refused)?;
         }
         let version = new.version.as_ref().map(LibraryVersion::to_text).unwrap_or_default();
         let request = Request {
@@ -230,6 +251,7 @@ mod tests {
     #[test]
     fn a_library_is_vouched_for_and_no_older() {
         let of = |text: &str| LibraryVersion::of_text(text);
+        use Provenance::{Signed, Unknown};
         let (own, other) = (Sha256::from_bytes([1; 32]), Sha256::from_bytes([2; 32]));
         let file = |version: &str| LibraryFile {
             path: "/lib/liba.so.1".into(),
@@ -237,22 +259,22 @@ mod tests {
             digest: own,
             version: of(version),
         };
-        let check = |present: &str, new: &str, signed: bool, named: Option<Sha256>, ok: bool| {
+        let check = |present: &str, new: &str, signed: Provenance, named: Option<Sha256>, ok: bool| {
             let judged = judge(of(present).as_ref(), &file(new), signed, named);
-            assert_eq!(judged.is_ok(), ok, "{present} {new} {signed} {named:?}: {judged:?}");
+            assert_eq!(judged.is_ok(), ok, "{present} {new} {signed:?} {named:?}: {judged:?}");
         };
-        check("1.0-1", "1.0-2", true, None, true);
-        check("1.0-1", "1.0-1", true, None, true);
-        check("1.0-2", "1.0-1", true, None, false);
+        check("1.0-1", "1.0-2", Signed, None, true);
+        check("1.0-1", "1.0-1", Signed, None, true);
+        check("1.0-2", "1.0-1", Signed, None, false);
         // A named file is trusted, but not with going back.
-        check("1.0-2", "1.0-1", true, Some(own), false);
-        check("1.0-1", "1.0-2", false, Some(own), true);
-        check("1.0-1", "1.0-2", false, None, false);
-        check("1.0-1", "1.0-2", true, Some(other), false);
+        check("1.0-2", "1.0-1", Signed, Some(own), false);
+        check("1.0-1", "1.0-2", Unknown, Some(own), true);
+        check("1.0-1", "1.0-2", Unknown, None, false);
+        check("1.0-1", "1.0-2", Signed, Some(other), false);
         // What is not known is refused unless the file is named.
         for (present, new) in [("", "1.0-1"), ("1.0-1", ""), ("", ""), ("so 1.2", "1.0-1")] {
-            check(present, new, true, None, false);
-            check(present, new, false, Some(own), true);
+            check(present, new, Signed, None, false);
+            check(present, new, Unknown, Some(own), true);
         }
     }
 }

@@ -123,7 +123,9 @@ impl From<EngineError> for CommandError {
                     ("running" | "paused" | "restarting" | "starting", "be removed") => {
                         format!("stop it first: 'skep stop {cell}', or remove it anyway: 'skep rm -f {cell}'")
                     }
-                    ("paused", "run a further program" | "be paused") => format!("'skep resume {cell}' lets it go on"),
+                    ("paused", "run a further program" | "be paused" | "be asked for its libraries") => {
+                        format!("'skep resume {cell}' lets it go on")
+                    }
                     ("running" | "paused", "be started") => format!("'skep attach {cell}' joins it"),
                     _ => format!("'skep why {cell}' tells how it came to that"),
                 };
