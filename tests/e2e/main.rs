@@ -15,6 +15,7 @@ mod images;
 mod kills;
 mod language;
 mod lazy;
+mod libraries;
 mod life;
 mod limits;
 mod meetings;

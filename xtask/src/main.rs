@@ -22,7 +22,7 @@ usage: cargo xtask TASK
   test-vm                  test the binary on a stock Debian kernel in a virtual machine (as root on Debian)
   tidy                     check format, lints, layers, unsafe, documentation
   bench NAME [--json]      measure beside a peer: start, ingest, debug, lazy, build, faults, slim,
-                           unikernel, fork, ipc
+                           unikernel, fork, ipc, link
 ";
 
 fn main() -> ExitCode {

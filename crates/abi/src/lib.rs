@@ -10,8 +10,9 @@ pub mod boot;
 pub mod call;
 pub mod kept;
 pub mod layout;
+pub mod library;
 pub mod port;
 pub mod post;
 
 /// Both sides refuse each other when theirs differs.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;

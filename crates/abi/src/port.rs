@@ -47,8 +47,10 @@ pub struct Port {
     pub threads: AtomicU32,
     /// Not 0 when no new executable memory may come up any more.
     pub sealed: AtomicU32,
+    /// Not 0 when the guest is to stand still for a change of its libraries: [`crate::library`].
+    pub libraries: AtomicU32,
     /// Keeps the clock's fields apart from what changes often.
-    pub reserved: [u32; 11],
+    pub reserved: [u32; 10],
     /// How to tell the time without asking.
     pub clock: Clock,
     /// Files that the guest keeps for when the program opens them again: see [`crate::kept`].

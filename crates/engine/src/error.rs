@@ -126,6 +126,14 @@ pub enum Error {
         /// What happened, with the last lines of the service's output.
         why: String,
     },
+    /// A library was not replaced.
+    #[error("{soname} stays as it is: {why}")]
+    Library {
+        /// Which library.
+        soname: String,
+        /// Why.
+        why: crate::library::LibraryRefusal,
+    },
     /// The supervisor refused a request.
     #[error("{0}")]
     Refused(String),

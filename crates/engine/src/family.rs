@@ -42,7 +42,7 @@ pub(crate) fn connect(cell: &Cell) -> Result<Line> {
     with_short_path(&socket(cell), Line::connect)
 }
 
-fn silent(errno: sys::Errno) -> Error {
+pub(crate) fn silent(errno: sys::Errno) -> Error {
     Error::io("talking to the tender", errno)
 }
 

@@ -42,6 +42,7 @@ impl Boundary for Unikernels {
             Verb::Stats,
             Verb::Fork,
             Verb::Snapshot,
+            Verb::Libraries,
         ]
     }
 

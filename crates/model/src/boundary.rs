@@ -84,6 +84,8 @@ named_enum! {
         Debug = "debug",
         /// Make a second running cell from it.
         Fork = "fork",
+        /// List and replace the libraries of its running programs.
+        Libraries = "lib",
         /// Keep its whole state in the pool.
         Snapshot = "snapshot",
     }

@@ -123,7 +123,9 @@ impl From<EngineError> for CommandError {
                     ("running" | "paused" | "restarting" | "starting", "be removed") => {
                         format!("stop it first: 'skep stop {cell}', or remove it anyway: 'skep rm -f {cell}'")
                     }
-                    ("paused", "run a further program" | "be paused") => format!("'skep resume {cell}' lets it go on"),
+                    ("paused", "run a further program" | "be paused" | "be asked for its libraries") => {
+                        format!("'skep resume {cell}' lets it go on")
+                    }
                     ("running" | "paused", "be started") => format!("'skep attach {cell}' joins it"),
                     _ => format!("'skep why {cell}' tells how it came to that"),
                 };
@@ -165,6 +167,7 @@ impl From<EngineError> for CommandError {
             EngineError::Workload { .. } => {
                 Self::failed(message).hinted("no image was made; '--keep GLOB' keeps what cannot be seen to be needed")
             }
+            EngineError::Library { why, .. } => of_library(message, &why),
             EngineError::Start { .. }
             | EngineError::Refused(_)
             | EngineError::SupervisorGone(_)
@@ -172,6 +175,23 @@ impl From<EngineError> for CommandError {
             | EngineError::Container(_)
             | EngineError::Net(_) => Self::failed(message),
         }
+    }
+}
+
+/// What to do about a library that was not replaced.
+fn of_library(message: String, why: &engine::LibraryRefusal) -> CommandError {
+    use engine::LibraryRefusal;
+    match why {
+        LibraryRefusal::NotInImage => CommandError::new(Kind::NotFound, message),
+        LibraryRefusal::NotInCell => {
+            CommandError::new(Kind::NotFound, message).hinted("'skep lib ls CELL' lists those that it has")
+        }
+        LibraryRefusal::Unsigned | LibraryRefusal::UnknownAge => CommandError::new(Kind::Conflict, message)
+            .hinted("take it from a deb: image, or say that you trust this very file: '--digest sha256:...'"),
+        LibraryRefusal::Digest(_) | LibraryRefusal::Older { .. } => CommandError::new(Kind::Conflict, message),
+        LibraryRefusal::Tender(why) if why.contains("have no name") => CommandError::failed(message)
+            .hinted("'--fresh-data' lets them begin afresh, if the library can do with that"),
+        LibraryRefusal::Tender(_) => CommandError::failed(message).hinted("nothing was changed"),
     }
 }
 

@@ -15,6 +15,8 @@ use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use sys::Errno;
 
+use crate::library::{self, Library, Updated};
+
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "a cell is named by the number of its first process")]
@@ -33,6 +35,10 @@ pub enum Order {
     List,
     /// A signal for the process of this connection.
     Signal(i32),
+    /// The libraries that the processes of a cell have.
+    Libraries { cell: u32 },
+    /// A library in another's place. With its file, and a file by [`crate::library::write_request`].
+    Update { cell: u32 },
 }
 
 /// What is said of it.
@@ -53,11 +59,19 @@ pub enum Word {
     Unkept { why: String },
     /// One of the list.
     Process { number: u32, parent: u32, cell: u32, name: String },
+    /// One of a list of libraries.
+    Library(Library),
+    /// A library has taken another's place.
+    Updated(Updated),
+    /// It has not, for that reason; or there is no list.
+    Unchanged(String),
 }
 
 const RECORD: usize = 16;
 /// Names are cut to that.
 const NAME: usize = 240;
+/// The longest text of a record.
+const TEXT: usize = crate::library::LONGEST;
 
 fn record(words: [u32; 4]) -> [u8; RECORD] {
     let mut bytes = [0; RECORD];
@@ -82,6 +96,8 @@ impl Order {
             Self::Signal(signal) => [5, signal as u32, 0, 0],
             Self::Keep { cell } => [6, cell, 0, 0],
             Self::Another => [7, 0, 0, 0],
+            Self::Libraries { cell } => [16, cell, 0, 0],
+            Self::Update { cell } => [17, cell, 0, 0],
         })
     }
 
@@ -94,6 +110,8 @@ impl Order {
             [6, cell, ..] => Self::Keep { cell },
             [7, ..] => Self::Another,
             [5, signal @ 1..=64, ..] => Self::Signal(signal as i32),
+            [16, cell, ..] => Self::Libraries { cell },
+            [17, cell, ..] => Self::Update { cell },
             _ => return None,
         })
     }
@@ -102,11 +120,8 @@ impl Order {
 impl Word {
     pub(crate) fn say(&self, to: impl AsFd) -> Result<(), Errno> {
         let plain = |words| sys::socket::send(&to, &record(words), &[]);
-        let named = |words, text: &str| {
-            let mut bytes = record(words).to_vec();
-            bytes.extend(text.bytes().take(NAME));
-            sys::socket::send(&to, &bytes, &[])
-        };
+        let with = |words, text: &[u8]| sys::socket::send(&to, &[&record(words), text].concat(), &[]);
+        let named = |words, text: &str| with(words, &text.as_bytes()[..text.len().min(NAME)]);
         match self {
             Self::Started { number } => plain([1, *number, 0, 0]),
             Self::Refused(errno) => plain([2, errno.raw_os_error() as u32, 0, 0]),
@@ -115,6 +130,15 @@ impl Word {
             Self::Kept => plain([6, 0, 0, 0]),
             Self::Unkept { why } => named([7, 0, 0, 0], why),
             Self::Process { number, parent, cell, name } => named([5, *number, *parent, *cell], name),
+            Self::Library(it) => {
+                let (words, text) = library::library_word(it);
+                with(words, &text)
+            }
+            Self::Updated(it) => {
+                let (words, text) = library::updated_word(it);
+                with(words, &text)
+            }
+            Self::Unchanged(why) => with([18, 0, 0, 0], &library::cut(why)),
         }
     }
 
@@ -130,6 +154,9 @@ impl Word {
                 let name = String::from_utf8_lossy(bytes.get(RECORD..)?).into_owned();
                 Self::Process { number, parent, cell, name }
             }
+            words @ [16, ..] => Self::Library(library::library_of(words, bytes.get(RECORD..)?)?),
+            words @ [17, ..] => Self::Updated(library::updated_of(words, bytes.get(RECORD..)?)),
+            [18, ..] => Self::Unchanged(String::from_utf8_lossy(bytes.get(RECORD..)?).into_owned()),
             _ => return None,
         })
     }
@@ -172,7 +199,7 @@ impl Line {
 
     /// What is said next; waits for it. Nothing when the family is gone. Fork-safe but for [`Word::Process`].
     pub fn hear(&self) -> Result<Option<Word>, Errno> {
-        let mut bytes = [0; RECORD + NAME];
+        let mut bytes = [0; RECORD + TEXT];
         let (length, _) = sys::socket::receive(&self.0, &mut bytes)?;
         if length == 0 {
             return Ok(None);
@@ -290,12 +317,14 @@ mod tests {
             Word::Kept,
             Word::Unkept { why: "an inotify instance".into() },
             Word::Process { number: 2, parent: 1, cell: 1, name: "sh".into() },
+            Word::Unchanged("it lacks 'a'".into()),
+            Word::Updated(Updated { processes: 1, stood_still: 7, root: String::new() }),
         ] {
             word.say(&theirs).unwrap();
             assert_eq!(line.hear().unwrap(), Some(word));
         }
         let orders = [Order::Run { cell: 1 }, Order::Copy { cell: 9 }, Order::News, Order::List, Order::Signal(15)];
-        for order in orders.into_iter().chain([Order::Keep { cell: 4 }, Order::Another]) {
+        for order in orders.into_iter().chain([Order::Keep { cell: 4 }, Order::Another, Order::Libraries { cell: 1 }]) {
             assert_eq!(Order::of(&order.record()), Some(order));
         }
         for wrong in [[0; 16].as_slice(), &[1; 16], &[], &record([5, 65, 0, 0])] {

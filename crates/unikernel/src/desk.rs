@@ -10,6 +10,7 @@ use sys::Errno;
 
 use crate::control::{self, Order, Word};
 use crate::family::Family;
+use crate::library::{Update, read_request};
 use crate::snapshot::KeepOrder;
 use crate::start::Starter;
 
@@ -171,14 +172,34 @@ impl Caller {
             }
             (Order::News, _) => family.tell_news(listener()),
             (Order::List, _) => {
-                for word in family.list() {
-                    while word.say(&*self.line) == Err(Errno::AGAIN) && self.can_take_more() {}
+                family.list().iter().for_each(|word| self.say(word));
+                return None;
+            }
+            (Order::Libraries { cell }, _) => {
+                match family.libraries.list(family, cell) {
+                    Ok(all) => all.into_iter().for_each(|it| self.say(&Word::Library(it))),
+                    Err(why) => self.say(&Word::Unchanged(why)),
                 }
+                return None;
+            }
+            (Order::Update { cell }, [Some(file), Some(request), None, None]) => {
+                if family.gate.is_code_fixed() {
+                    self.say(&Word::Unchanged("the cell is sealed, and takes no new code".to_owned()));
+                    return None;
+                }
+                let update = Update::read(&file, read_request(&request)?);
+                let updated = update.and_then(|it| family.libraries.update(family, cell, it));
+                self.say(&updated.map_or_else(Word::Unchanged, Word::Updated));
                 return None;
             }
             _ => return None,
         }
         Some(())
+    }
+
+    /// Tells it, when there is room.
+    fn say(&self, word: &Word) {
+        while word.say(&*self.line) == Err(Errno::AGAIN) && self.can_take_more() {}
     }
 
     /// Waits until there is room for another word; a caller that reads none for long gets no more.

@@ -16,6 +16,7 @@ use crate::control::Word;
 use crate::desk::{Demand, Listener};
 use crate::files::File;
 use crate::guest::Handle;
+use crate::library::Ledger;
 use crate::port::Mapped;
 use crate::posts::Ticker;
 use crate::seal::{Gate, Seal};
@@ -63,7 +64,7 @@ pub(crate) struct Living {
 
 impl Living {
     /// Makes the guest look at what is pending, wherever it is.
-    fn tap(&self) {
+    pub(crate) fn tap(&self) {
         self.waits.ring();
         if self.port.state.load(Ordering::SeqCst) == RUNNING {
             self.handle.interrupt();
@@ -107,6 +108,7 @@ pub(crate) struct Family {
     pub(crate) ticker: Ticker,
     pub(crate) timers: Timers,
     pub(crate) gate: Gate,
+    pub(crate) libraries: Ledger,
 }
 
 struct Account {
@@ -150,6 +152,7 @@ impl Family {
             ticker: Ticker::default(),
             timers: Timers::default(),
             gate: Gate::new(seal),
+            libraries: Ledger::default(),
         }
     }
 
@@ -257,6 +260,13 @@ impl Family {
         Some((order?, account.streams.get(&cell)?.clone()))
     }
 
+    /// What reaches the processes of a cell that live.
+    pub(crate) fn in_cell(&self, cell: u32) -> Vec<(u32, Living)> {
+        let account = self.account();
+        let there = account.processes.iter().filter(|(_, it)| it.cell == cell);
+        there.filter_map(|(number, it)| Some((*number, it.living()?.clone()))).collect()
+    }
+
     /// The processes that live.
     pub(crate) fn list(&self) -> Vec<Word> {
         let account = self.account();
@@ -334,6 +344,7 @@ impl Family {
         }
         self.changed.notify_all();
         self.timers.forget(number);
+        self.libraries.forget(number);
     }
 
     /// What a process does about SIGCHLD: the number of the signal, and whether it does not want to hear of its children.

@@ -23,6 +23,7 @@ mod guest;
 mod interests;
 mod kept;
 mod kvm;
+pub mod library;
 mod member;
 mod memory;
 mod port;

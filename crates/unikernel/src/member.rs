@@ -227,6 +227,7 @@ impl Member {
             }
             call::FORK => self.fork_for(a).into(),
             call::MAP => self.lend(arguments).into(),
+            abi::library::VISIT => self.stand_still(arguments).into(),
             call::EXECUTED => self.executed(arguments).into(),
             call::LEND => self.lend_open(a).into(),
             call::KEEP => self.keep(arguments).into(),
@@ -380,6 +381,7 @@ impl Member {
             waits.copy(&self.living.waits, exchange)?;
         }
         let (credentials, program) = (self.credentials.clone(), self.program.clone());
+        self.family.libraries.inherit(self.number, number);
         let (family, lost) = (self.family.clone(), self.family.clone());
         let name = format!("member {number}");
         let begin = move |living: Living, body, memory| Self {
@@ -448,7 +450,10 @@ impl Member {
     fn lend(&mut self, [descriptor, offset, length, how, ..]: [u64; 6]) -> Result<u64, Errno> {
         const WRITE: u64 = 2;
         const PAGE: u64 = 4096;
-        let file = self.table.get(descriptor)?.clone();
+        let file = match descriptor == abi::library::FILE as u64 {
+            true => self.family.libraries.file(self.number)?,
+            false => self.table.get(descriptor)?.clone(),
+        };
         let flags = rustix::fs::fcntl_getfl(&*file)?;
         let mode = flags & OFlags::RWMODE;
         if mode == OFlags::WRONLY || flags.contains(OFlags::PATH) {
@@ -484,6 +489,7 @@ impl Member {
     fn executed(&mut self, [path, path_length, arguments, length, ..]: [u64; 6]) -> Result<u64, Errno> {
         const LONGEST: u64 = 2 << 20;
         self.table.executed();
+        self.family.libraries.forget(self.number);
         let name = self.memory.bytes(path, path_length.min(4096) as usize)?;
         let name = name.rsplit(|it| *it == b'/').next().unwrap_or_default().to_vec();
         let _ = self.family.with(self.number, |it| it.name = name);

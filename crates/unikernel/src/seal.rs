@@ -78,6 +78,11 @@ impl Gate {
         (allowed & bit == 0).then_some(number)
     }
 
+    /// Whether no new code may come up.
+    pub(crate) fn is_code_fixed(&self) -> bool {
+        self.code == Code::Fixed
+    }
+
     /// What was called so far.
     pub(crate) fn seen(&self) -> Vec<u32> {
         let words = self.seen.each_ref().map(|it| it.load(Ordering::Relaxed));
@@ -86,7 +91,7 @@ impl Gate {
 
     /// Whether no new code may come up, as the guest is told.
     pub(crate) fn code(&self) -> u32 {
-        u32::from(self.code == Code::Fixed)
+        u32::from(self.is_code_fixed())
     }
 
     /// Whether anything is refused.

@@ -33,6 +33,7 @@ pub extern "C" fn entered(frame: &mut Frame) {
         }
     }
     crate::syscall::process::copy_if_wanted();
+    crate::library::stand_still_if_wanted();
     signal::deliver(frame);
 }
 

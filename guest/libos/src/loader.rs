@@ -174,6 +174,7 @@ pub fn load(ready: &Ready, surroundings: &Surroundings) -> Result<Start> {
         base,
         entry: ready.elf.entry + bias,
     };
+    crate::library::note_program(auxiliary.headers, auxiliary.count);
     let stack =
         stack::build(end, &ready.command, &auxiliary, surroundings, [random[0] ^ random[2], random[1] ^ random[3]])
             .ok_or(E2BIG)?;

@@ -20,6 +20,7 @@ mod frame;
 mod futex;
 mod heap;
 mod kept;
+mod library;
 mod loader;
 mod patch;
 mod port;

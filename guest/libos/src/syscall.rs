@@ -27,6 +27,7 @@ pub extern "C" fn entered(frame: &mut Frame) {
         frame.rax = to_raw(result);
     }
     process::copy_if_wanted();
+    crate::library::stand_still_if_wanted();
     let interrupted = frame.call != NOT_A_CALL && matches!(result, Some(Err(it)) if it.0 >= ERESTART.0);
     if interrupted || signal::is_due() {
         signal::deliver(frame);

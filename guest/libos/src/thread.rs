@@ -133,6 +133,18 @@ pub fn is_any_other_within(addresses: &core::ops::Range<u64>) -> bool {
     })
 }
 
+/// Every thread's registers and thread pointer, at a moment when none of them runs its program.
+pub fn places() -> Vec<(Frame, u64)> {
+    let threads = THREADS.get();
+    let place = |it: &Thread| {
+        let frame = (it.stack_end() - size_of::<Frame>()) as *const Frame;
+        let pointer = if it.number == threads.current { thread_pointer() } else { it.pointer };
+        // SAFETY: a thread that does not run has its program's registers there.
+        (unsafe { (*frame).clone() }, pointer)
+    };
+    threads.all.values().map(place).collect()
+}
+
 /// Every thread's number.
 pub fn numbers() -> Vec<u32> {
     THREADS.get().all.keys().copied().collect()
@@ -312,6 +324,7 @@ fn idle() {
 fn look(nanoseconds: u64) {
     let mut cookies = [0u64; 32];
     crate::syscall::process::copy_if_wanted();
+    crate::library::stand_still_if_wanted();
     let woken = port::call(abi::call::WAIT, [cookies.as_mut_ptr() as u64, 32, nanoseconds, 0, 0, 0]).unwrap_or(0);
     {
         let mut threads = THREADS.get();

@@ -52,13 +52,18 @@ pub(super) fn prepare() -> Result {
 
 /// Compiles a program of one file, static.
 pub(super) fn compile(dir: &Path, name: &str, source: &str) -> Result<PathBuf> {
+    compile_with(dir, name, source, &["-static"])
+}
+
+/// Compiles a program of one file.
+pub(super) fn compile_with(dir: &Path, name: &str, source: &str, options: &[&str]) -> Result<PathBuf> {
     const TOOLS: &[Tool] = &[Tool { program: "cc", package: "build-essential" }];
     if let Some((tool, why)) = debian::ensure(TOOLS).first() {
         return Err(format!("{} is missing: {why}", tool.program));
     }
     let (text, program) = (dir.join(format!("{name}.c")), dir.join(name));
     std::fs::write(&text, source).map_err(|e| e.to_string())?;
-    must(Command::new("cc").args(["-O2", "-static", "-o"]).arg(&program).arg(&text))?;
+    must(Command::new("cc").args(["-O2", "-o"]).arg(&program).arg(&text).args(options))?;
     Ok(program)
 }
 

@@ -14,6 +14,7 @@ mod guest;
 mod ingest;
 mod ipc;
 mod lazy;
+mod link;
 mod opened;
 mod runc;
 mod sample;
@@ -98,9 +99,10 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
         "unikernel" => unikernel::run()?,
         "fork" => fork::run()?,
         "ipc" => ipc::run()?,
+        "link" => link::run()?,
         _ => {
             return Err(format!(
-                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim, unikernel, boot, fork, ipc"
+                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim, unikernel, boot, fork, ipc, link"
             ));
         }
     };

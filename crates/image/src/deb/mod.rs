@@ -21,6 +21,7 @@ mod users;
 mod version;
 
 pub use self::configure::{ConfigurePlan, configure_plan, finish_configured, is_configured};
+pub(crate) use self::version::compare as compare_versions;
 
 use std::collections::BTreeSet;
 use std::fs;

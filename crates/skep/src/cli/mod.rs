@@ -15,6 +15,7 @@ mod fork;
 mod image;
 mod inspect;
 mod kill;
+mod lib;
 mod logs;
 mod man;
 mod pause;
@@ -101,6 +102,9 @@ enum Command {
     Compare(compare::Args),
     /// Open a shell with tools inside whatever runs
     Debug(debug::Args),
+    /// List and replace the libraries of running programs
+    #[command(subcommand)]
+    Lib(lib::Command),
     /// Copy files between the host and a cell
     Cp(cp::Args),
     /// Join the streams of a running cell
@@ -232,6 +236,7 @@ impl Command {
             Self::Tree(args) => tree::execute(context, args),
             Self::Compare(args) => compare::execute(context, args),
             Self::Debug(args) => debug::execute(context, args),
+            Self::Lib(command) => lib::execute(context, command),
             Self::Cp(args) => cp::execute(context, args),
             Self::Attach(args) => attach::execute(context, args),
             Self::Wait(args) => wait::execute(context, args),

@@ -135,6 +135,13 @@ fn fill(at: usize, length: usize, bits: u64) -> Result<()> {
 
 /// Gives pages of files frames of their own with the same content.
 fn own(at: usize, length: usize, bits: u64) -> Result<()> {
+    own_without_flush(at, length, bits)?;
+    tables::flush();
+    Ok(())
+}
+
+/// The same for somebody who has old translations forgotten later: until then some may lead to the file's pages.
+fn own_without_flush(at: usize, length: usize, bits: u64) -> Result<()> {
     for page in (at..at + length).step_by(PAGE) {
         let Some(entry) = tables::entry(page) else { continue };
         if entry.0 & BORROWED == 0 {
@@ -147,7 +154,6 @@ fn own(at: usize, length: usize, bits: u64) -> Result<()> {
         frames::give_back(entry.physical(), PAGE, BORROWED);
         tables::map(page, physical, PAGE, bits)?;
     }
-    tables::flush();
     Ok(())
 }
 
@@ -189,9 +195,11 @@ pub fn protect(at: usize, length: usize, protection: Protection) -> Result<()> {
                 page += hole;
             }
             Some(entry) if entry.0 & BORROWED != 0 && protection.contains(Protection::WRITE) && !entry.is_shared() => {
-                tables::change(page, PAGE, |entry| entry.with(self::bits(Protection::READ) | BORROWED));
-                tables::flush();
-                own(page, PAGE, bits)?;
+                if entry.0 & PRESENT == 0 {
+                    tables::change(page, PAGE, |entry| entry.with(self::bits(Protection::READ) | BORROWED));
+                    tables::flush();
+                }
+                own_without_flush(page, PAGE, bits)?;
                 page += PAGE;
             }
             Some(entry) => {
