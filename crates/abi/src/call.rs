@@ -54,11 +54,24 @@ pub const DISCARD: u32 = 0x100c;
 /// the file.
 pub const LEND: u32 = 0x100d;
 
+/// `(descriptor, nanoseconds)`: sleeps on a pipe's ring ([`crate::ring`]) until there is something for that side, or for
+/// [`WAIT`], where it is left. Only for a guest with page tables of its own.
+pub const RING_SLEEP: u32 = 0x100e;
+
+/// `(descriptor, side)`: wakes who sleeps on that side of a pipe's ring. Gives the number of the bell that does so from now on
+/// ([`crate::layout::kvm::bell`]), or 0. Only for a guest with page tables of its own.
+pub const RING_WAKE: u32 = 0x100f;
+
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;
 
 /// In [`crate::port::Call::wait`]: which argument is the descriptor to wait for, from this bit on.
 pub const WAIT_ARGUMENT: u32 = 16;
+
+/// In [`crate::port::Call::wait`]: it is a pipe whose ring ([`crate::ring`]) is to be used instead. A guest with page tables of
+/// its own finds it at the physical address in [`crate::port::Call::limit`]; a process of the host is sent the memory, and
+/// the bells of both sides.
+pub const WAIT_RING: u32 = 1 << 29;
 
 /// In [`crate::port::Call::wait`]: there is nothing that would tell; it is to be tried again in a moment.
 pub const WAIT_A_MOMENT: u32 = 1 << 30;

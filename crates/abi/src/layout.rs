@@ -8,6 +8,7 @@
 //! 0x7000_0000_0000    the library operating system
 //! 0x7010_0000_0000    its heap
 //! 0x7020_0000_0000    the port
+//! 0x7030_0000_0000    the rings of pipes
 //! 0x7040_0000_0000    the guest's whole memory, one to one (only where the guest has page tables of its own)
 //! ```
 
@@ -43,6 +44,12 @@ pub const HEAP_SIZE: usize = 1 << 30;
 
 /// The port, one page.
 pub const PORT: usize = 0x7020_0000_0000;
+
+/// The rings of pipes, each with [`RING_ROOM`].
+pub const RINGS: usize = 0x7030_0000_0000;
+
+/// The distance between them, in bytes.
+pub const RING_ROOM: usize = 128 << 10;
 
 /// The guest's memory, one to one.
 pub const LINEAR: usize = 0x7040_0000_0000;
@@ -82,6 +89,14 @@ pub mod kvm {
     pub const PORT: u64 = 0x20_0000_0000;
     /// The doorbell, by physical address.
     pub const DOORBELL_PHYSICAL: u64 = 0x21_0000_0000;
+
+    /// How many bells there are behind the doorbell.
+    pub const BELLS: usize = 64;
+
+    /// Where in the page of the doorbell a bell is, which from 1 on ring without stopping the guest.
+    pub const fn bell(number: usize) -> usize {
+        8 * number
+    }
 
     /// The interrupt that makes a guest look at its port.
     pub const TAP: u8 = 0x20;

@@ -10,6 +10,7 @@ pub mod boot;
 pub mod call;
 pub mod layout;
 pub mod port;
+pub mod ring;
 
 /// Both sides refuse each other when theirs differs.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;

@@ -26,6 +26,8 @@ pub(crate) enum Reply {
     Done(Result<u64, Errno>),
     /// Nothing yet: the guest is to try again once one of the events is there on the descriptor that is that argument.
     Later { events: u32, argument: u32 },
+    /// The guest is to do it by itself, in the memory of a pipe that is mapped there.
+    Ring { at: u64 },
     /// Nothing yet: again when a child has changed.
     AfterChild,
     /// Nothing yet, and nothing that would tell when.
@@ -49,6 +51,7 @@ impl Reply {
             Self::Done(Ok(value)) => (value as i64, 0),
             Self::Done(Err(errno)) => (-i64::from(errno.raw_os_error()), 0),
             Self::Later { events, argument } => (AGAIN, events | argument << call::WAIT_ARGUMENT),
+            Self::Ring { .. } => (AGAIN, call::WAIT_RING),
             Self::AfterChild => (AGAIN, IN | call::WAIT_CHILD),
             Self::AfterMoment => (AGAIN, call::WAIT_A_MOMENT),
         }
@@ -58,6 +61,9 @@ impl Reply {
 /// Answers a system call of Linux.
 pub(crate) fn answer(member: &mut Member, number: u32, arguments: [u64; 6]) -> Reply {
     let (number, arguments) = legacy::modern(number, arguments);
+    if let Some(reply) = crate::pipes::hand_over(member, number, arguments[0]) {
+        return reply;
+    }
     let special = descriptors::answer(member, number, arguments)
         .or_else(|| paths::answer(member, number, arguments))
         .or_else(|| vectors::answer(member, number, arguments))

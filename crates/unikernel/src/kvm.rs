@@ -4,17 +4,18 @@
 mod build;
 mod space;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use abi::call;
-use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY, PORT, TAP, WINDOW};
+use abi::layout::kvm::{BELLS, DOORBELL_PHYSICAL, MEMORY_STEP, MOST_MEMORY, PORT, TAP, WINDOW, bell};
 use sys::Errno;
 use vm::{Exit, Frozen, Host as Kvm, Interrupter, Layout, Machine, Memory, Region, Registers, Sharing, Window};
 
 pub(crate) use self::space::{OfGuest, Space};
 use crate::error::{Error, Result};
 use crate::files::File;
+use crate::pipes::Bells;
 use crate::port::Mapped;
 
 /// How much of files can be mapped at first, and by how much it grows.
@@ -25,6 +26,8 @@ pub(crate) struct Guest {
     machine: Machine,
     layout: Layout,
     space: Arc<Space>,
+    /// Those that it rings by itself, by their numbers from 1 on, and the side of each.
+    bells: Vec<(Bells, usize)>,
 }
 
 /// What a copy of a member is made of, once its maker stands still.
@@ -47,7 +50,7 @@ impl Guest {
         let space = Space::new(built.layout.tables, vec![memory], vec![Window::new(WINDOW_STEP).map_err(failed)?]);
         let mut machine = assemble(kvm, &space, port)?;
         machine.begin(&built.layout, &built.start).map_err(failed)?;
-        Ok(Self { machine, layout: built.layout, space })
+        Ok(Self { machine, layout: built.layout, space, bells: Vec::new() })
     }
 
     /// A copy of another.
@@ -56,7 +59,7 @@ impl Guest {
         let space = Space::new(seed.layout.tables, memory, seed.windows);
         let mut machine = assemble(kvm, &space, port)?;
         machine.resume(&seed.registers, &seed.layout).map_err(failed)?;
-        Ok(Self { machine, layout: seed.layout, space })
+        Ok(Self { machine, layout: seed.layout, space, bells: Vec::new() })
     }
 
     /// What a copy of this is made of. It stands still, in a call.
@@ -106,9 +109,24 @@ impl Guest {
     pub(crate) fn map(&mut self, file: &File, offset: u64, length: u64, how: u64) -> std::result::Result<u64, Errno> {
         let sharing = if how & call::MAP_SHARED != 0 && how & 2 != 0 { Sharing::Shared } else { Sharing::ReadOnly };
         let length = usize::try_from(length).map_err(|_| Errno::NOMEM)?;
+        self.place(file.as_fd(), offset, length, sharing)
+    }
+
+    /// Maps a pipe's ring; gives its physical address.
+    pub(crate) fn map_ring(&mut self, ring: BorrowedFd<'_>) -> std::result::Result<u64, Errno> {
+        self.place(ring, 0, abi::ring::WHOLE, Sharing::Shared)
+    }
+
+    fn place(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: usize,
+        sharing: Sharing,
+    ) -> std::result::Result<u64, Errno> {
         let no_memory = |_| Errno::NOMEM;
         for (physical, window) in self.space.windows_by_address() {
-            if let Some(at) = window.map(file.as_fd(), offset, length, sharing).map_err(no_memory)? {
+            if let Some(at) = window.map(file, offset, length, sharing).map_err(no_memory)? {
                 return Ok(physical + at as u64);
             }
         }
@@ -117,8 +135,37 @@ impl Guest {
         let physical = self.space.next_window(room).ok_or(Errno::NOMEM)?;
         self.machine.add(physical, window.clone()).map_err(no_memory)?;
         self.space.add_window(physical, window.clone());
-        let at = window.map(file.as_fd(), offset, length, sharing).map_err(no_memory)?.ok_or(Errno::NOMEM)?;
+        let at = window.map(file, offset, length, sharing).map_err(no_memory)?.ok_or(Errno::NOMEM)?;
         Ok(physical + at as u64)
+    }
+
+    /// The number by which the guest rings a pipe's bell from now on; 0 when there is none to be had.
+    pub(crate) fn bell(&mut self, bells: &Bells, side: usize) -> u64 {
+        let known = |it: &(Bells, usize)| Arc::ptr_eq(&it.0, bells) && it.1 == side;
+        if let Some(at) = self.bells.iter().position(known) {
+            return at as u64 + 1;
+        }
+        let address = |at: usize| DOORBELL_PHYSICAL + bell(at + 1) as u64;
+        // The place of one that nobody can hear any more.
+        let free = self.bells.iter().position(|it| Arc::strong_count(&it.0) == 1);
+        let at = match free {
+            Some(at) => {
+                let (old, side) = &self.bells[at];
+                self.machine.remove_bell(address(at), old[*side].as_fd());
+                at
+            }
+            None if self.bells.len() + 1 < BELLS => self.bells.len(),
+            None => return 0,
+        };
+        if self.machine.add_bell(address(at), bells[side].as_fd()).is_err() {
+            return 0;
+        }
+        let new = (bells.clone(), side);
+        match self.bells.get_mut(at) {
+            Some(place) => *place = new,
+            None => self.bells.push(new),
+        }
+        at as u64 + 1
     }
 
     /// The calls that only such a guest makes.

@@ -22,6 +22,7 @@ mod guest;
 mod kvm;
 mod member;
 mod memory;
+mod pipes;
 mod port;
 mod process;
 mod procfs;

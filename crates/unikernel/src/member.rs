@@ -3,7 +3,7 @@
 //! The thread of a virtual machine is in the kernel while its guest runs. Meanwhile the family's server may answer for it
 //! ([`crate::server`]); who does holds the member's lock, and the machine is with its thread.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -144,6 +144,9 @@ impl Member {
             return false;
         }
         let patient = call.patience.load(Ordering::Relaxed) > 0 && number != libc::SYS_connect as u32;
+        if self.is_for_the_machine(number, arguments[0]) {
+            return false;
+        }
         let Some(reply) = self.own_call(number, arguments) else { return false };
         if patient && waits::is_for(number, reply, arguments).is_some() {
             // To be tried again, or by whoever may sleep.
@@ -174,7 +177,7 @@ impl Member {
             && limit == 0
             && let Some((descriptor, events)) = waits::is_for(number, reply, arguments)
             && let Ok(file) = self.table.get(descriptor).cloned()
-            && self.doze(&file, events, patience)
+            && self.doze(file.as_fd(), events, patience)
         {
             reply = self.own_call(number, arguments)?;
         }
@@ -186,13 +189,18 @@ impl Member {
 
     /// The process has ended. Its files are closed before anybody hears of that.
     pub(crate) fn end(&mut self, status: i32) {
+        self.let_go();
         self.table = Table::new(0);
         self.family.end(self.number, status);
     }
 
     /// For how long at most the guest waits after that, in nanoseconds; 0 for ever.
     fn limit(&self, reply: Reply, arguments: [u64; 6]) -> u64 {
-        let Reply::Later { events, argument } = reply else { return 0 };
+        let (events, argument) = match reply {
+            Reply::Later { events, argument } => (events, argument),
+            Reply::Ring { at } => return at,
+            _ => return 0,
+        };
         let which = usize::from(events & calls::OUT != 0);
         let file = self.table.get(arguments[argument as usize]);
         file.map_or(0, |it| it.patience[which].load(Ordering::Relaxed))
@@ -223,6 +231,8 @@ impl Member {
             call::MAP => self.lend(arguments).into(),
             call::EXECUTED => self.executed(arguments).into(),
             call::LEND => self.lend_open(a).into(),
+            call::RING_SLEEP => self.sleep_on_ring(a, b).into(),
+            call::RING_WAKE => self.wake_ring(a, b).into(),
             call::LOG => self.log(a, b).into(),
             call::GROW | call::RELEASE | call::DISCARD => match &mut self.body {
                 Body::Machine(_, Some(guest)) => guest.own_call(number, arguments).into(),
@@ -273,7 +283,7 @@ impl Member {
 
     /// Sleeps until a file has one of those events; says whether it has. Nothing that else wakes the member is lost: it is
     /// left where the next [`call::WAIT`] finds it.
-    fn doze(&self, file: &File, events: u32, nanoseconds: u64) -> bool {
+    pub(crate) fn doze(&self, file: BorrowedFd<'_>, events: u32, nanoseconds: u64) -> bool {
         let Living { port, waits, .. } = &self.living;
         clock::write(&port.clock);
         port.state.store(WAITING, Ordering::SeqCst);

@@ -7,6 +7,7 @@ pub mod process;
 
 use abi::layout::PORT;
 use abi::port::{Engine, Port};
+use abi::ring::Ring;
 
 use crate::errno::Result;
 use crate::space::Protection;
@@ -77,8 +78,43 @@ pub fn events(arguments: [u64; 3], patience: u64) -> Option<usize> {
     if has_tables() { None } else { process::lent::events(arguments, patience) }
 }
 
+/// What the sides of a ring ([`crate::pipe`]) sleep on: numbers of the engine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bells(pub [u32; 2]);
+
+/// Maps a ring that the tender has handed over; `place` is what it said of it.
+pub fn take_ring(place: u64, at: usize) -> Result<Bells> {
+    if has_tables() { kvm::take_ring(place, at) } else { process::rings::take(at) }
+}
+
+/// Gives it up.
+pub fn drop_ring(at: usize, bells: Bells) {
+    if has_tables() { kvm::drop_ring(at) } else { process::rings::drop(at, bells) }
+}
+
+/// Wakes who sleeps on a side of the descriptor's ring.
+pub fn wake_ring(descriptor: u64, bells: &mut Bells, side: usize) {
+    if has_tables() { kvm::wake_ring(descriptor, bells, side) } else { process::rings::wake(*bells, side) }
+}
+
+/// Sleeps on a side of the descriptor's ring, or until there is something else to do.
+pub fn doze_on_ring(ring: &Ring, descriptor: u64, bells: Bells, side: usize, nanoseconds: u64) {
+    if has_tables() {
+        let _ = crate::port::call(abi::call::RING_SLEEP, [descriptor, nanoseconds, 0, 0, 0, 0]);
+    } else {
+        process::rings::doze(ring, bells, side, nanoseconds);
+    }
+}
+
+/// What a copy of the process makes of its maker's.
+pub fn adopt_bells(bells: Bells) -> Bells {
+    // A machine has bells of its own.
+    if has_tables() { Bells([0; 2]) } else { bells }
+}
+
 /// The process has become another program.
 pub fn executed() {
+    crate::pipe::forget_all();
     if !has_tables() {
         process::lent::forget_all();
     }

@@ -21,6 +21,7 @@ mod futex;
 mod heap;
 mod loader;
 mod patch;
+mod pipe;
 mod port;
 mod signal;
 mod space;

@@ -140,6 +140,9 @@ pub fn forward(number: u32, mut arguments: [u64; 6]) -> Result {
 
 fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
     let mut deadline = None;
+    if let Some(result) = crate::pipe::directly(number, arguments) {
+        return result;
+    }
     if let Some(result) = engine::directly(number, arguments) {
         return result;
     }
@@ -150,6 +153,14 @@ fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
                 let _ = port::call(call::UNKNOWN, [u64::from(number), 0, 0, 0, 0, 0]);
             }
             return answer.result;
+        }
+        if answer.wait & call::WAIT_RING != 0 {
+            if crate::pipe::take_up(number, arguments[0], answer.limit)
+                && let Some(result) = crate::pipe::directly(number, arguments)
+            {
+                return result;
+            }
+            continue;
         }
         if answer.wait & call::WAIT_A_MOMENT != 0 {
             const MOMENT: u64 = 5_000_000;

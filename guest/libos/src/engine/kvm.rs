@@ -10,14 +10,15 @@ mod traps;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use abi::layout::kvm::{ADDRESS, DOORBELL, LARGE, MAGIC, NO_EXECUTE, PRESENT, USED, USER, WRITABLE};
+use abi::layout::kvm::{ADDRESS, BELLS, DOORBELL, LARGE, MAGIC, NO_EXECUTE, PRESENT, USED, USER, WRITABLE, bell};
 use abi::layout::{LINEAR, PAGE};
 use abi::port::{CALLED, IDLE, SERVED, TRIED};
+use abi::ring::WHOLE;
 use abi::{VERSION, call};
 
 use self::frames::FRAMES;
 use self::tables::{BORROWED, RESERVED, SHARED};
-use super::{Source, port};
+use super::{Bells, Source, port};
 use crate::errno::{ENOMEM, Result};
 use crate::space::Protection;
 use crate::string;
@@ -286,6 +287,32 @@ pub fn discard(at: usize, length: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Maps a pipe's ring.
+pub fn take_ring(physical: u64, at: usize) -> Result<Bells> {
+    unmap(at, WHOLE)?;
+    frames::borrowed(physical, WHOLE);
+    let bits = bits(Protection::READ | Protection::WRITE);
+    tables::map(at, physical, WHOLE, bits | BORROWED | SHARED)?;
+    Ok(Bells([0; 2]))
+}
+
+/// Gives it up.
+pub fn drop_ring(at: usize) {
+    let _ = unmap(at, WHOLE);
+}
+
+/// Wakes who sleeps on a side of a ring: by its bell, once the tender has given the machine one.
+pub fn wake_ring(descriptor: u64, bells: &mut Bells, side: usize) {
+    match bells.0[side] {
+        0 => {
+            let number = crate::port::call(call::RING_WAKE, [descriptor, side as u64, 0, 0, 0, 0]);
+            bells.0[side] = number.unwrap_or(0).min(BELLS - 1) as u32;
+        }
+        // SAFETY: behind the doorbell, in the same page.
+        number => unsafe { ((DOORBELL + bell(number as usize)) as *mut u32).write_volatile(1) },
+    }
 }
 
 /// There are no frames left.

@@ -7,6 +7,7 @@
 
 mod filter;
 pub mod lent;
+pub mod rings;
 mod signals;
 
 use core::arch::{global_asm, naked_asm};

@@ -33,6 +33,7 @@ pub fn number() -> u32 {
 pub fn be_new() {
     let number = port::call(calls::GETPID as u32, [0; 6]).unwrap_or_default();
     NUMBER.store(number as u32, Ordering::Relaxed);
+    crate::pipe::adopt();
 }
 
 /// Somebody outside wants the process as it stands to be the first of another cell, so many times: a copy with all of its

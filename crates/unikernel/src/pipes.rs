@@ -1,0 +1,274 @@
+//! Pipes between members, in memory that they share: their library operating systems move the bytes ([`abi::ring`]), and
+//! nobody is asked while there are bytes or room.
+//!
+//! A pipe begins as a ring, with a pipe of the host's beside it that is empty and that nobody has. It is **surrendered**,
+//! once and for ever, when somebody wants of it what a ring cannot do: what is in the ring moves into the host's pipe,
+//! which it is from then on for all. That is what waiting for it together with others does (poll, epoll), handing it to a
+//! process over a socket, splicing, opening it by `/proc`, another size, and the end of either side, whose consequences
+//! are then the host's: no bytes are left behind, and then the reader finds the end and the writer a broken pipe. **Nobody
+//! gets the host's descriptor of a pipe whose ring lives**: asking a [`crate::files::File`] for it surrenders the ring.
+//!
+//! What a guest writes into a ring's counters costs the bytes of that pipe: they are read as numbers, never as places in
+//! the tender's memory; and whoever is in the way of a surrender is waited for only so long.
+
+mod mapped;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use abi::port::CALLED;
+use abi::ring::{BYTES, PIECE, READER, SIZE, SURRENDERED, WRITER};
+use rustix::event::{EventfdFlags, eventfd};
+use sys::Errno;
+
+use self::mapped::Mapped;
+use crate::calls::Reply;
+use crate::files::{File, Waiting};
+use crate::member::{Body, Member};
+use crate::process;
+
+/// A pipe.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    ring: Mapped,
+    /// What each side sleeps on, once somebody uses the ring.
+    bells: OnceLock<Bells>,
+    /// The way into the host's pipe, as long as it is not in use.
+    host: Mutex<Option<OwnedFd>>,
+    surrendered: AtomicBool,
+}
+
+/// What each side of a pipe sleeps on.
+pub(crate) type Bells = Arc<[OwnedFd; 2]>;
+
+/// An end of a pipe, as an open file has it.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pipe: Arc<Pipe>,
+    side: usize,
+}
+
+/// No guest holds a side for longer, but those that are made to.
+const LONGEST_HOLD: Duration = Duration::from_secs(2);
+
+/// Whoever surrenders a pipe holds it in this name: no process has the number.
+const TENDER: u32 = u32::MAX;
+
+impl Pipe {
+    /// The ends of a pipe of which the host's is that. Nothing when it has to do alone.
+    pub(crate) fn over(writer: &OwnedFd) -> Option<[End; 2]> {
+        // Where the host gives less, what is in a ring would not fit.
+        let room = rustix::pipe::fcntl_getpipe_size(writer).ok()?;
+        if room < SIZE {
+            return None;
+        }
+        let pipe = Arc::new(Self {
+            ring: Mapped::new().ok()?,
+            bells: OnceLock::new(),
+            host: Mutex::new(Some(rustix::io::fcntl_dupfd_cloexec(writer, 0).ok()?)),
+            surrendered: AtomicBool::new(false),
+        });
+        Some([READER, WRITER].map(|side| End { pipe: pipe.clone(), side }))
+    }
+
+    fn bells(&self) -> Result<&Bells, Errno> {
+        if let Some(bells) = self.bells.get() {
+            return Ok(bells);
+        }
+        let bell = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bells = Arc::new([bell()?, bell()?]);
+        Ok(self.bells.get_or_init(|| bells))
+    }
+
+    fn ring(&self, side: usize) {
+        if let Some(bells) = self.bells.get() {
+            let _ = rustix::io::write(&bells[side], &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Makes it a pipe of the host's.
+    fn surrender(&self) {
+        if self.surrendered.load(Ordering::Acquire) {
+            return;
+        }
+        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(writer) = host.take() else { return };
+        let deadline = Instant::now() + LONGEST_HOLD;
+        for side in [READER, WRITER] {
+            self.take_hold(side, deadline);
+        }
+        self.ring.state.store(SURRENDERED, Ordering::SeqCst);
+        self.move_bytes(&writer);
+        drop(writer);
+        self.surrendered.store(true, Ordering::Release);
+        for side in [READER, WRITER] {
+            self.ring.locks[side].0.store(0, Ordering::Release);
+            self.ring(side);
+        }
+    }
+
+    /// Waits until nobody moves bytes on that side; who will not let go is not waited for.
+    fn take_hold(&self, side: usize, deadline: Instant) {
+        let lock = &self.ring.locks[side].0;
+        while lock.compare_exchange(0, TENDER, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            if Instant::now() > deadline {
+                lock.store(TENDER, Ordering::Release);
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(20));
+        }
+    }
+
+    /// All that is in the ring fits into the host's pipe, which is empty.
+    fn move_bytes(&self, writer: &OwnedFd) {
+        let mut bytes = vec![0; self.ring.used().unwrap_or(0) as usize];
+        let begin = self.ring.positions[READER].0.load(Ordering::Acquire) % SIZE as u64;
+        let begin = begin as usize;
+        let whole = bytes.len();
+        let (first, second) = bytes.split_at_mut((SIZE - begin).min(whole));
+        let read = |into: &mut [u8], at: usize| match into {
+            [] => Ok(0),
+            into => rustix::io::pread(self.ring.file(), into, (BYTES + at) as u64),
+        };
+        if read(first, begin).and_then(|_| read(second, 0)).is_ok() && !bytes.is_empty() {
+            let _ = rustix::io::write(writer, &bytes);
+        }
+    }
+
+    /// A process has ended: what it held, others may have.
+    fn forget_holder(&self, number: u32) {
+        for side in [READER, WRITER] {
+            let _ = self.ring.locks[side].0.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed);
+            // It may have been about to.
+            self.ring(side);
+        }
+    }
+}
+
+impl End {
+    /// Makes it an end of a pipe of the host's.
+    pub(crate) fn surrender(&self) {
+        self.pipe.surrender();
+    }
+
+    /// Whether it is an end of a ring.
+    pub(crate) fn is_ring(&self) -> bool {
+        !self.pipe.surrendered.load(Ordering::Acquire)
+    }
+
+    /// Notes whether the program wants to wait for this side.
+    pub(crate) fn set_waiting(&self, waiting: Waiting) {
+        self.pipe.ring.unwilling[self.side].store(u32::from(waiting == Waiting::No), Ordering::SeqCst);
+    }
+
+    /// A process has ended, which had this.
+    pub(crate) fn forget_holder(&self, number: u32) {
+        if self.is_ring() {
+            self.pipe.forget_holder(number);
+        }
+    }
+
+    /// How many bytes can be read, for whoever only asks.
+    pub(crate) fn used(&self) -> Option<u32> {
+        self.is_ring().then(|| self.pipe.ring.used().unwrap_or(0))
+    }
+
+    /// What to sleep on until there is something for this side; nothing if there is already.
+    pub(crate) fn bell(&self) -> Result<Option<BorrowedFd<'_>>, Errno> {
+        let (pipe, ring) = (&*self.pipe, &self.pipe.ring);
+        let bell = &pipe.bells()?[self.side];
+        let _ = rustix::io::read(bell, &mut [0; 8]);
+        ring.forget_bell(self.side);
+        if !ring.is_live() {
+            // What was forgotten was for all.
+            pipe.ring(self.side);
+            return Ok(None);
+        }
+        Ok((!ring.has_for(self.side, PIECE)).then(|| bell.as_fd()))
+    }
+}
+
+/// Answers a call that moves bytes through a pipe whose ring lives: the guest is to do it by itself. Nothing for other
+/// calls, and where the guest cannot be given the ring.
+pub(crate) fn hand_over(member: &mut Member, number: u32, descriptor: u64) -> Option<Reply> {
+    let end = moved_by(member, number, descriptor)?;
+    let (memory, bells) = (end.pipe.ring.file(), end.pipe.bells().ok()?);
+    let at = match &mut member.body {
+        Body::Process(socket) => {
+            process::send(socket, &[memory.as_fd(), bells[READER].as_fd(), bells[WRITER].as_fd()]).ok().map(|()| 0)
+        }
+        Body::Machine(_, Some(guest)) => guest.map_ring(memory.as_fd()).ok(),
+        Body::Machine(_, None) => None,
+    };
+    at.map(|at| Reply::Ring { at })
+}
+
+/// The end of a ring through which that call moves bytes.
+fn moved_by(member: &Member, number: u32, descriptor: u64) -> Option<End> {
+    let side = match i64::from(number) {
+        libc::SYS_read | libc::SYS_readv => READER,
+        libc::SYS_write | libc::SYS_writev => WRITER,
+        _ => return None,
+    };
+    let end = member.table.get(descriptor).ok()?.end()?;
+    (end.side == side && end.is_ring()).then(|| end.clone())
+}
+
+impl Member {
+    /// Whether somebody must answer who has the machine at hand, because a ring is to be mapped. Says so in the port.
+    pub(crate) fn is_for_the_machine(&self, number: u32, descriptor: u64) -> bool {
+        if moved_by(self, number, descriptor).is_none() {
+            return false;
+        }
+        let state = &self.living.port.call.state;
+        let _ = state.compare_exchange(CALLED, abi::port::TRIED, Ordering::AcqRel, Ordering::Relaxed);
+        true
+    }
+
+    /// Sleeps on a ring.
+    pub(crate) fn sleep_on_ring(&self, descriptor: u64, nanoseconds: u64) -> Result<u64, Errno> {
+        let file = self.table.get(descriptor)?;
+        let end = file.end().ok_or(Errno::INVAL)?;
+        if let Some(bell) = end.bell()? {
+            self.doze(bell, crate::calls::IN, nanoseconds);
+        }
+        Ok(0)
+    }
+
+    /// Wakes who sleeps on that side of a ring, and sees to it that the guest can do so by itself.
+    pub(crate) fn wake_ring(&mut self, descriptor: u64, side: u64) -> Result<u64, Errno> {
+        let side = if side == READER as u64 { READER } else { WRITER };
+        let end = self.table.get(descriptor)?.end().ok_or(Errno::INVAL)?.clone();
+        let bells = end.pipe.bells()?.clone();
+        end.pipe.ring(side);
+        match &mut self.body {
+            Body::Machine(_, Some(guest)) => Ok(guest.bell(&bells, side)),
+            Body::Process(_) | Body::Machine(_, None) => Err(Errno::NOSYS),
+        }
+    }
+
+    /// The process has ended: nobody shall wait for what it held.
+    pub(crate) fn let_go(&mut self) {
+        let number = self.number;
+        self.table.files_mut().filter_map(|it| it.end()).for_each(|it| it.forget_holder(number));
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// The files of a new pipe.
+pub(crate) fn files([reader, writer]: [OwnedFd; 2], flags: u64) -> [Arc<File>; 2] {
+    // Packets have their bounds.
+    let packets = flags & u64::from(rustix::fs::OFlags::DIRECT.bits()) != 0;
+    let [read_end, write_end] = match Pipe::over(&writer).filter(|_| !packets) {
+        Some(ends) => ends.map(Some),
+        None => [None, None],
+    };
+    [(reader, read_end), (writer, write_end)].map(|(fd, end)| File::of_pipe(fd, Waiting::by(flags), end))
+}

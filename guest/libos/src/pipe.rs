@@ -1,0 +1,384 @@
+//! Pipes to other members of the family, in memory that they share ([`abi::ring`]): bytes are moved here, and the tender is
+//! asked only for what else there is to a pipe.
+//!
+//! Which descriptor is such a pipe the tender says when one is first read or written; what changes the descriptor
+//! afterwards passes here first. **Who holds a lock makes no call and does not sleep.** What other members write into a
+//! ring is taken for numbers, and a place in the ring is a remainder: they can spoil the bytes, and nothing else.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+use abi::layout::{RING_ROOM, RINGS};
+use abi::ring::{BYTES, PIECE, READER, Ring, SIZE, WRITER, between};
+
+use crate::engine::{self, Bells};
+use crate::errno::{EAGAIN, EFAULT, ERESTART, Result};
+use crate::space::{Protection, SPACE};
+use crate::sync::Local;
+use crate::thread::{self, Wake};
+use crate::{port, user};
+
+/// A descriptor that is an end of a ring.
+#[derive(Clone, Copy)]
+struct Open {
+    /// The side of it that the descriptor is.
+    side: usize,
+    bells: Bells,
+    /// Where the other side was when it was looked at last.
+    seen: u64,
+    /// For how many ticks to look before sleeping.
+    patience: u64,
+    /// Another one for each ring that there ever was here.
+    which: u64,
+}
+
+static OPEN: Local<Vec<Option<Open>>> = Local::new(Vec::new());
+
+/// Whether there are any.
+static ANY: AtomicBool = AtomicBool::new(false);
+
+/// No descriptor from here on is kept here: each takes a process of the host two of its own.
+const MOST: usize = 256;
+
+/// How long to look at most: about what sleeping and being woken costs, in ticks.
+const MOST_PATIENCE: u64 = 200_000;
+const LEAST_PATIENCE: u64 = 2_000;
+
+/// What there is to move: where and how much.
+type Parts<'a> = &'a [[u64; 2]];
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// What came of an attempt.
+enum Attempt {
+    Moved(usize),
+    /// There is nothing, or no room.
+    Nothing,
+    /// It is the host's pipe by now.
+    Surrendered,
+    Fault,
+}
+
+/// Makes the call here, if it can be made so.
+pub fn directly(number: u32, [a, b, c, ..]: [u64; 6]) -> Option<Result> {
+    const READ: u32 = 0;
+    const WRITE: u32 = 1;
+    const CLOSE: u32 = 3;
+    const READV: u32 = 19;
+    const WRITEV: u32 = 20;
+    const DUP2: u32 = 33;
+    const DUP3: u32 = 292;
+    const CLOSE_RANGE: u32 = 436;
+    if !ANY.load(Ordering::Relaxed) {
+        return None;
+    }
+    match number {
+        READ => transfer(a, READER, &[[b, c]]),
+        WRITE => transfer(a, WRITER, &[[b, c]]),
+        READV => transfer_all(a, READER, [b, c]),
+        WRITEV => transfer_all(a, WRITER, [b, c]),
+        CLOSE => forget(a),
+        DUP2 | DUP3 if a as u32 == b as u32 => None,
+        DUP2 | DUP3 => forget(b),
+        CLOSE_RANGE => {
+            forget_all();
+            None
+        }
+        _ => None,
+    }
+}
+
+/// The tender says that the descriptor of a call is a ring, and where. Says whether it can be used here; otherwise it is the
+/// host's pipe from now on.
+pub fn take_up(number: u32, descriptor: u64, place: u64) -> bool {
+    const FCNTL: u32 = 72;
+    const SET_SIZE: u64 = 1031;
+    if try_take_up(number, descriptor, place) {
+        return true;
+    }
+    let _ = port::call(FCNTL, [descriptor, SET_SIZE, SIZE as u64, 0, 0, 0]);
+    false
+}
+
+fn try_take_up(number: u32, descriptor: u64, place: u64) -> bool {
+    let side = if matches!(number, 0 | 19) { READER } else { WRITER };
+    let at = descriptor as u32 as usize;
+    let Ok(bells) = engine::take_ring(place, address(at)) else { return false };
+    if at >= MOST {
+        engine::drop_ring(address(at), bells);
+        return false;
+    }
+    let mut all = OPEN.get();
+    if all.len() <= at {
+        all.resize(at + 1, None);
+    }
+    let which = NEXT.fetch_add(1, Ordering::Relaxed);
+    all[at] = Some(Open { side, bells, seen: 0, patience: MOST_PATIENCE / 4, which });
+    ANY.store(true, Ordering::Relaxed);
+    true
+}
+
+fn address(descriptor: usize) -> usize {
+    RINGS + descriptor.min(MOST) * RING_ROOM
+}
+
+fn ring(descriptor: usize) -> &'static Ring {
+    // SAFETY: it is mapped as long as there is an entry for the descriptor, and all of it is atomic.
+    unsafe { &*(address(descriptor) as *const Ring) }
+}
+
+fn open(descriptor: u64, side: usize) -> Option<(usize, Open)> {
+    let at = descriptor as u32 as usize;
+    let open = (*OPEN.get().get(at)?)?;
+    (open.side == side).then_some((at, open))
+}
+
+/// Keeps what was learnt of a ring, if it is still the same. Says whether it is.
+fn keep(at: usize, it: &Open) -> bool {
+    match OPEN.get().get_mut(at) {
+        Some(Some(open)) if open.which == it.which => {
+            *open = *it;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// What is at that number is about to change.
+fn forget(descriptor: u64) -> Option<Result> {
+    let at = descriptor as u32 as usize;
+    let open = OPEN.get().get_mut(at).and_then(Option::take);
+    if let Some(open) = open {
+        engine::drop_ring(address(at), open.bells);
+    }
+    None
+}
+
+/// Everything may have changed.
+pub fn forget_all() {
+    let all = core::mem::take(&mut *OPEN.get());
+    for (at, open) in all.into_iter().enumerate() {
+        if let Some(open) = open {
+            engine::drop_ring(address(at), open.bells);
+        }
+    }
+    ANY.store(false, Ordering::Relaxed);
+}
+
+/// The process is a copy of another.
+pub fn adopt() {
+    OPEN.get().iter_mut().flatten().for_each(|it| it.bells = engine::adopt_bells(it.bells));
+}
+
+fn transfer_all(descriptor: u64, side: usize, [list, count]: [u64; 2]) -> Option<Result> {
+    const MOST_PARTS: u64 = 1024;
+    open(descriptor, side)?;
+    if count > MOST_PARTS {
+        return Some(Err(crate::errno::EINVAL));
+    }
+    match user::read_all::<[u64; 2]>(list, count as usize) {
+        Ok(parts) if parts.iter().any(|it| it[1] > i64::MAX as u64) => Some(Err(crate::errno::EINVAL)),
+        Ok(parts) => transfer(descriptor, side, &parts),
+        Err(errno) => Some(Err(errno)),
+    }
+}
+
+/// Moves bytes; waits for some, or for room for all of them, if the program does. Nothing when the tender must do it.
+fn transfer(descriptor: u64, side: usize, parts: Parts<'_>) -> Option<Result> {
+    let (at, mut it) = open(descriptor, side)?;
+    let total = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part[1] as usize));
+    if total == 0 {
+        return Some(Ok(0));
+    }
+    let ring = ring(at);
+    let mut done = 0;
+    let errno = loop {
+        match attempt(ring, at, &mut it, parts, [done, total]) {
+            Attempt::Moved(part) => {
+                done += part;
+                if side == READER || done == total {
+                    keep(at, &it);
+                    return Some(Ok(done));
+                }
+            }
+            Attempt::Surrendered => {
+                forget(descriptor);
+                return (done > 0).then_some(Ok(done));
+            }
+            Attempt::Fault => break EFAULT,
+            Attempt::Nothing if ring.unwilling[side].load(Ordering::Relaxed) != 0 => break EAGAIN,
+            Attempt::Nothing => {
+                let waited = wait(ring, at, &mut it, need(side, total - done));
+                // Meanwhile other threads ran.
+                if !keep(at, &it) {
+                    return (done > 0).then_some(Ok(done));
+                }
+                if let Err(errno) = waited {
+                    break errno;
+                }
+            }
+        }
+    };
+    Some(if done > 0 { Ok(done) } else { Err(errno) })
+}
+
+/// How much there must be for the side: a short piece is written whole.
+fn need(side: usize, left: usize) -> u32 {
+    if side == WRITER && left <= PIECE as usize { left as u32 } else { 1 }
+}
+
+/// Moves what can be moved now.
+fn attempt(ring: &Ring, at: usize, it: &mut Open, parts: Parts<'_>, [done, total]: [usize; 2]) -> Attempt {
+    let (side, other) = (it.side, 1 - it.side);
+    let need = need(side, total - done);
+    if !ring.is_live() {
+        return Attempt::Surrendered;
+    }
+    if there(ring, it, need).is_none() {
+        return Attempt::Nothing;
+    }
+    take_hold(ring, side);
+    // Looked at again by who may act on it.
+    let attempt = match there(ring, it, need) {
+        _ if !ring.is_live() => Attempt::Surrendered,
+        None => Attempt::Nothing,
+        Some(there) => {
+            let part = (there as usize).min(total - done);
+            let own = &ring.positions[side].0;
+            let position = own.load(Ordering::Relaxed);
+            if copy(at, side, position, parts, [done, part]) {
+                own.store(position.wrapping_add(part as u64), Ordering::Release);
+                Attempt::Moved(part)
+            } else {
+                Attempt::Fault
+            }
+        }
+    };
+    ring.locks[side].0.store(0, Ordering::Release);
+    if let Attempt::Moved(_) = attempt {
+        fence(Ordering::SeqCst);
+        // Who of several sleepers comes first may leave something to the next.
+        for side in [other, side] {
+            let sleeps = ring.sleepers[side].load(Ordering::Relaxed) > 0 && ring.has_for(side, PIECE);
+            if sleeps && ring.rung[side].swap(1, Ordering::SeqCst) == 0 {
+                engine::wake_ring(at as u64, &mut it.bells, side);
+            }
+        }
+    }
+    attempt
+}
+
+/// How much there is for the side, if it is enough. The other side's position is taken from it only when what was seen of
+/// it is not enough: each look takes its line away from it.
+fn there(ring: &Ring, it: &mut Open, need: u32) -> Option<u32> {
+    let own = ring.positions[it.side].0.load(Ordering::Relaxed);
+    if it.side == READER {
+        it.seen = ring.positions[WRITER].0.load(Ordering::Acquire);
+        return between(own, it.seen).filter(|it| *it > 0);
+    }
+    let room = |seen| between(seen, own).map(|used| SIZE as u32 - used).filter(|it| *it >= need);
+    room(it.seen).or_else(|| {
+        it.seen = ring.positions[READER].0.load(Ordering::Acquire);
+        room(it.seen)
+    })
+}
+
+fn take_hold(ring: &Ring, side: usize) {
+    const GETPID: u32 = 39;
+    const TURNS: u32 = 4096;
+    let (lock, own) = (&ring.locks[side].0, crate::syscall::process::number());
+    loop {
+        for _ in 0..TURNS {
+            if lock.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return;
+            }
+            core::hint::spin_loop();
+        }
+        // Who holds it may need the processor. A call that does nothing gives it away.
+        let _ = port::call(GETPID, [0; 6]);
+    }
+}
+
+/// Copies a part of the program's memory into the ring, or the other way. Says whether all of it was there.
+fn copy(at: usize, side: usize, position: u64, parts: Parts<'_>, [done, part]: [usize; 2]) -> bool {
+    let rights = if side == READER { Protection::WRITE } else { Protection::READ };
+    let (mut skipped, mut left, mut place) = (done, part, (position % SIZE as u64) as usize);
+    let space = SPACE.get();
+    for &[begin, length] in parts {
+        let length = length as usize;
+        if skipped >= length {
+            skipped -= length;
+            continue;
+        }
+        let (mut begin, mut length) = (begin as usize + skipped, (length - skipped).min(left));
+        skipped = 0;
+        if length > 0 && !space.is_mapped(begin, length, rights) {
+            return false;
+        }
+        left -= length;
+        while length > 0 {
+            let here = length.min(SIZE - place);
+            let ring = address(at) + BYTES + place;
+            let (to, from) = if side == READER { (begin, ring) } else { (ring, begin) };
+            // SAFETY: the program's memory is mapped, as was just looked up, and the ring is, up to its end.
+            unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, here) };
+            (begin, length, place) = (begin + here, length - here, (place + here) % SIZE);
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    true
+}
+
+fn ticks() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Waits until there may be something. It is looked for first, as long as that was worth it of late.
+fn wait(ring: &Ring, at: usize, it: &mut Open, need: u32) -> Result<()> {
+    let is_there = |it: &mut Open| !ring.is_live() || there(ring, it, need).is_some();
+    let begun = ticks();
+    // With another thread to run, or a signal, there is no time for that.
+    while thread::patience(None) > 0 && ticks().wrapping_sub(begun) < it.patience {
+        for _ in 0..32 {
+            if is_there(it) {
+                it.patience = (it.patience * 2).min(MOST_PATIENCE);
+                return Ok(());
+            }
+            core::hint::spin_loop();
+        }
+    }
+    let side = it.side;
+    ring.sleepers[side].fetch_add(1, Ordering::SeqCst);
+    let begun = ticks();
+    let slept = sleep(ring, at, it, need);
+    if keep(at, it) {
+        ring.sleepers[side].fetch_sub(1, Ordering::SeqCst);
+    }
+    // Looking for longer would have spared a short sleep.
+    it.patience = match ticks().wrapping_sub(begun) {
+        short if short < 2 * MOST_PATIENCE => (short + short / 2).min(MOST_PATIENCE),
+        _ => (it.patience / 2).max(LEAST_PATIENCE),
+    };
+    slept
+}
+
+fn sleep(ring: &Ring, at: usize, it: &mut Open, need: u32) -> Result<()> {
+    const EVENTS: [u32; 2] = [1, 4];
+    let patience = thread::patience(None);
+    if patience > 0 {
+        engine::doze_on_ring(ring, at as u64, it.bells, it.side, patience);
+        if !ring.is_live() || there(ring, it, need).is_some() {
+            return Ok(());
+        }
+    }
+    let cookie = thread::watch(at as u64, EVENTS[it.side])?;
+    let why = thread::sleep(None);
+    thread::unwatch(cookie);
+    match why {
+        Wake::Up | Wake::Timeout => Ok(()),
+        Wake::Signal => Err(ERESTART),
+    }
+}
