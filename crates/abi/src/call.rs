@@ -62,6 +62,19 @@ pub const RING_SLEEP: u32 = 0x100e;
 /// ([`crate::layout::kvm::bell`]), or 0. Only for a guest with page tables of its own.
 pub const RING_WAKE: u32 = 0x100f;
 
+/// `(memory, offset, bits, cookie)`: a thread is about to sleep on a word of memory that others share: [`WAIT`] shall give
+/// the cookie when it is woken. Which memory it is [`MAP`] said in [`crate::port::Call::limit`].
+pub const FUTEX_SLEEP: u32 = 0x1010;
+
+/// `(memory, offset, most, bits)`: wakes so many of those that sleep on that word. Gives how many there were.
+pub const FUTEX_WAKE: u32 = 0x1011;
+
+/// `(memory, offset, cookie)`: the thread does not sleep. Gives whether it was still to be woken.
+pub const FUTEX_LEAVE: u32 = 0x1012;
+
+/// `()`: has the counters of [`crate::futex`] mapped, as [`MAP`] does.
+pub const FUTEX_COUNTERS: u32 = 0x1013;
+
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;
 
@@ -83,7 +96,7 @@ pub const WAIT_CHILD: u32 = 1 << 31;
 /// and a [`WAIT`] for no time. What concerns the guest's machine needs the thread that runs it.
 pub const fn is_quick(number: u32, arguments: [u64; 6]) -> bool {
     match number {
-        WATCH | UNWATCH => true,
+        WATCH | UNWATCH | FUTEX_SLEEP | FUTEX_WAKE | FUTEX_LEAVE => true,
         WAIT => arguments[2] == 0,
         _ => number < BOOT,
     }

@@ -9,6 +9,7 @@
 //! 0x7010_0000_0000    its heap
 //! 0x7020_0000_0000    the port
 //! 0x7030_0000_0000    the rings of pipes
+//! 0x7031_0000_0000    counters of sleepers
 //! 0x7040_0000_0000    the guest's whole memory, one to one (only where the guest has page tables of its own)
 //! ```
 
@@ -50,6 +51,9 @@ pub const RINGS: usize = 0x7030_0000_0000;
 
 /// The distance between them, in bytes.
 pub const RING_ROOM: usize = 128 << 10;
+
+/// The counters of [`crate::futex`].
+pub const COUNTERS: usize = 0x7031_0000_0000;
 
 /// The guest's memory, one to one.
 pub const LINEAR: usize = 0x7040_0000_0000;

@@ -8,6 +8,7 @@
 
 pub mod boot;
 pub mod call;
+pub mod futex;
 pub mod layout;
 pub mod port;
 pub mod ring;

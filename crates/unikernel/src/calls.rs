@@ -26,6 +26,8 @@ pub(crate) enum Reply {
     Done(Result<u64, Errno>),
     /// Nothing yet: the guest is to try again once one of the events is there on the descriptor that is that argument.
     Later { events: u32, argument: u32 },
+    /// It is mapped there, and that is which memory it is.
+    Mapped { at: u64, memory: u64 },
     /// The guest is to do it by itself, in the memory of a pipe that is mapped there.
     Ring { at: u64 },
     /// Nothing yet: again when a child has changed.
@@ -51,6 +53,7 @@ impl Reply {
             Self::Done(Ok(value)) => (value as i64, 0),
             Self::Done(Err(errno)) => (-i64::from(errno.raw_os_error()), 0),
             Self::Later { events, argument } => (AGAIN, events | argument << call::WAIT_ARGUMENT),
+            Self::Mapped { at, .. } => (at as i64, 0),
             Self::Ring { .. } => (AGAIN, call::WAIT_RING),
             Self::AfterChild => (AGAIN, IN | call::WAIT_CHILD),
             Self::AfterMoment => (AGAIN, call::WAIT_A_MOMENT),

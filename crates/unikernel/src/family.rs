@@ -15,6 +15,7 @@ use sys::Errno;
 use crate::control::Word;
 use crate::desk::{CopyOrder, Listener};
 use crate::files::File;
+use crate::futexes::Futexes;
 use crate::guest::Handle;
 use crate::port::Mapped;
 use crate::server::Server;
@@ -105,6 +106,8 @@ pub(crate) struct Family {
     /// Who answers those that call often.
     pub(crate) server: Server,
     pub(crate) timers: Timers,
+    /// Who sleeps on memory that processes share.
+    pub(crate) futexes: Futexes,
 }
 
 struct Account {
@@ -147,6 +150,7 @@ impl Family {
             calls: AtomicU64::new(0),
             server: Server::new(),
             timers: Timers::default(),
+            futexes: Futexes::default(),
         }
     }
 

@@ -112,9 +112,9 @@ impl Guest {
         self.place(file.as_fd(), offset, length, sharing)
     }
 
-    /// Maps a pipe's ring; gives its physical address.
-    pub(crate) fn map_ring(&mut self, ring: BorrowedFd<'_>) -> std::result::Result<u64, Errno> {
-        self.place(ring, 0, abi::ring::WHOLE, Sharing::Shared)
+    /// Maps memory that members share; gives its physical address.
+    pub(crate) fn map_shared(&mut self, memory: BorrowedFd<'_>, length: usize) -> std::result::Result<u64, Errno> {
+        self.place(memory, 0, length, Sharing::Shared)
     }
 
     fn place(

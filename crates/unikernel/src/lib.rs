@@ -18,6 +18,7 @@ mod desk;
 mod error;
 mod family;
 mod files;
+mod futexes;
 mod guest;
 mod kvm;
 mod member;

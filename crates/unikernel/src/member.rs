@@ -29,7 +29,7 @@ use crate::port::Mapped;
 use crate::server::Seat;
 use crate::tender::thread;
 use crate::waits::{self, Waits};
-use crate::{clock, process};
+use crate::{clock, futexes, process};
 
 /// A process of a guest, in the hands of its thread.
 pub(crate) struct Member {
@@ -199,6 +199,7 @@ impl Member {
         let (events, argument) = match reply {
             Reply::Later { events, argument } => (events, argument),
             Reply::Ring { at } => return at,
+            Reply::Mapped { memory, .. } => return memory,
             _ => return 0,
         };
         let which = usize::from(events & calls::OUT != 0);
@@ -228,9 +229,13 @@ impl Member {
                 return None;
             }
             call::FORK => self.fork_for(a).into(),
-            call::MAP => self.lend(arguments).into(),
+            call::MAP => self.lend(arguments).unwrap_or_else(|errno| Err(errno).into()),
             call::EXECUTED => self.executed(arguments).into(),
             call::LEND => self.lend_open(a).into(),
+            call::FUTEX_SLEEP => self.sleep_on_word(arguments).into(),
+            call::FUTEX_WAKE => Ok(self.wake_on_word(arguments)).into(),
+            call::FUTEX_LEAVE => Ok(self.leave_word(arguments)).into(),
+            call::FUTEX_COUNTERS => self.hand_over_counters().into(),
             call::RING_SLEEP => self.sleep_on_ring(a, b).into(),
             call::RING_WAKE => self.wake_ring(a, b).into(),
             call::LOG => self.log(a, b).into(),
@@ -431,7 +436,7 @@ impl Member {
     }
 
     /// Has a part of a file mapped: sends it to the member, or puts it into its machine.
-    fn lend(&mut self, [descriptor, offset, length, how, ..]: [u64; 6]) -> Result<u64, Errno> {
+    fn lend(&mut self, [descriptor, offset, length, how, ..]: [u64; 6]) -> Result<Reply, Errno> {
         const WRITE: u64 = 2;
         const PAGE: u64 = 4096;
         let file = self.table.get(descriptor)?.clone();
@@ -447,11 +452,13 @@ impl Member {
         if length == 0 || length > MOST_WINDOW || offset % PAGE != 0 || offset > i64::MAX as u64 - MOST_WINDOW {
             return Err(Errno::INVAL);
         }
-        match &mut self.body {
+        let at = match &mut self.body {
             Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
             Body::Machine(_, Some(guest)) => guest.map(&file, offset, length, how),
             Body::Machine(_, None) => Err(Errno::NOSYS),
-        }
+        }?;
+        let shared = how & call::MAP_SHARED != 0;
+        Ok(Reply::Mapped { at, memory: futexes::identity(&*file).filter(|_| shared).unwrap_or(0) })
     }
 
     /// A guest's last words, or those of somebody who speaks in its place: so many, and no more.

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use abi::port::CALLED;
-use abi::ring::{BYTES, PIECE, READER, SIZE, SURRENDERED, WRITER};
+use abi::ring::{BYTES, PIECE, READER, SIZE, SURRENDERED, WHOLE, WRITER};
 use rustix::event::{EventfdFlags, eventfd};
 use sys::Errno;
 
@@ -199,7 +199,7 @@ pub(crate) fn hand_over(member: &mut Member, number: u32, descriptor: u64) -> Op
         Body::Process(socket) => {
             process::send(socket, &[memory.as_fd(), bells[READER].as_fd(), bells[WRITER].as_fd()]).ok().map(|()| 0)
         }
-        Body::Machine(_, Some(guest)) => guest.map_ring(memory.as_fd()).ok(),
+        Body::Machine(_, Some(guest)) => guest.map_shared(memory.as_fd(), WHOLE).ok(),
         Body::Machine(_, None) => None,
     };
     at.map(|at| Reply::Ring { at })
@@ -252,6 +252,7 @@ impl Member {
     /// The process has ended: nobody shall wait for what it held.
     pub(crate) fn let_go(&mut self) {
         let number = self.number;
+        self.family.futexes.forget(number);
         self.table.files_mut().filter_map(|it| it.end()).for_each(|it| it.forget_holder(number));
     }
 }

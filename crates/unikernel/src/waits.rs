@@ -63,6 +63,12 @@ impl Waits {
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
+    /// What the member waits for with that cookie is there.
+    pub(crate) fn give(&self, cookie: u64) {
+        self.watches().ready.push(cookie);
+        self.ring();
+    }
+
     /// One of the member's children has changed.
     pub(crate) fn note_child(&self) {
         self.child_changed.store(true, Ordering::SeqCst);
@@ -173,6 +179,7 @@ impl Waits {
         if self.child_changed.load(Ordering::SeqCst) {
             cookies.append(&mut watches.children);
         }
+        cookies.append(&mut watches.ready);
         let more = cookies.split_off(cookies.len().min(MOST));
         watches.ready.extend(more);
         cookies

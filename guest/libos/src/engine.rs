@@ -35,7 +35,8 @@ fn has_tables() -> bool {
 }
 
 /// Maps whole pages over whatever is there.
-pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<()> {
+/// Says which memory a shared mapping is of, or 0.
+pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<u64> {
     if has_tables() { kvm::map(at, length, protection, source) } else { process::map(at, length, protection, source) }
 }
 
@@ -85,6 +86,11 @@ pub struct Bells(pub [u32; 2]);
 /// Maps a ring that the tender has handed over; `place` is what it said of it.
 pub fn take_ring(place: u64, at: usize) -> Result<Bells> {
     if has_tables() { kvm::take_ring(place, at) } else { process::rings::take(at) }
+}
+
+/// Maps the counters of sleepers.
+pub fn take_counters(at: usize, length: usize) -> Result<()> {
+    if has_tables() { kvm::take_counters(at, length) } else { process::rings::take_counters(at, length) }
 }
 
 /// Gives it up.

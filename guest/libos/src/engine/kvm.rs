@@ -128,14 +128,14 @@ fn address_of(physical: u64) -> *mut u8 {
     (LINEAR as u64 + physical) as *mut u8
 }
 
-pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<()> {
+pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<u64> {
     unmap(at, length)?;
     match source {
         // Whoever reserves room may never use it.
-        Source::Anonymous if protection.is_empty() => Ok(()),
-        Source::Anonymous => fill(at, length, bits(protection)),
+        Source::Anonymous if protection.is_empty() => Ok(0),
+        Source::Anonymous => fill(at, length, bits(protection)).map(|()| 0),
         Source::Private { descriptor, offset } => {
-            let physical = borrow(descriptor, offset, length, protection, 0)?;
+            let (physical, _) = borrow(descriptor, offset, length, protection, 0)?;
             let readable = protection - Protection::WRITE | Protection::READ;
             tables::map(at, physical, length, bits(readable) | BORROWED)?;
             if protection.contains(Protection::WRITE) {
@@ -143,20 +143,22 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
             } else if protection.is_empty() {
                 tables::change(at, length, |entry| entry.with(bits(protection) | BORROWED));
             }
-            Ok(())
+            Ok(0)
         }
         Source::Shared { descriptor, offset } => {
-            let physical = borrow(descriptor, offset, length, protection, call::MAP_SHARED)?;
-            tables::map(at, physical, length, bits(protection) | BORROWED | SHARED)
+            let (physical, memory) = borrow(descriptor, offset, length, protection, call::MAP_SHARED)?;
+            tables::map(at, physical, length, bits(protection) | BORROWED | SHARED)?;
+            Ok(memory)
         }
     }
 }
 
-fn borrow(descriptor: i32, offset: u64, length: usize, protection: Protection, sharing: u64) -> Result<u64> {
+fn borrow(descriptor: i32, offset: u64, length: usize, protection: Protection, sharing: u64) -> Result<(u64, u64)> {
     let how = u64::from(protection.bits()) | sharing;
-    let physical = crate::port::call(call::MAP, [descriptor as u64, offset, length as u64, how, 0, 0])? as u64;
+    let answer = crate::port::ask(call::MAP, [descriptor as u64, offset, length as u64, how, 0, 0], 0);
+    let physical = answer.result? as u64;
     frames::borrowed(physical, length);
-    Ok(physical)
+    Ok((physical, answer.limit))
 }
 
 /// Gives pages that have none zeroed frames of their own.
@@ -291,11 +293,21 @@ pub fn discard(at: usize, length: usize) -> Result<()> {
 
 /// Maps a pipe's ring.
 pub fn take_ring(physical: u64, at: usize) -> Result<Bells> {
-    unmap(at, WHOLE)?;
-    frames::borrowed(physical, WHOLE);
-    let bits = bits(Protection::READ | Protection::WRITE);
-    tables::map(at, physical, WHOLE, bits | BORROWED | SHARED)?;
+    take_shared(physical, at, WHOLE)?;
     Ok(Bells([0; 2]))
+}
+
+/// Maps memory that all members have.
+pub fn take_counters(at: usize, length: usize) -> Result<()> {
+    let physical = crate::port::call(call::FUTEX_COUNTERS, [0; 6])?;
+    take_shared(physical as u64, at, length)
+}
+
+fn take_shared(physical: u64, at: usize, length: usize) -> Result<()> {
+    unmap(at, length)?;
+    frames::borrowed(physical, length);
+    let bits = bits(Protection::READ | Protection::WRITE);
+    tables::map(at, physical, length, bits | BORROWED | SHARED)
 }
 
 /// Gives it up.

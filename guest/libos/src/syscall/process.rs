@@ -51,6 +51,7 @@ pub fn copy_if_wanted() {
 
 /// exit_group.
 pub fn exit(code: i32) -> ! {
+    super::threads::give_up_all_locks();
     super::end((code as u32 & 0xff) << 8)
 }
 

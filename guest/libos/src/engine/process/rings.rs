@@ -20,6 +20,15 @@ pub fn take(at: usize) -> Result<Bells> {
     Ok(bells)
 }
 
+/// Maps memory that all members have.
+pub fn take_counters(at: usize, length: usize) -> Result<()> {
+    crate::port::call(abi::call::FUTEX_COUNTERS, [0; 6])?;
+    let [memory] = receive()?;
+    let mapped = host(number::MMAP, [at, length, 3, SHARED | FIXED, memory, 0]);
+    close(memory);
+    mapped.map(|_| ())
+}
+
 fn close(descriptor: usize) {
     let _ = host(number::CLOSE, [descriptor, 0, 0, 0, 0, 0]);
 }
