@@ -81,6 +81,16 @@ pub const MAP_SHARED: u64 = 1 << 32;
 /// In [`crate::port::Call::wait`]: which argument is the descriptor to wait for, from this bit on.
 pub const WAIT_ARGUMENT: u32 = 16;
 
+/// In [`crate::port::Call::wait`]: it is a change of a message queue or a semaphore that is waited for, and no descriptor.
+pub const WAIT_CHANGE: u32 = 1 << 28;
+
+/// [`WATCH`]: in the place of a descriptor, for the end of a child.
+pub const CHILDREN: u64 = u64::MAX;
+
+/// [`WATCH`]: in the place of a descriptor, for a change of a message queue or a semaphore since the latest call that had
+/// to wait for one.
+pub const CHANGES: u64 = u64::MAX - 1;
+
 /// In [`crate::port::Call::wait`]: it is a pipe whose ring ([`crate::ring`]) is to be used instead. A guest with page tables of
 /// its own finds it at the physical address in [`crate::port::Call::limit`]; a process of the host is sent the memory, and
 /// the bells of both sides.

@@ -12,6 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use abi::port::{CHILD_ENDED, RUNNING};
 use sys::Errno;
 
+use crate::calls::messages::Changes;
+use crate::calls::segments::Segments;
 use crate::control::Word;
 use crate::desk::{CopyOrder, Listener};
 use crate::files::File;
@@ -108,6 +110,10 @@ pub(crate) struct Family {
     pub(crate) timers: Timers,
     /// Who sleeps on memory that processes share.
     pub(crate) futexes: Futexes,
+    /// Who waits for messages and semaphores.
+    pub(crate) changes: Changes,
+    /// System V's shared memory.
+    pub(crate) segments: Segments,
 }
 
 struct Account {
@@ -151,6 +157,8 @@ impl Family {
             server: Server::new(),
             timers: Timers::default(),
             futexes: Futexes::default(),
+            changes: Changes::default(),
+            segments: Segments::default(),
         }
     }
 

@@ -94,6 +94,12 @@ impl Futexes {
         was_there
     }
 
+    /// With what a process would be woken.
+    pub(crate) fn cookies_of(&self, process: u32) -> Vec<u64> {
+        let sleepers = self.sleepers();
+        sleepers.values().flatten().filter(|it| it.process == process).map(|it| it.cookie).collect()
+    }
+
     /// A process has ended.
     pub(crate) fn forget(&self, process: u32) {
         self.sleepers().retain(|_, queue| {

@@ -15,6 +15,8 @@ use rustix::fs::OFlags;
 use sys::Errno;
 use vm::{Exit, Host as Kvm};
 
+use crate::calls::messages::{Undo, Waited};
+use crate::calls::segments::Attached;
 use crate::calls::{self, Reply};
 use crate::control::Word;
 use crate::copying::{self, Exchange};
@@ -45,6 +47,12 @@ pub(crate) struct Member {
     pub(crate) program: Program,
     /// What it shall be, until it asked.
     pub(crate) boot: Option<Vec<u8>>,
+    /// What of System V's shared memory it has attached.
+    pub(crate) attached: Attached,
+    /// What is to be taken back when it ends.
+    pub(crate) undo: Undo,
+    /// The latest call, if it had to wait for a message queue or a semaphore.
+    pub(crate) waited: Option<Waited>,
     /// How many lines it has logged.
     pub(crate) logged: u32,
 }
@@ -198,6 +206,7 @@ impl Member {
     fn limit(&self, reply: Reply, arguments: [u64; 6]) -> u64 {
         let (events, argument) = match reply {
             Reply::Later { events, argument } => (events, argument),
+            Reply::LaterWithin { limit, .. } | Reply::AfterChange { limit } => return limit,
             Reply::Ring { at } => return at,
             Reply::Mapped { memory, .. } => return memory,
             _ => return 0,
@@ -220,6 +229,7 @@ impl Member {
             call::WATCH => self.watch(a, b, c).into(),
             call::UNWATCH => {
                 self.living.waits.unwatch(a);
+                self.family.changes.unwatch(&self.living.waits, Some(a));
                 Ok(0).into()
             }
             call::EXIT => {
@@ -263,7 +273,8 @@ impl Member {
 
     fn watch(&self, descriptor: u64, events: u64, cookie: u64) -> Result<u64, Errno> {
         match descriptor {
-            u64::MAX => self.living.waits.watch_children(cookie),
+            call::CHILDREN => self.living.waits.watch_children(cookie),
+            call::CHANGES => self.family.changes.watch(&self.living.waits, cookie, self.waited),
             _ => self.living.waits.watch(self.table.get(descriptor)?, events as u32, cookie)?,
         }
         Ok(0)
@@ -370,8 +381,13 @@ impl Member {
         if let Some(exchange) = exchange {
             exchange.apply(&mut table);
             waits.copy(&self.living.waits, exchange)?;
+            // Who sleeps for what the original is told of looks for it again.
+            let told = self.family.futexes.cookies_of(self.number);
+            let changes = self.family.changes.cookies_of(&self.living.waits);
+            told.into_iter().chain(changes).for_each(|it| waits.give(it));
         }
         let (credentials, program) = (self.credentials.clone(), self.program.clone());
+        let attached = self.attached.clone();
         let (family, lost) = (self.family.clone(), self.family.clone());
         let name = format!("member {number}");
         let begin = move |living: Living, body, memory| Self {
@@ -386,6 +402,9 @@ impl Member {
             credentials,
             program,
             boot: None,
+            attached,
+            undo: Undo::default(),
+            waited: None,
             logged: 0,
         };
         let spawned = match &self.body {
@@ -477,6 +496,7 @@ impl Member {
     fn executed(&mut self, [path, path_length, arguments, length, ..]: [u64; 6]) -> Result<u64, Errno> {
         const LONGEST: u64 = 2 << 20;
         self.table.executed();
+        self.attached = Attached::default();
         let name = self.memory.bytes(path, path_length.min(4096) as usize)?;
         let name = name.rsplit(|it| *it == b'/').next().unwrap_or_default().to_vec();
         let _ = self.family.with(self.number, |it| it.name = name);

@@ -253,6 +253,8 @@ impl Member {
     pub(crate) fn let_go(&mut self) {
         let number = self.number;
         self.family.futexes.forget(number);
+        self.take_back();
+        self.attached = crate::calls::segments::Attached::default();
         self.table.files_mut().filter_map(|it| it.end()).for_each(|it| it.forget_holder(number));
     }
 }

@@ -8,6 +8,8 @@ use abi::boot::Header;
 use rustix::fs::{Mode, OFlags};
 use vm::Host as Kvm;
 
+use crate::calls::messages::Undo;
+use crate::calls::segments::Attached;
 use crate::creds::Credentials;
 use crate::desk::Listener;
 use crate::error::{Error, Result};
@@ -98,6 +100,9 @@ impl Starter {
             credentials: Credentials::of(command.user, command.group, command.groups),
             program: Program::default(),
             boot: Some(boot),
+            attached: Attached::default(),
+            undo: Undo::default(),
+            waited: None,
             logged: 0,
         };
         thread(&format!("member {number}"), move || member.serve())?;

@@ -44,11 +44,13 @@ pub(crate) enum Gives {
 
 use Kind::{Directory, File, In, InFixed, Mode, Node, Number, Out, OutFixed, Path};
 
-const fn row(number: i64, arguments: &'static [Kind]) -> Row {
+/// A call that is passed on as it is.
+pub(super) const fn row(number: i64, arguments: &'static [Kind]) -> Row {
     Row { number: number as u32, arguments, waits: 0, gives: Gives::Number }
 }
 
-const fn waiting(number: i64, arguments: &'static [Kind], waits: u32) -> Row {
+/// The same of one that may have to wait.
+pub(super) const fn waiting(number: i64, arguments: &'static [Kind], waits: u32) -> Row {
     Row { number: number as u32, arguments, waits, gives: Gives::Number }
 }
 
@@ -106,6 +108,8 @@ const ROWS: &[Row] = &[
     row(libc::SYS_fsetxattr, &[File, Path, In(3), Number, Number]),
     row(libc::SYS_removexattr, &[Path, Path]),
     row(libc::SYS_fremovexattr, &[File, Path]),
+    giving(libc::SYS_mq_open, &[Path, Number, Mode, InFixed(64)], 1),
+    row(libc::SYS_mq_unlink, &[Path]),
     giving(libc::SYS_memfd_create, &[Path, Number], 1),
     giving(libc::SYS_eventfd2, &[Number, Number], 1),
     giving(libc::SYS_timerfd_create, &[Number, Number], 1),

@@ -1,14 +1,18 @@
 //! mmap and its kin.
 
+use alloc::collections::BTreeMap;
 use alloc::vec;
 
 use abi::layout::PAGE;
 
 use crate::engine::{self, Source};
-use crate::errno::{EACCES, EINVAL, ENOMEM, Result};
+use crate::errno::{EACCES, EEXIST, EINVAL, ENOMEM, Result};
 use crate::port;
 use crate::space::{Place, Protection, Resize, SPACE};
+use crate::sync::Local;
 use crate::user;
+
+use super::number;
 
 fn protection(bits: u64) -> Result<Protection> {
     Protection::from_bits(bits as u8 & 7).ok_or(EINVAL)
@@ -68,6 +72,50 @@ impl Drop for Memory {
         const CLOSE: u32 = 3;
         let _ = port::call(CLOSE, [self.0 as u64, 0, 0, 0, 0, 0]);
     }
+}
+
+/// System V's shared memory, by where it is attached: its number, and how long it is.
+static ATTACHED: Local<BTreeMap<usize, (u64, usize)>> = Local::new(BTreeMap::new());
+
+/// shmat.
+pub fn attach(id: u64, at: u64, flags: u64) -> Result {
+    const READ_ONLY: u64 = 0o10000;
+    const ROUND: u64 = 0o20000;
+    const REPLACE: u64 = 0o40000;
+    const EXECUTE: u64 = 0o100_000;
+    let mut rights = Protection::READ;
+    rights.set(Protection::WRITE, flags & READ_ONLY == 0);
+    rights.set(Protection::EXECUTE, flags & EXECUTE != 0);
+    let at = if flags & ROUND != 0 { at - at % PAGE as u64 } else { at };
+    let place = match at {
+        0 if flags & REPLACE != 0 => return Err(EINVAL),
+        0 => Place::Anywhere(0),
+        at if at % PAGE as u64 != 0 => return Err(EINVAL),
+        at if flags & REPLACE != 0 => Place::At(at as usize),
+        at => Place::AtFree(at as usize),
+    };
+    let answer = port::ask(number::SHMAT as u32, [id, at, flags, 0, 0, 0], 0);
+    let memory = Memory(answer.result? as i32);
+    let length = (answer.limit as usize).next_multiple_of(PAGE);
+    let source = Source::Shared { descriptor: memory.0, offset: 0 };
+    let mapped = SPACE.get().map(place, length, rights, source);
+    match mapped {
+        Ok(at) => drop(ATTACHED.get().insert(at, (id, length))),
+        Err(_) => drop(port::call(number::SHMDT as u32, [id, 0, 0, 0, 0, 0])),
+    }
+    mapped.map_err(|errno| if errno == EEXIST { EINVAL } else { errno })
+}
+
+/// shmdt.
+pub fn detach(at: u64) -> Result {
+    let (id, length) = ATTACHED.get().remove(&(at as usize)).ok_or(EINVAL)?;
+    unmap(at, length as u64)?;
+    port::call(number::SHMDT as u32, [id, 0, 0, 0, 0, 0])
+}
+
+/// The process has become another program.
+pub fn forget_attached() {
+    ATTACHED.get().clear();
 }
 
 /// munmap.
