@@ -430,11 +430,11 @@ impl Family {
     }
 
     /// The member that is this process of the host.
-    pub(crate) fn by_host(&self, pid: rustix::process::Pid) -> Option<(u32, Living)> {
+    pub(crate) fn by_host(&self, pid: rustix::process::Pid) -> Option<Living> {
         let account = self.account();
-        account.processes.iter().find_map(|(number, it)| {
+        account.processes.values().find_map(|it| {
             let living = it.living()?;
-            (living.handle.pid() == Some(pid)).then(|| (*number, living.clone()))
+            (living.handle.pid() == Some(pid)).then(|| living.clone())
         })
     }
 

@@ -12,8 +12,7 @@ use abi::futex::SIZE;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use sys::Errno;
 
-use crate::member::{Body, Member};
-use crate::process;
+use crate::member::Member;
 use crate::waits::Waits;
 
 /// A word: which memory, and where in it.
@@ -42,7 +41,7 @@ impl Futexes {
         self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn counters(&self) -> Result<&OwnedFd, Errno> {
+    pub(crate) fn counters(&self) -> Result<&OwnedFd, Errno> {
         if let Some(file) = self.counters.get() {
             return Ok(file);
         }
@@ -122,16 +121,6 @@ impl Member {
 
     pub(crate) fn leave_word(&self, [memory, offset, cookie, ..]: [u64; 6]) -> u64 {
         u64::from(self.family.futexes.leave((memory, offset), self.number, cookie))
-    }
-
-    /// Has the counters mapped.
-    pub(crate) fn hand_over_counters(&mut self) -> Result<u64, Errno> {
-        let file = self.family.futexes.counters()?;
-        match &mut self.body {
-            Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
-            Body::Machine(_, Some(guest)) => guest.map_shared(file.as_fd(), SIZE),
-            Body::Machine(_, None) => Err(Errno::NOSYS),
-        }
     }
 }
 

@@ -1,15 +1,15 @@
 //! What executes a member's instructions, seen from the tender.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::process::{Pid, Signal};
 use vm::Interrupter;
 
 /// A member's execution, as somebody other than its own thread reaches it.
 pub(crate) enum Handle {
-    /// A process of the host; not known before it said so.
-    Process(Mutex<Option<Pid>>),
+    /// A process of the host; not known before it said so. With it, how it ended.
+    Process(Mutex<Option<Pid>>, OnceLock<i32>),
     /// A virtual machine; its thread is not known before it began.
     Machine { thread: Mutex<Option<Interrupter>>, killed: AtomicBool },
 }
@@ -20,7 +20,7 @@ fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Handle {
     pub(crate) fn process(pid: Option<Pid>) -> Self {
-        Self::Process(Mutex::new(pid))
+        Self::Process(Mutex::new(pid), OnceLock::new())
     }
 
     pub(crate) fn machine() -> Self {
@@ -30,15 +30,30 @@ impl Handle {
     /// The process of the host, for those that are one.
     pub(crate) fn pid(&self) -> Option<Pid> {
         match self {
-            Self::Process(pid) => *lock(pid),
+            Self::Process(pid, _) => *lock(pid),
             Self::Machine { .. } => None,
         }
     }
 
     /// A new process has said which it is; or one has ended, and its number may soon be another's.
     pub(crate) fn set_pid(&self, new: Option<Pid>) {
-        if let Self::Process(pid) = self {
+        if let Self::Process(pid, _) = self {
             *lock(pid) = new;
+        }
+    }
+
+    /// Its process of the host has ended so: its thread is to take note.
+    pub(crate) fn set_ended(&self, status: i32) {
+        if let Self::Process(_, ended) = self {
+            let _ = ended.set(status);
+        }
+    }
+
+    /// How its process of the host has ended.
+    pub(crate) fn ended(&self) -> Option<i32> {
+        match self {
+            Self::Process(_, ended) => ended.get().copied(),
+            Self::Machine { .. } => None,
         }
     }
 
@@ -58,7 +73,7 @@ impl Handle {
     pub(crate) fn interrupt(&self) {
         match self {
             // Under the lock: whoever reaps it takes the number away first.
-            Self::Process(pid) => send(*lock(pid), Signal::URG),
+            Self::Process(pid, _) => send(*lock(pid), Signal::URG),
             Self::Machine { thread, .. } => {
                 if let Some(thread) = &*lock(thread) {
                     thread.interrupt();
@@ -70,7 +85,7 @@ impl Handle {
     /// Ends it at once.
     pub(crate) fn kill(&self) {
         match self {
-            Self::Process(pid) => send(*lock(pid), Signal::KILL),
+            Self::Process(pid, _) => send(*lock(pid), Signal::KILL),
             Self::Machine { killed, .. } => {
                 killed.store(true, Ordering::SeqCst);
                 self.interrupt();

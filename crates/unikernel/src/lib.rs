@@ -21,6 +21,7 @@ mod files;
 mod futexes;
 mod guest;
 mod kvm;
+mod mapping;
 mod member;
 mod memory;
 mod pipes;

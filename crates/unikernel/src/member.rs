@@ -8,10 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use abi::layout::kvm::MOST_WINDOW;
 use abi::port::{CALLED, RUNNING, TRIED, WAITING};
 use abi::{call, port::Engine};
-use rustix::fs::OFlags;
 use sys::Errno;
 use vm::{Exit, Host as Kvm};
 
@@ -31,7 +29,7 @@ use crate::port::Mapped;
 use crate::server::Seat;
 use crate::tender::thread;
 use crate::waits::{self, Waits};
-use crate::{clock, futexes, process};
+use crate::{clock, process};
 
 /// A process of a guest, in the hands of its thread.
 pub(crate) struct Member {
@@ -93,6 +91,9 @@ impl Member {
     fn serve_process(&mut self) {
         let mut turns = PATIENCE;
         while self.is_alive() {
+            if let Some(status) = self.living.handle.ended() {
+                return self.end(status);
+            }
             if self.living.port.wait_for_call(&mut turns, LONGEST_SLEEP) && self.answer().is_none() {
                 return;
             }
@@ -452,32 +453,6 @@ impl Member {
             return Err(Errno::AGAIN);
         }
         Ok(u64::from(number))
-    }
-
-    /// Has a part of a file mapped: sends it to the member, or puts it into its machine.
-    fn lend(&mut self, [descriptor, offset, length, how, ..]: [u64; 6]) -> Result<Reply, Errno> {
-        const WRITE: u64 = 2;
-        const PAGE: u64 = 4096;
-        let file = self.table.get(descriptor)?.clone();
-        let flags = rustix::fs::fcntl_getfl(&*file)?;
-        let mode = flags & OFlags::RWMODE;
-        if mode == OFlags::WRONLY || flags.contains(OFlags::PATH) {
-            return Err(Errno::ACCESS);
-        }
-        if how & call::MAP_SHARED != 0 && how & WRITE != 0 && mode != OFlags::RDWR {
-            return Err(Errno::ACCESS);
-        }
-        // What a mapping can be at all.
-        if length == 0 || length > MOST_WINDOW || offset % PAGE != 0 || offset > i64::MAX as u64 - MOST_WINDOW {
-            return Err(Errno::INVAL);
-        }
-        let at = match &mut self.body {
-            Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
-            Body::Machine(_, Some(guest)) => guest.map(&file, offset, length, how),
-            Body::Machine(_, None) => Err(Errno::NOSYS),
-        }?;
-        let shared = how & call::MAP_SHARED != 0;
-        Ok(Reply::Mapped { at, memory: futexes::identity(&*file).filter(|_| shared).unwrap_or(0) })
     }
 
     /// A guest's last words, or those of somebody who speaks in its place: so many, and no more.

@@ -14,7 +14,7 @@
 mod mapped;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -50,8 +50,11 @@ pub(crate) struct End {
     side: usize,
 }
 
-/// No guest holds a side for longer, but those that are made to.
-const LONGEST_HOLD: Duration = Duration::from_secs(2);
+/// No guest holds a side for longer, but those that are made to: where some did, none is waited for so long any more.
+const LONGEST_HOLD: Duration = Duration::from_secs(1);
+const SHORT_HOLD: Duration = Duration::from_millis(2);
+static LET_DOWN: AtomicU32 = AtomicU32::new(0);
+const MOST_LET_DOWN: u32 = 3;
 
 /// Whoever surrenders a pipe holds it in this name: no process has the number.
 const TENDER: u32 = u32::MAX;
@@ -95,7 +98,8 @@ impl Pipe {
         }
         let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(writer) = host.take() else { return };
-        let deadline = Instant::now() + LONGEST_HOLD;
+        let distrusts = LET_DOWN.load(Ordering::Relaxed) >= MOST_LET_DOWN;
+        let deadline = Instant::now() + if distrusts { SHORT_HOLD } else { LONGEST_HOLD };
         for side in [READER, WRITER] {
             self.take_hold(side, deadline);
         }
@@ -114,6 +118,7 @@ impl Pipe {
         let lock = &self.ring.locks[side].0;
         while lock.compare_exchange(0, TENDER, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             if Instant::now() > deadline {
+                let _ = LET_DOWN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| it.checked_add(1));
                 lock.store(TENDER, Ordering::Release);
                 return;
             }
@@ -274,4 +279,88 @@ pub(crate) fn files([reader, writer]: [OwnedFd; 2], flags: u64) -> [Arc<File>; 2
         None => [None, None],
     };
     [(reader, read_end), (writer, write_end)].map(|(fd, end)| File::of_pipe(fd, Waiting::by(flags), end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Made {
+        reader: OwnedFd,
+        ends: [End; 2],
+    }
+
+    /// A pipe whose ring holds what `written` and `read` positions leave of it; `bytes` are those at the first position.
+    fn pipe(read: u64, written: u64, bytes: &[u8]) -> Made {
+        let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
+        let (reader, writer) = rustix::pipe::pipe_with(flags).unwrap();
+        let ends = Pipe::over(&writer).unwrap();
+        let ring = &ends[0].pipe.ring;
+        for (at, byte) in bytes.iter().enumerate() {
+            let place = BYTES as u64 + read.wrapping_add(at as u64) % SIZE as u64;
+            rustix::io::pwrite(ring.file(), &[*byte], place).unwrap();
+        }
+        ring.positions[READER].0.store(read, Ordering::SeqCst);
+        ring.positions[WRITER].0.store(written, Ordering::SeqCst);
+        Made { reader, ends }
+    }
+
+    fn found(it: &Made) -> Vec<u8> {
+        let mut bytes = vec![0; 2 * SIZE];
+        let length = rustix::io::read(&it.reader, &mut bytes[..]).unwrap_or(0);
+        bytes.truncate(length);
+        bytes
+    }
+
+    #[test]
+    fn a_surrendered_ring_leaves_its_bytes_to_the_hosts_pipe() {
+        let wraps = SIZE as u64 * 3 - 2;
+        let cases: [(u64, u64, &[u8], usize); 6] = [
+            (0, 0, b"", 0),
+            (7, 10, b"abc", 3),
+            (wraps, wraps + 5, b"abcde", 5),
+            (u64::MAX - 1, 3, b"wraps", 5),
+            // Whole, and what no ring can hold.
+            (5, 5 + SIZE as u64, b"abcd", SIZE),
+            (5, 6 + SIZE as u64, b"abcd", 0),
+        ];
+        for (read, written, bytes, length) in cases {
+            let made = pipe(read, written, bytes);
+            made.ends[WRITER].surrender();
+            made.ends[READER].surrender();
+            let found = found(&made);
+            assert_eq!(found.len(), length, "from {read} to {written}");
+            assert!(found.starts_with(&bytes[..bytes.len().min(length)]), "from {read} to {written}: {found:?}");
+            assert!(!made.ends[READER].is_ring() && made.ends[READER].used().is_none());
+        }
+    }
+
+    #[test]
+    fn who_holds_a_side_for_ever_is_not_waited_for() {
+        let made = pipe(0, 2, b"ab");
+        made.ends[0].pipe.ring.locks[WRITER].0.store(77, Ordering::SeqCst);
+        made.ends[READER].surrender();
+        assert_eq!(found(&made), b"ab");
+        // One that has ended holds nothing.
+        let made = pipe(0, 2, b"cd");
+        made.ends[0].pipe.ring.locks[WRITER].0.store(77, Ordering::SeqCst);
+        made.ends[READER].forget_holder(77);
+        assert_eq!(made.ends[0].pipe.ring.locks[WRITER].0.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn nobody_sleeps_where_there_is_something() {
+        for (read, written, side, sleeps) in [
+            (0, 0, READER, true),
+            (0, 1, READER, false),
+            (0, 1, WRITER, false),
+            (0, SIZE as u64 - 100, WRITER, true),
+            (9, 3, READER, true),
+        ] {
+            let made = pipe(read, written, b"");
+            assert_eq!(made.ends[side].bell().unwrap().is_some(), sleeps, "{read} to {written}, side {side}");
+            made.ends[0].surrender();
+            assert!(made.ends[side].bell().unwrap().is_none(), "a surrendered ring is nothing to sleep on");
+        }
+    }
 }

@@ -286,8 +286,10 @@ fn there(ring: &Ring, it: &mut Open, need: u32) -> Option<u32> {
 fn take_hold(ring: &Ring, side: usize) {
     const GETPID: u32 = 39;
     const TURNS: u32 = 4096;
+    /// So many rounds, each with a call, and nobody holds it any more who means well.
+    const MOST_ROUNDS: u32 = 20_000;
     let (lock, own) = (&ring.locks[side].0, crate::syscall::process::number());
-    loop {
+    for _ in 0..MOST_ROUNDS {
         for _ in 0..TURNS {
             if lock.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 return;
@@ -297,6 +299,7 @@ fn take_hold(ring: &Ring, side: usize) {
         // Who holds it may need the processor. A call that does nothing gives it away.
         let _ = port::call(GETPID, [0; 6]);
     }
+    lock.store(own, Ordering::Relaxed);
 }
 
 /// Copies a part of the program's memory into the ring, or the other way. Says whether all of it was there.
