@@ -52,6 +52,9 @@ pub const RINGS: usize = 0x7030_0000_0000;
 /// The distance between them, in bytes.
 pub const RING_ROOM: usize = 128 << 10;
 
+/// How many places there are for rings.
+pub const RING_PLACES: usize = 4096;
+
 /// The counters of [`crate::futex`].
 pub const COUNTERS: usize = 0x7031_0000_0000;
 

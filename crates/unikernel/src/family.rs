@@ -209,6 +209,10 @@ impl Family {
             },
             Origin::Cell { streams, listener, name } => {
                 account.streams.insert(number, streams);
+                // Under the lock: who hears of it and ends it finds it.
+                if let Some(listener) = &listener {
+                    listener.tell(&Word::Started { number });
+                }
                 Process { name, ..alone(number, listener) }
             }
             Origin::Outside { cell, listener } => alone(cell, Some(listener)),

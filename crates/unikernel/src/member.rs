@@ -358,7 +358,6 @@ impl Member {
         let made = self.family.number().and_then(|number| {
             let exchange = Exchange::plan(&mut self.table, &old, &streams)?;
             outcome.is(number).ok_or(Errno::CANCELED)?;
-            told.tell(&Word::Started { number });
             let streams = streams.each_ref().map(Arc::downgrade);
             let name = self.family.with(self.number, |it| it.name.clone()).unwrap_or_default();
             self.fork(number, Origin::Cell { streams, listener: Some(listener), name }, Some(&exchange))

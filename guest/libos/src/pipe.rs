@@ -8,7 +8,7 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-use abi::layout::{RING_ROOM, RINGS};
+use abi::layout::{RING_PLACES, RING_ROOM, RINGS};
 use abi::ring::{BYTES, PIECE, READER, Ring, SIZE, WRITER, between};
 
 use crate::engine::{self, Bells};
@@ -16,11 +16,13 @@ use crate::errno::{EAGAIN, EFAULT, ERESTART, Result};
 use crate::space::{Protection, SPACE};
 use crate::sync::Local;
 use crate::thread::{self, Wake};
-use crate::{port, user};
+use crate::{port, signal, user};
 
 /// A descriptor that is an end of a ring.
 #[derive(Clone, Copy)]
 struct Open {
+    /// Where its ring is.
+    at: usize,
     /// The side of it that the descriptor is.
     side: usize,
     bells: Bells,
@@ -102,40 +104,46 @@ pub fn take_up(number: u32, descriptor: u64, place: u64) -> bool {
 
 fn try_take_up(number: u32, descriptor: u64, place: u64) -> bool {
     let side = if matches!(number, 0 | 19) { READER } else { WRITER };
-    let at = descriptor as u32 as usize;
-    let Ok(bells) = engine::take_ring(place, address(at)) else { return false };
-    if at >= MOST {
-        engine::drop_ring(address(at), bells);
+    let descriptor = descriptor as u32 as usize;
+    let (at, which) = free_place();
+    let Ok(bells) = engine::take_ring(place, at) else { return false };
+    if descriptor >= MOST {
+        engine::drop_ring(at, bells);
         return false;
     }
     let mut all = OPEN.get();
-    if all.len() <= at {
-        all.resize(at + 1, None);
+    if all.len() <= descriptor {
+        all.resize(descriptor + 1, None);
     }
-    let which = NEXT.fetch_add(1, Ordering::Relaxed);
-    all[at] = Some(Open { side, bells, seen: 0, patience: MOST_PATIENCE / 4, which });
+    all[descriptor] = Some(Open { at, side, bells, seen: 0, patience: MOST_PATIENCE / 4, which });
     ANY.store(true, Ordering::Relaxed);
     true
 }
 
-fn address(descriptor: usize) -> usize {
-    RINGS + descriptor.min(MOST) * RING_ROOM
+/// A place where there is no ring, one that was not used for as long as can be, with a number that no other ring had.
+fn free_place() -> (usize, u64) {
+    loop {
+        let which = NEXT.fetch_add(1, Ordering::Relaxed);
+        let at = RINGS + which as usize % RING_PLACES * RING_ROOM;
+        if OPEN.get().iter().flatten().all(|it| it.at != at) {
+            return (at, which);
+        }
+    }
 }
 
-fn ring(descriptor: usize) -> &'static Ring {
-    // SAFETY: it is mapped as long as there is an entry for the descriptor, and all of it is atomic.
-    unsafe { &*(address(descriptor) as *const Ring) }
+fn ring(at: usize) -> &'static Ring {
+    // SAFETY: it is mapped as long as there is an entry with that place, and all of it is atomic.
+    unsafe { &*(at as *const Ring) }
 }
 
-fn open(descriptor: u64, side: usize) -> Option<(usize, Open)> {
-    let at = descriptor as u32 as usize;
-    let open = (*OPEN.get().get(at)?)?;
-    (open.side == side).then_some((at, open))
+fn open(descriptor: u64, side: usize) -> Option<Open> {
+    let open = (*OPEN.get().get(descriptor as u32 as usize)?)?;
+    (open.side == side).then_some(open)
 }
 
 /// Keeps what was learnt of a ring, if it is still the same. Says whether it is.
-fn keep(at: usize, it: &Open) -> bool {
-    match OPEN.get().get_mut(at) {
+fn keep(descriptor: u64, it: &Open) -> bool {
+    match OPEN.get().get_mut(descriptor as u32 as usize) {
         Some(Some(open)) if open.which == it.which => {
             *open = *it;
             true
@@ -146,10 +154,9 @@ fn keep(at: usize, it: &Open) -> bool {
 
 /// What is at that number is about to change.
 fn forget(descriptor: u64) -> Option<Result> {
-    let at = descriptor as u32 as usize;
-    let open = OPEN.get().get_mut(at).and_then(Option::take);
+    let open = OPEN.get().get_mut(descriptor as u32 as usize).and_then(Option::take);
     if let Some(open) = open {
-        engine::drop_ring(address(at), open.bells);
+        engine::drop_ring(open.at, open.bells);
     }
     None
 }
@@ -157,11 +164,7 @@ fn forget(descriptor: u64) -> Option<Result> {
 /// Everything may have changed.
 pub fn forget_all() {
     let all = core::mem::take(&mut *OPEN.get());
-    for (at, open) in all.into_iter().enumerate() {
-        if let Some(open) = open {
-            engine::drop_ring(address(at), open.bells);
-        }
-    }
+    all.into_iter().flatten().for_each(|it| engine::drop_ring(it.at, it.bells));
     ANY.store(false, Ordering::Relaxed);
 }
 
@@ -185,19 +188,19 @@ fn transfer_all(descriptor: u64, side: usize, [list, count]: [u64; 2]) -> Option
 
 /// Moves bytes; waits for some, or for room for all of them, if the program does. Nothing when the tender must do it.
 fn transfer(descriptor: u64, side: usize, parts: Parts<'_>) -> Option<Result> {
-    let (at, mut it) = open(descriptor, side)?;
+    let mut it = open(descriptor, side)?;
     let total = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part[1] as usize));
     if total == 0 {
         return Some(Ok(0));
     }
-    let ring = ring(at);
+    let ring = ring(it.at);
     let mut done = 0;
     let errno = loop {
-        match attempt(ring, at, &mut it, parts, [done, total]) {
+        match attempt(ring, descriptor, &mut it, parts, [done, total]) {
             Attempt::Moved(part) => {
                 done += part;
                 if side == READER || done == total {
-                    keep(at, &it);
+                    keep(descriptor, &it);
                     return Some(Ok(done));
                 }
             }
@@ -208,9 +211,9 @@ fn transfer(descriptor: u64, side: usize, parts: Parts<'_>) -> Option<Result> {
             Attempt::Fault => break EFAULT,
             Attempt::Nothing if ring.unwilling[side].load(Ordering::Relaxed) != 0 => break EAGAIN,
             Attempt::Nothing => {
-                let waited = wait(ring, at, &mut it, need(side, total - done));
+                let waited = wait(ring, descriptor, &mut it, need(side, total - done));
                 // Meanwhile other threads ran.
-                if !keep(at, &it) {
+                if !keep(descriptor, &it) {
                     return (done > 0).then_some(Ok(done));
                 }
                 if let Err(errno) = waited {
@@ -228,7 +231,7 @@ fn need(side: usize, left: usize) -> u32 {
 }
 
 /// Moves what can be moved now.
-fn attempt(ring: &Ring, at: usize, it: &mut Open, parts: Parts<'_>, [done, total]: [usize; 2]) -> Attempt {
+fn attempt(ring: &Ring, descriptor: u64, it: &mut Open, parts: Parts<'_>, [done, total]: [usize; 2]) -> Attempt {
     let (side, other) = (it.side, 1 - it.side);
     let need = need(side, total - done);
     if !ring.is_live() {
@@ -237,7 +240,9 @@ fn attempt(ring: &Ring, at: usize, it: &mut Open, parts: Parts<'_>, [done, total
     if there(ring, it, need).is_none() {
         return Attempt::Nothing;
     }
-    take_hold(ring, side);
+    if !take_hold(ring, side) {
+        return Attempt::Nothing;
+    }
     // Looked at again by who may act on it.
     let attempt = match there(ring, it, need) {
         _ if !ring.is_live() => Attempt::Surrendered,
@@ -246,7 +251,7 @@ fn attempt(ring: &Ring, at: usize, it: &mut Open, parts: Parts<'_>, [done, total
             let part = (there as usize).min(total - done);
             let own = &ring.positions[side].0;
             let position = own.load(Ordering::Relaxed);
-            if copy(at, side, position, parts, [done, part]) {
+            if copy(it.at, side, position, parts, [done, part]) {
                 own.store(position.wrapping_add(part as u64), Ordering::Release);
                 Attempt::Moved(part)
             } else {
@@ -261,7 +266,7 @@ fn attempt(ring: &Ring, at: usize, it: &mut Open, parts: Parts<'_>, [done, total
         for side in [other, side] {
             let sleeps = ring.sleepers[side].load(Ordering::Relaxed) > 0 && ring.has_for(side, PIECE);
             if sleeps && ring.rung[side].swap(1, Ordering::SeqCst) == 0 {
-                engine::wake_ring(at as u64, &mut it.bells, side);
+                engine::wake_ring(descriptor, &mut it.bells, side);
             }
         }
     }
@@ -283,7 +288,8 @@ fn there(ring: &Ring, it: &mut Open, need: u32) -> Option<u32> {
     })
 }
 
-fn take_hold(ring: &Ring, side: usize) {
+/// Waits until nobody else moves bytes on that side; not when a signal came meanwhile.
+fn take_hold(ring: &Ring, side: usize) -> bool {
     const GETPID: u32 = 39;
     const TURNS: u32 = 4096;
     /// So many rounds, each with a call, and nobody holds it any more who means well.
@@ -292,14 +298,18 @@ fn take_hold(ring: &Ring, side: usize) {
     for _ in 0..MOST_ROUNDS {
         for _ in 0..TURNS {
             if lock.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                return;
+                return true;
             }
             core::hint::spin_loop();
+        }
+        if signal::is_due() {
+            return false;
         }
         // Who holds it may need the processor. A call that does nothing gives it away.
         let _ = port::call(GETPID, [0; 6]);
     }
     lock.store(own, Ordering::Relaxed);
+    true
 }
 
 /// Copies a part of the program's memory into the ring, or the other way. Says whether all of it was there.
@@ -321,7 +331,7 @@ fn copy(at: usize, side: usize, position: u64, parts: Parts<'_>, [done, part]: [
         left -= length;
         while length > 0 {
             let here = length.min(SIZE - place);
-            let ring = address(at) + BYTES + place;
+            let ring = at + BYTES + place;
             let (to, from) = if side == READER { (begin, ring) } else { (ring, begin) };
             // SAFETY: the program's memory is mapped, as was just looked up, and the ring is, up to its end.
             unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, here) };
@@ -340,7 +350,7 @@ fn ticks() -> u64 {
 }
 
 /// Waits until there may be something. It is looked for first, as long as that was worth it of late.
-fn wait(ring: &Ring, at: usize, it: &mut Open, need: u32) -> Result<()> {
+fn wait(ring: &Ring, descriptor: u64, it: &mut Open, need: u32) -> Result<()> {
     let is_there = |it: &mut Open| !ring.is_live() || there(ring, it, need).is_some();
     let begun = ticks();
     // With another thread to run, or a signal, there is no time for that.
@@ -356,8 +366,8 @@ fn wait(ring: &Ring, at: usize, it: &mut Open, need: u32) -> Result<()> {
     let side = it.side;
     ring.sleepers[side].fetch_add(1, Ordering::SeqCst);
     let begun = ticks();
-    let slept = sleep(ring, at, it, need);
-    if keep(at, it) {
+    let slept = sleep(ring, descriptor, it, need);
+    if keep(descriptor, it) {
         ring.sleepers[side].fetch_sub(1, Ordering::SeqCst);
     }
     // Looking for longer would have spared a short sleep.
@@ -368,16 +378,16 @@ fn wait(ring: &Ring, at: usize, it: &mut Open, need: u32) -> Result<()> {
     slept
 }
 
-fn sleep(ring: &Ring, at: usize, it: &mut Open, need: u32) -> Result<()> {
+fn sleep(ring: &Ring, descriptor: u64, it: &mut Open, need: u32) -> Result<()> {
     const EVENTS: [u32; 2] = [1, 4];
     let patience = thread::patience(None);
     if patience > 0 {
-        engine::doze_on_ring(ring, at as u64, it.bells, it.side, patience);
+        engine::doze_on_ring(ring, descriptor, it.bells, it.side, patience);
         if !ring.is_live() || there(ring, it, need).is_some() {
             return Ok(());
         }
     }
-    let cookie = thread::watch(at as u64, EVENTS[it.side])?;
+    let cookie = thread::watch(descriptor, EVENTS[it.side])?;
     let why = thread::sleep(None);
     thread::unwatch(cookie);
     match why {

@@ -7,6 +7,7 @@ mod frames;
 mod tables;
 mod traps;
 
+use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,6 +23,7 @@ use super::{Bells, Source, port};
 use crate::errno::{ENOMEM, Result};
 use crate::space::Protection;
 use crate::string;
+use crate::sync::Local;
 
 global_asm!(
     ".section .text.head, \"ax\"",
@@ -310,9 +312,29 @@ fn take_shared(physical: u64, at: usize, length: usize) -> Result<()> {
     tables::map(at, physical, length, bits | BORROWED | SHARED)
 }
 
+/// Rings that were given up and are mapped still: to unmap one costs as much as to unmap some.
+static STALE: Local<Vec<usize>> = Local::new(Vec::new());
+
 /// Gives it up.
 pub fn drop_ring(at: usize) {
-    let _ = unmap(at, WHOLE);
+    /// Fewer than there are places, so that none is taken again before it was unmapped.
+    const MOST: usize = 16;
+    let all = {
+        let mut stale = STALE.get();
+        stale.push(at);
+        if stale.len() < MOST {
+            return;
+        }
+        core::mem::take(&mut *stale)
+    };
+    for at in all {
+        let taken = tables::take(at, WHOLE, |entry, size| {
+            frames::give_back(entry.physical(), size, BORROWED);
+        });
+        debug_assert!(taken.is_ok(), "rings have small pages");
+    }
+    tables::flush();
+    frames::release();
 }
 
 /// Wakes who sleeps on a side of a ring: by its bell, once the tender has given the machine one.
