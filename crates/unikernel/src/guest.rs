@@ -8,8 +8,8 @@ use vm::Interrupter;
 
 /// A member's execution, as somebody other than its own thread reaches it.
 pub(crate) enum Handle {
-    /// A process of the host; not known before it said so. With it, how it ended.
-    Process(Mutex<Option<Pid>>, OnceLock<i32>),
+    /// A process of the host; not known before it said so.
+    Process { pid: Mutex<Option<Pid>>, ended: OnceLock<i32>, killed: AtomicBool },
     /// A virtual machine; its thread is not known before it began.
     Machine { thread: Mutex<Option<Interrupter>>, killed: AtomicBool },
 }
@@ -20,7 +20,7 @@ fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Handle {
     pub(crate) fn process(pid: Option<Pid>) -> Self {
-        Self::Process(Mutex::new(pid), OnceLock::new())
+        Self::Process { pid: Mutex::new(pid), ended: OnceLock::new(), killed: AtomicBool::new(false) }
     }
 
     pub(crate) fn machine() -> Self {
@@ -30,21 +30,26 @@ impl Handle {
     /// The process of the host, for those that are one.
     pub(crate) fn pid(&self) -> Option<Pid> {
         match self {
-            Self::Process(pid, _) => *lock(pid),
+            Self::Process { pid, .. } => *lock(pid),
             Self::Machine { .. } => None,
         }
     }
 
     /// A new process has said which it is; or one has ended, and its number may soon be another's.
     pub(crate) fn set_pid(&self, new: Option<Pid>) {
-        if let Self::Process(pid, _) = self {
-            *lock(pid) = new;
+        if let Self::Process { pid, killed, .. } = self {
+            let mut pid = lock(pid);
+            *pid = new;
+            // Somebody ended it before it was known.
+            if killed.load(Ordering::SeqCst) {
+                send(*pid, Signal::KILL);
+            }
         }
     }
 
     /// Its process of the host has ended so: its thread is to take note.
     pub(crate) fn set_ended(&self, status: i32) {
-        if let Self::Process(_, ended) = self {
+        if let Self::Process { ended, .. } = self {
             let _ = ended.set(status);
         }
     }
@@ -52,7 +57,7 @@ impl Handle {
     /// How its process of the host has ended.
     pub(crate) fn ended(&self) -> Option<i32> {
         match self {
-            Self::Process(_, ended) => ended.get().copied(),
+            Self::Process { ended, .. } => ended.get().copied(),
             Self::Machine { .. } => None,
         }
     }
@@ -73,7 +78,7 @@ impl Handle {
     pub(crate) fn interrupt(&self) {
         match self {
             // Under the lock: whoever reaps it takes the number away first.
-            Self::Process(pid, _) => send(*lock(pid), Signal::URG),
+            Self::Process { pid, .. } => send(*lock(pid), Signal::URG),
             Self::Machine { thread, .. } => {
                 if let Some(thread) = &*lock(thread) {
                     thread.interrupt();
@@ -85,7 +90,11 @@ impl Handle {
     /// Ends it at once.
     pub(crate) fn kill(&self) {
         match self {
-            Self::Process(pid, _) => send(*lock(pid), Signal::KILL),
+            Self::Process { pid, killed, .. } => {
+                let pid = lock(pid);
+                killed.store(true, Ordering::SeqCst);
+                send(*pid, Signal::KILL);
+            }
             Self::Machine { killed, .. } => {
                 killed.store(true, Ordering::SeqCst);
                 self.interrupt();

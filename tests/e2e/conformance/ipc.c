@@ -58,6 +58,12 @@ static void streaming(void) {
     }
 }
 
+// A signal every twenty milliseconds, until that is none: one of them comes while a call waits.
+static void ring_often(int microseconds) {
+    struct itimerval often = {{0, microseconds}, {0, microseconds}};
+    setitimer(ITIMER_REAL, &often, NULL);
+}
+
 static int raised;
 
 static void raise_it(int signal) {
@@ -162,7 +168,8 @@ void pipes_between(void) {
         fill(p[1], 1000000, 5000);
     });
     close(p[1]);
-    doze(30);
+    for (int i = 0; i < 1000 && n < 50000; i++)
+        ioctl(p[0], FIONREAD, &n), doze(5);
     kill(child, SIGKILL);
     waitpid(child, &status, 0);
     T(WTERMSIG(status));
@@ -210,19 +217,17 @@ void pipes_between(void) {
     fcntl(p[0], F_SETFL, 0);
     struct sigaction action = {.sa_handler = raise_it};
     sigaction(SIGALRM, &action, NULL);
-    struct itimerval soon = {{0, 0}, {0, 20000}};
-    setitimer(ITIMER_REAL, &soon, NULL);
+    ring_often(20000);
     T(read(p[0], b, 100));
-    T(raised);
+    T(raised > 0);
     action.sa_flags = SA_RESTART;
     sigaction(SIGALRM, &action, NULL);
-    setitimer(ITIMER_REAL, &soon, NULL);
     child = START({
         doze(60);
         write(p[1], "x", 1);
     });
     T(read(p[0], b, 100));
-    T(raised);
+    ring_often(0);
     waitpid(child, &status, 0);
     close(p[0]), close(p[1]);
 }
@@ -379,6 +384,14 @@ static long futex(int *word, int operation, int value, const struct timespec *ti
     return syscall(SYS_futex, word, operation, value, time, NULL, ~0);
 }
 
+// As soon as there is somebody to be woken.
+static long wake_somebody(int *word, int most) {
+    long woken = 0;
+    for (int i = 0; i < 1000 && (woken = futex(word, FUTEX_WAKE, most, NULL)) == 0; i++)
+        doze(5);
+    return woken;
+}
+
 static void words_in(struct words *w) {
     int status;
     pthread_mutexattr_t ma;
@@ -433,8 +446,7 @@ static void words_in(struct words *w) {
     T(futex(&w->word, FUTEX_WAIT, 5, &moment));
     T(futex(&w->word, FUTEX_WAKE, 1, NULL));
     child = START({ _exit(futex(&w->word, FUTEX_WAIT, 5, NULL) == 0 ? 4 : 5); });
-    doze(60);
-    T(futex(&w->word, FUTEX_WAKE, 10, NULL));
+    T(wake_somebody(&w->word, 10));
     waitpid(child, &status, 0);
     T(WEXITSTATUS(status));
     // One that is killed is not woken in another's place.
@@ -443,14 +455,13 @@ static void words_in(struct words *w) {
     kill(child, SIGKILL);
     waitpid(child, &status, 0);
     T(futex(&w->word, FUTEX_WAKE, 10, NULL));
+    handle(SIGUSR1, 0);
     child = START({
-        handle(SIGUSR1, 0);
         long gave = futex(&w->word, FUTEX_WAIT, 5, NULL);
         _exit(gave == -1 && errno == EINTR ? 4 : 5);
     });
-    doze(60);
-    kill(child, SIGUSR1);
-    waitpid(child, &status, 0);
+    while (waitpid(child, &status, WNOHANG) == 0)
+        kill(child, SIGUSR1), doze(20);
     T(WEXITSTATUS(status));
     T(w->word);
 }
@@ -469,8 +480,7 @@ void shared_words(void) {
         int *there = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 4096);
         _exit(futex(there, FUTEX_WAIT, 9, NULL) == 0 ? 4 : 5);
     });
-    doze(60);
-    T(futex(here + 1024, FUTEX_WAKE, 1, NULL));
+    T(wake_somebody(here + 1024, 1));
     waitpid(child, &status, 0);
     T(WEXITSTATUS(status));
     here = mremap(here, 12288, 65536, MREMAP_MAYMOVE);
@@ -609,11 +619,11 @@ void messages(void) {
     while (msgrcv(id, &m, 100, 0, IPC_NOWAIT) >= 0)
         ;
     handle(SIGALRM, SA_RESTART);
-    struct itimerval soon = {{0, 0}, {0, 20000}};
-    setitimer(ITIMER_REAL, &soon, NULL);
+    ring_often(20000);
     T(msgrcv(id, &m, 100, 0, 0));
+    ring_often(0);
     child = START({
-        doze(30);
+        doze(300);
         msgctl(id, IPC_RMID, NULL);
     });
     T(msgrcv(id, &m, 100, 0, 0));
@@ -683,17 +693,18 @@ void semaphores(void) {
         semop(id, &undone, 1);
         pause();
     });
-    doze(30);
+    for (int i = 0; i < 1000 && semctl(id, 2, GETVAL) != 8; i++)
+        doze(5);
     T(semctl(id, 2, GETVAL));
     kill(child, SIGKILL);
     waitpid(child, &status, 0);
     T(semctl(id, 2, GETVAL));
     handle(SIGALRM, SA_RESTART);
-    struct itimerval soon = {{0, 0}, {0, 20000}};
-    setitimer(ITIMER_REAL, &soon, NULL);
+    ring_often(20000);
     T(semop(id, &down, 1));
+    ring_often(0);
     child = START({
-        doze(30);
+        doze(300);
         semctl(id, 0, IPC_RMID);
     });
     T(semop(id, &down, 1));
