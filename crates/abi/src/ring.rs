@@ -9,7 +9,7 @@
 //! on its side's bell. Who has changed something looks for sleepers afterwards, and rings once. Nothing is lost, since
 //! each first writes what the other looks for.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// How many bytes are in it at most: what a pipe of Linux holds.
 pub const SIZE: usize = 64 << 10;
@@ -50,13 +50,50 @@ pub struct Ring {
     pub positions: [Position; 2],
 }
 
-/// A number with a cache line of its own.
-#[repr(C, align(64))]
+/// A number with a cache line of its own, and the one beside it, which processors fetch together.
+#[repr(C, align(128))]
 pub struct Line(pub AtomicU32);
 
-/// A position, with a cache line of its own.
-#[repr(C, align(64))]
-pub struct Position(pub AtomicU64);
+/// A position, with lines of its own; and in the same line, on the side that writes, what was written last, if it is
+/// short: so a reader who waits for it has all of it at once.
+#[repr(C, align(128))]
+pub struct Position {
+    /// How many bytes.
+    pub count: AtomicU64,
+    /// The position of the first of those bytes, or [`NOWHERE`] while they change.
+    pub begin: AtomicU64,
+    /// The bytes. They are in the ring as well.
+    pub latest: [AtomicU64; 6],
+}
+
+/// No byte has that position.
+pub const NOWHERE: u64 = u64::MAX;
+
+/// So many bytes are short.
+pub const SHORT: usize = 48;
+
+impl Position {
+    /// Notes what is about to be written there.
+    pub fn note(&self, begin: u64, bytes: [u64; 6]) {
+        self.begin.store(NOWHERE, Ordering::Release);
+        fence(Ordering::Release);
+        for (place, word) in self.latest.iter().zip(bytes) {
+            place.store(word, Ordering::Relaxed);
+        }
+        self.begin.store(begin, Ordering::Release);
+    }
+
+    /// What was written at that position, if it is known here.
+    pub fn noted(&self, begin: u64) -> Option<[u64; 6]> {
+        if self.begin.load(Ordering::Acquire) != begin {
+            return None;
+        }
+        let bytes = self.latest.each_ref().map(|it| it.load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        // Whoever changed them since says so first.
+        (self.begin.load(Ordering::Relaxed) == begin).then_some(bytes)
+    }
+}
 
 /// How many bytes are between two positions; nothing when no ring has such.
 pub fn between(read: u64, written: u64) -> Option<u32> {
@@ -67,7 +104,7 @@ pub fn between(read: u64, written: u64) -> Option<u32> {
 impl Ring {
     /// How many bytes there are to be read.
     pub fn used(&self) -> Option<u32> {
-        let [read, written] = self.positions.each_ref().map(|it| it.0.load(Ordering::Acquire));
+        let [read, written] = self.positions.each_ref().map(|it| it.count.load(Ordering::Acquire));
         between(read, written)
     }
 

@@ -129,7 +129,7 @@ impl Pipe {
     /// All that is in the ring fits into the host's pipe, which is empty.
     fn move_bytes(&self, writer: &OwnedFd) {
         let mut bytes = vec![0; self.ring.used().unwrap_or(0) as usize];
-        let begin = self.ring.positions[READER].0.load(Ordering::Acquire) % SIZE as u64;
+        let begin = self.ring.positions[READER].count.load(Ordering::Acquire) % SIZE as u64;
         let begin = begin as usize;
         let whole = bytes.len();
         let (first, second) = bytes.split_at_mut((SIZE - begin).min(whole));
@@ -300,8 +300,8 @@ mod tests {
             let place = BYTES as u64 + read.wrapping_add(at as u64) % SIZE as u64;
             rustix::io::pwrite(ring.file(), &[*byte], place).unwrap();
         }
-        ring.positions[READER].0.store(read, Ordering::SeqCst);
-        ring.positions[WRITER].0.store(written, Ordering::SeqCst);
+        ring.positions[READER].count.store(read, Ordering::SeqCst);
+        ring.positions[WRITER].count.store(written, Ordering::SeqCst);
         Made { reader, ends }
     }
 

@@ -6,10 +6,10 @@
 //! ring is taken for numbers, and a place in the ring is a remainder: they can spoil the bytes, and nothing else.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use abi::layout::{RING_PLACES, RING_ROOM, RINGS};
-use abi::ring::{BYTES, PIECE, READER, Ring, SIZE, WRITER, between};
+use abi::ring::{BYTES, PIECE, READER, Ring, SHORT, SIZE, WRITER, between};
 
 use crate::engine::{self, Bells};
 use crate::errno::{EAGAIN, EFAULT, ERESTART, Result};
@@ -249,10 +249,13 @@ fn attempt(ring: &Ring, descriptor: u64, it: &mut Open, parts: Parts<'_>, [done,
         None => Attempt::Nothing,
         Some(there) => {
             let part = (there as usize).min(total - done);
-            let own = &ring.positions[side].0;
+            let own = &ring.positions[side].count;
             let position = own.load(Ordering::Relaxed);
-            if copy(it.at, side, position, parts, [done, part]) {
-                own.store(position.wrapping_add(part as u64), Ordering::Release);
+            let is_copied = copy_short(ring, it, position, parts, [done, part, there as usize])
+                .unwrap_or_else(|| copy(it.at, side, position, parts, [done, part]));
+            if is_copied {
+                // Before the sleepers are looked for.
+                own.swap(position.wrapping_add(part as u64), Ordering::SeqCst);
                 Attempt::Moved(part)
             } else {
                 Attempt::Fault
@@ -261,7 +264,6 @@ fn attempt(ring: &Ring, descriptor: u64, it: &mut Open, parts: Parts<'_>, [done,
     };
     ring.locks[side].0.store(0, Ordering::Release);
     if let Attempt::Moved(_) = attempt {
-        fence(Ordering::SeqCst);
         // Who of several sleepers comes first may leave something to the next.
         for side in [other, side] {
             let sleeps = ring.sleepers[side].load(Ordering::Relaxed) > 0 && ring.has_for(side, PIECE);
@@ -276,14 +278,14 @@ fn attempt(ring: &Ring, descriptor: u64, it: &mut Open, parts: Parts<'_>, [done,
 /// How much there is for the side, if it is enough. The other side's position is taken from it only when what was seen of
 /// it is not enough: each look takes its line away from it.
 fn there(ring: &Ring, it: &mut Open, need: u32) -> Option<u32> {
-    let own = ring.positions[it.side].0.load(Ordering::Relaxed);
+    let own = ring.positions[it.side].count.load(Ordering::Relaxed);
     if it.side == READER {
-        it.seen = ring.positions[WRITER].0.load(Ordering::Acquire);
+        it.seen = ring.positions[WRITER].count.load(Ordering::Acquire);
         return between(own, it.seen).filter(|it| *it > 0);
     }
     let room = |seen| between(seen, own).map(|used| SIZE as u32 - used).filter(|it| *it >= need);
     room(it.seen).or_else(|| {
-        it.seen = ring.positions[READER].0.load(Ordering::Acquire);
+        it.seen = ring.positions[READER].count.load(Ordering::Acquire);
         room(it.seen)
     })
 }
@@ -312,6 +314,60 @@ fn take_hold(ring: &Ring, side: usize) -> bool {
     true
 }
 
+/// The same of a short piece that is one part of the program's memory: what was written last is taken from beside its
+/// position, if it is all that there is to read; what is written is put there, too. Nothing where that is not so.
+fn copy_short(
+    ring: &Ring,
+    it: &Open,
+    position: u64,
+    parts: Parts<'_>,
+    [done, part, there]: [usize; 3],
+) -> Option<bool> {
+    let &[[begin, length]] = parts else { return None };
+    let (program, writer) = (begin as usize, &ring.positions[WRITER]);
+    let is_mapped = |rights| SPACE.get().is_mapped(program, part, rights);
+    match it.side {
+        READER if there <= SHORT => {
+            let bytes = writer.noted(position)?;
+            if !is_mapped(Protection::WRITE) {
+                return Some(false);
+            }
+            // SAFETY: the program's memory is mapped, and no longer than the bytes.
+            unsafe { move_few(bytes.as_ptr().cast::<u8>(), program as *mut u8, part) };
+        }
+        WRITER if part <= SHORT && done == 0 && part == length as usize => {
+            let place = (position % SIZE as u64) as usize;
+            if place + part > SIZE {
+                return None;
+            }
+            if !is_mapped(Protection::READ) {
+                return Some(false);
+            }
+            let mut bytes = [0u64; SHORT / 8];
+            let local = bytes.as_mut_ptr().cast::<u8>();
+            // SAFETY: the same; and the ring, up to its end.
+            unsafe {
+                move_few(program as *const u8, local, part);
+                move_few(local, (it.at + BYTES + place) as *mut u8, part);
+            }
+            writer.note(position, bytes);
+        }
+        _ => return None,
+    }
+    Some(true)
+}
+
+/// Copies a few bytes, which takes less than to begin to copy many.
+///
+/// # Safety
+/// Both are mapped for that length.
+unsafe fn move_few(from: *const u8, to: *mut u8, length: usize) {
+    for at in 0..length {
+        // SAFETY: the caller's.
+        unsafe { to.add(at).write_volatile(from.add(at).read()) };
+    }
+}
+
 /// Copies a part of the program's memory into the ring, or the other way. Says whether all of it was there.
 fn copy(at: usize, side: usize, position: u64, parts: Parts<'_>, [done, part]: [usize; 2]) -> bool {
     let rights = if side == READER { Protection::WRITE } else { Protection::READ };
@@ -334,7 +390,12 @@ fn copy(at: usize, side: usize, position: u64, parts: Parts<'_>, [done, part]: [
             let ring = at + BYTES + place;
             let (to, from) = if side == READER { (begin, ring) } else { (ring, begin) };
             // SAFETY: the program's memory is mapped, as was just looked up, and the ring is, up to its end.
-            unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, here) };
+            unsafe {
+                match here {
+                    0..=16 => move_few(from as *const u8, to as *mut u8, here),
+                    _ => core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, here),
+                }
+            };
             (begin, length, place) = (begin + here, length - here, (place + here) % SIZE);
         }
         if left == 0 {

@@ -5,7 +5,7 @@
 //! looks at the counter then. So one of them sees the other. Before all that the word is looked at for a moment: when it
 //! changes, the call was merely late.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 use abi::call;
 use abi::futex::{Counters, SIZE, counter};
@@ -26,10 +26,17 @@ pub fn word(address: u64) -> Option<Word> {
 
 static MAPPED: AtomicBool = AtomicBool::new(false);
 
-/// For how long to look before sleeping, in nanoseconds: as long as that was worth it of late.
-static PATIENCE: AtomicU64 = AtomicU64::new(MOST_PATIENCE / 4);
-const MOST_PATIENCE: u64 = 60_000;
+/// For how long to look before sleeping, in nanoseconds: as long as that was worth it of late. Two that wake each other in
+/// turn would sleep in between for ever if neither looked for longer than it takes to wake the other.
+static PATIENCE: AtomicU64 = AtomicU64::new(MOST_PATIENCE / 8);
+const MOST_PATIENCE: u64 = 200_000;
 const LEAST_PATIENCE: u64 = 1_000;
+
+/// How often in a row looking long was for nothing, and how many waits are to do without it then.
+static WASTED: AtomicU32 = AtomicU32::new(0);
+static RESTS: AtomicU32 = AtomicU32::new(0);
+const MOST_WASTED: u32 = 4;
+const REST: u32 = 64;
 
 fn counters() -> Result<&'static Counters> {
     if !MAPPED.load(Ordering::Relaxed) {
@@ -66,16 +73,7 @@ pub fn wait(word: Word, address: u64, value: u32, deadline: Option<u64>, bits: u
     if process == crate::syscall::process::number() {
         sleepers.fetch_sub(1, Ordering::SeqCst);
     }
-    // Looking for longer would have spared a short sleep.
-    let slept = clock::monotonic().saturating_sub(begun);
-    PATIENCE.store(
-        if slept < 2 * MOST_PATIENCE {
-            (slept + slept / 2).min(MOST_PATIENCE)
-        } else {
-            (PATIENCE.load(Ordering::Relaxed) / 2).max(LEAST_PATIENCE)
-        },
-        Ordering::Relaxed,
-    );
+    learn(clock::monotonic().saturating_sub(begun));
     told?;
     match why {
         _ if !was_there => Ok(0),
@@ -86,6 +84,24 @@ pub fn wait(word: Word, address: u64, value: u32, deadline: Option<u64>, bits: u
     }
 }
 
+/// For how long to look the next time, after a sleep of so many nanoseconds: if it was short, looking for longer would have
+/// spared it.
+fn learn(slept: u64) {
+    let patience = PATIENCE.load(Ordering::Relaxed);
+    if patience >= MOST_PATIENCE / 2 && WASTED.fetch_add(1, Ordering::Relaxed) >= MOST_WASTED {
+        WASTED.store(0, Ordering::Relaxed);
+        RESTS.store(REST, Ordering::Relaxed);
+    }
+    let rests = RESTS.load(Ordering::Relaxed);
+    RESTS.store(rests.saturating_sub(1), Ordering::Relaxed);
+    let next = match rests {
+        0 if slept < 2 * MOST_PATIENCE => (slept + slept / 2).min(MOST_PATIENCE),
+        0 => patience / 2,
+        _ => LEAST_PATIENCE,
+    };
+    PATIENCE.store(next.max(LEAST_PATIENCE), Ordering::Relaxed);
+}
+
 /// Looks at a word for a moment, if there is nothing else to do.
 fn changes_soon(address: u64, value: u32, deadline: Option<u64>) -> Result<bool> {
     let (patience, begun) = (PATIENCE.load(Ordering::Relaxed), clock::monotonic());
@@ -93,6 +109,7 @@ fn changes_soon(address: u64, value: u32, deadline: Option<u64>) -> Result<bool>
         for _ in 0..16 {
             if user::read::<u32>(address)? != value {
                 PATIENCE.store((patience * 2).min(MOST_PATIENCE), Ordering::Relaxed);
+                WASTED.store(0, Ordering::Relaxed);
                 return Ok(true);
             }
             core::hint::spin_loop();
