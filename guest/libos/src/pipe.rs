@@ -30,8 +30,37 @@ struct Open {
     seen: u64,
     /// For how many ticks to look before sleeping.
     patience: u64,
+    /// How often in a row that was for nothing, and how many waits are to do without it then.
+    wasted: u32,
+    rests: u32,
     /// Another one for each ring that there ever was here.
     which: u64,
+}
+
+impl Open {
+    /// It was found by looking, after so many ticks: it is worth looking some times as long.
+    fn found(&mut self, after: u64) {
+        self.patience = ((3 * self.patience + 4 * after.min(MOST_PATIENCE)) / 4).clamp(LEAST_PATIENCE, MOST_PATIENCE);
+        self.wasted = 0;
+    }
+
+    /// It was not, and then slept for: looking for longer would have spared a short sleep. But where that does not help
+    /// either, the other side wants for the processor that is looked with.
+    fn slept(&mut self, slept: u64) {
+        if self.patience >= MOST_PATIENCE / 8 {
+            self.wasted += 1;
+            if self.wasted >= MOST_WASTED {
+                (self.wasted, self.rests) = (0, REST);
+            }
+        }
+        self.patience = match self.rests {
+            0 if slept < 2 * MOST_PATIENCE => (slept + slept / 2).min(MOST_PATIENCE),
+            0 => self.patience / 2,
+            _ => LEAST_PATIENCE,
+        }
+        .max(LEAST_PATIENCE);
+        self.rests = self.rests.saturating_sub(1);
+    }
 }
 
 static OPEN: Local<Vec<Option<Open>>> = Local::new(Vec::new());
@@ -45,6 +74,8 @@ const MOST: usize = 256;
 /// How long to look at most: about what sleeping and being woken costs, in ticks.
 const MOST_PATIENCE: u64 = 200_000;
 const LEAST_PATIENCE: u64 = 2_000;
+const MOST_WASTED: u32 = 4;
+const REST: u32 = 64;
 
 /// What there is to move: where and how much.
 type Parts<'a> = &'a [[u64; 2]];
@@ -115,7 +146,7 @@ fn try_take_up(number: u32, descriptor: u64, place: u64) -> bool {
     if all.len() <= descriptor {
         all.resize(descriptor + 1, None);
     }
-    all[descriptor] = Some(Open { at, side, bells, seen: 0, patience: MOST_PATIENCE / 4, which });
+    all[descriptor] = Some(Open { at, side, bells, seen: 0, patience: MOST_PATIENCE / 4, wasted: 0, rests: 0, which });
     ANY.store(true, Ordering::Relaxed);
     true
 }
@@ -418,7 +449,7 @@ fn wait(ring: &Ring, descriptor: u64, it: &mut Open, need: u32) -> Result<()> {
     while thread::patience(None) > 0 && ticks().wrapping_sub(begun) < it.patience {
         for _ in 0..32 {
             if is_there(it) {
-                it.patience = (it.patience * 2).min(MOST_PATIENCE);
+                it.found(ticks().wrapping_sub(begun));
                 return Ok(());
             }
             core::hint::spin_loop();
@@ -431,11 +462,7 @@ fn wait(ring: &Ring, descriptor: u64, it: &mut Open, need: u32) -> Result<()> {
     if keep(descriptor, it) {
         ring.sleepers[side].fetch_sub(1, Ordering::SeqCst);
     }
-    // Looking for longer would have spared a short sleep.
-    it.patience = match ticks().wrapping_sub(begun) {
-        short if short < 2 * MOST_PATIENCE => (short + short / 2).min(MOST_PATIENCE),
-        _ => (it.patience / 2).max(LEAST_PATIENCE),
-    };
+    it.slept(ticks().wrapping_sub(begun));
     slept
 }
 
