@@ -13,7 +13,6 @@ const IMAGE: &str = "deb:busybox-static";
 const MISSING: &[(&str, &str)] = &[
     ("process_locks", "locks are an open file's, so a child has those of its parent"),
     ("queues", "signals carry no values, and are not queued"),
-    ("shared_locks", "a futex wakes threads of one process only"),
     ("signal_files", "there is no signalfd"),
     ("stops", "a process is not stopped by signals"),
     ("timers", "there is no timer_create"),
@@ -41,7 +40,8 @@ const DIFFERENT: &[(&str, &str)] = &[
 fn build(env: &TestEnv) -> Option<PathBuf> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/conformance");
     let program = env.scratch().join("conformance");
-    let names = ["main", "files", "streams", "connections", "again", "memory", "processes", "signals", "threads"];
+    let names =
+        ["main", "files", "streams", "connections", "again", "memory", "processes", "signals", "threads", "ipc"];
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-w", "-static", "-pthread", "-o"]).arg(&program);
     cc.args(names.map(|it| sources.join(format!("{it}.c"))));

@@ -62,6 +62,7 @@ attacks! {
     gates_that_lead_nowhere: "gates";
     tables_full_of_noise: "tables";
     a_stack_at_the_wrong_place: "stack";
+    pipes_full_of_noise: "rings";
 }
 
 #[test]

@@ -1,10 +1,14 @@
 /* A guest that does what no guest should: its tender must outlive it. The first argument says what. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +17,9 @@
 #define PORT 0x702000000000ul
 #define CONTROL 0x702100000000ul
 #define DOORBELL 0x702300000000ul
+#define RINGS 0x703000000000ul
+#define RING_ROOM (128ul << 10)
+#define COUNTERS 0x703100000000ul
 #define LINEAR 0x704000000000ul
 
 struct call {
@@ -47,7 +54,7 @@ static uint64_t argument(void) {
    that waits for as long as it is told; and fork, which has a test of its own. */
 static void calls(void) {
     for (int i = 0; i < (*engine == 2 ? 4000 : 60); i++) {
-        uint32_t number = next() % 8 ? next() % 440 : 0x1000 + next() % 16;
+        uint32_t number = next() % 8 ? next() % 440 : 0x1000 + next() % 20;
         if (number == 62 || number == 200 || number == 234 || number == 0x1003 || number == 0x1004 || number == 0x1005)
             continue;
         for (int j = 0; j < 6; j++) call->arguments[j] = argument();
@@ -60,6 +67,41 @@ static void calls(void) {
 
 static void scribble(void) {
     for (int i = 0; i < 4096 / 8; i++) ((volatile uint64_t *)PORT)[i] = next();
+}
+
+/* Pipes between members are memory of both: one fills it with noise while the other uses them in every way. */
+static void rings(void) {
+    int pipes[24][2];
+    char bytes[5000];
+    for (int i = 0; i < 24; i++) {
+        pipe2(pipes[i], O_NONBLOCK);
+        write(pipes[i][1], bytes, 500), read(pipes[i][0], bytes, 100);
+    }
+    int *words = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    syscall(SYS_futex, words, 1, 1, 0, 0, 0);
+    pid_t child = fork();
+    if (child == 0)
+        for (;;) {
+            volatile uint64_t *ring = (void *)(RINGS + next() % 48 * RING_ROOM);
+            /* Which counters there are: crates/abi/src/ring.rs. */
+            for (int j = 0; j < 40; j++) ring[j] = next() % 3 ? next() : next() % 3;
+            ((volatile uint64_t *)COUNTERS)[next() % 512] = next();
+            usleep(10);
+        }
+    for (int round = 0; round < 400; round++) {
+        int i = next() % 24;
+        struct pollfd one = {pipes[i][0], POLLIN, 0};
+        switch (next() % 40) {
+        case 0: poll(&one, 1, 0); break;
+        case 1: close(pipes[i][next() % 2]); break;
+        case 2: fcntl(pipes[i][0], F_SETPIPE_SZ, 4096 << next() % 5); break;
+        case 3: close(dup(pipes[i][1])); break;
+        default: write(pipes[i][1], bytes, 1 + next() % 5000), read(pipes[i][0], bytes, 1 + next() % 5000);
+        }
+        syscall(SYS_futex, words, 1, 1, 0, 0, 0);
+    }
+    kill(child, SIGKILL);
+    wait(0);
 }
 
 int main(int count, char **words) {
@@ -76,6 +118,7 @@ int main(int count, char **words) {
         for (unsigned long at = 4096; at < (1ul << 20); at += 8) *(volatile uint64_t *)(LINEAR + at) = next();
         getppid();
     }
+    if (!strcmp(what, "rings")) signal(SIGPIPE, SIG_IGN), alarm(2), rings();
     if (!strcmp(what, "stack")) { __asm__ volatile("mov $8, %rsp; push %rax"); }
     if (!strcmp(what, "bomb")) for (;;) fork();
     if (!strcmp(what, "memory")) for (;;) memset(malloc(1 << 20), 1, 1 << 20);

@@ -37,11 +37,13 @@ const UNSAFE_MODULES: &[&str] = &[
     "crates/sys/src/signal.rs",
     // A program by itself, all modules of it.
     "crates/toolbox/steward/main.rs",
+    "crates/unikernel/src/calls/messages.rs",
     "crates/unikernel/src/calls/pass.rs",
     "crates/unikernel/src/calls/polling.rs",
     "crates/unikernel/src/calls/sockets.rs",
     "crates/unikernel/src/clock.rs",
     "crates/unikernel/src/memory.rs",
+    "crates/unikernel/src/pipes/mapped.rs",
     "crates/unikernel/src/port.rs",
     "crates/unikernel/src/raw.rs",
     "crates/vm/src/machine.rs",

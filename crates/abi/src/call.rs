@@ -57,19 +57,55 @@ pub const DISCARD: u32 = 0x100c;
 /// the file.
 pub const LEND: u32 = 0x100d;
 
+/// `(descriptor, nanoseconds)`: sleeps on a pipe's ring ([`crate::ring`]) until there is something for that side, or for
+/// [`WAIT`], where it is left. Only for a guest with page tables of its own.
+pub const RING_SLEEP: u32 = 0x100e;
+
+/// `(descriptor, side)`: wakes who sleeps on that side of a pipe's ring. Gives the number of the bell that does so from now on
+/// ([`crate::layout::kvm::bell`]), or 0. Only for a guest with page tables of its own.
+pub const RING_WAKE: u32 = 0x100f;
+
+/// `(memory, offset, bits, cookie)`: a thread is about to sleep on a word of memory that others share: [`WAIT`] shall give
+/// the cookie when it is woken. Which memory it is [`MAP`] said in [`crate::port::Call::limit`].
+pub const FUTEX_SLEEP: u32 = 0x1010;
+
+/// `(memory, offset, most, bits)`: wakes so many of those that sleep on that word. Gives how many there were.
+pub const FUTEX_WAKE: u32 = 0x1011;
+
+/// `(memory, offset, cookie)`: the thread does not sleep. Gives whether it was still to be woken.
+pub const FUTEX_LEAVE: u32 = 0x1012;
+
+/// `()`: has the counters of [`crate::futex`] mapped, as [`MAP`] does.
+pub const FUTEX_COUNTERS: u32 = 0x1013;
+
 /// `(descriptor, status, content, length)`: what the file is, as fstat tells it, and what is in it, as far as it has room;
 /// it is kept from now on ([`crate::kept`]). Gives how long it is. Only for a regular file that was opened to be read, by a
 /// path from the root, which leads to it still.
-pub const KEEP: u32 = 0x100e;
+pub const KEEP: u32 = 0x1014;
 
 /// `()`: looks whether what is kept is still what its path leads to, and forgets what is not.
-pub const CHECK: u32 = 0x100f;
+pub const CHECK: u32 = 0x1015;
 
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;
 
 /// In [`crate::port::Call::wait`]: which argument is the descriptor to wait for, from this bit on.
 pub const WAIT_ARGUMENT: u32 = 16;
+
+/// In [`crate::port::Call::wait`]: it is a change of a message queue or a semaphore that is waited for, and no descriptor.
+pub const WAIT_CHANGE: u32 = 1 << 28;
+
+/// [`WATCH`]: in the place of a descriptor, for the end of a child.
+pub const CHILDREN: u64 = u64::MAX;
+
+/// [`WATCH`]: in the place of a descriptor, for a change of a message queue or a semaphore since the latest call that had
+/// to wait for one.
+pub const CHANGES: u64 = u64::MAX - 1;
+
+/// In [`crate::port::Call::wait`]: it is a pipe whose ring ([`crate::ring`]) is to be used instead. A guest with page tables of
+/// its own finds it at the physical address in [`crate::port::Call::limit`]; a process of the host is sent the memory, and
+/// the bells of both sides.
+pub const WAIT_RING: u32 = 1 << 29;
 
 /// In [`crate::port::Call::wait`]: there is nothing that would tell; it is to be tried again in a moment.
 pub const WAIT_A_MOMENT: u32 = 1 << 30;

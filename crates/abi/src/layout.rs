@@ -8,7 +8,9 @@
 //! 0x7000_0000_0000    the library operating system
 //! 0x7010_0000_0000    its heap
 //! 0x7020_0000_0000    the port
-//! 0x7030_0000_0000    files of its own (only where the guest has page tables of its own)
+//! 0x7030_0000_0000    the rings of pipes
+//! 0x7031_0000_0000    counters of sleepers
+//! 0x7032_0000_0000    files of its own (only where the guest has page tables of its own)
 //! 0x7040_0000_0000    the guest's whole memory, one to one (the same)
 //! ```
 
@@ -45,6 +47,18 @@ pub const HEAP_SIZE: usize = 1 << 30;
 /// The port, one page.
 pub const PORT: usize = 0x7020_0000_0000;
 
+/// The rings of pipes, each with [`RING_ROOM`].
+pub const RINGS: usize = 0x7030_0000_0000;
+
+/// The distance between them, in bytes.
+pub const RING_ROOM: usize = 128 << 10;
+
+/// How many places there are for rings.
+pub const RING_PLACES: usize = 4096;
+
+/// The counters of [`crate::futex`].
+pub const COUNTERS: usize = 0x7031_0000_0000;
+
 /// The guest's memory, one to one.
 pub const LINEAR: usize = 0x7040_0000_0000;
 
@@ -70,7 +84,7 @@ pub mod kvm {
     pub const DOORBELL: usize = 0x7023_0000_0000;
 
     /// Files that the library operating system has mapped for itself.
-    pub const FILES: usize = 0x7030_0000_0000;
+    pub const FILES: usize = 0x7032_0000_0000;
     /// Room for each of them, in bytes.
     pub const FILE_ROOM: usize = 4 << 30;
 
@@ -88,6 +102,14 @@ pub mod kvm {
     pub const PORT: u64 = MEMORY;
     /// The doorbell, by physical address.
     pub const DOORBELL_PHYSICAL: u64 = 0x21_0000_0000;
+
+    /// How many bells there are behind the doorbell.
+    pub const BELLS: usize = 64;
+
+    /// Where in the page of the doorbell a bell is, which from 1 on ring without stopping the guest.
+    pub const fn bell(number: usize) -> usize {
+        8 * number
+    }
 
     /// The interrupt that makes a guest look at its port.
     pub const TAP: u8 = 0x20;

@@ -8,11 +8,13 @@
 
 pub mod boot;
 pub mod call;
+pub mod futex;
 pub mod kept;
 pub mod layout;
 pub mod library;
 pub mod port;
 pub mod post;
+pub mod ring;
 
 /// Both sides refuse each other when theirs differs.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;

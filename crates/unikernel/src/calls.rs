@@ -5,10 +5,13 @@
 
 mod descriptors;
 mod legacy;
+pub(crate) mod messages;
 mod pass;
 mod paths;
 pub(crate) mod polling;
 mod processes;
+mod queues;
+pub(crate) mod segments;
 mod sockets;
 mod system;
 pub(crate) mod table;
@@ -28,6 +31,15 @@ pub(crate) enum Reply {
     Done(Result<u64, Errno>),
     /// Nothing yet: the guest is to try again once one of the events is there on the descriptor that is that argument.
     Later { events: u32, argument: u32 },
+    /// It is mapped there, and that is which memory it is.
+    Mapped { at: u64, memory: u64 },
+    /// The guest is to do it by itself, in the memory of a pipe that is mapped there.
+    Ring { at: u64 },
+    /// The same, but after so many nanoseconds at most; 0 for ever.
+    LaterWithin { events: u32, argument: u32, limit: u64 },
+    /// Nothing yet: again when another process has changed a message queue or a semaphore, after so many nanoseconds at
+    /// most.
+    AfterChange { limit: u64 },
     /// Nothing yet: again when a child has changed.
     AfterChild,
     /// Nothing yet, and nothing that would tell when.
@@ -50,7 +62,12 @@ impl Reply {
         match self {
             Self::Done(Ok(value)) => (value as i64, 0),
             Self::Done(Err(errno)) => (-i64::from(errno.raw_os_error()), 0),
-            Self::Later { events, argument } => (AGAIN, events | argument << call::WAIT_ARGUMENT),
+            Self::Later { events, argument } | Self::LaterWithin { events, argument, .. } => {
+                (AGAIN, events | argument << call::WAIT_ARGUMENT)
+            }
+            Self::Mapped { at, .. } => (at as i64, 0),
+            Self::Ring { .. } => (AGAIN, call::WAIT_RING),
+            Self::AfterChange { .. } => (AGAIN, IN | call::WAIT_CHANGE),
             Self::AfterChild => (AGAIN, IN | call::WAIT_CHILD),
             Self::AfterMoment => (AGAIN, call::WAIT_A_MOMENT),
         }
@@ -60,12 +77,18 @@ impl Reply {
 /// Answers a system call of Linux.
 pub(crate) fn answer(member: &mut Member, number: u32, arguments: [u64; 6]) -> Reply {
     let (number, arguments) = legacy::modern(number, arguments);
+    if let Some(reply) = crate::pipes::hand_over(member, number, arguments[0]) {
+        return reply;
+    }
     let special = descriptors::answer(member, number, arguments)
         .or_else(|| paths::answer(member, number, arguments))
         .or_else(|| vectors::answer(member, number, arguments))
         .or_else(|| sockets::answer(member, number, arguments))
         .or_else(|| polling::answer(member, number, arguments))
         .or_else(|| processes::answer(member, number, arguments))
+        .or_else(|| messages::answer(member, number, arguments))
+        .or_else(|| queues::answer(member, number, arguments))
+        .or_else(|| segments::answer(member, number, arguments))
         .or_else(|| system::answer(member, number, arguments));
     match special {
         Some(reply) => reply,

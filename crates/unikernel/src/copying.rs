@@ -86,6 +86,9 @@ pub(crate) fn streams(new: [std::os::fd::OwnedFd; 3]) -> [Arc<File>; 3] {
 
 /// Whether the file is a connection with somebody over the network.
 fn is_connection(file: &File) -> bool {
+    if file.end().is_some() {
+        return false;
+    }
     let Ok(domain) = rustix::net::sockopt::socket_domain(file) else { return false };
     [AddressFamily::INET, AddressFamily::INET6].contains(&domain)
         && rustix::net::sockopt::socket_type(file) == Ok(SocketType::STREAM)

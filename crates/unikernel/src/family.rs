@@ -12,9 +12,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use abi::port::{CHILD_ENDED, RUNNING};
 use sys::Errno;
 
+use crate::calls::messages::Changes;
+use crate::calls::segments::Segments;
 use crate::control::Word;
 use crate::desk::{Demand, Listener};
 use crate::files::File;
+use crate::futexes::Futexes;
 use crate::guest::Handle;
 use crate::library::Ledger;
 use crate::port::Mapped;
@@ -109,6 +112,12 @@ pub(crate) struct Family {
     pub(crate) timers: Timers,
     pub(crate) gate: Gate,
     pub(crate) libraries: Ledger,
+    /// Who sleeps on memory that processes share.
+    pub(crate) futexes: Futexes,
+    /// Who waits for messages and semaphores.
+    pub(crate) changes: Changes,
+    /// System V's shared memory.
+    pub(crate) segments: Segments,
 }
 
 struct Account {
@@ -153,6 +162,9 @@ impl Family {
             timers: Timers::default(),
             gate: Gate::new(seal),
             libraries: Ledger::default(),
+            futexes: Futexes::default(),
+            changes: Changes::default(),
+            segments: Segments::default(),
         }
     }
 
@@ -203,6 +215,10 @@ impl Family {
             },
             Origin::Cell { streams, listener, name } => {
                 account.streams.insert(number, streams);
+                // Under the lock: who hears of it and ends it finds it.
+                if let Some(listener) = &listener {
+                    listener.tell(&Word::Started { number });
+                }
                 Process { name, ..alone(number, listener) }
             }
             Origin::Outside { cell, listener } => alone(cell, Some(listener)),
@@ -454,11 +470,11 @@ impl Family {
     }
 
     /// The member that is this process of the host.
-    pub(crate) fn by_host(&self, pid: rustix::process::Pid) -> Option<(u32, Living)> {
+    pub(crate) fn by_host(&self, pid: rustix::process::Pid) -> Option<Living> {
         let account = self.account();
-        account.processes.iter().find_map(|(number, it)| {
+        account.processes.values().find_map(|it| {
             let living = it.living()?;
-            (living.handle.pid() == Some(pid)).then(|| (*number, living.clone()))
+            (living.handle.pid() == Some(pid)).then(|| living.clone())
         })
     }
 

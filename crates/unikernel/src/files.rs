@@ -12,11 +12,14 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use sys::Errno;
 
 use crate::interests::Interests;
+use crate::pipes::End;
 
 /// An open file of a guest.
 #[derive(Debug)]
 pub(crate) struct File {
     fd: OwnedFd,
+    /// What it is of a pipe between members.
+    end: Option<End>,
     waits: AtomicBool,
     /// A connection was begun for a guest that waits for its end.
     pub(crate) connecting: AtomicBool,
@@ -44,6 +47,7 @@ impl File {
         }
         Arc::new(Self {
             fd,
+            end: None,
             waits: AtomicBool::new(waiting == Waiting::Yes),
             connecting: AtomicBool::new(false),
             patience: [const { AtomicU64::new(0) }; 2],
@@ -99,6 +103,26 @@ impl File {
         })
     }
 
+    /// An end of a pipe that was just made.
+    pub(crate) fn of_pipe(fd: OwnedFd, waiting: Waiting, end: Option<End>, made: Made) -> Arc<Self> {
+        let mut file = Self::new(fd, waiting, b"pipe");
+        if let Some(file) = Arc::get_mut(&mut file) {
+            (file.end, file.made) = (end, made);
+            file.set_waiting(waiting);
+        }
+        file
+    }
+
+    /// What it is of a pipe between members, which may be the host's by now.
+    pub(crate) fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// The host's descriptor, for what a pipe's bytes do not matter to. [`File::as_fd`] makes it the host's pipe first.
+    pub(crate) fn host(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Whether the guest wants to wait for it.
     pub(crate) fn waiting(&self) -> Waiting {
         if self.waits.load(Ordering::Relaxed) { Waiting::Yes } else { Waiting::No }
@@ -107,11 +131,17 @@ impl File {
     /// Notes what the guest wants.
     pub(crate) fn set_waiting(&self, waiting: Waiting) {
         self.waits.store(waiting == Waiting::Yes, Ordering::Relaxed);
+        if let Some(end) = &self.end {
+            end.set_waiting(waiting);
+        }
     }
 }
 
 impl AsFd for File {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        if let Some(end) = &self.end {
+            end.surrender();
+        }
         self.fd.as_fd()
     }
 }
@@ -147,6 +177,15 @@ impl Made {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         [Self::Pair(number, 0), Self::Pair(number, 1)]
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // Before the host's end is closed.
+        if let Some(end) = &self.end {
+            end.surrender();
+        }
     }
 }
 

@@ -1,15 +1,15 @@
 //! What executes a member's instructions, seen from the tender.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::process::{Pid, Signal};
 use vm::Interrupter;
 
 /// A member's execution, as somebody other than its own thread reaches it.
 pub(crate) enum Handle {
-    /// A process of the host.
-    Process(Mutex<Host>),
+    /// A process of the host, and how it has ended.
+    Process { host: Mutex<Host>, ended: OnceLock<i32> },
     /// A virtual machine; its thread is not known before it began.
     Machine { thread: Mutex<Option<Interrupter>>, killed: AtomicBool },
 }
@@ -40,7 +40,7 @@ fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Handle {
     pub(crate) fn process(pid: Option<Pid>) -> Self {
-        Self::Process(Mutex::new(Host { pid, missed: None }))
+        Self::Process { host: Mutex::new(Host { pid, missed: None }), ended: OnceLock::new() }
     }
 
     pub(crate) fn machine() -> Self {
@@ -50,19 +50,34 @@ impl Handle {
     /// The process of the host, for those that are one.
     pub(crate) fn pid(&self) -> Option<Pid> {
         match self {
-            Self::Process(host) => lock(host).pid,
+            Self::Process { host, .. } => lock(host).pid,
             Self::Machine { .. } => None,
         }
     }
 
     /// A new process has said which it is; or one has ended, and its number may soon be another's.
     pub(crate) fn set_pid(&self, new: Option<Pid>) {
-        if let Self::Process(host) = self {
+        if let Self::Process { host, .. } = self {
             let mut host = lock(host);
             host.pid = new;
             if let (Some(_), Some(missed)) = (new, host.missed.take()) {
                 host.send(missed);
             }
+        }
+    }
+
+    /// Its process of the host has ended so: its thread is to take note.
+    pub(crate) fn set_ended(&self, status: i32) {
+        if let Self::Process { ended, .. } = self {
+            let _ = ended.set(status);
+        }
+    }
+
+    /// How its process of the host has ended.
+    pub(crate) fn ended(&self) -> Option<i32> {
+        match self {
+            Self::Process { ended, .. } => ended.get().copied(),
+            Self::Machine { .. } => None,
         }
     }
 
@@ -82,7 +97,7 @@ impl Handle {
     pub(crate) fn interrupt(&self) {
         match self {
             // Under the lock: whoever reaps it takes the number away first.
-            Self::Process(host) => lock(host).send(Signal::URG),
+            Self::Process { host, .. } => lock(host).send(Signal::URG),
             Self::Machine { thread, .. } => {
                 if let Some(thread) = &*lock(thread) {
                     thread.interrupt();
@@ -94,7 +109,7 @@ impl Handle {
     /// Ends it at once.
     pub(crate) fn kill(&self) {
         match self {
-            Self::Process(host) => lock(host).send(Signal::KILL),
+            Self::Process { host, .. } => lock(host).send(Signal::KILL),
             Self::Machine { killed, .. } => {
                 killed.store(true, Ordering::SeqCst);
                 self.interrupt();

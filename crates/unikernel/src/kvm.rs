@@ -6,11 +6,11 @@ mod shells;
 mod space;
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use abi::call;
-use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY, TAP, WINDOW};
+use abi::layout::kvm::{BELLS, DOORBELL_PHYSICAL, MEMORY_STEP, MOST_MEMORY, TAP, WINDOW, bell};
 use sys::Errno;
 use vm::{Exit, Frozen, Interrupter, Kept, Layout, Machine, Memory, Part, Region, Registers, Room, Sharing, Window};
 
@@ -18,6 +18,7 @@ pub(crate) use self::shells::{Kvm, Shell};
 pub(crate) use self::space::{OfGuest, Space};
 use crate::error::{Error, Result};
 use crate::files::File;
+use crate::pipes::Bells;
 use crate::port::Mapped;
 use crate::snapshot::SavedMachine;
 
@@ -29,6 +30,8 @@ pub(crate) struct Guest {
     machine: Machine,
     layout: Layout,
     space: Arc<Space>,
+    /// Those that it rings by itself, by their numbers from 1 on, and the side of each.
+    bells: Vec<(Bells, usize)>,
 }
 
 /// What a copy of a member is made of, once its maker stands still.
@@ -55,14 +58,14 @@ impl Guest {
         let space = Space::new(built.layout.tables, vec![memory], Vec::new());
         let mut machine = assemble(kvm, &space)?;
         machine.begin(&built.layout, &built.start).map_err(failed)?;
-        Ok(Self { machine, layout: built.layout, space })
+        Ok(Self { machine, layout: built.layout, space, bells: Vec::new() })
     }
 
     /// A copy of another, in that shell if there is one. The port is the shell's.
     pub(crate) fn grow(kvm: &Kvm, seed: Seed, port: &Arc<Mapped>, shell: Option<Shell>) -> Result<Self> {
         let (mut machine, space) = fill(kvm, shell, port, seed.layout.tables, &seed.memory, seed.windows)?;
         machine.resume(&seed.registers, &seed.layout).map_err(failed)?;
-        Ok(Self { machine, layout: seed.layout, space })
+        Ok(Self { machine, layout: seed.layout, space, bells: Vec::new() })
     }
 
     /// One that goes on from where another was kept.
@@ -70,7 +73,7 @@ impl Guest {
         let (tables, windows) = (saved.layout.tables, saved.windows.clone());
         let (mut machine, space) = fill(kvm, None, port, tables, &saved.memory, windows)?;
         machine.resume_kept(&saved.kept, &saved.layout).map_err(failed)?;
-        Ok(Self { machine, layout: saved.layout, space })
+        Ok(Self { machine, layout: saved.layout, space, bells: Vec::new() })
     }
 
     /// What of its processor can be kept. It stands still, in a call.
@@ -125,9 +128,24 @@ impl Guest {
     pub(crate) fn map(&mut self, file: &File, offset: u64, length: u64, how: u64) -> std::result::Result<u64, Errno> {
         let sharing = if how & call::MAP_SHARED != 0 && how & 2 != 0 { Sharing::Shared } else { Sharing::ReadOnly };
         let length = usize::try_from(length).map_err(|_| Errno::NOMEM)?;
+        self.place(file.as_fd(), offset, length, sharing)
+    }
+
+    /// Maps memory that members share; gives its physical address.
+    pub(crate) fn map_shared(&mut self, memory: BorrowedFd<'_>, length: usize) -> std::result::Result<u64, Errno> {
+        self.place(memory, 0, length, Sharing::Shared)
+    }
+
+    fn place(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: usize,
+        sharing: Sharing,
+    ) -> std::result::Result<u64, Errno> {
         let no_memory = |_| Errno::NOMEM;
         for (physical, window) in self.space.windows_by_address() {
-            if let Some(at) = window.map(file.as_fd(), offset, length, sharing).map_err(no_memory)? {
+            if let Some(at) = window.map(file, offset, length, sharing).map_err(no_memory)? {
                 return Ok(physical + at as u64);
             }
         }
@@ -136,8 +154,37 @@ impl Guest {
         let physical = self.space.next_window(room).ok_or(Errno::NOMEM)?;
         self.machine.add(physical, window.clone()).map_err(no_memory)?;
         self.space.add_window(physical, window.clone());
-        let at = window.map(file.as_fd(), offset, length, sharing).map_err(no_memory)?.ok_or(Errno::NOMEM)?;
+        let at = window.map(file, offset, length, sharing).map_err(no_memory)?.ok_or(Errno::NOMEM)?;
         Ok(physical + at as u64)
+    }
+
+    /// The number by which the guest rings a pipe's bell from now on; 0 when there is none to be had.
+    pub(crate) fn bell(&mut self, bells: &Bells, side: usize) -> u64 {
+        let known = |it: &(Bells, usize)| Arc::ptr_eq(&it.0, bells) && it.1 == side;
+        if let Some(at) = self.bells.iter().position(known) {
+            return at as u64 + 1;
+        }
+        let address = |at: usize| DOORBELL_PHYSICAL + bell(at + 1) as u64;
+        // The place of one that nobody can hear any more.
+        let free = self.bells.iter().position(|it| Arc::strong_count(&it.0) == 1);
+        let at = match free {
+            Some(at) => {
+                let (old, side) = &self.bells[at];
+                self.machine.remove_bell(address(at), old[*side].as_fd());
+                at
+            }
+            None if self.bells.len() + 1 < BELLS => self.bells.len(),
+            None => return 0,
+        };
+        if self.machine.add_bell(address(at), bells[side].as_fd()).is_err() {
+            return 0;
+        }
+        let new = (bells.clone(), side);
+        match self.bells.get_mut(at) {
+            Some(place) => *place = new,
+            None => self.bells.push(new),
+        }
+        at as u64 + 1
     }
 
     /// The calls that only such a guest makes.

@@ -1,17 +1,17 @@
 //! A member's own thread: it takes the member's calls one by one, until the member has ended.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use abi::layout::kvm::MOST_WINDOW;
 use abi::port::{RUNNING, WAITING};
 use abi::{call, port::Engine};
-use rustix::fs::OFlags;
 use sys::Errno;
 use vm::Exit;
 
+use crate::calls::messages::{Undo, Waited};
+use crate::calls::segments::Attached;
 use crate::calls::{self, Reply};
 use crate::control::Word;
 use crate::copying::{self, Exchange};
@@ -43,6 +43,12 @@ pub(crate) struct Member {
     pub(crate) program: Program,
     /// What it shall be, until it asked.
     pub(crate) boot: Option<Vec<u8>>,
+    /// What of System V's shared memory it has attached.
+    pub(crate) attached: Attached,
+    /// What is to be taken back when it ends.
+    pub(crate) undo: Undo,
+    /// The latest call, if it had to wait for a message queue or a semaphore.
+    pub(crate) waited: Option<Waited>,
     /// How many lines it has logged.
     pub(crate) logged: u32,
 }
@@ -82,6 +88,9 @@ impl Member {
     fn serve_process(&mut self) {
         let mut turns = PATIENCE;
         while self.is_alive() {
+            if let Some(status) = self.living.handle.ended() {
+                return self.end(status);
+            }
             if self.living.port.wait_for_call(&mut turns, LONGEST_SLEEP) && self.answer().is_none() {
                 return;
             }
@@ -168,7 +177,7 @@ impl Member {
             && limit == 0
             && let Some((descriptor, events)) = waits::is_for(number, reply, arguments)
             && let Ok(file) = self.table.get(descriptor).cloned()
-            && self.doze(&file, events, patience)
+            && self.doze(file.as_fd(), events, patience)
         {
             reply = self.own_call(number, arguments)?;
         }
@@ -182,13 +191,20 @@ impl Member {
 
     /// The process has ended. Its files are closed before anybody hears of that.
     pub(crate) fn end(&mut self, status: i32) {
+        self.let_go();
         self.table = Table::new(0);
         self.family.end(self.number, status);
     }
 
     /// For how long at most the guest waits after that, in nanoseconds; 0 for ever.
     fn limit(&self, reply: Reply, arguments: [u64; 6]) -> u64 {
-        let Reply::Later { events, argument } = reply else { return 0 };
+        let (events, argument) = match reply {
+            Reply::Later { events, argument } => (events, argument),
+            Reply::LaterWithin { limit, .. } | Reply::AfterChange { limit } => return limit,
+            Reply::Ring { at } => return at,
+            Reply::Mapped { memory, .. } => return memory,
+            _ => return 0,
+        };
         let which = usize::from(events & calls::OUT != 0);
         let file = self.table.get(arguments[argument as usize]);
         file.map_or(0, |it| it.patience[which].load(Ordering::Relaxed))
@@ -217,6 +233,7 @@ impl Member {
             call::WATCH => self.watch(a, b, c).into(),
             call::UNWATCH => {
                 self.living.waits.unwatch(a);
+                self.family.changes.unwatch(&self.living.waits, Some(a));
                 Ok(0).into()
             }
             call::EXIT => {
@@ -226,7 +243,7 @@ impl Member {
                 return None;
             }
             call::FORK => self.fork_for(a).into(),
-            call::MAP => self.lend(arguments).into(),
+            call::MAP => self.lend(arguments).unwrap_or_else(|errno| Err(errno).into()),
             abi::library::VISIT => self.stand_still(arguments).into(),
             call::EXECUTED => self.executed(arguments).into(),
             call::LEND => self.lend_open(a).into(),
@@ -235,6 +252,12 @@ impl Member {
                 self.check_kept();
                 Ok(0).into()
             }
+            call::FUTEX_SLEEP => self.sleep_on_word(arguments).into(),
+            call::FUTEX_WAKE => Ok(self.wake_on_word(arguments)).into(),
+            call::FUTEX_LEAVE => Ok(self.leave_word(arguments)).into(),
+            call::FUTEX_COUNTERS => self.hand_over_counters().into(),
+            call::RING_SLEEP => self.sleep_on_ring(a, b).into(),
+            call::RING_WAKE => self.wake_ring(a, b).into(),
             call::LOG => self.log(a, b).into(),
             call::GROW | call::RELEASE | call::DISCARD => match &mut self.body {
                 Body::Machine(_, Some(guest)) => guest.own_call(number, arguments).into(),
@@ -260,7 +283,8 @@ impl Member {
 
     fn watch(&self, descriptor: u64, events: u64, cookie: u64) -> Result<u64, Errno> {
         match descriptor {
-            u64::MAX => self.living.waits.watch_children(cookie),
+            call::CHILDREN => self.living.waits.watch_children(cookie),
+            call::CHANGES => self.family.changes.watch(&self.living.waits, cookie, self.waited),
             _ => self.living.waits.watch(self.table.get(descriptor)?, events as u32, cookie)?,
         }
         Ok(0)
@@ -285,7 +309,7 @@ impl Member {
 
     /// Sleeps until a file has one of those events; says whether it has. Nothing that else wakes the member is lost: it is
     /// left where the next [`call::WAIT`] finds it.
-    fn doze(&self, file: &File, events: u32, nanoseconds: u64) -> bool {
+    pub(crate) fn doze(&self, file: BorrowedFd<'_>, events: u32, nanoseconds: u64) -> bool {
         let Living { port, waits, .. } = &self.living;
         clock::write(&port.clock);
         port.state.store(WAITING, Ordering::SeqCst);
@@ -349,7 +373,6 @@ impl Member {
         let made = self.family.number().and_then(|number| {
             let exchange = Exchange::plan(&mut self.table, &old, &streams)?;
             outcome.is(number).ok_or(Errno::CANCELED)?;
-            told.tell(&Word::Started { number });
             let streams = streams.each_ref().map(Arc::downgrade);
             let name = self.family.with(self.number, |it| it.name.clone()).unwrap_or_default();
             self.fork(number, Origin::Cell { streams, listener: Some(listener), name }, Some(&exchange))
@@ -379,9 +402,14 @@ impl Member {
         if let Some(exchange) = exchange {
             exchange.apply(&mut table);
             waits.copy(&self.living.waits, exchange)?;
+            // Who sleeps for what the original is told of looks for it again.
+            let told = self.family.futexes.cookies_of(self.number);
+            let changes = self.family.changes.cookies_of(&self.living.waits);
+            told.into_iter().chain(changes).for_each(|it| waits.give(it));
         }
         let (credentials, program) = (self.credentials.clone(), self.program.clone());
         self.family.libraries.inherit(self.number, number);
+        let attached = self.attached.clone();
         let (family, lost) = (self.family.clone(), self.family.clone());
         let name = format!("member {number}");
         let begin = move |living: Living, body, memory| Self {
@@ -397,6 +425,9 @@ impl Member {
             credentials,
             program,
             boot: None,
+            attached,
+            undo: Undo::default(),
+            waited: None,
             logged: 0,
         };
         let spawned = match &self.body {
@@ -446,33 +477,6 @@ impl Member {
         Ok(u64::from(number))
     }
 
-    /// Has a part of a file mapped: sends it to the member, or puts it into its machine.
-    fn lend(&mut self, [descriptor, offset, length, how, ..]: [u64; 6]) -> Result<u64, Errno> {
-        const WRITE: u64 = 2;
-        const PAGE: u64 = 4096;
-        let file = match descriptor == abi::library::FILE as u64 {
-            true => self.family.libraries.file(self.number)?,
-            false => self.table.get(descriptor)?.clone(),
-        };
-        let flags = rustix::fs::fcntl_getfl(&*file)?;
-        let mode = flags & OFlags::RWMODE;
-        if mode == OFlags::WRONLY || flags.contains(OFlags::PATH) {
-            return Err(Errno::ACCESS);
-        }
-        if how & call::MAP_SHARED != 0 && how & WRITE != 0 && mode != OFlags::RDWR {
-            return Err(Errno::ACCESS);
-        }
-        // What a mapping can be at all.
-        if length == 0 || length > MOST_WINDOW || offset % PAGE != 0 || offset > i64::MAX as u64 - MOST_WINDOW {
-            return Err(Errno::INVAL);
-        }
-        match &mut self.body {
-            Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
-            Body::Machine(_, Some(guest)) => guest.map(&file, offset, length, how),
-            Body::Machine(_, None) => Err(Errno::NOSYS),
-        }
-    }
-
     /// A guest's last words, or those of somebody who speaks in its place: so many, and no more.
     fn log(&mut self, at: u64, length: u64) -> Result<u64, Errno> {
         const MOST: u32 = 8;
@@ -490,6 +494,7 @@ impl Member {
         const LONGEST: u64 = 2 << 20;
         self.table.executed();
         self.family.libraries.forget(self.number);
+        self.attached = Attached::default();
         let name = self.memory.bytes(path, path_length.min(4096) as usize)?;
         let name = name.rsplit(|it| *it == b'/').next().unwrap_or_default().to_vec();
         let _ = self.family.with(self.number, |it| it.name = name);

@@ -21,6 +21,8 @@ use vm::{Part, Region, Sharing};
 use self::nursery::{Nursery, Unborn};
 pub(crate) use self::saved::SavedMachine;
 use self::saved::{Pieces, Saved, SavedMemory, SavedPart, SavedProcess, SavedWindow};
+use crate::calls::messages::Undo;
+use crate::calls::segments::Attached;
 use crate::clock;
 use crate::control::Word;
 use crate::creds::{Credentials, Three};
@@ -321,6 +323,9 @@ impl Template {
             program: Program { path: it.program.clone(), arguments: it.arguments.clone() },
             boot: None,
             logged: 0,
+            attached: Attached::default(),
+            undo: Undo::default(),
+            waited: None,
         };
         if unborn.be(member).is_none() {
             family.end(number, KILLED);

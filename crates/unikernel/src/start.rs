@@ -7,6 +7,8 @@ use std::sync::{Arc, OnceLock};
 use abi::boot::Header;
 use rustix::fs::{Mode, OFlags};
 
+use crate::calls::messages::Undo;
+use crate::calls::segments::Attached;
 use crate::creds::Credentials;
 use crate::desk::Listener;
 use crate::error::{Error, Result};
@@ -118,6 +120,9 @@ impl Starter {
             credentials: Credentials::of(command.user, command.group, command.groups),
             program: Program::default(),
             boot: Some(boot),
+            attached: Attached::default(),
+            undo: Undo::default(),
+            waited: None,
             logged: 0,
         };
         thread(&format!("member {number}"), move || member.serve())?;

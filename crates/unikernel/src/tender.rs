@@ -70,6 +70,9 @@ pub struct Outcome {
     pub unknown: Vec<(u32, u64)>,
 }
 
+/// As many files as a process of Linux can have open by default, if it may.
+const MOST_FILES: u64 = 1 << 20;
+
 /// Runs a family until its first process ends, which ends all others. Makes threads, and waits for any child of the calling
 /// process: for a process that does nothing else.
 pub fn run(guest: Guest) -> Result<Outcome> {
@@ -77,6 +80,8 @@ pub fn run(guest: Guest) -> Result<Outcome> {
     let host = Error::host("blocking signals");
     // Each thread leaves them to the one that passes them on.
     sys::signal::block(SignalSet::ALL).map_err(host)?;
+    // The files of all members are this process's, and a pipe between them takes six.
+    let _ = sys::limit::raise(rustix::process::Resource::Nofile, MOST_FILES);
     let family = Arc::new(Family::new(guest.seal.as_ref()));
     let starter = Starter::new(guest.engine, guest.open_files);
     let number = match guest.snapshot {
@@ -132,9 +137,10 @@ fn reap(family: &Family) {
 impl Family {
     /// A process of the host has ended: unless its member said so before, it was killed.
     fn host_ended(&self, pid: Pid, status: i32) {
-        if let Some((number, living)) = self.by_host(pid) {
+        if let Some(living) = self.by_host(pid) {
             living.handle.set_pid(None);
-            self.end(number, status);
+            // By its thread, which closes its files before anybody hears of it.
+            living.handle.set_ended(status);
             living.port.disturb();
             living.waits.ring();
         }

@@ -73,6 +73,12 @@ impl Waits {
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
+    /// What the member waits for with that cookie is there.
+    pub(crate) fn give(&self, cookie: u64) {
+        self.watches().ready.push(cookie);
+        self.ring();
+    }
+
     /// One of the member's children has changed.
     pub(crate) fn note_child(&self) {
         self.child_changed.store(true, Ordering::SeqCst);
@@ -85,7 +91,16 @@ impl Waits {
     }
 
     pub(crate) fn watch(&self, file: &Arc<File>, events: u32, cookie: u64) -> std::result::Result<(), Errno> {
-        let copy = rustix::io::fcntl_dupfd_cloexec(file, 0)?;
+        let ring = file.end().filter(|it| it.is_ring());
+        let (watched, events) = match ring.map(|it| it.bell()).transpose()? {
+            Some(Some(bell)) => (bell, IN),
+            Some(None) => {
+                self.watches().ready.push(cookie);
+                return Ok(());
+            }
+            None => (file.as_fd(), events),
+        };
+        let copy = rustix::io::fcntl_dupfd_cloexec(watched, 0)?;
         let flags = EventFlags::from_bits_truncate(events & 0x1fff) | EventFlags::ONESHOT;
         let mut watches = self.watches();
         match epoll::add(&self.epoll, &copy, EventData::new_u64(cookie), flags) {
@@ -117,7 +132,7 @@ impl Waits {
 
     /// Sleeps until the file has one of those events or there is something for [`Waits::sleep`], for which it is left.
     /// Says whether the file has.
-    pub(crate) fn doze(&self, file: &File, events: u32, nanoseconds: u64) -> bool {
+    pub(crate) fn doze(&self, file: BorrowedFd<'_>, events: u32, nanoseconds: u64) -> bool {
         {
             let watches = self.watches();
             let child = self.child_changed.load(Ordering::SeqCst) && !watches.children.is_empty();
@@ -127,7 +142,7 @@ impl Waits {
         }
         let timeout = timeout(nanoseconds);
         let mut both = [
-            PollFd::from_borrowed_fd(file.as_fd(), PollFlags::from_bits_truncate(events as u16)),
+            PollFd::from_borrowed_fd(file, PollFlags::from_bits_truncate(events as u16)),
             PollFd::from_borrowed_fd(self.epoll.as_fd(), PollFlags::IN),
         ];
         let _ = poll(&mut both, timeout.as_ref());
@@ -187,6 +202,7 @@ impl Waits {
         if self.child_changed.load(Ordering::SeqCst) {
             cookies.append(&mut watches.children);
         }
+        cookies.append(&mut watches.ready);
         let more = cookies.split_off(cookies.len().min(MOST));
         watches.ready.extend(more);
         cookies

@@ -7,7 +7,7 @@
 
 #![expect(unsafe_code, reason = "memory of ours becomes a guest's")]
 
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use kvm_bindings::{
@@ -178,6 +178,29 @@ impl Machine {
         // SAFETY: the memory is mapped as long as `slots` holds it, and nobody has a reference to it.
         unsafe { self.vm.set_user_memory_region(region) }.map_err(Error::kvm("giving a guest memory"))?;
         self.slots.push((physical, memory));
+        Ok(())
+    }
+
+    /// Has a write of four bytes to an address without memory ring a bell (an eventfd), without stopping the guest.
+    pub fn add_bell(&self, physical: u64, bell: BorrowedFd<'_>) -> Result<()> {
+        self.set_bell(physical, bell, 0)
+    }
+
+    /// Takes that back.
+    pub fn remove_bell(&self, physical: u64, bell: BorrowedFd<'_>) {
+        const DEASSIGN: u32 = 4;
+        let _ = self.set_bell(physical, bell, DEASSIGN);
+    }
+
+    fn set_bell(&self, physical: u64, bell: BorrowedFd<'_>, flags: u32) -> Result<()> {
+        const IOEVENTFD: libc::c_ulong = 0x4040_ae79;
+        let it =
+            kvm_bindings::kvm_ioeventfd { addr: physical, len: 4, fd: bell.as_raw_fd(), flags, ..Default::default() };
+        // SAFETY: the kernel reads that structure.
+        let done = unsafe { libc::ioctl(self.vm.as_raw_fd(), IOEVENTFD, &raw const it) };
+        if done < 0 {
+            return Err(Error::Host { what: "giving a guest a bell", errno: Errno::INVAL });
+        }
         Ok(())
     }
 

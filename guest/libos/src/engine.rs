@@ -5,8 +5,11 @@
 pub mod kvm;
 pub mod process;
 
+use core::sync::atomic::Ordering;
+
 use abi::layout::PORT;
 use abi::port::{Engine, Port};
+use abi::ring::Ring;
 
 use crate::errno::Result;
 use crate::space::Protection;
@@ -34,7 +37,8 @@ fn has_tables() -> bool {
 }
 
 /// Maps whole pages over whatever is there.
-pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<()> {
+/// Says which memory a shared mapping is of, or 0.
+pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<u64> {
     if has_tables() { kvm::map(at, length, protection, source) } else { process::map(at, length, protection, source) }
 }
 
@@ -76,6 +80,13 @@ pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
     }
 }
 
+/// What was posted is done before anybody hears of what comes next past the tender.
+pub fn settle() {
+    if port().posts.count.load(Ordering::Relaxed) != 0 {
+        let _ = crate::port::call(abi::call::CHECK, [0; 6]);
+    }
+}
+
 /// Sends bytes of ours, if the file is one for which that can be done without the tender.
 pub fn send(descriptor: u64, bytes: &[u8]) -> Option<usize> {
     if has_tables() { kvm::streams::send(descriptor, bytes) } else { process::lent::send(descriptor, bytes) }
@@ -102,8 +113,48 @@ pub fn events(arguments: [u64; 3], patience: u64) -> Option<usize> {
     if has_tables() { None } else { process::lent::events(arguments, patience) }
 }
 
+/// What the sides of a ring ([`crate::pipe`]) sleep on: numbers of the engine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bells(pub [u32; 2]);
+
+/// Maps a ring that the tender has handed over; `place` is what it said of it.
+pub fn take_ring(place: u64, at: usize) -> Result<Bells> {
+    if has_tables() { kvm::take_ring(place, at) } else { process::rings::take(at) }
+}
+
+/// Maps the counters of sleepers.
+pub fn take_counters(at: usize, length: usize) -> Result<()> {
+    if has_tables() { kvm::take_counters(at, length) } else { process::rings::take_counters(at, length) }
+}
+
+/// Gives it up.
+pub fn drop_ring(at: usize, bells: Bells) {
+    if has_tables() { kvm::drop_ring(at) } else { process::rings::drop(at, bells) }
+}
+
+/// Wakes who sleeps on a side of the descriptor's ring.
+pub fn wake_ring(descriptor: u64, bells: &mut Bells, side: usize) {
+    if has_tables() { kvm::wake_ring(descriptor, bells, side) } else { process::rings::wake(*bells, side) }
+}
+
+/// Sleeps on a side of the descriptor's ring, or until there is something else to do.
+pub fn doze_on_ring(ring: &Ring, descriptor: u64, bells: Bells, side: usize, nanoseconds: u64) {
+    if has_tables() {
+        let _ = crate::port::call(abi::call::RING_SLEEP, [descriptor, nanoseconds, 0, 0, 0, 0]);
+    } else {
+        process::rings::doze(ring, bells, side, nanoseconds);
+    }
+}
+
+/// What a copy of the process makes of its maker's.
+pub fn adopt_bells(bells: Bells) -> Bells {
+    // A machine has bells of its own.
+    if has_tables() { Bells([0; 2]) } else { bells }
+}
+
 /// The process has become another program.
 pub fn executed() {
+    crate::pipe::forget_all();
     if !has_tables() {
         process::lent::forget_all();
     }

@@ -1,4 +1,7 @@
-//! Futexes: threads that sleep until a word of memory is changed.
+//! Futexes: threads that sleep until a word of memory is changed. Those of memory that other processes share, and that the
+//! program did not call its own, are in [`shared`].
+
+pub mod shared;
 
 use alloc::collections::{BTreeMap, VecDeque};
 
@@ -26,6 +29,13 @@ pub fn call(address: u64, operation: u32, value: u32, timeout: u64, second: u64,
     if address % 4 != 0 {
         return Err(EINVAL);
     }
+    if operation & PRIVATE == 0
+        && let Some(word) = shared::word(address)
+    {
+        return call_shared(word, address, operation & !WALL_CLOCK, value, (timeout, second, last), || {
+            absolute(timeout, operation & WALL_CLOCK != 0)
+        });
+    }
     match operation & !(PRIVATE | WALL_CLOCK) {
         0 => wait(address, value, relative(timeout)?, ANY),
         9 => wait(address, value, absolute(timeout, operation & WALL_CLOCK != 0)?, last),
@@ -37,6 +47,35 @@ pub fn call(address: u64, operation: u32, value: u32, timeout: u64, second: u64,
         5 => wake_and_change(address, value, second, timeout as u32, last),
         _ => Err(ENOSYS),
     }
+}
+
+/// The same on memory that others share. Who is to be moved to another word is woken instead, as it may be at any time.
+fn call_shared(
+    word: shared::Word,
+    address: u64,
+    operation: u32,
+    value: u32,
+    (timeout, second, last): (u64, u64, u32),
+    late: impl Fn() -> Result<Option<u64>>,
+) -> Result {
+    const EVERYBODY: u32 = i32::MAX as u32;
+    match operation {
+        0 => shared::wait(word, address, value, relative(timeout)?, ANY),
+        9 | 10 if last == 0 => Err(EINVAL),
+        9 => shared::wait(word, address, value, late()?, last),
+        1 => shared::wake(word, value, ANY),
+        10 => shared::wake(word, value, last),
+        4 if user::read::<u32>(address)? != last => Err(EAGAIN),
+        3 | 4 => shared::wake(word, EVERYBODY, ANY),
+        5 => wake_and_change(address, value, second, timeout as u32, last),
+        _ => Err(ENOSYS),
+    }
+}
+
+/// Wakes so many of those that sleep on a word, whoever they are.
+pub fn wake_all_kinds(address: u64, most: u32) -> Result {
+    let others = shared::word(address).map_or(Ok(0), |word| shared::wake(word, most, ANY))?;
+    wake(address, most, ANY).map(|own| own + others)
 }
 
 /// A time of the program's, in nanoseconds.
@@ -147,6 +186,6 @@ fn wake_and_change(address: u64, most: u32, second: u64, most_second: u32, encod
         5 => signed_old >= signed_compared,
         _ => return Err(ENOSYS),
     };
-    let woken = wake(address, most, ANY)?;
-    Ok(woken + if also { wake(second, most_second, ANY)? } else { 0 })
+    let woken = wake_all_kinds(address, most)?;
+    Ok(woken + if also { wake_all_kinds(second, most_second)? } else { 0 })
 }

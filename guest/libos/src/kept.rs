@@ -61,7 +61,7 @@ static NEWS: AtomicU8 = AtomicU8::new(NONE);
 const NONE: u8 = 0;
 /// From others, past the tender.
 const FROM_OTHERS: u8 = 1;
-/// From the tender, or the program itself changed something.
+/// From the tender or the family, or the program itself changed something.
 const FROM_TENDER: u8 = 2;
 
 static KEEPER: Local<Keeper> =
@@ -155,6 +155,11 @@ pub fn doubt() {
     NEWS.fetch_max(FROM_OTHERS, Ordering::Relaxed);
 }
 
+/// Something came from another process of the family.
+pub fn hear() {
+    NEWS.store(FROM_TENDER, Ordering::Relaxed);
+}
+
 /// The tender has looked whether files are what they were.
 pub fn believe() {
     NEWS.store(NONE, Ordering::Relaxed);
@@ -168,7 +173,7 @@ fn tells_nothing(number: u32) -> bool {
     const WRITEV: u32 = 20;
     const SENDTO: u32 = 44;
     matches!(number, WRITE | PWRITE | WRITEV | SENDTO | number::SENDFILE | number::CLOSE | number::EPOLL_CTL)
-        || number >= call::BOOT && number != call::WAIT
+        || number >= call::BOOT && !matches!(number, call::WAIT | call::RING_SLEEP)
 }
 
 /// The tender is about to be asked.
@@ -186,7 +191,7 @@ pub fn answered(number: u32) {
     match number {
         EPOLL_WAIT => believe(),
         _ if tells_nothing(number) => {}
-        _ => NEWS.store(FROM_TENDER, Ordering::Relaxed),
+        _ => hear(),
     }
 }
 

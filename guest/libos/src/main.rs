@@ -23,6 +23,7 @@ mod kept;
 mod library;
 mod loader;
 mod patch;
+mod pipe;
 mod port;
 mod signal;
 mod space;

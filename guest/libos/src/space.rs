@@ -29,6 +29,10 @@ struct Area {
     end: usize,
     protection: Protection,
     sharing: Sharing,
+    /// Which memory it is that others share, or 0.
+    memory: u64,
+    /// What an address in it is away from its place in that memory.
+    ahead: usize,
 }
 
 /// Who sees what is written there.
@@ -93,10 +97,13 @@ impl Space {
         if at % PAGE != 0 || !in_program(at, length) {
             return Err(if at % PAGE != 0 { EINVAL } else { ENOMEM });
         }
-        engine::map(at, length, protection, source)?;
+        let memory = engine::map(at, length, protection, source)?;
         self.forget(at, at + length);
-        let sharing = if matches!(source, Source::Shared { .. }) { Sharing::Shared } else { Sharing::Private };
-        self.record(at, Area { end: at + length, protection, sharing });
+        let (sharing, ahead) = match source {
+            Source::Shared { offset, .. } => (Sharing::Shared, at.wrapping_sub(offset as usize)),
+            Source::Anonymous | Source::Private { .. } => (Sharing::Private, 0),
+        };
+        self.record(at, Area { end: at + length, protection, sharing, memory, ahead });
         Ok(at)
     }
 
@@ -168,7 +175,8 @@ impl Space {
         engine::relocate(at, old, to, new, area.protection)?;
         self.forget(at, at + old);
         self.forget(to, to + new);
-        self.record(to, Area { end: to + new, ..area });
+        let ahead = area.ahead.wrapping_add(to).wrapping_sub(at);
+        self.record(to, Area { end: to + new, ahead, ..area });
         Ok(to)
     }
 
@@ -217,6 +225,12 @@ impl Space {
     /// How those pages are shared, by the first.
     pub fn sharing(&self, at: usize) -> Option<Sharing> {
         self.area(at).map(|it| it.sharing)
+    }
+
+    /// Which memory that others share is at an address, and where in it.
+    pub fn shared(&self, at: usize) -> Option<(u64, u64)> {
+        let area = self.area(at).filter(|it| it.memory != 0)?;
+        Some((area.memory, at.wrapping_sub(area.ahead) as u64))
     }
 
     /// What is mapped, in order: `(begin, end, protection, sharing)`.

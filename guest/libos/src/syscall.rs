@@ -13,7 +13,7 @@ mod time;
 
 use abi::call;
 
-use crate::errno::{EAGAIN, ENOSYS, ERESTART, Result, to_raw};
+use crate::errno::{EAGAIN, EINTR, ENOSYS, ERESTART, ETIMEDOUT, Result, to_raw};
 use crate::frame::{Frame, NOT_A_CALL};
 use crate::thread::{self, Wake};
 use crate::{engine, kept, port, signal};
@@ -46,6 +46,8 @@ fn answer(number: u64, arguments: [u64; 6], frame: &mut Frame) -> Option<Result>
         number::MADVISE => memory::advise(a, b, c as i32),
         number::MSYNC => memory::synchronise(a, b),
         number::MLOCK | number::MUNLOCK | number::MLOCKALL | number::MUNLOCKALL => Ok(0),
+        number::SHMAT => memory::attach(a, b, c),
+        number::SHMDT => memory::detach(a),
         number::MINCORE => memory::resident(a, b, c),
 
         number::RT_SIGACTION => signal::set_action(a as i32, b, c, d),
@@ -139,6 +141,11 @@ pub fn forward(number: u32, mut arguments: [u64; 6]) -> Result {
     }
 }
 
+/// mq_timedsend and mq_timedreceive, which say otherwise that it is too late.
+fn is_of_queue(number: u32) -> bool {
+    matches!(number, 242 | 243)
+}
+
 fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
     if let Some(result) = kept::directly(number, arguments) {
         return result;
@@ -150,6 +157,9 @@ fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
 
 fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
     let mut deadline = None;
+    if let Some(result) = crate::pipe::directly(number, arguments) {
+        return result;
+    }
     if let Some(result) = engine::directly(number, arguments) {
         return result;
     }
@@ -161,6 +171,14 @@ fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
             }
             return answer.result;
         }
+        if answer.wait & call::WAIT_RING != 0 {
+            if crate::pipe::take_up(number, arguments[0], answer.limit)
+                && let Some(result) = crate::pipe::directly(number, arguments)
+            {
+                return result;
+            }
+            continue;
+        }
         if answer.wait & call::WAIT_A_MOMENT != 0 {
             const MOMENT: u64 = 5_000_000;
             match thread::sleep(Some(crate::clock::monotonic().saturating_add(MOMENT))) {
@@ -168,9 +186,10 @@ fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
                 Wake::Up | Wake::Timeout => continue,
             }
         }
-        let descriptor = match answer.wait & call::WAIT_CHILD {
+        let descriptor = match answer.wait & (call::WAIT_CHILD | call::WAIT_CHANGE) {
             0 => arguments[(answer.wait >> call::WAIT_ARGUMENT & 7).min(5) as usize],
-            _ => u64::MAX,
+            call::WAIT_CHANGE => call::CHANGES,
+            _ => call::CHILDREN,
         };
         if answer.limit != 0 {
             deadline = deadline.or(Some(crate::clock::monotonic().saturating_add(answer.limit)));
@@ -180,7 +199,10 @@ fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
         thread::unwatch(cookie);
         match why {
             Wake::Up => {}
+            // These are never made again by themselves.
+            Wake::Signal if descriptor == call::CHANGES => return Err(EINTR),
             Wake::Signal => return Err(ERESTART),
+            Wake::Timeout if is_of_queue(number) => return Err(ETIMEDOUT),
             Wake::Timeout => return Err(EAGAIN),
         }
     }

@@ -271,16 +271,24 @@ pub fn interrupt(number: u32) -> bool {
     THREADS.get().wake(number, Wake::Signal)
 }
 
+/// A cookie with which the tender can wake the current thread.
+pub fn expect() -> u64 {
+    let mut threads = THREADS.get();
+    let (cookie, current) = (threads.next_cookie, threads.current);
+    threads.next_cookie += 1;
+    threads.watches.insert(cookie, current);
+    cookie
+}
+
+/// It will not be woken with it.
+pub fn expect_no_more(cookie: u64) {
+    THREADS.get().watches.remove(&cookie);
+}
+
 /// Asks the tender to wake the current thread when there is something to be had of the descriptor. The cookie is what
 /// [`unwatch`] takes.
 pub fn watch(descriptor: u64, events: u32) -> Result<u64, crate::errno::Errno> {
-    let cookie = {
-        let mut threads = THREADS.get();
-        let (cookie, current) = (threads.next_cookie, threads.current);
-        threads.next_cookie += 1;
-        threads.watches.insert(cookie, current);
-        cookie
-    };
+    let cookie = expect();
     match port::call(abi::call::WATCH, [descriptor, u64::from(events), cookie, 0, 0, 0]) {
         Ok(_) => Ok(cookie),
         Err(errno) => {

@@ -1,6 +1,7 @@
 //! Descriptors themselves: duplicating, closing, flags, and what makes new ones of nothing.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use sys::Errno;
@@ -69,7 +70,7 @@ fn control(member: &mut Member, number: u64, operation: u64, argument: u64) -> R
         }
         libc::F_GETFL => {
             let file = member.table.get(number)?;
-            let mut flags = rustix::fs::fcntl_getfl(file)?;
+            let mut flags = rustix::fs::fcntl_getfl(file.host())?;
             flags.set(OFlags::NONBLOCK, file.waiting() == Waiting::No);
             Ok(u64::from(flags.bits()))
         }
@@ -77,13 +78,15 @@ fn control(member: &mut Member, number: u64, operation: u64, argument: u64) -> R
             let file = member.table.get(number)?;
             member.set_waiting(file, Waiting::by(argument));
             let wanted = OFlags::from_bits_retain(argument as u32) | OFlags::NONBLOCK;
-            rustix::fs::fcntl_setfl(file, wanted).map(|()| 0)
+            let host = if wanted.contains(OFlags::DIRECT) { file.as_fd() } else { file.host() };
+            rustix::fs::fcntl_setfl(host, wanted).map(|()| 0)
         }
         libc::F_GETLK | libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
             lock(member, number, operation as i32, argument)
         }
         libc::F_GETOWN | libc::F_SETOWN => member.table.get(number).map(|_| 0),
-        libc::F_SETPIPE_SZ | libc::F_GETPIPE_SZ | libc::F_ADD_SEALS | libc::F_GET_SEALS => {
+        libc::F_GETPIPE_SZ => sys::file_control::number(member.table.get(number)?.host(), operation as i32, 0),
+        libc::F_SETPIPE_SZ | libc::F_ADD_SEALS | libc::F_GET_SEALS => {
             let file = member.table.get(number)?;
             sys::file_control::number(file.as_fd(), operation as i32, argument)
         }
@@ -130,25 +133,26 @@ fn whole_lock(member: &Member, number: u64, operation: u64) -> Reply {
 fn pipe(member: &mut Member, into: u64, flags: u64) -> Result<u64, Errno> {
     let allowed = rustix::pipe::PipeFlags::from_bits(flags as u32).ok_or(Errno::INVAL)?;
     let ends = rustix::pipe::pipe_with(allowed | rustix::pipe::PipeFlags::CLOEXEC)?;
-    let ends = [ends.0, ends.1];
-    add_pair(member, ends, flags, into, b"pipe")
+    add_files(member, crate::pipes::files([ends.0, ends.1], flags), flags, into)
 }
 
 /// Adds two new files and writes their numbers for the guest.
 pub(super) fn add_pair(
     member: &mut Member,
-    [first, second]: [OwnedFd; 2],
+    ends: [OwnedFd; 2],
     flags: u64,
     into: u64,
     name: &[u8],
 ) -> Result<u64, Errno> {
-    let made = Made::pair();
-    let mut add = |fd, which: usize| {
-        let file = File::made(fd, Waiting::by(flags), name, made[which]);
-        member.table.add(file, OnExec::by(flags), 0)
-    };
-    let first = add(first, 0)?;
-    let second = match add(second, 1) {
+    let ([first, second], made) = (ends, Made::pair());
+    let new = |fd, which: usize| File::made(fd, Waiting::by(flags), name, made[which]);
+    add_files(member, [new(first, 0), new(second, 1)], flags, into)
+}
+
+fn add_files(member: &mut Member, [first, second]: [Arc<File>; 2], flags: u64, into: u64) -> Result<u64, Errno> {
+    let mut add = |file| member.table.add(file, OnExec::by(flags), 0);
+    let first = add(first)?;
+    let second = match add(second) {
         Ok(second) => second,
         Err(errno) => {
             let _ = member.table.close(first);
@@ -210,7 +214,7 @@ fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Resu
             // Process groups of the guest are not the host's; and who asks for SIGIO looks for input by itself, too.
             return Ok(0);
         }
-        return sys::file_control::device(file.as_fd(), request, &mut bytes);
+        return sys::file_control::device(file.host(), request, &mut bytes);
     }
     if request == libc::TIOCGPGRP {
         let group = member.family.with(member.number, |it| it.group)?;
@@ -223,8 +227,11 @@ fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Resu
         return Ok(result);
     }
     let (_, size) = OUT.iter().find(|it| it.0 == request).ok_or(Errno::NOTTY)?;
+    if let Some(used) = file.end().filter(|_| request == libc::FIONREAD).and_then(|it| it.used()) {
+        return member.memory.write(argument, &used.to_ne_bytes()).map(|()| 0);
+    }
     let mut bytes = vec![0; *size];
-    let result = sys::file_control::device(file.as_fd(), request, &mut bytes)?;
+    let result = sys::file_control::device(file.host(), request, &mut bytes)?;
     member.memory.write(argument, &bytes)?;
     Ok(result)
 }

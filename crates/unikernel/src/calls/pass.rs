@@ -157,9 +157,10 @@ fn local(
     Ok(match kind {
         Kind::Number => Local::Number(at),
         Kind::Mode => Local::Number(at & !u64::from(member.umask)),
-        Kind::File => {
+        Kind::File | Kind::Node => {
             let file = member.table.get(at)?.clone();
-            let number = file.as_fd().as_raw_fd();
+            let host = if kind == Kind::Node { file.host() } else { file.as_fd() };
+            let number = host.as_raw_fd();
             held.push(file);
             Local::Number(number as u64)
         }
@@ -167,7 +168,7 @@ fn local(
         // An absolute path does without.
         Kind::Directory => match member.table.get(at) {
             Ok(file) => {
-                let number = file.as_fd().as_raw_fd();
+                let number = file.host().as_raw_fd();
                 held.push(file.clone());
                 Local::Number(number as u64)
             }

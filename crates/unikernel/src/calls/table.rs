@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Number,
     /// A descriptor of the guest.
     File,
+    /// The same, where what is in it does not matter: a pipe between members remains one.
+    Node,
     /// A descriptor of a directory, or the working directory.
     Directory,
     /// A zero-terminated string.
@@ -40,13 +42,15 @@ pub(crate) enum Gives {
     Descriptor(usize),
 }
 
-use Kind::{Directory, File, In, InFixed, Mode, Number, Out, OutFixed, Path};
+use Kind::{Directory, File, In, InFixed, Mode, Node, Number, Out, OutFixed, Path};
 
-const fn row(number: i64, arguments: &'static [Kind]) -> Row {
+/// A call that is passed on as it is.
+pub(super) const fn row(number: i64, arguments: &'static [Kind]) -> Row {
     Row { number: number as u32, arguments, waits: 0, gives: Gives::Number }
 }
 
-const fn waiting(number: i64, arguments: &'static [Kind], waits: u32) -> Row {
+/// The same of one that may have to wait.
+pub(super) const fn waiting(number: i64, arguments: &'static [Kind], waits: u32) -> Row {
     Row { number: number as u32, arguments, waits, gives: Gives::Number }
 }
 
@@ -65,12 +69,12 @@ const ROWS: &[Row] = &[
     waiting(libc::SYS_write, &[File, In(2), Number], super::OUT),
     waiting(libc::SYS_pread64, &[File, Out(2), Number, Number], super::IN),
     waiting(libc::SYS_pwrite64, &[File, In(2), Number, Number], super::OUT),
-    row(libc::SYS_lseek, &[File, Number, Number]),
-    row(libc::SYS_fstat, &[File, OutFixed(STAT)]),
+    row(libc::SYS_lseek, &[Node, Number, Number]),
+    row(libc::SYS_fstat, &[Node, OutFixed(STAT)]),
     row(libc::SYS_newfstatat, &[Directory, Path, OutFixed(STAT), Number]),
     row(libc::SYS_statx, &[Directory, Path, Number, Number, OutFixed(STATX)]),
     row(libc::SYS_statfs, &[Path, OutFixed(STATFS)]),
-    row(libc::SYS_fstatfs, &[File, OutFixed(STATFS)]),
+    row(libc::SYS_fstatfs, &[Node, OutFixed(STATFS)]),
     row(libc::SYS_faccessat2, &[Directory, Path, Number, Number]),
     row(libc::SYS_mkdirat, &[Directory, Path, Mode]),
     row(libc::SYS_mknodat, &[Directory, Path, Mode, Number]),
@@ -104,6 +108,8 @@ const ROWS: &[Row] = &[
     row(libc::SYS_fsetxattr, &[File, Path, In(3), Number, Number]),
     row(libc::SYS_removexattr, &[Path, Path]),
     row(libc::SYS_fremovexattr, &[File, Path]),
+    giving(libc::SYS_mq_open, &[Path, Number, Mode, InFixed(64)], 1),
+    row(libc::SYS_mq_unlink, &[Path]),
     giving(libc::SYS_memfd_create, &[Path, Number], 1),
     giving(libc::SYS_eventfd2, &[Number, Number], 1),
     giving(libc::SYS_timerfd_create, &[Number, Number], 1),

@@ -9,20 +9,23 @@ pub mod streams;
 mod tables;
 mod traps;
 
+use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use abi::layout::kvm::{ADDRESS, DOORBELL, LARGE, MAGIC, NO_EXECUTE, PRESENT, USED, USER, WRITABLE};
+use abi::layout::kvm::{ADDRESS, BELLS, DOORBELL, LARGE, MAGIC, NO_EXECUTE, PRESENT, USED, USER, WRITABLE, bell};
 use abi::layout::{LINEAR, PAGE};
 use abi::port::CALLED;
+use abi::ring::WHOLE;
 use abi::{VERSION, call};
 
 use self::frames::FRAMES;
 use self::tables::{BORROWED, RESERVED, SHARED};
-use super::{Source, port};
+use super::{Bells, Source, port};
 use crate::errno::{ENOMEM, Result};
 use crate::space::Protection;
 use crate::string;
+use crate::sync::Local;
 
 global_asm!(
     ".section .text.head, \"ax\"",
@@ -65,6 +68,8 @@ pub fn fork(purpose: u64) -> Result {
     if purpose != call::FORK_AS_CHILD {
         // A cell of its own, or one that is kept, has its files as the program knows them.
         files::forget_all();
+        crate::pipe::forget_all();
+        unmap_stale();
     }
     // The child begins behind the doorbell, with another answer.
     let number = crate::port::call(call::FORK, [purpose, 0, 0, 0, 0, 0]);
@@ -91,14 +96,14 @@ fn address_of(physical: u64) -> *mut u8 {
     (LINEAR as u64 + physical) as *mut u8
 }
 
-pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<()> {
+pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<u64> {
     unmap(at, length)?;
     match source {
         // Whoever reserves room may never use it.
-        Source::Anonymous if protection.is_empty() => Ok(()),
-        Source::Anonymous => fill(at, length, bits(protection)),
+        Source::Anonymous if protection.is_empty() => Ok(0),
+        Source::Anonymous => fill(at, length, bits(protection)).map(|()| 0),
         Source::Private { descriptor, offset } => {
-            let physical = borrow(descriptor, offset, length, protection, 0)?;
+            let (physical, _) = borrow(descriptor, offset, length, protection, 0)?;
             let readable = protection - Protection::WRITE | Protection::READ;
             tables::map(at, physical, length, bits(readable) | BORROWED)?;
             if protection.contains(Protection::WRITE) {
@@ -106,20 +111,22 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
             } else if protection.is_empty() {
                 tables::change(at, length, |entry| entry.with(bits(protection) | BORROWED));
             }
-            Ok(())
+            Ok(0)
         }
         Source::Shared { descriptor, offset } => {
-            let physical = borrow(descriptor, offset, length, protection, call::MAP_SHARED)?;
-            tables::map(at, physical, length, bits(protection) | BORROWED | SHARED)
+            let (physical, memory) = borrow(descriptor, offset, length, protection, call::MAP_SHARED)?;
+            tables::map(at, physical, length, bits(protection) | BORROWED | SHARED)?;
+            Ok(memory)
         }
     }
 }
 
-fn borrow(descriptor: i32, offset: u64, length: usize, protection: Protection, sharing: u64) -> Result<u64> {
+fn borrow(descriptor: i32, offset: u64, length: usize, protection: Protection, sharing: u64) -> Result<(u64, u64)> {
     let how = u64::from(protection.bits()) | sharing;
-    let physical = crate::port::call(call::MAP, [descriptor as u64, offset, length as u64, how, 0, 0])? as u64;
+    let answer = crate::port::ask(call::MAP, [descriptor as u64, offset, length as u64, how, 0, 0], 0);
+    let physical = answer.result? as u64;
     frames::borrowed(physical, length);
-    Ok(physical)
+    Ok((physical, answer.limit))
 }
 
 /// Gives pages that have none zeroed frames of their own.
@@ -258,6 +265,67 @@ pub fn discard(at: usize, length: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Maps a pipe's ring.
+pub fn take_ring(physical: u64, at: usize) -> Result<Bells> {
+    take_shared(physical, at, WHOLE)?;
+    Ok(Bells([0; 2]))
+}
+
+/// Maps memory that all members have.
+pub fn take_counters(at: usize, length: usize) -> Result<()> {
+    let physical = crate::port::call(call::FUTEX_COUNTERS, [0; 6])?;
+    take_shared(physical as u64, at, length)
+}
+
+fn take_shared(physical: u64, at: usize, length: usize) -> Result<()> {
+    unmap(at, length)?;
+    frames::borrowed(physical, length);
+    let bits = bits(Protection::READ | Protection::WRITE);
+    tables::map(at, physical, length, bits | BORROWED | SHARED)
+}
+
+/// Rings that were given up and are mapped still: to unmap one costs as much as to unmap some.
+static STALE: Local<Vec<usize>> = Local::new(Vec::new());
+
+/// Gives it up.
+pub fn drop_ring(at: usize) {
+    /// Fewer than there are places, so that none is taken again before it was unmapped.
+    const MOST: usize = 16;
+    let is_full = {
+        let mut stale = STALE.get();
+        stale.push(at);
+        stale.len() >= MOST
+    };
+    if is_full {
+        unmap_stale();
+    }
+}
+
+/// Unmaps the rings that were given up.
+fn unmap_stale() {
+    let all = core::mem::take(&mut *STALE.get());
+    for at in all {
+        let taken = tables::take(at, WHOLE, |entry, size| {
+            frames::give_back(entry.physical(), size, BORROWED);
+        });
+        debug_assert!(taken.is_ok(), "rings have small pages");
+    }
+    tables::flush();
+    frames::release();
+}
+
+/// Wakes who sleeps on a side of a ring: by its bell, once the tender has given the machine one.
+pub fn wake_ring(descriptor: u64, bells: &mut Bells, side: usize) {
+    match bells.0[side] {
+        0 => {
+            let number = crate::port::call(call::RING_WAKE, [descriptor, side as u64, 0, 0, 0, 0]);
+            bells.0[side] = number.unwrap_or(0).min(BELLS - 1) as u32;
+        }
+        // SAFETY: behind the doorbell, in the same page.
+        number => unsafe { ((DOORBELL + bell(number as usize)) as *mut u32).write_volatile(1) },
+    }
 }
 
 /// There are no frames left.

@@ -7,6 +7,7 @@
 
 mod filter;
 pub mod lent;
+pub mod rings;
 mod signals;
 
 use core::arch::{global_asm, naked_asm};
@@ -117,7 +118,7 @@ pub fn stop() -> ! {
     }
 }
 
-pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<()> {
+pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<u64> {
     let rights = protection.bits() as usize;
     match source {
         Source::Anonymous => {
@@ -132,13 +133,14 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
             let file = lend(descriptor, offset, length, protection, SHARED)?;
             let mapped = host(number::MMAP, [at, length, rights, SHARED | FIXED, file.0, offset as usize]);
             mapped?;
+            return Ok(file.1);
         }
     }
-    Ok(())
+    Ok(0)
 }
 
-/// A file lent by the tender for the time of mapping it.
-struct Lent(usize);
+/// A file lent by the tender for the time of mapping it, and which memory it is.
+struct Lent(usize, u64);
 
 impl Drop for Lent {
     fn drop(&mut self) {
@@ -149,9 +151,10 @@ impl Drop for Lent {
 fn lend(descriptor: i32, offset: u64, length: usize, protection: Protection, sharing: usize) -> Result<Lent> {
     let shared = if sharing == SHARED { call::MAP_SHARED } else { 0 };
     let how = u64::from(protection.bits()) | shared;
-    crate::port::call(call::MAP, [descriptor as u64, offset, length as u64, how, 0, 0])?;
+    let answer = crate::port::ask(call::MAP, [descriptor as u64, offset, length as u64, how, 0, 0], 0);
+    answer.result?;
     let [file] = receive()?;
-    Ok(Lent(file))
+    Ok(Lent(file, answer.limit))
 }
 
 /// Receives descriptors that the tender has sent already.

@@ -1,18 +1,19 @@
 //! mmap and its kin.
 
+use alloc::collections::BTreeMap;
 use alloc::vec;
 use core::sync::atomic::Ordering;
 
 use abi::layout::PAGE;
 
 use crate::engine::{self, Source};
-use crate::errno::{EACCES, EINVAL, ENOMEM, EPERM, Result};
+use crate::errno::{EACCES, EEXIST, EINVAL, ENOMEM, EPERM, Result};
 use crate::port;
 use crate::space::{Place, Protection, Resize, SPACE};
+use crate::sync::Local;
 use crate::user;
 
-const MMAP: u64 = 9;
-const MPROTECT: u64 = 10;
+use super::number;
 
 /// What may be done with memory from now on. In a sealed guest nothing becomes code: `call` is who asks for it.
 fn protection(bits: u64, call: u64) -> Result<Protection> {
@@ -37,7 +38,7 @@ pub fn map(hint: u64, length: u64, rights: u64, flags: u64, descriptor: i32, off
         _ if flags & FIXED != 0 => Place::At(hint as usize),
         _ => Place::Anywhere(hint as usize),
     };
-    let (length, rights) = (length as usize, protection(rights, MMAP)?);
+    let (length, rights) = (length as usize, protection(rights, number::MMAP)?);
     let shared = match flags & KIND {
         PRIVATE => false,
         SHARED | 3 => true,
@@ -80,6 +81,50 @@ impl Drop for Memory {
     }
 }
 
+/// System V's shared memory, by where it is attached: its number, and how long it is.
+static ATTACHED: Local<BTreeMap<usize, (u64, usize)>> = Local::new(BTreeMap::new());
+
+/// shmat.
+pub fn attach(id: u64, at: u64, flags: u64) -> Result {
+    const READ_ONLY: u64 = 0o10000;
+    const ROUND: u64 = 0o20000;
+    const REPLACE: u64 = 0o40000;
+    const EXECUTE: u64 = 0o100_000;
+    let mut rights = Protection::READ;
+    rights.set(Protection::WRITE, flags & READ_ONLY == 0);
+    rights.set(Protection::EXECUTE, flags & EXECUTE != 0);
+    let at = if flags & ROUND != 0 { at - at % PAGE as u64 } else { at };
+    let place = match at {
+        0 if flags & REPLACE != 0 => return Err(EINVAL),
+        0 => Place::Anywhere(0),
+        at if at % PAGE as u64 != 0 => return Err(EINVAL),
+        at if flags & REPLACE != 0 => Place::At(at as usize),
+        at => Place::AtFree(at as usize),
+    };
+    let answer = port::ask(number::SHMAT as u32, [id, at, flags, 0, 0, 0], 0);
+    let memory = Memory(answer.result? as i32);
+    let length = (answer.limit as usize).next_multiple_of(PAGE);
+    let source = Source::Shared { descriptor: memory.0, offset: 0 };
+    let mapped = SPACE.get().map(place, length, rights, source);
+    match mapped {
+        Ok(at) => drop(ATTACHED.get().insert(at, (id, length))),
+        Err(_) => drop(port::call(number::SHMDT as u32, [id, 0, 0, 0, 0, 0])),
+    }
+    mapped.map_err(|errno| if errno == EEXIST { EINVAL } else { errno })
+}
+
+/// shmdt.
+pub fn detach(at: u64) -> Result {
+    let (id, length) = ATTACHED.get().remove(&(at as usize)).ok_or(EINVAL)?;
+    unmap(at, length as u64)?;
+    port::call(number::SHMDT as u32, [id, 0, 0, 0, 0, 0])
+}
+
+/// The process has become another program.
+pub fn forget_attached() {
+    ATTACHED.get().clear();
+}
+
 /// munmap.
 pub fn unmap(at: u64, length: u64) -> Result {
     SPACE.get().unmap(at as usize, length as usize).map(|()| 0)
@@ -87,7 +132,7 @@ pub fn unmap(at: u64, length: u64) -> Result {
 
 /// mprotect.
 pub fn protect(at: u64, length: u64, rights: u64) -> Result {
-    SPACE.get().protect(at as usize, length as usize, protection(rights, MPROTECT)?).map(|()| 0)
+    SPACE.get().protect(at as usize, length as usize, protection(rights, number::MPROTECT)?).map(|()| 0)
 }
 
 /// brk.

@@ -33,6 +33,7 @@ pub fn number() -> u32 {
 pub fn be_new() {
     let number = port::call(calls::GETPID as u32, [0; 6]).unwrap_or_default();
     NUMBER.store(number as u32, Ordering::Relaxed);
+    crate::pipe::adopt();
 }
 
 /// Somebody outside wants the process as it stands to be the first of another cell, so many times: a copy with all of its
@@ -50,6 +51,7 @@ pub fn copy_if_wanted() {
 
 /// exit_group.
 pub fn exit(code: i32) -> ! {
+    super::threads::give_up_all_locks();
     super::end((code as u32 & 0xff) << 8)
 }
 
@@ -101,6 +103,7 @@ pub fn become_program(ready: &Ready) -> Result<Start> {
     let words = [path.as_ptr() as u64, path.len() as u64, arguments.as_ptr() as u64, arguments.len() as u64, 0, 0];
     port::call(abi::call::EXECUTED, words)?;
     engine::executed();
+    super::memory::forget_attached();
     let name = path.rsplit(|it| *it == b'/').next().unwrap_or_default();
     set_name(name);
     Ok(start)

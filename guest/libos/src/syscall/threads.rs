@@ -107,24 +107,31 @@ fn make_process(it: &Request) -> Result {
 /// exit: of one thread.
 pub fn exit(code: i32) -> Result {
     let (clear, robust) = thread::with_current(|it| (it.clear_at_end, it.robust_list));
-    give_up_locks(robust);
+    give_up_locks(thread::current(), robust);
     if clear != 0 && user::write(clear, 0u32).is_ok() {
-        let _ = futex::wake(clear, 1, u32::MAX);
+        let _ = futex::wake_all_kinds(clear, 1);
     }
     thread::end_current();
     process::exit(code)
 }
 
+/// The whole process ends, and each of its threads.
+pub fn give_up_all_locks() {
+    for number in thread::numbers() {
+        let list = thread::with(number, |it| core::mem::take(&mut it.robust_list)).unwrap_or(0);
+        give_up_locks(number, list);
+    }
+}
+
 /// Marks the robust futexes of a thread that ended as left behind, and wakes one that waits for each
 /// (Documentation/locking/robust-futexes).
-fn give_up_locks(list: u64) {
+fn give_up_locks(own: u32, list: u64) {
     const OWNER_DIED: u32 = 0x4000_0000;
     const MOST: usize = 2048;
     if list == 0 {
         return;
     }
     let Ok([mut entry, offset, _]) = user::read::<[u64; 3]>(list) else { return };
-    let own = thread::current();
     for _ in 0..MOST {
         if entry & !1 == list {
             return;
@@ -135,7 +142,7 @@ fn give_up_locks(list: u64) {
             && value & 0x3fff_ffff == own
             && user::write(word, value & 0x8000_0000 | OWNER_DIED).is_ok()
         {
-            let _ = futex::wake(word, 1, u32::MAX);
+            let _ = futex::wake_all_kinds(word, 1);
         }
         entry = next;
     }

@@ -158,12 +158,12 @@ pub fn events([set, into, most]: [u64; 3], patience: u64) -> Option<usize> {
     look()
 }
 
-fn is_the_tenders_turn() -> bool {
+pub(super) fn is_the_tenders_turn() -> bool {
     DOZED.fetch_add(1, Ordering::Relaxed) % DOZES == DOZES - 1
 }
 
 /// Sleeps until the file has one of those events, or there is something for [`call::WAIT`], which is left there.
-fn doze(file: usize, events: u16, nanoseconds: u64) -> Option<()> {
+pub(super) fn doze(file: usize, events: u16, nanoseconds: u64) -> Option<()> {
     #[repr(C)]
     struct Asked {
         descriptor: i32,
