@@ -4,6 +4,7 @@
 //! its end, as POSIX has it; orphans become children of the first process, and nobody waits for those.
 
 mod groups;
+mod news;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -283,27 +284,6 @@ impl Family {
         there.filter_map(|(number, it)| Some((*number, it.living()?.clone()))).collect()
     }
 
-    /// The processes that live.
-    pub(crate) fn list(&self) -> Vec<Word> {
-        let account = self.account();
-        let alive = account.processes.iter().filter(|(_, it)| it.is_alive());
-        alive
-            .map(|(number, it)| Word::Process {
-                number: *number,
-                parent: it.parent,
-                cell: it.cell,
-                name: String::from_utf8_lossy(&it.name).into_owned(),
-            })
-            .collect()
-    }
-
-    /// Tells somebody what nobody asks for, from now on.
-    pub(crate) fn tell_news(&self, listener: Listener) {
-        let unknown = self.unknown();
-        unknown.into_iter().for_each(|(call, times)| listener.tell(&Word::Unknown { call, times }));
-        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
-    }
-
     /// Looks at a process.
     pub(crate) fn with<T>(&self, number: u32, look: impl FnOnce(&mut Process) -> T) -> Result<T, Errno> {
         self.account().processes.get_mut(&number).map(look).ok_or(Errno::SRCH)
@@ -434,39 +414,6 @@ impl Family {
             }
             account = self.changed.wait(account).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    /// A line of a library operating system's, which says something only when something is wrong.
-    pub(crate) fn log(&self, text: &str) {
-        crate::say(text);
-    }
-
-    /// Counts a call that nothing implements.
-    pub(crate) fn note_unknown(&self, number: u32) {
-        let times = {
-            let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-            let times = unknown.entry(number).or_default();
-            *times += 1;
-            *times
-        };
-        // The first time, and ever more seldom.
-        if times.is_power_of_two() {
-            let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-            news.iter().for_each(|it| it.tell(&Word::Unknown { call: number, times }));
-        }
-    }
-
-    /// Tells those who listen to the news what they are in the end.
-    pub(crate) fn tell_last_news(&self) {
-        for (call, times) in self.unknown() {
-            let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-            news.iter().for_each(|it| it.tell(&Word::Unknown { call, times }));
-        }
-    }
-
-    /// Those counts.
-    pub(crate) fn unknown(&self) -> BTreeMap<u32, u64> {
-        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The member that is this process of the host.

@@ -1,0 +1,64 @@
+//! What is told of a family: who is in it, and what happens that nobody asked for.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use crate::control::Word;
+use crate::desk::Listener;
+use crate::family::Family;
+
+impl Family {
+    /// The processes that live.
+    pub(crate) fn list(&self) -> Vec<Word> {
+        let account = self.account();
+        let alive = account.processes.iter().filter(|(_, it)| it.is_alive());
+        alive
+            .map(|(number, it)| Word::Process {
+                number: *number,
+                parent: it.parent,
+                cell: it.cell,
+                name: String::from_utf8_lossy(&it.name).into_owned(),
+            })
+            .collect()
+    }
+
+    /// Tells somebody what nobody asks for, from now on.
+    pub(crate) fn tell_news(&self, listener: Listener) {
+        let unknown = self.unknown();
+        unknown.into_iter().for_each(|(call, times)| listener.tell(&Word::Unknown { call, times }));
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+
+    /// A line of a library operating system's, which says something only when something is wrong.
+    pub(crate) fn log(&self, text: &str) {
+        crate::say(text);
+    }
+
+    /// Counts a call that nothing implements.
+    pub(crate) fn note_unknown(&self, number: u32) {
+        let times = {
+            let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+            let times = unknown.entry(number).or_default();
+            *times += 1;
+            *times
+        };
+        // The first time, and ever more seldom.
+        if times.is_power_of_two() {
+            let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+            news.iter().for_each(|it| it.tell(&Word::Unknown { call: number, times }));
+        }
+    }
+
+    /// Tells those who listen to the news what they are in the end.
+    pub(crate) fn tell_last_news(&self) {
+        for (call, times) in self.unknown() {
+            let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+            news.iter().for_each(|it| it.tell(&Word::Unknown { call, times }));
+        }
+    }
+
+    /// Those counts.
+    pub(crate) fn unknown(&self) -> BTreeMap<u32, u64> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
