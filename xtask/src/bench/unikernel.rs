@@ -63,20 +63,20 @@ const CROWD: &str = r#"
 
 int main(int argc, char **words)
 {
-    int count = atoi(words[1]), answers[2], answered = 0;
-    int(*asked)[2] = calloc(count, sizeof *asked);
-    char byte[4096];
-    pipe(answers);
+    int count = atoi(words[1]), questions[2], answers[2], answered = 0;
+    char byte[4096] = "?";
+    if (pipe(questions) != 0 || pipe(answers) != 0)
+        return 1;
     for (int child = 0; child < count; child++) {
-        pipe(asked[child]);
         if (fork() == 0) {
-            while (read(asked[child][0], byte, 1) == 1)
+            if (read(questions[0], byte, 1) == 1)
                 write(answers[1], byte, 1);
-            _exit(0);
+            for (;;)
+                pause();
         }
     }
     for (int child = 0; child < count; child++)
-        write(asked[child][1], "?", 1);
+        write(questions[1], byte, 1);
     while (answered < count)
         answered += read(answers[0], byte, sizeof byte);
     printf("%d\n", answered);
