@@ -50,7 +50,17 @@ impl Interests {
     /// It is in the set, by that descriptor of the host's, instead of what was there.
     pub(crate) fn put(&mut self, host: RawFd, interest: Interest) {
         self.remove(host);
-        self.by_number.entry(interest.number).and_modify(|it| *it = None).or_insert(Some(host));
+        let number = interest.number;
+        // A file that was closed has left the set without a word, and its number is given to the next.
+        let is_others = |files: &BTreeMap<RawFd, Interest>, other: RawFd| {
+            files.get(&other).is_some_and(|it| it.number == number && it.file.strong_count() > 0)
+        };
+        let is_taken = match self.by_number.get(&number) {
+            None => false,
+            Some(Some(other)) => is_others(&self.files, *other),
+            Some(None) => self.files.keys().any(|other| is_others(&self.files, *other)),
+        };
+        self.by_number.insert(number, (!is_taken).then_some(host));
         self.files.insert(host, interest);
     }
 
@@ -78,25 +88,51 @@ impl Interests {
 mod tests {
     use super::*;
 
-    fn interest(number: u64) -> Interest {
-        Interest { file: Weak::new(), descriptor: number, events: 1, number }
+    fn file() -> Arc<File> {
+        let end = rustix::pipe::pipe().unwrap().0;
+        File::new(end, crate::files::Waiting::No, b"pipe")
     }
 
     #[test]
     fn a_number_that_several_have_tells_of_nobody() {
+        let files = [(); 3].map(|()| file());
+        let interest = |at: usize, number: u64| Interest {
+            file: Arc::downgrade(&files[at]),
+            descriptor: number,
+            events: 1,
+            number,
+        };
         let mut set = Interests::default();
-        set.put(10, interest(1));
-        set.put(11, interest(2));
+        set.put(10, interest(0, 1));
+        set.put(11, interest(1, 2));
         assert_eq!(set.by_number(1).map(|it| it.descriptor), Some(1));
-        set.put(12, interest(1));
+        set.put(12, interest(2, 1));
         assert!(set.by_number(1).is_none());
         // Changed to another.
-        set.put(11, interest(3));
+        set.put(11, interest(1, 3));
         assert!(set.by_number(2).is_none());
         assert_eq!(set.by_number(3).map(|it| it.descriptor), Some(3));
         set.remove(11);
         assert!(set.by_number(3).is_none());
         assert_eq!(set.iter().count(), 2);
+    }
+
+    #[test]
+    fn the_number_of_a_file_that_was_closed_is_the_next_ones() {
+        let (first, second, third) = (file(), file(), file());
+        let interest =
+            |file: &Arc<File>, descriptor| Interest { file: Arc::downgrade(file), descriptor, events: 1, number: 7 };
+        let mut set = Interests::default();
+        set.put(10, interest(&first, 1));
+        drop(first);
+        set.put(11, interest(&second, 2));
+        assert_eq!(set.by_number(7).map(|it| it.descriptor), Some(2));
+        let both = file();
+        set.put(12, interest(&both, 3));
+        assert!(set.by_number(7).is_none());
+        drop((second, both));
+        set.put(13, interest(&third, 4));
+        assert_eq!(set.by_number(7).map(|it| it.descriptor), Some(4));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use abi::call;
 use abi::kept::{CLOSED, GIVEN_UP, LONGEST, MOST, NUMBER, STATUS, TAKEN};
 
-use crate::errno::{EINVAL, Result};
+use crate::errno::{EBUSY, EINVAL, Result};
 use crate::sync::Local;
 use crate::{clock, engine, port, user};
 
@@ -347,9 +347,13 @@ fn keep(it: Opened) -> Option<Result> {
     let mut status = [0; STATUS];
     let mut content = vec![0u8; LONGEST];
     let arguments = [it.number, status.as_mut_ptr() as u64, content.as_mut_ptr() as u64, content.len() as u64, 0, 0];
-    let Ok(size) = port::call(call::KEEP, arguments) else {
-        KEEPER.get().see(&it.path, |_| NEVER);
-        return None;
+    let size = match port::call(call::KEEP, arguments) {
+        Ok(size) => size,
+        Err(errno) => {
+            // It has just changed: perhaps later.
+            KEEPER.get().see(&it.path, |_| if errno == EBUSY { 0 } else { NEVER });
+            return None;
+        }
     };
     content.truncate(if size <= LONGEST { size } else { 0 });
     content.shrink_to_fit();
