@@ -13,14 +13,14 @@ mod header;
 /// What the reader uses of the guest's address space.
 mod space {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Protection(u8);
+    pub(crate) struct Protection(u8);
 
     impl Protection {
-        pub const READ: Self = Self(1);
-        pub const WRITE: Self = Self(2);
-        pub const EXECUTE: Self = Self(4);
+        pub(crate) const READ: Self = Self(1);
+        pub(crate) const WRITE: Self = Self(2);
+        pub(crate) const EXECUTE: Self = Self(4);
 
-        pub fn empty() -> Self {
+        pub(crate) fn empty() -> Self {
             Self(0)
         }
     }
