@@ -24,3 +24,19 @@ fn the_sixty_second_block_works() {
     run(&env, "skep rm web").ok();
     run(&env, "skep image export deb:nginx-light oci-archive:web.tar").ok();
 }
+
+#[test]
+fn the_other_boundary_works() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with("deb:redis-server");
+    let port = skep_tests::free_port();
+    run(&env, &format!("skep run -d --as unikernel --name r -p {port}:6379 deb:redis-server")).ok();
+    run(&env, "skep fork r -n 5").ok();
+    assert!(run(&env, "skep tree").ok().contains("r-5"));
+    assert!(run(&env, "skep lib ls r").ok().contains("libc.so.6"));
+    assert!(run(&env, "skep exec r -- redis-cli --version").ok().starts_with("redis-cli"));
+    run(&env, "skep rm -f r r-1 r-2 r-3 r-4 r-5").ok();
+    run(&env, "skep compare -n 2 --port 6379 deb:redis-server").ok();
+}
