@@ -31,12 +31,15 @@ fn the_other_boundary_works() {
         return;
     }
     let env = TestEnv::with("deb:redis-server");
-    let port = skep_tests::free_port();
-    run(&env, &format!("skep run -d --as unikernel --name r -p {port}:6379 deb:redis-server")).ok();
+    run(&env, "skep run -d --as unikernel --name r -p 6390:6379 deb:redis-server").ok();
+    // Who forks a program that is starting still has as many that start, of which one gets the port.
+    let begun = std::time::Instant::now();
+    while !run(&env, "skep exec r -- redis-cli ping").out.contains("PONG") {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "redis does not answer");
+    }
     run(&env, "skep fork r -n 5").ok();
     assert!(run(&env, "skep tree").ok().contains("r-5"));
     assert!(run(&env, "skep lib ls r").ok().contains("libc.so.6"));
-    assert!(run(&env, "skep exec r -- redis-cli --version").ok().starts_with("redis-cli"));
     run(&env, "skep rm -f r r-1 r-2 r-3 r-4 r-5").ok();
     run(&env, "skep compare -n 2 --port 6379 deb:redis-server").ok();
 }
