@@ -140,3 +140,27 @@ fn an_engine_that_is_none_is_told() {
     let said = run(&env, "dbt", &["--rm"], BUSYBOX, &["true"]).fails(2);
     assert!(said.contains("'kvm' or 'process'"), "{said}");
 }
+
+/// A port is published before the program listens on it: who comes early waits, also when he speaks first.
+#[test]
+fn a_connection_from_before_the_server_listened_is_answered() {
+    use std::io::{Read, Write};
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with("deb:redis-server");
+    for engine in skep_tests::unikernel_engines() {
+        for round in 0..4 {
+            let port = skep_tests::free_port();
+            let publish = format!("{port}:6379");
+            let run = ["run", "-d", "--as", "unikernel", "--name", "early", "-p", &publish, "deb:redis-server"];
+            env.finish(env.command(run).env("SKEP_ENGINE", engine)).ok();
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.write_all(b"PING\r\n").unwrap();
+            let mut answer = String::new();
+            let _ = stream.take(7).read_to_string(&mut answer);
+            assert_eq!(answer, "+PONG\r\n", "{engine}, round {round}");
+            env.skep(["rm", "-f", "early"]).ok();
+        }
+    }
+}

@@ -293,6 +293,10 @@ impl Service {
     }
 
     fn on_stream(&mut self, key: u64) {
+        // Of a pair that is to be tried again, an event may be left over from before; its refusal is told once only.
+        if self.refused.contains(&key) {
+            return;
+        }
         let Some(Source::Near { pair, to, .. }) = self.sources.get(&key) else { return };
         if self.tries_again(*to) && pair.is_refused() {
             return self.try_later(key);
