@@ -13,7 +13,7 @@ use abi::kept::{CLOSED, GIVEN_UP, LONGEST, MOST, NUMBER, STATUS, TAKEN};
 
 use crate::errno::{EBUSY, EINVAL, Result};
 use crate::sync::Local;
-use crate::{clock, engine, port, user};
+use crate::{clock, engine, number, port, user};
 
 /// A file that is kept.
 struct Kept {
@@ -75,27 +75,6 @@ const MOST_OPENED: usize = 16;
 
 /// For how long a file is believed to be unchanged after news that came past the tender, in nanoseconds.
 const TRUST: u64 = 1_000_000;
-
-mod number {
-    pub const READ: u32 = 0;
-    pub const OPEN: u32 = 2;
-    pub const CLOSE: u32 = 3;
-    pub const FSTAT: u32 = 5;
-    pub const LSEEK: u32 = 8;
-    pub const PREAD: u32 = 17;
-    pub const DUP2: u32 = 33;
-    pub const SENDFILE: u32 = 40;
-    pub const SENDMSG: u32 = 46;
-    pub const EPOLL_CTL: u32 = 233;
-    pub const OPENAT: u32 = 257;
-    pub const NEWFSTATAT: u32 = 262;
-    pub const SPLICE: u32 = 275;
-    pub const TEE: u32 = 276;
-    pub const DUP3: u32 = 292;
-    pub const SENDMMSG: u32 = 307;
-    pub const COPY_FILE_RANGE: u32 = 326;
-    pub const CLOSE_RANGE: u32 = 436;
-}
 
 /// Makes the call without the tender, if it is of a file that is kept and can be made so.
 pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
@@ -168,12 +147,17 @@ pub fn believe() {
 
 /// Whether a call to the tender tells nothing of what others did.
 fn tells_nothing(number: u32) -> bool {
-    const WRITE: u32 = 1;
-    const PWRITE: u32 = 18;
-    const WRITEV: u32 = 20;
-    const SENDTO: u32 = 44;
-    matches!(number, WRITE | PWRITE | WRITEV | SENDTO | number::SENDFILE | number::CLOSE | number::EPOLL_CTL)
-        || number >= call::BOOT && !matches!(number, call::WAIT | call::RING_SLEEP)
+    let is_of_linux = matches!(
+        number,
+        number::WRITE
+            | number::PWRITE
+            | number::WRITEV
+            | number::SENDTO
+            | number::SENDFILE
+            | number::CLOSE
+            | number::EPOLL_CTL
+    );
+    is_of_linux || number >= call::BOOT && !matches!(number, call::WAIT | call::RING_SLEEP)
 }
 
 /// The tender is about to be asked.
@@ -187,9 +171,8 @@ pub fn before(number: u32, arguments: &[u64; 6]) {
 
 /// The tender has answered.
 pub fn answered(number: u32) {
-    const EPOLL_WAIT: u32 = 232;
     match number {
-        EPOLL_WAIT => believe(),
+        number::EPOLL_WAIT => believe(),
         _ if tells_nothing(number) => {}
         _ => hear(),
     }
@@ -439,7 +422,6 @@ fn send(to: u64, number: u64, offset_at: u64, length: u64) -> Option<Result> {
 }
 
 fn send_bytes(to: u64, bytes: &[u8]) -> Option<usize> {
-    const WRITE: u32 = 1;
-    let by_tender = || port::call(WRITE, [to, bytes.as_ptr() as u64, bytes.len() as u64, 0, 0, 0]).ok();
+    let by_tender = || port::call(number::WRITE, [to, bytes.as_ptr() as u64, bytes.len() as u64, 0, 0, 0]).ok();
     engine::send(to, bytes).or_else(by_tender)
 }

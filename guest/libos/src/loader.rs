@@ -15,17 +15,9 @@ use self::header::{Elf, Kind, Segment};
 use crate::engine::Source;
 use crate::errno::{E2BIG, EACCES, ELOOP, ENOEXEC, Errno, Result};
 use crate::space::{Place, Protection, SPACE};
-use crate::{port, string};
+use crate::{number, port, string};
 
 /// Linux's numbers of the calls made here.
-mod number {
-    pub const CLOSE: u32 = 3;
-    pub const PREAD: u32 = 17;
-    pub const OPENAT: u32 = 257;
-    pub const FACCESSAT: u32 = 269;
-    pub const GETRANDOM: u32 = 318;
-}
-
 const STACK_SIZE: usize = 8 << 20;
 
 /// What to execute.

@@ -16,7 +16,7 @@ use crate::errno::{EAGAIN, EFAULT, ERESTART, Result};
 use crate::space::{Protection, SPACE};
 use crate::sync::Local;
 use crate::thread::{self, Wake};
-use crate::{port, signal, user};
+use crate::{number, port, signal, user};
 
 /// A descriptor that is an end of a ring.
 #[derive(Clone, Copy)]
@@ -94,26 +94,18 @@ enum Attempt {
 
 /// Makes the call here, if it can be made so.
 pub fn directly(number: u32, [a, b, c, ..]: [u64; 6]) -> Option<Result> {
-    const READ: u32 = 0;
-    const WRITE: u32 = 1;
-    const CLOSE: u32 = 3;
-    const READV: u32 = 19;
-    const WRITEV: u32 = 20;
-    const DUP2: u32 = 33;
-    const DUP3: u32 = 292;
-    const CLOSE_RANGE: u32 = 436;
     if !ANY.load(Ordering::Relaxed) {
         return None;
     }
     match number {
-        READ => transfer(a, READER, &[[b, c]]),
-        WRITE => transfer(a, WRITER, &[[b, c]]),
-        READV => transfer_all(a, READER, [b, c]),
-        WRITEV => transfer_all(a, WRITER, [b, c]),
-        CLOSE => forget(a),
-        DUP2 | DUP3 if a as u32 == b as u32 => None,
-        DUP2 | DUP3 => forget(b),
-        CLOSE_RANGE => {
+        number::READ => transfer(a, READER, &[[b, c]]),
+        number::WRITE => transfer(a, WRITER, &[[b, c]]),
+        number::READV => transfer_all(a, READER, [b, c]),
+        number::WRITEV => transfer_all(a, WRITER, [b, c]),
+        number::CLOSE => forget(a),
+        number::DUP2 | number::DUP3 if a as u32 == b as u32 => None,
+        number::DUP2 | number::DUP3 => forget(b),
+        number::CLOSE_RANGE => {
             forget_all();
             None
         }
@@ -124,17 +116,16 @@ pub fn directly(number: u32, [a, b, c, ..]: [u64; 6]) -> Option<Result> {
 /// The tender says that the descriptor of a call is a ring, and where. Says whether it can be used here; otherwise it is the
 /// host's pipe from now on.
 pub fn take_up(number: u32, descriptor: u64, place: u64) -> bool {
-    const FCNTL: u32 = 72;
     const SET_SIZE: u64 = 1031;
     if try_take_up(number, descriptor, place) {
         return true;
     }
-    let _ = port::call(FCNTL, [descriptor, SET_SIZE, SIZE as u64, 0, 0, 0]);
+    let _ = port::call(number::FCNTL, [descriptor, SET_SIZE, SIZE as u64, 0, 0, 0]);
     false
 }
 
 fn try_take_up(number: u32, descriptor: u64, place: u64) -> bool {
-    let side = if matches!(number, 0 | 19) { READER } else { WRITER };
+    let side = if matches!(number, number::READ | number::READV) { READER } else { WRITER };
     let descriptor = descriptor as u32 as usize;
     let (at, which) = free_place();
     let Ok(bells) = engine::take_ring(place, at) else { return false };
@@ -329,7 +320,6 @@ fn there(ring: &Ring, it: &mut Open, need: u32) -> Option<u32> {
 
 /// Waits until nobody else moves bytes on that side; not when a signal came meanwhile.
 fn take_hold(ring: &Ring, side: usize) -> bool {
-    const GETPID: u32 = 39;
     const TURNS: u32 = 4096;
     /// So many rounds, each with a call, and nobody holds it any more who means well.
     const MOST_ROUNDS: u32 = 20_000;
@@ -345,7 +335,7 @@ fn take_hold(ring: &Ring, side: usize) -> bool {
             return false;
         }
         // Who holds it may need the processor. A call that does nothing gives it away.
-        let _ = port::call(GETPID, [0; 6]);
+        let _ = port::call(number::GETPID, [0; 6]);
     }
     lock.store(own, Ordering::Relaxed);
     true

@@ -4,7 +4,6 @@
 //! and is counted.
 
 mod memory;
-mod number;
 pub mod process;
 mod ready;
 mod signals;
@@ -16,7 +15,7 @@ use abi::call;
 use crate::errno::{EAGAIN, EINTR, ENOSYS, ERESTART, ETIMEDOUT, Result, to_raw};
 use crate::frame::{Frame, NOT_A_CALL};
 use crate::thread::{self, Wake};
-use crate::{engine, kept, port, signal};
+use crate::{engine, kept, number, port, signal};
 
 /// Comes from the program's system call.
 pub extern "C" fn entered(frame: &mut Frame) {
@@ -37,6 +36,7 @@ pub extern "C" fn entered(frame: &mut Frame) {
 /// What the call gives; nothing when the frame says it already.
 fn answer(number: u64, arguments: [u64; 6], frame: &mut Frame) -> Option<Result> {
     let [a, b, c, d, e, f] = arguments;
+    let Ok(number) = u32::try_from(number) else { return Some(forward(number as u32, arguments)) };
     Some(match number {
         number::MMAP => memory::map(a, b, c, d, e as i32, f),
         number::MPROTECT => memory::protect(a, b, c),
@@ -108,17 +108,14 @@ fn answer(number: u64, arguments: [u64; 6], frame: &mut Frame) -> Option<Result>
         number::EPOLL_WAIT => ready::events([a, b, c], time::milliseconds(d as i32), 0),
         number::EPOLL_PWAIT => ready::events([a, b, c], time::milliseconds(d as i32), e),
         number::EPOLL_PWAIT2 => ready::events([a, b, c], time::timeout(d), e),
-        _ => forward(number as u32, arguments),
+        _ => forward(number, arguments),
     })
 }
 
 /// Whether a call that moved less than it was asked to, and may wait, is to go on with the rest.
 fn wants_all(number: u32, flags: u64) -> bool {
-    const WRITE: u32 = 1;
-    const SENDTO: u32 = 44;
-    const RECVFROM: u32 = 45;
     const WAIT_FOR_ALL: u64 = 0x100;
-    matches!(number, WRITE | SENDTO) || number == RECVFROM && flags & WAIT_FOR_ALL != 0
+    matches!(number, number::WRITE | number::SENDTO) || number == number::RECVFROM && flags & WAIT_FOR_ALL != 0
 }
 
 /// Lets the tender answer, as soon as it can.

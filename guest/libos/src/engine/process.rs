@@ -19,45 +19,13 @@ use abi::{VERSION, call};
 
 use super::{Source, port};
 use crate::errno::{EINVAL, Result, from_raw};
+use crate::number;
 use crate::space::Protection;
 
 /// The descriptor of the port, as the tender left it.
 const PORT_DESCRIPTOR: usize = 3;
 /// The descriptor of the socket over which further descriptors come.
 const SOCKET: usize = 4;
-
-mod number {
-    pub const FSTAT: usize = 5;
-    pub const LSEEK: usize = 8;
-    pub const PREAD: usize = 17;
-    pub const PWRITE: usize = 18;
-    pub const FSYNC: usize = 74;
-    pub const FDATASYNC: usize = 75;
-    pub const MMAP: usize = 9;
-    pub const MPROTECT: usize = 10;
-    pub const MUNMAP: usize = 11;
-    pub const RT_SIGACTION: usize = 13;
-    pub const RT_SIGRETURN: usize = 15;
-    pub const MREMAP: usize = 25;
-    pub const MADVISE: usize = 28;
-    pub const DUP2: usize = 33;
-    pub const RECVMSG: usize = 47;
-    pub const READ: usize = 0;
-    pub const WRITE: usize = 1;
-    pub const READV: usize = 19;
-    pub const WRITEV: usize = 20;
-    pub const SENDTO: usize = 44;
-    pub const RECVFROM: usize = 45;
-    pub const EPOLL_WAIT: usize = 232;
-    pub const PPOLL: usize = 271;
-    pub const CLOSE: usize = 3;
-    pub const CLONE: usize = 56;
-    pub const SIGALTSTACK: usize = 131;
-    pub const PRCTL: usize = 157;
-    pub const FUTEX: usize = 202;
-    pub const EXIT_GROUP: usize = 231;
-    pub const SECCOMP: usize = 317;
-}
 
 const SHARED: usize = 1;
 const PRIVATE: usize = 2;
@@ -86,11 +54,11 @@ unsafe extern "C" {
     static host_call_end: u8;
 }
 
-fn host(number: usize, arguments: [usize; 6]) -> Result {
+fn host(number: u32, arguments: [usize; 6]) -> Result {
     let [a, b, c, d, e, f] = arguments;
     // SAFETY: each caller in this module gives what the call needs; memory that a call maps or unmaps is the program's,
     // to which nothing in here holds references.
-    from_raw(unsafe { host_call(number, a, b, c, d, e, f) })
+    from_raw(unsafe { host_call(number as usize, a, b, c, d, e, f) })
 }
 
 /// Where the host starts the program: with the port and the socket open and nothing else.

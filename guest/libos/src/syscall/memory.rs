@@ -8,18 +8,16 @@ use abi::layout::PAGE;
 
 use crate::engine::{self, Source};
 use crate::errno::{EACCES, EEXIST, EINVAL, ENOMEM, EPERM, Result};
-use crate::port;
 use crate::space::{Place, Protection, Resize, SPACE};
 use crate::sync::Local;
 use crate::user;
-
-use super::number;
+use crate::{number, port};
 
 /// What may be done with memory from now on. In a sealed guest nothing becomes code: `call` is who asks for it.
-fn protection(bits: u64, call: u64) -> Result<Protection> {
+fn protection(bits: u64, call: u32) -> Result<Protection> {
     let protection = Protection::from_bits(bits as u8 & 7).ok_or(EINVAL)?;
     if protection.contains(Protection::EXECUTE) && engine::port().sealed.load(Ordering::Relaxed) != 0 {
-        let _ = port::call(abi::call::UNKNOWN, [call | u64::from(abi::call::OUTSIDE), 0, 0, 0, 0, 0]);
+        let _ = port::call(abi::call::UNKNOWN, [u64::from(call | abi::call::OUTSIDE), 0, 0, 0, 0, 0]);
         return Err(EPERM);
     }
     Ok(protection)
@@ -101,14 +99,14 @@ pub fn attach(id: u64, at: u64, flags: u64) -> Result {
         at if flags & REPLACE != 0 => Place::At(at as usize),
         at => Place::AtFree(at as usize),
     };
-    let answer = port::ask(number::SHMAT as u32, [id, at, flags, 0, 0, 0], 0);
+    let answer = port::ask(number::SHMAT, [id, at, flags, 0, 0, 0], 0);
     let memory = Memory(answer.result? as i32);
     let length = (answer.limit as usize).next_multiple_of(PAGE);
     let source = Source::Shared { descriptor: memory.0, offset: 0 };
     let mapped = SPACE.get().map(place, length, rights, source);
     match mapped {
         Ok(at) => drop(ATTACHED.get().insert(at, (id, length))),
-        Err(_) => drop(port::call(number::SHMDT as u32, [id, 0, 0, 0, 0, 0])),
+        Err(_) => drop(port::call(number::SHMDT, [id, 0, 0, 0, 0, 0])),
     }
     mapped.map_err(|errno| if errno == EEXIST { EINVAL } else { errno })
 }
@@ -117,7 +115,7 @@ pub fn attach(id: u64, at: u64, flags: u64) -> Result {
 pub fn detach(at: u64) -> Result {
     let (id, length) = ATTACHED.get().remove(&(at as usize)).ok_or(EINVAL)?;
     unmap(at, length as u64)?;
-    port::call(number::SHMDT as u32, [id, 0, 0, 0, 0, 0])
+    port::call(number::SHMDT, [id, 0, 0, 0, 0, 0])
 }
 
 /// The process has become another program.

@@ -4,12 +4,11 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use abi::boot::Header;
 
-use super::number as calls;
 use crate::errno::{EINVAL, EPERM, Result};
 use crate::frame::{Frame, NOT_A_CALL};
 use crate::loader::{self, Command, Ready, Start, Surroundings};
 use crate::sync::Local;
-use crate::{engine, port, signal, thread, user};
+use crate::{engine, number as calls, port, signal, thread, user};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -31,7 +30,7 @@ pub fn number() -> u32 {
 
 /// The process is a copy: it learns its number.
 pub fn be_new() {
-    let number = port::call(calls::GETPID as u32, [0; 6]).unwrap_or_default();
+    let number = port::call(calls::GETPID, [0; 6]).unwrap_or_default();
     NUMBER.store(number as u32, Ordering::Relaxed);
     crate::pipe::adopt();
 }
@@ -61,10 +60,9 @@ pub fn execute(frame: &mut Frame, path: u64, arguments: u64, environment: u64) -
     const MOST: usize = 2 << 20;
     const GETEUID: u32 = 107;
     const GETEGID: u32 = 108;
-    const EXECVE: u64 = 59;
     if engine::port().sealed.load(Ordering::Relaxed) != 0 {
         // Another program is new code.
-        let _ = port::call(abi::call::UNKNOWN, [EXECVE | u64::from(abi::call::OUTSIDE), 0, 0, 0, 0, 0]);
+        let _ = port::call(abi::call::UNKNOWN, [u64::from(calls::EXECVE | abi::call::OUTSIDE), 0, 0, 0, 0, 0]);
         return Err(EPERM);
     }
     let mut budget = MOST - (128 << 10);
@@ -160,7 +158,7 @@ pub fn control(operation: u64, a: u64, _b: u64) -> Result {
 pub fn name_of_system(into: u64) -> Result {
     const FIELD: usize = 65;
     let mut fields = [[0u8; FIELD]; 6];
-    port::call(calls::UNAME as u32, [fields.as_mut_ptr() as u64, 0, 0, 0, 0, 0])?;
+    port::call(calls::UNAME, [fields.as_mut_ptr() as u64, 0, 0, 0, 0, 0])?;
     user::write_all(into, &fields)?;
     Ok(0)
 }

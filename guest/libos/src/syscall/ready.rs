@@ -3,11 +3,10 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::number;
 use super::time::Timeout;
 use crate::errno::{EINTR, EINVAL, Result};
 use crate::thread::{self, Wake};
-use crate::{clock, engine, port, signal, user};
+use crate::{clock, engine, number, port, signal, user};
 
 const IN: u32 = 1;
 
@@ -54,7 +53,7 @@ fn wait(asked: &mut [Asked], timeout: Timeout) -> Result {
     let deadline = timeout.map(|it| clock::monotonic().saturating_add(it));
     loop {
         let arguments = [asked.as_mut_ptr() as u64, asked.len() as u64, 0, 0, 0, 0];
-        let found = port::call(number::POLL as u32, arguments)?;
+        let found = port::call(number::POLL, arguments)?;
         if found > 0 || timeout == Some(0) {
             return Ok(found);
         }
@@ -129,7 +128,7 @@ pub fn events([set, into, most]: [u64; 3], timeout: Result<Timeout>, mask: u64) 
         let patience = if timeout == Some(0) { 0 } else { thread::patience(deadline) };
         let found = match engine::events([set, into, most], patience) {
             Some(found) => found,
-            None => port::ask(number::EPOLL_WAIT as u32, [set, into, most, 0, 0, 0], patience).result?,
+            None => port::ask(number::EPOLL_WAIT, [set, into, most, 0, 0, 0], patience).result?,
         };
         if found > 0 || timeout == Some(0) {
             return Ok(found);

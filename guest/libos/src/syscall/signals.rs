@@ -1,9 +1,9 @@
 //! Sending signals and waiting for them.
 
-use super::{number, process};
+use super::process;
 use crate::errno::{EINVAL, ESRCH, Result};
 use crate::signal::{self, Info};
-use crate::{clock, futex, port, thread, user};
+use crate::{clock, futex, number, port, thread, user};
 
 const BY_KILL: i32 = 0;
 const BY_TKILL: i32 = -6;
@@ -26,7 +26,7 @@ pub fn kill(to: i32, signal: i32) -> Result {
         }
         return Ok(0);
     }
-    port::call(number::KILL as u32, [to as u64, signal as u64, 0, 0, 0, 0])
+    port::call(number::KILL, [to as u64, signal as u64, 0, 0, 0, 0])
 }
 
 /// tkill and tgkill.

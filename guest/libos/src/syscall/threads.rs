@@ -2,9 +2,9 @@
 
 use crate::errno::{EINVAL, EPERM, Result};
 use crate::frame::{Frame, NOT_A_CALL};
-use crate::{engine, futex, port, signal, thread, user};
+use crate::{engine, futex, number, port, signal, thread, user};
 
-use super::{number, process};
+use super::process;
 
 mod flag {
     pub const MEMORY: u64 = 0x100;
@@ -59,7 +59,7 @@ fn make(frame: &Frame, it: &Request) -> Result {
     if !has(flag::THREAD) {
         return make_process(it);
     }
-    let number = port::call(number::GETTID as u32, [0; 6])? as u32;
+    let number = port::call(number::GETTID, [0; 6])? as u32;
     if has(flag::SET_NUMBER_IN_PARENT) {
         user::write(it.parent_number, number)?;
     }

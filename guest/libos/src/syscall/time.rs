@@ -3,7 +3,7 @@
 use crate::errno::{EINTR, EINVAL, Result};
 use crate::futex::nanoseconds;
 use crate::thread::{self, Wake};
-use crate::{clock, port, user};
+use crate::{clock, number, port, user};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -35,7 +35,7 @@ pub fn get(which: u64, into: u64) -> Result {
     const OTHERS: u64 = 1 << 31;
     if which & OTHERS != 0 || which == PROCESS_CPU || which == THREAD_CPU {
         let mut time = [0u64; 2];
-        port::call(super::number::CLOCK_GETTIME as u32, [which, time.as_mut_ptr() as u64, 0, 0, 0, 0])?;
+        port::call(number::CLOCK_GETTIME, [which, time.as_mut_ptr() as u64, 0, 0, 0, 0])?;
         return user::write(into, time).map(|()| 0);
     }
     user::write(into, split(now(which)?))?;

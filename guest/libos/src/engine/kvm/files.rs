@@ -19,7 +19,7 @@ use crate::engine::Source;
 use crate::errno::{EFAULT, Result};
 use crate::space::{Protection, SPACE, Sharing};
 use crate::sync::Local;
-use crate::{clock, user};
+use crate::{clock, number, user};
 
 /// A file that is mapped.
 struct Mapped {
@@ -53,17 +53,6 @@ const STEP: u64 = 256 << 10;
 
 /// The tender looks for posts for somewhat longer.
 const TRUST: u64 = 20_000_000;
-
-mod number {
-    pub const CLOSE: u32 = 3;
-    pub const FSTAT: u32 = 5;
-    pub const PREAD: u32 = 17;
-    pub const PWRITE: u32 = 18;
-    pub const DUP2: u32 = 33;
-    pub const FCNTL: u32 = 72;
-    pub const DUP3: u32 = 292;
-    pub const CLOSE_RANGE: u32 = 436;
-}
 
 /// Makes the call without the tender, if it can be made so.
 pub fn directly(number: u32, [a, b, c, d, ..]: [u64; 6]) -> Option<Result> {

@@ -14,7 +14,7 @@ use abi::post::{ALIGNMENT, DRAINED, LONGEST, MOST, SEND, TAKE, WAITS, WITHOUT_SI
 use super::port;
 use crate::errno::{EAGAIN, EFAULT, Result};
 use crate::sync::Local;
-use crate::{clock, user};
+use crate::{clock, number, user};
 
 struct Stream {
     descriptor: u64,
@@ -51,26 +51,6 @@ const GOING: usize = 256 << 10;
 
 /// The tender looks for posts for somewhat longer.
 const TRUST: u64 = 20_000_000;
-
-mod number {
-    pub const READ: u32 = 0;
-    pub const WRITE: u32 = 1;
-    pub const CLOSE: u32 = 3;
-    pub const STAT: u32 = 4;
-    pub const FSTAT: u32 = 5;
-    pub const LSEEK: u32 = 8;
-    pub const PREAD: u32 = 17;
-    pub const READV: u32 = 19;
-    pub const WRITEV: u32 = 20;
-    pub const SENDFILE: u32 = 40;
-    pub const SENDTO: u32 = 44;
-    pub const RECVFROM: u32 = 45;
-    pub const EPOLL_WAIT: u32 = 232;
-    pub const EPOLL_CTL: u32 = 233;
-    pub const OPENAT: u32 = 257;
-    pub const NEWFSTATAT: u32 = 262;
-    pub const ACCEPT4: u32 = 288;
-}
 
 /// Makes the call without the tender, if it can be made so.
 pub fn directly(number: u32, [a, b, c, d, e, _]: [u64; 6]) -> Option<Result> {

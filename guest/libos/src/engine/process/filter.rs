@@ -2,8 +2,9 @@
 //! process has it, too.
 
 use super::signals::host_return_end;
-use super::{host, host_call_end, number};
+use super::{host, host_call_end};
 use crate::errno::Result;
+use crate::number;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -41,7 +42,7 @@ const KILL: u32 = 0x8000_0000;
 ///   open files, opened as it may use them, and no call here makes descriptors or carries them anywhere;
 /// - wait where its tender would have waited, or for ever, or steal its own wake-ups, which is nobody's loss but its own;
 /// - keep open what it should have closed, so that whoever is at the other end does not see its end: as any process can.
-const ALLOWED: [usize; 23] = [
+const ALLOWED: [u32; 23] = [
     number::READ,
     number::WRITE,
     number::PREAD,
@@ -68,7 +69,7 @@ const ALLOWED: [usize; 23] = [
 ];
 
 /// Those that are allowed with one first argument only.
-const ALLOWED_WITH: [(usize, usize); 2] = [
+const ALLOWED_WITH: [(u32, usize); 2] = [
     (number::RECVMSG, super::SOCKET),
     // A process beside this one, with nothing shared: `CLONE_PARENT | SIGCHLD`.
     (number::CLONE, 0x8000 | 17),
@@ -105,7 +106,7 @@ pub fn install() -> Result<()> {
     put(give(KILL));
     put(load(field::NUMBER));
     // Our own handlers' way back; the program's own handlers were never the host's.
-    put(compare(number::RT_SIGRETURN as u32, 0, 6));
+    put(compare(number::RT_SIGRETURN, 0, 6));
     put(load(field::ADDRESS_LOW));
     put(compare(returning as u32, 0, 3));
     put(load(field::ADDRESS_HIGH));
@@ -120,11 +121,11 @@ pub fn install() -> Result<()> {
     put(give(TRAP));
     put(load(field::NUMBER));
     for number in ALLOWED {
-        put(compare(number as u32, 0, 1));
+        put(compare(number, 0, 1));
         put(give(ALLOW));
     }
     for (number, argument) in ALLOWED_WITH {
-        put(compare(number as u32, 0, 4));
+        put(compare(number, 0, 4));
         put(load(field::FIRST_ARGUMENT));
         put(compare(argument as u32, 0, 1));
         put(give(ALLOW));

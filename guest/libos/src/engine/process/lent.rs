@@ -1,6 +1,6 @@
 //! Files that the tender lent: sockets, pipes, regular files and sets of the host's that the program uses often, so that
-//! bytes go through them without asking anybody. A call to the tender takes two changes of process, which is many times what most of these
-//! calls take.
+//! bytes go through them without asking anybody. A call to the tender takes two changes of process, which is many times what
+//! most of these calls take.
 //!
 //! They are the tender's own open files, so all that a file's state is (what was read, who is connected, whether the host
 //! waits: never) is one, whoever makes a call. What is not the host's state is whether the *program* wants to wait, which
@@ -17,8 +17,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use abi::call;
 use abi::port::{RUNNING, WAITING};
 
-use super::{host, number, port, receive};
+use super::{host, port, receive};
 use crate::errno::{EAGAIN, EFAULT, Result};
+use crate::number;
 use crate::sync::Local;
 
 #[derive(Clone, Copy)]
@@ -62,16 +63,10 @@ static DOZED: AtomicU32 = AtomicU32::new(0);
 
 /// Makes the call without the tender, if it can be made so.
 pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
-    const CLOSE: usize = 3;
-    const IOCTL: usize = 16;
-    const DUP2: usize = 33;
-    const FCNTL: usize = 72;
-    const DUP3: usize = 292;
-    const CLOSE_RANGE: usize = 436;
     const SET_FLAGS: u64 = 4;
     const SET_NONBLOCKING: u64 = 0x5421;
     let [a, b, c, d, e, f] = arguments.map(|it| it as usize);
-    match number as usize {
+    match number {
         number::READ | number::READV => transfer(number, a, [b, c, 0, 0, 0], IN),
         number::WRITE | number::WRITEV => transfer(number, a, [b, c, 0, 0, 0], OUT),
         number::PREAD | number::PWRITE => transfer(number, a, [b, c, d, 0, 0], 0),
@@ -80,19 +75,19 @@ pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
             const DONT_WAIT: usize = 0x40;
             const NO_SIGNAL: usize = 0x4000;
             const WAIT_FOR_ALL: usize = 0x100;
-            let events = match number as usize {
+            let events = match number {
                 _ if d & DONT_WAIT != 0 => 0,
                 number::RECVFROM => IN,
                 _ => OUT,
             };
             transfer(number, a, [b, c, (d | DONT_WAIT | NO_SIGNAL) & !WAIT_FOR_ALL, e, f], events)
         }
-        CLOSE => forget(a),
-        DUP2 | DUP3 if a == b => None,
-        DUP2 | DUP3 => forget(b),
-        FCNTL if arguments[1] == SET_FLAGS => forget(a),
-        IOCTL if arguments[1] == SET_NONBLOCKING => forget(a),
-        CLOSE_RANGE => {
+        number::CLOSE => forget(a),
+        number::DUP2 | number::DUP3 if a == b => None,
+        number::DUP2 | number::DUP3 => forget(b),
+        number::FCNTL if arguments[1] == SET_FLAGS => forget(a),
+        number::IOCTL if arguments[1] == SET_NONBLOCKING => forget(a),
+        number::CLOSE_RANGE => {
             forget_all();
             None
         }
@@ -103,7 +98,7 @@ pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
 /// Moves bytes. If there is nothing to be had, waits for those events, unless the program does not or there are none.
 fn transfer(number: u32, descriptor: usize, [b, c, d, e, f]: [usize; 5], events: u16) -> Option<Result> {
     let lent = lent(descriptor)?;
-    let make = || host(number as usize, [lent.host, b, c, d, e, f]);
+    let make = || host(number, [lent.host, b, c, d, e, f]);
     match make() {
         Ok(done) => {
             if events == IN {

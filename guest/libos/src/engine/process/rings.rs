@@ -3,9 +3,10 @@
 
 use abi::ring::{Ring, WHOLE};
 
-use super::{FIXED, SHARED, host, lent, number, receive};
+use super::{FIXED, SHARED, host, lent, receive};
 use crate::engine::Bells;
 use crate::errno::Result;
+use crate::number;
 
 /// Takes up what the tender has sent.
 pub fn take(at: usize) -> Result<Bells> {

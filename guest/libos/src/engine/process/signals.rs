@@ -3,11 +3,12 @@
 
 use core::arch::global_asm;
 
-use super::{host, number};
+use super::host;
 use crate::entry::{call_entry, fault_entry, is_ours};
 use crate::errno::Result;
 use crate::fault::{self, Fault};
 use crate::frame::{CODE, DATA, Frame, NOT_A_CALL};
+use crate::number;
 
 const SIGILL: i32 = 4;
 const SIGTRAP: i32 = 5;
