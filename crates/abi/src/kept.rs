@@ -1,7 +1,7 @@
 //! Files that a program opens again and again, to read them: they stay open between, and what is asked of them is answered
 //! in the guest.
 //!
-//! The guest enters such a file's number in one of [`crate::port::Port::kept`] when it has asked for it with
+//! The guest enters such a file's number in one of [`crate::port::Port::kept`] before it asks for it with
 //! [`crate::call::KEEP`], and says there whether the program has closed it ([`CLOSED`]): to everybody else its number is
 //! free then. **The tender clears an entry when the file is no longer what its path leads to, or somebody else has got its
 //! number**; it looks at what is kept whenever it tells a guest what others did ([`crate::call::CHECK`], and each set that

@@ -25,6 +25,9 @@ pub const LONGEST: usize = 16 << 10;
 /// Each piece begins at a multiple of that.
 pub const ALIGNMENT: usize = 16;
 
+/// For how long after a stop a guest may post, in nanoseconds: the tender looks for posts for longer.
+pub const TRUST: u64 = 20_000_000;
+
 /// The bytes at [`Post::at`] go to the stream.
 pub const SEND: u32 = 1;
 

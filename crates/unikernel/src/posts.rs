@@ -153,6 +153,7 @@ const TICK: Duration = Duration::from_millis(2);
 
 /// How long to go on ticking after a guest got the right to post.
 const LINGER: Duration = Duration::from_millis(50);
+const _: () = assert!(LINGER.as_nanos() > 2 * abi::post::TRUST as u128, "nobody posts when nobody looks");
 
 impl Ticker {
     fn state(&self) -> MutexGuard<'_, State> {

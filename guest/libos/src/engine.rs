@@ -96,7 +96,6 @@ pub fn send(descriptor: u64, bytes: &[u8]) -> Option<usize> {
 pub fn before(number: u32, arguments: &[u64; 6]) {
     if has_tables() {
         kvm::streams::before(number, arguments);
-        kvm::files::before(number, arguments);
     }
 }
 
@@ -152,12 +151,16 @@ pub fn adopt_bells(bells: Bells) -> Bells {
     if has_tables() { Bells([0; 2]) } else { bells }
 }
 
-/// The process has become another program.
-pub fn executed() {
+/// What a descriptor leads to is about to change: nothing that is known of it holds for what it will be.
+pub fn forget(descriptor: u64) {
+    crate::pipe::forget(descriptor);
+    if has_tables() { kvm::files::forget(descriptor) } else { process::lent::forget(descriptor as usize) }
+}
+
+/// The same of all.
+pub fn forget_all() {
     crate::pipe::forget_all();
-    if !has_tables() {
-        process::lent::forget_all();
-    }
+    if has_tables() { kvm::files::forget_all() } else { process::lent::forget_all() }
 }
 
 /// Makes the process twice. Gives the child's number to the parent and 0 to the child, whose port is another page at the

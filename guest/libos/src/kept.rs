@@ -84,8 +84,13 @@ pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
         number::OPENAT => return open(b, c),
         number::OPEN => return open(a, b),
         number::CLOSE => return close(a),
-        _ if KEEPER.get().kept.is_empty() => return None,
+        // What is closed by that number later is not what was opened.
+        number::DUP2 | number::DUP3 => KEEPER.get().opened.retain(|it| it.number != b),
+        number::SENDMSG | number::SENDMMSG | number::CLOSE_RANGE => let_all_go(),
         _ => {}
+    }
+    if KEEPER.get().kept.is_empty() {
+        return None;
     }
     let own = match number {
         number::FSTAT => status(a, b),
@@ -94,19 +99,15 @@ pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
         number::PREAD => read(a, b, c, Some(d)),
         number::LSEEK => seek(a, b, c),
         number::SENDFILE => send(a, b, c, d),
-        number::SENDMSG | number::SENDMMSG | number::CLOSE_RANGE => {
-            let_all_go();
-            None
-        }
         _ => None,
     };
     if own.is_none() {
-        let others = match number {
-            number::DUP2 | number::DUP3 | number::SENDFILE | number::TEE => [b, b],
-            number::SPLICE | number::COPY_FILE_RANGE | number::EPOLL_CTL => [c, c],
-            _ => [a, a],
+        let other = match number {
+            number::DUP2 | number::DUP3 | number::SENDFILE | number::TEE => b,
+            number::SPLICE | number::COPY_FILE_RANGE | number::EPOLL_CTL => c,
+            _ => a,
         };
-        [a, others[0]].into_iter().for_each(let_go);
+        [a, other].into_iter().for_each(let_go);
     }
     own
 }
@@ -239,7 +240,7 @@ impl Keeper {
 
     fn take(&mut self, number: u64) -> Option<Kept> {
         let at = self.kept.iter().position(|it| it.number == number)?;
-        Some(self.kept.swap_remove(at))
+        Some(self.kept.remove(at))
     }
 
     /// The number is free: a higher one is not the lowest.
@@ -322,17 +323,33 @@ fn close(number: u64) -> Option<Result> {
     keep(opened)
 }
 
+/// Gives up the file that was kept first of those that the program does not have open, when there is no room for another.
+fn make_room() {
+    let first = {
+        let keeper = KEEPER.get();
+        let closed = keeper.kept.iter().find(|it| it.state == State::Closed);
+        closed.filter(|_| keeper.kept.len() >= MOST).map(|it| it.number)
+    };
+    first.into_iter().for_each(forget);
+}
+
 /// Keeps a file instead of closing it.
 fn keep(it: Opened) -> Option<Result> {
     refresh();
-    let entry = engine::port().kept.iter().position(|it| it.load(Ordering::Relaxed) & TAKEN == 0);
-    let entry = entry.filter(|_| KEEPER.get().kept.len() < MOST)?;
+    make_room();
+    let entry = engine::port().kept.iter().position(|it| it.load(Ordering::Relaxed) & TAKEN == 0)?;
     let mut status = [0; STATUS];
     let mut content = vec![0u8; LONGEST];
+    // The number is another file's soon.
+    engine::forget(it.number);
+    // Before the tender keeps it: at each stop, it gives up what is not entered.
+    let said = &engine::port().kept[entry];
+    said.store(TAKEN | CLOSED | it.number as u32, Ordering::Relaxed);
     let arguments = [it.number, status.as_mut_ptr() as u64, content.as_mut_ptr() as u64, content.len() as u64, 0, 0];
     let size = match port::call(call::KEEP, arguments) {
         Ok(size) => size,
         Err(errno) => {
+            said.store(0, Ordering::Relaxed);
             // It has just changed: perhaps later.
             KEEPER.get().see(&it.path, |_| if errno == EBUSY { 0 } else { NEVER });
             return None;
@@ -340,7 +357,6 @@ fn keep(it: Opened) -> Option<Result> {
     };
     content.truncate(if size <= LONGEST { size } else { 0 });
     content.shrink_to_fit();
-    engine::port().kept[entry].store(TAKEN | CLOSED | it.number as u32, Ordering::Relaxed);
     let Opened { number, path, flags, is_lowest } = it;
     let state = State::Closed;
     let size = size as u64;

@@ -102,13 +102,6 @@ pub fn directly(number: u32, [a, b, c, ..]: [u64; 6]) -> Option<Result> {
         number::WRITE => transfer(a, WRITER, &[[b, c]]),
         number::READV => transfer_all(a, READER, [b, c]),
         number::WRITEV => transfer_all(a, WRITER, [b, c]),
-        number::CLOSE => forget(a),
-        number::DUP2 | number::DUP3 if a as u32 == b as u32 => None,
-        number::DUP2 | number::DUP3 => forget(b),
-        number::CLOSE_RANGE => {
-            forget_all();
-            None
-        }
         _ => None,
     }
 }
@@ -175,12 +168,11 @@ fn keep(descriptor: u64, it: &Open) -> bool {
 }
 
 /// What is at that number is about to change.
-fn forget(descriptor: u64) -> Option<Result> {
+pub fn forget(descriptor: u64) {
     let open = OPEN.get().get_mut(descriptor as u32 as usize).and_then(Option::take);
     if let Some(open) = open {
         engine::drop_ring(open.at, open.bells);
     }
-    None
 }
 
 /// Everything may have changed.

@@ -152,8 +152,19 @@ fn forward_once(number: u32, arguments: [u64; 6]) -> Result {
     result
 }
 
+/// Nothing is known any more of the descriptors that such a call gives another meaning.
+fn forget_changed(number: u32, [a, b, ..]: [u64; 6]) {
+    match number {
+        number::CLOSE => engine::forget(a),
+        number::DUP2 | number::DUP3 if a as u32 != b as u32 => engine::forget(b),
+        number::CLOSE_RANGE => engine::forget_all(),
+        _ => {}
+    }
+}
+
 fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
     let mut deadline = None;
+    forget_changed(number, arguments);
     if let Some(result) = crate::pipe::directly(number, arguments) {
         return result;
     }

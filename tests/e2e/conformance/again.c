@@ -121,6 +121,34 @@ void openings(void) {
     close(one);
     doze(60);
     often(page);
+    // The number of one that was read many times is another file's.
+    put(other, "abcdefghij");
+    doze(60);
+    for (int times = 0; times < 6; times++) {
+        one = open(other, O_RDONLY);
+        for (int at = 0; at < 12; at++)
+            pread(one, b, 1, at % 10);
+        close(one);
+    }
+    T(open(page, O_RDWR) == one);
+    memset(b, 0, 100);
+    T(pread(one, b, 100, 2));
+    S(b);
+    T(read(one, b, 3));
+    S(b);
+    close(one);
+    // Another file has taken its place when it is closed.
+    sprintf(link, "%s/third", here);
+    put(link, "third");
+    doze(60);
+    for (int times = 0; times < 6; times++) {
+        one = open(link, O_RDONLY);
+        int two = open(page, O_RDONLY);
+        dup2(two, one);
+        close(two);
+        close(one);
+        S(get(link));
+    }
     // In the place of one that was closed.
     one = open(page, O_RDONLY);
     close(one);

@@ -67,8 +67,7 @@ pub fn ring() {
 pub fn fork(purpose: u64) -> Result {
     if purpose != call::FORK_AS_CHILD {
         // A cell of its own, or one that is kept, has its files as the program knows them.
-        files::forget_all();
-        crate::pipe::forget_all();
+        super::forget_all();
         unmap_stale();
     }
     // The child begins behind the doorbell, with another answer.

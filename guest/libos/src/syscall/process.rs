@@ -100,7 +100,7 @@ pub fn become_program(ready: &Ready) -> Result<Start> {
     let arguments = ready.command.arguments.join(&0u8);
     let words = [path.as_ptr() as u64, path.len() as u64, arguments.as_ptr() as u64, arguments.len() as u64, 0, 0];
     port::call(abi::call::EXECUTED, words)?;
-    engine::executed();
+    engine::forget_all();
     super::memory::forget_attached();
     let name = path.rsplit(|it| *it == b'/').next().unwrap_or_default();
     set_name(name);

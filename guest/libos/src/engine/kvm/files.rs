@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 use abi::call;
 use abi::layout::PAGE;
 use abi::layout::kvm::{FILE_ROOM, FILES};
-use abi::post::{LONGEST_WRITE, MOST, MOST_SIZES, WRITE};
+use abi::post::{LONGEST_WRITE, MOST, MOST_SIZES, TRUST, WRITE};
 
 use super::port;
 use super::streams::{self, post};
@@ -51,9 +51,6 @@ const NEVER: u8 = u8::MAX;
 /// A file that has grown by so much is mapped anew.
 const STEP: u64 = 256 << 10;
 
-/// The tender looks for posts for somewhat longer.
-const TRUST: u64 = 20_000_000;
-
 /// Makes the call without the tender, if it can be made so.
 pub fn directly(number: u32, [a, b, c, d, ..]: [u64; 6]) -> Option<Result> {
     if !matches!(number, number::PREAD | number::PWRITE) || c == 0 || d > i64::MAX as u64 {
@@ -61,16 +58,6 @@ pub fn directly(number: u32, [a, b, c, d, ..]: [u64; 6]) -> Option<Result> {
     }
     let at = find(a)?;
     if number == number::PREAD { read(at, b, c, d) } else { write(at, b, c, d) }
-}
-
-/// A call is about to be made of the tender.
-pub fn before(number: u32, arguments: &[u64; 6]) {
-    match number {
-        number::CLOSE => forget(arguments[0]),
-        number::DUP2 | number::DUP3 => forget(arguments[1]),
-        number::CLOSE_RANGE | call::EXECUTED => forget_all(),
-        _ => {}
-    }
 }
 
 /// The tender has answered a call: everything that was posted is done.
@@ -95,7 +82,8 @@ pub fn forget_all() {
     ALL.get().used.clear();
 }
 
-fn forget(descriptor: u64) {
+/// What is at that number is about to change.
+pub fn forget(descriptor: u64) {
     if let Some(used) = ALL.get().used.get_mut(descriptor as usize) {
         *used = 0;
     }

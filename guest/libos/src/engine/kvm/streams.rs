@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use abi::call;
-use abi::post::{ALIGNMENT, DRAINED, LONGEST, MOST, SEND, TAKE, WAITS, WITHOUT_SIGNAL};
+use abi::post::{ALIGNMENT, DRAINED, LONGEST, MOST, SEND, TAKE, TRUST, WAITS, WITHOUT_SIGNAL};
 
 use super::port;
 use crate::errno::{EAGAIN, EFAULT, Result};
@@ -48,9 +48,6 @@ static STREAMS: Local<Streams> =
 const COMING: usize = 192 << 10;
 /// Room for what goes.
 const GOING: usize = 256 << 10;
-
-/// The tender looks for posts for somewhat longer.
-const TRUST: u64 = 20_000_000;
 
 /// Makes the call without the tender, if it can be made so.
 pub fn directly(number: u32, [a, b, c, d, e, _]: [u64; 6]) -> Option<Result> {

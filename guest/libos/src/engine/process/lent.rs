@@ -82,13 +82,12 @@ pub fn directly(number: u32, arguments: [u64; 6]) -> Option<Result> {
             };
             transfer(number, a, [b, c, (d | DONT_WAIT | NO_SIGNAL) & !WAIT_FOR_ALL, e, f], events)
         }
-        number::CLOSE => forget(a),
-        number::DUP2 | number::DUP3 if a == b => None,
-        number::DUP2 | number::DUP3 => forget(b),
-        number::FCNTL if arguments[1] == SET_FLAGS => forget(a),
-        number::IOCTL if arguments[1] == SET_NONBLOCKING => forget(a),
-        number::CLOSE_RANGE => {
-            forget_all();
+        number::FCNTL if arguments[1] == SET_FLAGS => {
+            forget(a);
+            None
+        }
+        number::IOCTL if arguments[1] == SET_NONBLOCKING => {
+            forget(a);
             None
         }
         _ => None,
@@ -221,13 +220,12 @@ fn borrow(descriptor: u64) -> Option<Lent> {
 }
 
 /// What is at that number is about to change.
-fn forget(descriptor: usize) -> Option<Result> {
+pub fn forget(descriptor: usize) {
     if let Some(slot) = SLOTS.get().get_mut(descriptor)
         && let Slot::Lent(lent) = core::mem::replace(slot, Slot::Used(0))
     {
         let _ = host(number::CLOSE, [lent.host, 0, 0, 0, 0, 0]);
     }
-    None
 }
 
 /// Everything may have changed.
