@@ -20,6 +20,12 @@ fn until(what: &str, happened: impl Fn() -> bool) {
     }
 }
 
+/// Begins a cell with that command.
+fn begin(env: &TestEnv, name: &str, image: &str, command: &[&str]) {
+    let run = ["run", "-d", "--as", "unikernel", "--network", "none", "--name", name, image, "--"];
+    env.skep(run.iter().chain(command)).ok();
+}
+
 fn logged(env: &TestEnv, cell: &str) -> String {
     env.skep(["logs", cell]).out
 }
@@ -34,24 +40,7 @@ fn a_redis_goes_back_to_where_it_was_kept() {
         let begin = ["exec", "r", "redis-cli"];
         env.skep(begin.iter().chain(args)).out.trim().to_owned()
     };
-    env.skep([
-        "run",
-        "-d",
-        "--as",
-        "unikernel",
-        "--network",
-        "none",
-        "--name",
-        "r",
-        REDIS,
-        "--",
-        "redis-server",
-        "--save",
-        "",
-        "--enable-debug-command",
-        "yes",
-    ])
-    .ok();
+    begin(&env, "r", REDIS, &["redis-server", "--save", "", "--enable-debug-command", "yes"]);
     until("it answers", || redis(&["ping"]) == "PONG");
     redis(&["set", "bee", "honey"]);
     redis(&["debug", "populate", "2000"]);
@@ -270,22 +259,7 @@ fn an_appliance_is_made_again_from_where_it_was_kept() {
     }
     assert!(first("late-1").unwrap() >= begun + 10);
     // A cell that began with a program was never kept.
-    env.skep([
-        "run",
-        "-d",
-        "--as",
-        "unikernel",
-        "--network",
-        "none",
-        "--name",
-        "p",
-        PYTHON,
-        "--",
-        "python3",
-        "-c",
-        COUNT,
-    ])
-    .ok();
+    begin(&env, "p", PYTHON, &["python3", "-c", COUNT]);
     until("it counts", || logged(&env, "p").lines().count() > 3);
     env.skep(["fork", "p", "--anew"]).fails(1);
     env.skep(["rm", "-f", "c", "p"]).ok();
@@ -367,23 +341,7 @@ fn a_snapshot_that_is_wrong_is_the_end_of_its_cell_alone() {
     }
     let env = TestEnv::with(BUSYBOX);
     let count = "i=0; while :; do i=$((i+1)); [ $((i % 50000)) = 0 ] && echo $i; done";
-    env.skep([
-        "run",
-        "-d",
-        "--as",
-        "unikernel",
-        "--network",
-        "none",
-        "--name",
-        "c",
-        BUSYBOX,
-        "--",
-        "busybox",
-        "sh",
-        "-c",
-        count,
-    ])
-    .ok();
+    begin(&env, "c", BUSYBOX, &["busybox", "sh", "-c", count]);
     until("it counts", || !logged(&env, "c").is_empty());
     env.skep(["snapshot", "c", "sound"]).ok();
     let state = files(&env.home().join("cells")).into_iter().find(|it| it.ends_with("sound/state")).unwrap();

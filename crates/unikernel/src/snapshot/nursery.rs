@@ -8,7 +8,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use abi::port::CALLED;
 use vm::Exit;
 
 use super::saved::SavedMachine;
@@ -69,8 +68,7 @@ fn wait(mut guest: Guest, port: &Mapped, handle: &Handle, kvm: Arc<Kvm>, wanted:
         Ok(thread) => handle.set_thread(Some(thread)),
         Err(_) => return,
     }
-    let is_called = || port.call.state.load(std::sync::atomic::Ordering::Acquire) == CALLED;
-    while !is_called() {
+    while !port.is_called() {
         if handle.is_killed() {
             // Whoever wanted it hears that it has ended; it never got anywhere.
             return wanted.try_recv().into_iter().for_each(|mut member| member.end(KILLED));
