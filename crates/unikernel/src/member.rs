@@ -120,8 +120,9 @@ impl Member {
                     }
                 }
                 // What is pending is looked for on every way out of the library operating system, an interrupt in there
-                // would meet a stack that may be in use, and a post be half made.
-                Exit::Interrupted if guest.is_within_libos() => {}
+                // would meet a stack that may be in use, and a post be half made. One that waits would stop it at each
+                // instruction.
+                Exit::Interrupted if guest.is_within_libos() => guest.leave_alone(),
                 Exit::Interrupted => {
                     guest.tap();
                     self.carry_out_posts();

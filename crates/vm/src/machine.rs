@@ -344,6 +344,12 @@ impl Machine {
         unsafe { libc::ioctl(self.vcpu.as_raw_fd(), INTERRUPT, &raw const vector) >= 0 }
     }
 
+    /// Gives up an interrupt that could not be had yet. As long as one is wanted, the guest stops before its next
+    /// instruction as soon as it could be had.
+    pub fn give_up_interrupt(&mut self) {
+        self.vcpu.get_kvm_run().request_interrupt_window = 0;
+    }
+
     /// Whether the guest's next instruction is not in there.
     pub fn is_outside(&self, addresses: std::ops::Range<u64>) -> bool {
         self.vcpu.get_regs().is_ok_and(|it| !addresses.contains(&it.rip))

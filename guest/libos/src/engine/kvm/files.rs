@@ -26,11 +26,24 @@ struct Mapped {
     descriptor: u64,
     /// Which of the port's sizes is its, and which of the places.
     place: usize,
+    /// How it was opened.
+    access: Access,
     /// How much of it is mapped, from its begin, in bytes.
     length: u64,
+    /// In how many pieces.
+    pieces: usize,
+    /// What may be done with what is mapped.
     rights: Protection,
+    /// How often something behind that was wanted since.
+    missed: u8,
     /// How long it is with what was posted.
     end: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    ReadWrite,
 }
 
 struct Files {
@@ -48,8 +61,12 @@ const OFTEN: u8 = 8;
 /// It cannot be mapped.
 const NEVER: u8 = u8::MAX;
 
-/// A file that has grown by so much is mapped anew.
+/// When a file has grown by so much, the rest of it is mapped, too.
 const STEP: u64 = 256 << 10;
+/// And when the rest was wanted so often: by then it has cost more stops than mapping it does.
+const PATIENCE: u8 = 4;
+/// In so many pieces at most, before it is mapped as one.
+const MOST_PIECES: usize = 64;
 
 /// Makes the call without the tender, if it can be made so.
 pub fn directly(number: u32, [a, b, c, d, ..]: [u64; 6]) -> Option<Result> {
@@ -138,63 +155,84 @@ fn find(descriptor: u64) -> Option<usize> {
 fn map(descriptor: u64) -> Option<Mapped> {
     const GET_FLAGS: u64 = 3;
     const HOW: usize = 3;
-    const WRITE_ONLY: usize = 1;
-    const READ_WRITE: usize = 2;
     /// O_APPEND, O_DSYNC, O_DIRECT, O_SYNC.
     const PARTICULAR: usize = 0o2000 | 0o10_000 | 0o40_000 | 0o4_000_000;
-    const REGULAR: u32 = 0o100_000;
-    const KIND: u32 = 0o170_000;
     let flags = crate::port::call(number::FCNTL, [descriptor, GET_FLAGS, 0, 0, 0, 0]).ok()?;
-    // Mode, size and blocks of 512 bytes are the fourth, seventh and ninth word.
-    let mut status = [0u64; 18];
-    crate::port::call(number::FSTAT, [descriptor, status.as_mut_ptr() as u64, 0, 0, 0, 0]).ok()?;
-    let (mode, size, blocks) = (status[3] as u32, status[6], status[8]);
-    if mode & KIND != REGULAR || flags & PARTICULAR != 0 || flags & HOW == WRITE_ONLY {
-        return None;
-    }
-    // What is written into a hole may find the disk full, when it is too late to say so.
-    let is_whole = blocks.saturating_mul(512) >= size;
-    let rights = match flags & HOW {
-        READ_WRITE if is_whole => Protection::READ | Protection::WRITE,
-        _ => Protection::READ,
+    let access = match flags & HOW {
+        0 => Access::Read,
+        2 => Access::ReadWrite,
+        _ => return None,
     };
+    let status = Status::of(descriptor).filter(|it| it.is_regular && flags & PARTICULAR == 0)?;
     let sizes = &port().sizes;
     let place = (0..MOST_SIZES).find(|at| sizes[*at].of.load(Ordering::Relaxed) == 0)?;
     sizes[place].of.store(descriptor as u32 + 1, Ordering::Relaxed);
-    sizes[place].size.store(size, Ordering::Relaxed);
-    let mut mapped = Mapped { descriptor, place, length: 0, rights, end: size };
-    extend(&mut mapped, size);
+    sizes[place].size.store(status.size, Ordering::Relaxed);
+    let rights = Protection::READ;
+    let mut mapped = Mapped { descriptor, place, access, length: 0, pieces: 0, rights, missed: 0, end: status.size };
+    extend(&mut mapped);
     Some(mapped)
 }
 
-/// Maps a file anew, as long as it is now.
-fn extend(it: &mut Mapped, size: u64) -> Option<()> {
-    let length = size.checked_next_multiple_of(PAGE as u64)?;
-    if length == 0 || length > FILE_ROOM as u64 {
+/// What matters of a file's status.
+struct Status {
+    is_regular: bool,
+    size: u64,
+    /// Whether it has no holes. What is written into a hole may find the disk full, when it is too late to say so.
+    is_whole: bool,
+}
+
+impl Status {
+    fn of(descriptor: u64) -> Option<Self> {
+        const REGULAR: u32 = 0o100_000;
+        const KIND: u32 = 0o170_000;
+        // Mode, size and blocks of 512 bytes are the fourth, seventh and ninth word.
+        let mut status = [0u64; 18];
+        crate::port::call(number::FSTAT, [descriptor, status.as_mut_ptr() as u64, 0, 0, 0, 0]).ok()?;
+        let (mode, size, blocks) = (status[3] as u32, status[6], status[8]);
+        Some(Self { is_regular: mode & KIND == REGULAR, size, is_whole: blocks.saturating_mul(512) >= size })
+    }
+}
+
+/// Maps what is not mapped of a file; all of it anew, if something else may be done with it by now.
+fn extend(it: &mut Mapped) -> Option<()> {
+    let status = Status::of(it.descriptor)?;
+    let length = status.size.checked_next_multiple_of(PAGE as u64)?;
+    if length <= it.length || length > FILE_ROOM as u64 {
         return None;
     }
-    let at = address(it.place);
-    if it.length > 0 {
-        let _ = super::unmap(at, it.length as usize);
-        it.length = 0;
+    let rights = match it.access {
+        Access::ReadWrite if status.is_whole => Protection::READ | Protection::WRITE,
+        _ => Protection::READ,
+    };
+    if it.length > 0 && (rights != it.rights || it.pieces >= MOST_PIECES) {
+        let _ = super::unmap(address(it.place), it.length as usize);
+        (it.length, it.pieces) = (0, 0);
     }
-    let source = Source::Shared { descriptor: it.descriptor as i32, offset: 0 };
-    super::map(at, length as usize, it.rights, source).ok()?;
-    it.length = length;
+    let source = Source::Shared { descriptor: it.descriptor as i32, offset: it.length };
+    let at = address(it.place) + it.length as usize;
+    super::map(at, (length - it.length) as usize, rights, source).ok()?;
+    (it.length, it.rights) = (length, rights);
+    it.pieces += 1;
     Some(())
 }
 
 /// Sees to it that so much of a file is mapped, which is not longer than `size`, if that is worth it.
 fn reach(at: usize, end: u64, size: u64) -> Option<()> {
-    let length = ALL.get().mapped.get(at)?.length;
-    if end <= length {
-        return Some(());
-    }
-    if size < length + (length / 2).max(STEP) {
-        return None;
-    }
-    let mut it = ALL.get().mapped.swap_remove(at);
-    let extended = extend(&mut it, size);
+    let mut it = {
+        let mut files = ALL.get();
+        let it = files.mapped.get_mut(at)?;
+        if end <= it.length {
+            return Some(());
+        }
+        it.missed += 1;
+        if size < it.length + (it.length / 2).max(STEP) && it.missed < PATIENCE {
+            return None;
+        }
+        it.missed = 0;
+        files.mapped.swap_remove(at)
+    };
+    let extended = extend(&mut it).filter(|()| end <= it.length);
     let mut files = ALL.get();
     files.mapped.push(it);
     let last = files.mapped.len() - 1;
@@ -230,17 +268,20 @@ fn read(at: usize, into: u64, length: u64, offset: u64) -> Option<Result> {
 }
 
 fn write(at: usize, from: u64, length: u64, offset: u64) -> Option<Result> {
-    let (place, descriptor, size, end, rights) = {
+    let (place, descriptor, size, end, access) = {
         let files = ALL.get();
         let it = files.mapped.get(at)?;
-        (it.place, it.descriptor, size_of(it), it.end, it.rights)
+        (it.place, it.descriptor, size_of(it), it.end, it.access)
     };
-    if !rights.contains(Protection::WRITE) || length > LONGEST_WRITE as u64 {
+    if access == Access::Read || length > LONGEST_WRITE as u64 {
         return None;
     }
     let inside = length.min(size.saturating_sub(offset));
     if inside > 0 {
         reach(at, offset + inside, size)?;
+        if !ALL.get().mapped.get(at)?.rights.contains(Protection::WRITE) {
+            return None;
+        }
     }
     if inside < length {
         // A hole is made by the host; and what is posted is not written over here.
