@@ -27,7 +27,9 @@ pub const FORK_AS_CHILD: u64 = 0;
 pub const FORK_AS_CELL: u64 = 1;
 
 /// `(descriptor, offset, length, protection | sharing)`: asks for a part of a file to be mapped. A process of
-/// the host is sent the file; a guest with page tables of its own is told at which physical address it is.
+/// the host is sent the file; a guest with page tables of its own is told at which physical address it is, and for a part
+/// that is only to be read, how many bytes of the file there are from there on ([`crate::port::Call::limit`]). It gives
+/// parts back by [`crate::post::Released`].
 pub const MAP: u32 = 0x1006;
 
 /// `(path, length, arguments, length)`: the process has become another program. Descriptors that are closed on exec are
@@ -45,9 +47,6 @@ pub const OUTSIDE: u32 = 1 << 31;
 
 /// `(length)`: more memory, right behind what there is. Only for a guest with page tables of its own.
 pub const GROW: u32 = 0x100a;
-
-/// `(physical address)`: what [`MAP`] gave there is not mapped any more. Only for a guest with page tables of its own.
-pub const RELEASE: u32 = 0x100b;
 
 /// `(physical address, length)`: the guest does not need what is in that part of its memory, which shall be zero.
 pub const DISCARD: u32 = 0x100c;

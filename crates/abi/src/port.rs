@@ -13,7 +13,7 @@
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 use crate::kept;
-use crate::post::{Ahead, MOST_SIZES, Posts, Size};
+use crate::post::{Ahead, MOST_SIZES, Posts, Released, Size};
 
 /// The call's slot is the guest's to fill.
 pub const IDLE: u32 = 0;
@@ -57,6 +57,8 @@ pub struct Port {
     pub kept: [AtomicU32; kept::MOST],
     /// Calls that wait for the next stop. Only of a virtual machine.
     pub posts: Posts,
+    /// What the tender need not keep mapped any more. Only for a virtual machine.
+    pub released: Released,
     /// How long the files are that the guest has mapped to write to them. Only for a virtual machine.
     pub sizes: [Size; MOST_SIZES],
     /// What came with the last set of files that was waited for. Only for a virtual machine.

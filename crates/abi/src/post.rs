@@ -52,6 +52,20 @@ pub const WAITS: u32 = 2;
 /// In [`Post::how`]: a broken stream raises no signal (`MSG_NOSIGNAL`).
 pub const WITHOUT_SIGNAL: u32 = 1;
 
+/// The most parts of files that are given up between two stops.
+pub const MOST_RELEASED: usize = 24;
+
+/// Parts of files that a virtual machine has mapped no more, by their physical addresses.
+#[repr(C)]
+pub struct Released {
+    /// How many of them there are, set by the guest; the tender sets it to none at each stop.
+    pub count: AtomicU32,
+    /// Keeps the rest aligned.
+    pub reserved: u32,
+    /// They.
+    pub all: [AtomicU64; MOST_RELEASED],
+}
+
 /// What was posted.
 #[repr(C)]
 pub struct Posts {

@@ -192,18 +192,19 @@ impl Guest {
         at as u64 + 1
     }
 
+    /// A part of a file is mapped no more.
+    pub(crate) fn release(&self, part: u64) {
+        for (physical, window) in self.space.windows_by_address() {
+            if (physical..physical + window.length() as u64).contains(&part) {
+                window.release((part - physical) as usize);
+            }
+        }
+    }
+
     /// The calls that only such a guest makes.
     pub(crate) fn own_call(&mut self, number: u32, [a, b, ..]: [u64; 6]) -> std::result::Result<u64, Errno> {
         match number {
             call::GROW => self.grow_memory(a),
-            call::RELEASE => {
-                for (physical, window) in self.space.windows_by_address() {
-                    if (physical..physical + window.length() as u64).contains(&a) {
-                        window.release((a - physical) as usize);
-                    }
-                }
-                Ok(0)
-            }
             call::DISCARD => {
                 let (memory, offset) = self.space.own(a).ok_or(Errno::FAULT)?;
                 memory.discard(offset, b as usize).ok_or(Errno::INVAL).map(|()| 0)

@@ -10,8 +10,14 @@ use rustix::fs::OFlags;
 use sys::Errno;
 
 use crate::calls::Reply;
+use crate::files::File;
 use crate::member::{Body, Member};
 use crate::{futexes, process};
+
+/// How many bytes of a file there are from an offset on.
+fn there(file: &File, offset: u64) -> u64 {
+    rustix::fs::fstat(file).map_or(0, |it| it.st_size.unsigned_abs().saturating_sub(offset))
+}
 
 impl Member {
     /// Has a part of a file mapped: sends it to the member, or puts it into its machine.
@@ -39,8 +45,11 @@ impl Member {
             Body::Machine(_, Some(guest)) => guest.map(&file, offset, length, how),
             Body::Machine(_, None) => Err(Errno::NOSYS),
         }?;
-        let shared = how & call::MAP_SHARED != 0;
-        Ok(Reply::Mapped { at, memory: futexes::identity(&*file).filter(|_| shared).unwrap_or(0) })
+        let memory = match how & call::MAP_SHARED != 0 {
+            true => futexes::identity(&*file).unwrap_or(0),
+            false => there(&file, offset),
+        };
+        Ok(Reply::Mapped { at, memory })
     }
 
     /// Has the counters mapped.

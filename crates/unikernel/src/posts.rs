@@ -7,14 +7,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use abi::post::{LONGEST, LONGEST_WRITE, MOST, Post, SEND, TAKE, WITHOUT_SIGNAL, WRITE};
+use abi::post::{LONGEST, LONGEST_WRITE, MOST, MOST_RELEASED, Post, SEND, TAKE, WITHOUT_SIGNAL, WRITE};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use sys::Errno;
 
 use crate::family::Family;
 use crate::files::File;
-use crate::member::Member;
+use crate::member::{Body, Member};
 use crate::tender::thread;
 
 impl Member {
@@ -26,6 +26,11 @@ impl Member {
         for post in &port.posts.all[..count.min(MOST)] {
             // What a guest posts wrongly is nothing.
             let _ = self.carry_out(post);
+        }
+        let released = port.released.count.swap(0, Ordering::Acquire) as usize;
+        if let Body::Machine(_, Some(guest)) = &self.body {
+            let parts = &port.released.all[..released.min(MOST_RELEASED)];
+            parts.iter().for_each(|it| guest.release(it.load(Ordering::Relaxed)));
         }
     }
 

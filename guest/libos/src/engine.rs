@@ -25,8 +25,8 @@ pub fn port() -> &'static Port {
 pub enum Source {
     /// Zeroes, of this process alone.
     Anonymous,
-    /// A file of the tender's, from that offset; writes stay with this process.
-    Private { descriptor: i32, offset: u64 },
+    /// A file of the tender's, from that offset; writes stay with this process. So many bytes behind it will be mapped next.
+    Private { descriptor: i32, offset: u64, ahead: usize },
     /// The same; writes are the file's.
     Shared { descriptor: i32, offset: u64 },
 }
@@ -50,6 +50,12 @@ pub fn unmap(at: usize, length: usize) -> Result<()> {
 /// Changes what may be done with mapped pages.
 pub fn protect(at: usize, length: usize, protection: Protection) -> Result<()> {
     if has_tables() { kvm::protect(at, length, protection) } else { process::protect(at, length, protection) }
+}
+
+/// Writes into a page of a program's code, of this process alone, with which may be done what `rights` says. For a while it
+/// may be executed as it was.
+pub fn rewrite(at: usize, bytes: &[u8], rights: Protection) -> Result<()> {
+    if has_tables() { kvm::rewrite(at, bytes) } else { process::rewrite(at, bytes, rights) }
 }
 
 /// Moves mapped pages elsewhere, over whatever is there. Further ones, zero and with that protection, follow them.
@@ -95,7 +101,7 @@ pub fn send(descriptor: u64, bytes: &[u8]) -> Option<usize> {
 /// A call is about to be made of the tender.
 pub fn before(number: u32, arguments: &[u64; 6]) {
     if has_tables() {
-        kvm::streams::before(number, arguments);
+        kvm::before(number, arguments);
     }
 }
 
@@ -154,13 +160,13 @@ pub fn adopt_bells(bells: Bells) -> Bells {
 /// What a descriptor leads to is about to change: nothing that is known of it holds for what it will be.
 pub fn forget(descriptor: u64) {
     crate::pipe::forget(descriptor);
-    if has_tables() { kvm::files::forget(descriptor) } else { process::lent::forget(descriptor as usize) }
+    if has_tables() { kvm::forget(descriptor) } else { process::lent::forget(descriptor as usize) }
 }
 
 /// The same of all.
 pub fn forget_all() {
     crate::pipe::forget_all();
-    if has_tables() { kvm::files::forget_all() } else { process::lent::forget_all() }
+    if has_tables() { kvm::forget_all() } else { process::lent::forget_all() }
 }
 
 /// Makes the process twice. Gives the child's number to the parent and 0 to the child, whose port is another page at the

@@ -73,7 +73,7 @@ fn carry_out(order: &[u64]) -> Result<()> {
         UNMAP => return space.unmap(at, length),
         RESERVE => (Place::AtFree(at), Source::Anonymous),
         FILL => (Place::At(at), Source::Anonymous),
-        MAP => (Place::At(at), Source::Private { descriptor: FILE, offset }),
+        MAP => (Place::At(at), Source::Private { descriptor: FILE, offset, ahead: 0 }),
         _ => return Err(EINVAL),
     };
     space.map(place, length, rights, source).map(drop)

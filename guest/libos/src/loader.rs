@@ -187,16 +187,21 @@ fn room_for(elf: &Elf) -> Result<usize> {
 }
 
 fn place(file: &File, elf: &Elf, bias: usize) -> Result<()> {
-    elf.segments.iter().try_for_each(|it| place_segment(file, it, bias))
+    /// Nobody has more mapped at once because a header says so.
+    const MOST_AHEAD: u64 = 16 << 20;
+    let end = |it: &Segment| it.offset.saturating_add(it.in_file as u64);
+    let last = elf.segments.iter().map(end).max().unwrap_or(0);
+    let ahead = |it: &Segment| last.saturating_sub(end(it)).min(MOST_AHEAD) as usize;
+    elf.segments.iter().try_for_each(|it| place_segment(file, it, bias, ahead(it)))
 }
 
-fn place_segment(file: &File, segment: &Segment, bias: usize) -> Result<()> {
+fn place_segment(file: &File, segment: &Segment, bias: usize, ahead: usize) -> Result<()> {
     let begin = segment.address.checked_add(bias).ok_or(ENOEXEC)?;
     let (page, into) = (begin - begin % PAGE, begin % PAGE);
     let (file_end, end) = (begin + segment.in_file, begin + segment.in_memory);
     let mut mapped_to = page;
     if segment.in_file > 0 {
-        let source = Source::Private { descriptor: file.0, offset: segment.offset - into as u64 };
+        let source = Source::Private { descriptor: file.0, offset: segment.offset - into as u64, ahead };
         SPACE.get().map(Place::At(page), into + segment.in_file, segment.rights, source)?;
         mapped_to = file_end.next_multiple_of(PAGE);
         let beyond = mapped_to.min(end.next_multiple_of(PAGE)) - file_end;

@@ -12,9 +12,9 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use abi::layout::PAGE;
 
-use crate::engine::Source;
+use crate::engine::{self, Source};
 use crate::entry::call_entry;
-use crate::errno::Result;
+use crate::errno::{EFAULT, Result};
 use crate::frame::Frame;
 use crate::space::{Place, Protection, SPACE};
 use crate::sync::Local;
@@ -158,17 +158,17 @@ fn jump(from: usize, to: usize) -> [u8; JUMP] {
     [0xe9, a, b, c, d]
 }
 
-/// Writes into code, which is writable for no longer than that.
+/// Writes into code. Whatever may be done with it otherwise, may be done with it afterwards.
 fn write(at: usize, bytes: &[u8]) -> Result<()> {
-    let begin = at - at % PAGE;
-    let length = (at + bytes.len()).next_multiple_of(PAGE) - begin;
-    let readable = Protection::READ | Protection::EXECUTE;
-    SPACE.get().protect(begin, length, Protection::READ | Protection::WRITE)?;
-    for (offset, byte) in bytes.iter().enumerate() {
-        // SAFETY: it is writable, and no code of ours.
-        unsafe { ((at + offset) as *mut u8).write_volatile(*byte) };
+    let mut done = 0;
+    while done < bytes.len() {
+        let here = at + done;
+        let part = (PAGE - here % PAGE).min(bytes.len() - done);
+        let rights = SPACE.get().rights(here).ok_or(EFAULT)?;
+        engine::rewrite(here, &bytes[done..done + part], rights)?;
+        done += part;
     }
-    SPACE.get().protect(begin, length, readable)
+    Ok(())
 }
 
 /// Room for a trampoline that a jump at `site` reaches.

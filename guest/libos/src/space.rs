@@ -222,6 +222,11 @@ impl Space {
         true
     }
 
+    /// What may be done with the page at an address.
+    pub fn rights(&self, at: usize) -> Option<Protection> {
+        self.area(at).map(|it| it.protection)
+    }
+
     /// How those pages are shared, by the first.
     pub fn sharing(&self, at: usize) -> Option<Sharing> {
         self.area(at).map(|it| it.sharing)

@@ -22,7 +22,7 @@ use abi::{VERSION, call};
 use self::frames::FRAMES;
 use self::tables::{BORROWED, RESERVED, SHARED};
 use super::{Bells, Source, port};
-use crate::errno::{ENOMEM, Result};
+use crate::errno::{EFAULT, ENOMEM, Result};
 use crate::space::Protection;
 use crate::string;
 use crate::sync::Local;
@@ -64,6 +64,22 @@ pub fn ring() {
     unsafe { (DOORBELL as *mut u32).write_volatile(1) };
 }
 
+/// A call is about to be made of the tender.
+pub fn before(number: u32, arguments: &[u64; 6]) {
+    streams::before(number, arguments);
+    frames::before(number, arguments);
+}
+
+pub fn forget(descriptor: u64) {
+    files::forget(descriptor);
+    frames::forget(descriptor);
+}
+
+pub fn forget_all() {
+    files::forget_all();
+    frames::forget_all();
+}
+
 pub fn fork(purpose: u64) -> Result {
     if purpose != call::FORK_AS_CHILD {
         // A cell of its own, or one that is kept, has its files as the program knows them.
@@ -101,8 +117,8 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
         // Whoever reserves room may never use it.
         Source::Anonymous if protection.is_empty() => Ok(0),
         Source::Anonymous => fill(at, length, bits(protection)).map(|()| 0),
-        Source::Private { descriptor, offset } => {
-            let (physical, _) = borrow(descriptor, offset, length, protection, 0)?;
+        Source::Private { descriptor, offset, ahead } => {
+            let physical = borrow_to_read(descriptor, offset, [length, ahead], protection)?;
             let readable = protection - Protection::WRITE | Protection::READ;
             tables::map(at, physical, length, bits(readable) | BORROWED)?;
             if protection.contains(Protection::WRITE) {
@@ -118,6 +134,22 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
             Ok(memory)
         }
     }
+}
+
+/// In a sealed guest the tender is asked each time that something shall be executed.
+fn borrow_to_read(descriptor: i32, offset: u64, lengths: [usize; 2], protection: Protection) -> Result<u64> {
+    let [length, ahead] = lengths;
+    let is_sealed = port().sealed.load(Ordering::Relaxed) != 0;
+    if !is_sealed && let Some(physical) = frames::borrow_again(descriptor, offset, length) {
+        return Ok(physical);
+    }
+    let how = u64::from(protection.bits());
+    let whole = length.next_multiple_of(PAGE).saturating_add(ahead);
+    let answer = crate::port::ask(call::MAP, [descriptor as u64, offset, whole as u64, how, 0, 0], 0);
+    let physical = answer.result? as u64;
+    frames::borrowed(physical, length);
+    frames::note_latest(physical, whole.min(answer.limit as usize), descriptor, offset);
+    Ok(physical)
 }
 
 fn borrow(descriptor: i32, offset: u64, length: usize, protection: Protection, sharing: u64) -> Result<(u64, u64)> {
@@ -216,6 +248,22 @@ pub fn protect(at: usize, length: usize, protection: Protection) -> Result<()> {
         }
     }
     tables::flush();
+    Ok(())
+}
+
+/// Through the linear map: the page stays mapped as it is. No translation is forgotten for it, which costs as much as a
+/// hundred calls: who is led to the old page finds what was there.
+pub fn rewrite(at: usize, bytes: &[u8]) -> Result<()> {
+    let mut entry = tables::entry(at).filter(|it| !it.is_shared() && it.0 & PRESENT != 0).ok_or(EFAULT)?;
+    if entry.0 & BORROWED != 0 {
+        own_without_flush(at - at % PAGE, PAGE, entry.0 & !(ADDRESS | BORROWED))?;
+        entry = tables::entry(at).ok_or(EFAULT)?;
+    }
+    let to = address_of(entry.physical() + (at % entry.size()) as u64);
+    for (offset, byte) in bytes.iter().enumerate() {
+        // SAFETY: a frame of this mapping, and no code of ours.
+        unsafe { to.add(offset).write_volatile(*byte) };
+    }
     Ok(())
 }
 

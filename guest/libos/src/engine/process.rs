@@ -13,7 +13,7 @@ mod signals;
 use core::arch::{global_asm, naked_asm};
 use core::sync::atomic::{AtomicI32, Ordering};
 
-use abi::layout::PORT;
+use abi::layout::{PAGE, PORT};
 use abi::port::{CALLED, DOZING, Engine, Port};
 use abi::{VERSION, call};
 
@@ -92,7 +92,7 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
         Source::Anonymous => {
             host(number::MMAP, [at, length, rights, PRIVATE | FIXED | ANONYMOUS | NORESERVE, usize::MAX, 0])?;
         }
-        Source::Private { descriptor, offset } => {
+        Source::Private { descriptor, offset, .. } => {
             let file = lend(descriptor, offset, length, protection, PRIVATE)?;
             let mapped = host(number::MMAP, [at, length, rights, PRIVATE | FIXED, file.0, offset as usize]);
             mapped?;
@@ -170,6 +170,16 @@ pub fn unmap(at: usize, length: usize) -> Result<()> {
 
 pub fn protect(at: usize, length: usize, protection: Protection) -> Result<()> {
     host(number::MPROTECT, [at, length, protection.bits() as usize, 0, 0, 0]).map(drop)
+}
+
+pub fn rewrite(at: usize, bytes: &[u8], rights: Protection) -> Result<()> {
+    let page = at - at % PAGE;
+    protect(page, PAGE, Protection::READ | Protection::WRITE)?;
+    for (offset, byte) in bytes.iter().enumerate() {
+        // SAFETY: it is writable, and no code of ours.
+        unsafe { ((at + offset) as *mut u8).write_volatile(*byte) };
+    }
+    protect(page, PAGE, rights)
 }
 
 pub fn relocate(from: usize, length: usize, to: usize, new_length: usize) -> Result<()> {

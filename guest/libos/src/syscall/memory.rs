@@ -51,7 +51,7 @@ pub fn map(hint: u64, length: u64, rights: u64, flags: u64, descriptor: i32, off
             let memory = Memory::new(length)?;
             SPACE.get().map(place, length, rights, Source::Shared { descriptor: memory.0, offset: 0 })
         }
-        (false, false) => SPACE.get().map(place, length, rights, Source::Private { descriptor, offset }),
+        (false, false) => SPACE.get().map(place, length, rights, Source::Private { descriptor, offset, ahead: 0 }),
         (false, true) => SPACE.get().map(place, length, rights, Source::Shared { descriptor, offset }),
     }
 }

@@ -2,16 +2,18 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use abi::call;
 use abi::layout::PAGE;
 use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY};
+use abi::post::MOST_RELEASED;
 
 use super::tables::BORROWED;
-use super::{NO_FRAMES, address_of, tables};
+use super::{NO_FRAMES, address_of, port, tables};
 use crate::errno::Result;
-use crate::string;
 use crate::sync::Local;
+use crate::{number, string};
 
 const MOST: usize = MOST_MEMORY as usize / PAGE;
 const WORDS: usize = MOST / 64;
@@ -35,9 +37,23 @@ struct Borrowings {
     pages: BTreeMap<u64, usize>,
     /// Those of which nothing is mapped any more, for the tender.
     unused: Vec<u64>,
+    /// The latest that was only to be read.
+    latest: Option<Part>,
 }
 
-static BORROWINGS: Local<Borrowings> = Local::new(Borrowings { pages: BTreeMap::new(), unused: Vec::new() });
+/// A part of a file that is mapped. Loaders map a library as a whole first and then its segments over it, so what they ask
+/// for next is there already.
+#[derive(Clone, Copy)]
+struct Part {
+    descriptor: i32,
+    offset: u64,
+    physical: u64,
+    /// As much as is of the file: in bytes of whole pages.
+    length: u64,
+}
+
+static BORROWINGS: Local<Borrowings> =
+    Local::new(Borrowings { pages: BTreeMap::new(), unused: Vec::new(), latest: None });
 
 pub static FRAMES: Local<Frames> = Local::new(Frames { used: [0; WORDS], dirty: [0; WORDS], count: 0, next: 0 });
 
@@ -131,12 +147,59 @@ pub fn give_back(physical: u64, length: usize, borrowed: u64) {
     if *pages == 0 {
         borrowings.pages.remove(&begin);
         borrowings.unused.push(begin);
+        if borrowings.latest.is_some_and(|it| it.physical == begin) {
+            borrowings.latest = None;
+        }
     }
+}
+
+/// A part of a file is mapped there to be read, as long as the file is.
+pub fn note_latest(physical: u64, length: usize, descriptor: i32, offset: u64) {
+    // That is another file each time.
+    if descriptor == abi::library::FILE {
+        return;
+    }
+    let length = length.next_multiple_of(PAGE) as u64;
+    BORROWINGS.get().latest = Some(Part { descriptor, offset, physical, length });
+}
+
+/// The same part of the file once more, if it is mapped to be read already.
+pub fn borrow_again(descriptor: i32, offset: u64, length: usize) -> Option<u64> {
+    let mut borrowings = BORROWINGS.get();
+    let latest = borrowings.latest.filter(|it| it.descriptor == descriptor)?;
+    let inside = offset.checked_sub(latest.offset)?;
+    let pages = length.div_ceil(PAGE);
+    if inside + (pages * PAGE) as u64 > latest.length {
+        return None;
+    }
+    *borrowings.pages.get_mut(&latest.physical)? += pages;
+    Some(latest.physical + inside)
 }
 
 /// The tender mapped a part of a file there.
 pub fn borrowed(physical: u64, length: usize) {
     BORROWINGS.get().pages.insert(physical, length.div_ceil(PAGE));
+}
+
+/// A call is about to be made of the tender: after most it is not known any more which file is at a number, or how long.
+pub fn before(number: u32, [descriptor, ..]: &[u64; 6]) {
+    match number {
+        // Our own, which may also come of memory that is taken in here.
+        call::BOOT.. if number != call::EXECUTED => {}
+        number::OPENAT | number::FACCESSAT | number::NEWFSTATAT | number::FSTAT | number::READ | number::PREAD => {}
+        number::CLOSE => forget(*descriptor),
+        _ => forget_all(),
+    }
+}
+
+/// What is at that number is about to change.
+pub fn forget(descriptor: u64) {
+    BORROWINGS.get().latest.take_if(|it| it.descriptor as u64 == descriptor);
+}
+
+/// The same of all.
+pub fn forget_all() {
+    BORROWINGS.get().latest = None;
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -185,10 +248,16 @@ fn grow() -> Result<()> {
     Ok(())
 }
 
-/// Tells the tender which parts of files it need not keep mapped.
+/// Tells the tender at the next stop which parts of files it need not keep mapped.
 pub fn release() {
     let parts = core::mem::take(&mut BORROWINGS.get().unused);
+    let released = &port().released;
     for part in parts {
-        let _ = crate::port::call(call::RELEASE, [part, 0, 0, 0, 0, 0]);
+        if released.count.load(Ordering::Relaxed) as usize >= MOST_RELEASED {
+            let _ = crate::port::call(call::CHECK, [0; 6]);
+        }
+        let count = (released.count.load(Ordering::Relaxed) as usize).min(MOST_RELEASED - 1);
+        released.all[count].store(part, Ordering::Relaxed);
+        released.count.store(count as u32 + 1, Ordering::Release);
     }
 }

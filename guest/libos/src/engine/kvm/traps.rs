@@ -1,8 +1,8 @@
 //! What interrupts a program in a virtual machine: gates, and the way from each to the common one.
 //!
 //! All gates but two stay in user mode. The two are for what only kernel mode can do: telling the address of a page fault,
-//! and forgetting stale translations. They do that and nothing more, and go on in user mode: on some hosts each of their
-//! instructions is emulated.
+//! and forgetting stale translations. They do that and nothing more, and go on in user mode by frames that lie ready: on some
+//! hosts each of their instructions is emulated, for most of a microsecond.
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -21,9 +21,6 @@ static TRAP_VECTOR: AtomicU8 = AtomicU8::new(0);
 #[unsafe(no_mangle)]
 static TRAP_ADDRESS: AtomicU64 = AtomicU64::new(0);
 
-#[unsafe(no_mangle)]
-static TRAP_SAVED: AtomicU64 = AtomicU64::new(0);
-
 unsafe extern "C" {
     /// Where system call instructions lead, in whichever mode: on to `call_entry`, in user mode.
     pub fn kvm_call_entry();
@@ -31,15 +28,23 @@ unsafe extern "C" {
     pub fn flush_tables();
     fn trap_13_kernel();
     fn trap_14_kernel();
+    fn trap_13_user();
     /// The way of each vector, this many bytes apart.
     static trap_stubs: u8;
 }
 
 const STUB: usize = 32;
 
+/// What the processor pushes for an exception with an error, and what it pops for a return from one, in bytes.
+const PUSHED: usize = 48;
+const FRAME: usize = 40;
+
+/// Where the stack for traps ends, before two ways back to user mode: of a page fault and of a general protection fault.
+const STACK_TOP: usize = TRAP_STACK_END - 2 * FRAME;
+
 global_asm!(
     ".section .text.entry, \"ax\"",
-    ".globl kvm_call_entry, flush_tables, trap_13_kernel, trap_14_kernel, trap_stubs",
+    ".globl kvm_call_entry, flush_tables, trap_13_kernel, trap_14_kernel, trap_13_user, trap_stubs",
     "kvm_call_entry:",
     "mov byte ptr [rip + TRAPPED], 1",
     "mov [rip + SAVED_STACK], rsp",
@@ -56,40 +61,35 @@ global_asm!(
     "invlpg [rsp]",
     "flush_tables_done:",
     "ret",
-    // In kernel mode, for a general protection fault: error, rip, cs, rflags, rsp, ss.
+    // In kernel mode. Behind what the processor has pushed, six words, is a way back to user mode with the stack as it is.
     "trap_13_kernel:",
+    "push rax",
+    "mov rax, cr3",
+    "mov cr3, rax",
+    "pop rax",
+    "add rsp, {pushed} + {frame}",
+    "iretq",
+    "trap_14_kernel:",
+    "push rax",
+    "mov rax, cr2",
+    "mov [rip + TRAP_ADDRESS], rax",
+    "pop rax",
+    "add rsp, {pushed}",
+    "iretq",
+    // In user mode, with error, rip, cs, rflags, rsp, ss: whether it was ourselves, who go on behind the instruction.
+    "trap_13_user:",
     "push rax",
     "lea rax, [rip + flush_tables]",
     "cmp [rsp + 16], rax",
     "jne 2f",
-    "mov rax, cr3",
-    "mov cr3, rax",
     "lea rax, [rip + flush_tables_done]",
     "mov [rsp + 16], rax",
     "pop rax",
     "add rsp, 8",
     "iretq",
     "2:",
-    "lea rax, [rip + trap_stubs + 13 * {stub}]",
-    "jmp 3f",
-    "trap_14_kernel:",
-    "push rax",
-    "mov rax, cr2",
-    "mov [rip + TRAP_ADDRESS], rax",
-    "lea rax, [rip + trap_stubs + 14 * {stub}]",
-    // On in user mode, on the same stack as it was.
-    "3:",
-    "mov [rip + TRAP_SAVED], rax",
     "pop rax",
-    "push rax",
-    "lea rax, [rsp + 8]",
-    "push 0x2b",
-    "push rax",
-    "push 0x202",
-    "push 0x33",
-    "push [rip + TRAP_SAVED]",
-    "mov rax, [rsp + 40]",
-    "iretq",
+    "jmp trap_stubs + 13 * {stub}",
     ".balign {stub}",
     "trap_stubs:",
     ".set n, 0",
@@ -142,6 +142,8 @@ global_asm!(
     "call {broken}",
     "ud2",
     stub = const STUB,
+    pushed = const PUSHED,
+    frame = const FRAME,
     libos = const abi::layout::LIBOS,
     tap = const TAP,
     trapped = sym trapped,
@@ -169,9 +171,11 @@ pub fn install() {
     put(0x48, task >> 32);
     // The stack for kernel mode and the first of the interrupt stacks are one: whichever gate is taken begins there.
     for offset in [4, 36] {
-        put(TASK - DESCRIPTORS + offset, TRAP_STACK_END as u64);
+        put(TASK - DESCRIPTORS + offset, STACK_TOP as u64);
     }
     let stubs = &raw const trap_stubs as usize;
+    way_back(STACK_TOP, stubs + 14 * STUB);
+    way_back(STACK_TOP + FRAME, trap_13_user as *const () as usize);
     for vector in 0..=usize::from(TAP) {
         let (handler, selector) = match vector {
             13 => (trap_13_kernel as *const () as usize, 0x10),
@@ -179,6 +183,15 @@ pub fn install() {
             _ => (stubs + vector * STUB, 0x33),
         };
         gate(vector, handler as u64, selector);
+    }
+}
+
+/// Has a return from kernel mode lead to that place, with the stack as the processor left it when it came.
+fn way_back(at: usize, to: usize) {
+    let frame = [to, 0x33, 0x202, STACK_TOP - PUSHED, 0x2b];
+    for (index, word) in frame.into_iter().enumerate() {
+        // SAFETY: the control pages are there and nobody else's; the stack does not reach so far.
+        unsafe { (at as *mut usize).add(index).write(word) };
     }
 }
 
