@@ -106,15 +106,7 @@ impl Boundary for Containers {
         let null = crate::supervisor::open_null;
         let streams = Stdio::Pipes { stdin: null()?, stdout: null()?, stderr: null()? };
         let held = container::prepare(&plan, streams)?.hold()?;
-        let security = &cell.spec.security;
-        let program = toolbox::Unstarted {
-            capabilities: container::capabilities_of(security),
-            new_privileges: security.new_privileges,
-            filters: container::filter_of(security).into_iter().collect(),
-            env: cell.spec.process.env.clone(),
-        };
-        let target = toolbox::Target::open_unstarted(cell.spec.name.as_str(), held.pid(), program)?;
-        Ok((target, held))
+        Ok((as_specified(cell, held.pid())?, held))
     }
 
     fn clear(&self, cell: &Cell) -> Result<()> {
@@ -237,6 +229,25 @@ fn whereabouts(cell: &Cell) -> Result<(u32, &Cgroup)> {
         (Some(process), Some(cgroup)) => Ok((process.pid, cgroup)),
         _ => Err(Error::NotRunning { cell: cell.spec.name.clone(), state: cell.record.state.word() }),
     }
+}
+
+/// The surroundings of a process that stands for a cell's program, with what the cell's specification gives a program, and
+/// not with what that process has.
+fn as_specified(cell: &Cell, pid: u32) -> Result<toolbox::Target> {
+    let security = &cell.spec.security;
+    let program = toolbox::Unstarted {
+        capabilities: container::capabilities_of(security),
+        new_privileges: security.new_privileges,
+        filters: container::filter_of(security).into_iter().collect(),
+        env: cell.spec.process.env.clone(),
+    };
+    Ok(toolbox::Target::open_unstarted(cell.spec.name.as_str(), pid, program)?)
+}
+
+/// A running cell whose program is nobody's that a toolbox could be attached to, by what stands for it.
+pub(crate) fn resident_target(cell: &Cell) -> Result<toolbox::Target> {
+    let (first, _) = whereabouts(cell)?;
+    as_specified(cell, container::program_of(first, cell.spec.init)?)
 }
 
 /// The streams in the container crate's words.

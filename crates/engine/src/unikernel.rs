@@ -43,6 +43,7 @@ impl Boundary for Unikernels {
             Verb::Fork,
             Verb::Snapshot,
             Verb::Libraries,
+            Verb::Debug,
         ]
     }
 
@@ -106,11 +107,11 @@ impl Boundary for Unikernels {
     }
 
     fn debug_target(&self, cell: &Cell) -> Result<toolbox::Target> {
-        Err(lacks(&cell.spec, Verb::Debug))
+        crate::container::resident_target(cell)
     }
 
-    fn debug_stopped(&self, cell: &Cell, _rootfs: &Rootfs) -> Result<(toolbox::Target, Prepared)> {
-        Err(lacks(&cell.spec, Verb::Debug))
+    fn debug_stopped(&self, cell: &Cell, rootfs: &Rootfs) -> Result<(toolbox::Target, Prepared)> {
+        Containers.debug_stopped(cell, rootfs)
     }
 
     fn clear(&self, cell: &Cell) -> Result<()> {
