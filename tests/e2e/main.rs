@@ -8,6 +8,7 @@ mod conformance;
 mod debug;
 mod debug_attacks;
 mod debug_engines;
+mod dump;
 mod engine;
 mod family;
 mod hostile;

@@ -68,6 +68,12 @@ pub(crate) trait Boundary: Sync {
         Err(lacks(&cell.spec, Verb::Snapshot))
     }
 
+    /// Writes the cell's program into a file, as a core.
+    fn write_core(&self, cell: &Cell, file: OwnedFd) -> Result<()> {
+        drop(file);
+        Err(lacks(&cell.spec, Verb::Dump))
+    }
+
     /// The processes of the cell's family, by the numbers that they know, of every cell of it.
     fn family(&self, cell: &Cell) -> Result<Vec<Relative>> {
         Err(lacks(&cell.spec, Verb::Fork))

@@ -1,9 +1,10 @@
 //! A toolbox at a cell, or at anything else that runs on this machine.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use model::{CellSpec, EventKind, ObjectId, Verb};
+use model::{CellSpec, EventKind, ObjectId, State, Verb};
 use toolbox::engines::Found;
 use toolbox::lazy::{Lazy, Serving};
 use toolbox::{Arrangement, Filters, Privileges, Target, Tools, Trust, Wish};
@@ -103,6 +104,16 @@ impl Engine {
         self.note_session(subject, target.name(), request);
         let remains = Some(toolbox::Remains::of(&running));
         Ok(RunningExec { companion: Companion { running }, opened, lazy, remains })
+    }
+
+    /// Writes the memory and the registers of a running cell's program into a file, as a core for a debugger. The program
+    /// stands still meanwhile.
+    pub fn write_core(&self, cell: &Cell, file: OwnedFd) -> Result<()> {
+        let boundary = boundary_for(&cell.spec, Verb::Dump)?;
+        if !matches!(cell.record.state, State::Running { .. }) {
+            return Err(Error::NotRunning { cell: cell.spec.name.clone(), state: cell.record.state.word() });
+        }
+        boundary.write_core(cell, file)
     }
 
     /// The toolbox as its files come on demand, if that is wanted and can be.

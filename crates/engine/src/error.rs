@@ -78,6 +78,14 @@ pub enum Error {
         /// What was asked for.
         name: CellName,
     },
+    /// The cell's program could not be written into a file.
+    #[error("{cell} was not written down: {why}")]
+    NoCore {
+        /// The cell's name.
+        cell: CellName,
+        /// Why not.
+        why: String,
+    },
     /// The cell has something that cannot be kept.
     #[error("{cell} was not kept: {why}")]
     Unkept {

@@ -91,6 +91,23 @@ pub(crate) fn keep(cell: &Cell, keeping: &Keeping) -> Result<()> {
     }
 }
 
+/// Has the first process of a cell written into a file, as a core.
+pub(crate) fn write_core(cell: &Cell, file: &OwnedFd) -> Result<()> {
+    /// All of a process's memory goes to a disk.
+    const PATIENCE: Duration = Duration::from_secs(150);
+    let line = connect(cell)?;
+    line.ask(Order::Core { cell: first_process(cell) }, &[file.as_fd()]).map_err(silent)?;
+    if !is_readable(&line, PATIENCE) {
+        return Err(silent(sys::Errno::TIMEDOUT));
+    }
+    match line.hear().map_err(silent)? {
+        Some(Word::Kept) => Ok(()),
+        Some(Word::Unkept { why }) => Err(Error::NoCore { cell: cell.spec.name.clone(), why }),
+        Some(Word::Refused(errno)) => Err(silent(errno)),
+        Some(_) | None => Err(silent(sys::Errno::PIPE)),
+    }
+}
+
 /// The processes of the family.
 pub(crate) fn list(cell: &Cell) -> Result<Vec<Relative>> {
     let line = connect(cell)?;

@@ -44,6 +44,7 @@ impl Boundary for Unikernels {
             Verb::Snapshot,
             Verb::Libraries,
             Verb::Debug,
+            Verb::Dump,
         ]
     }
 
@@ -88,6 +89,10 @@ impl Boundary for Unikernels {
 
     fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
         family::keep(cell, keeping)
+    }
+
+    fn write_core(&self, cell: &Cell, file: OwnedFd) -> Result<()> {
+        family::write_core(cell, &file)
     }
 
     fn family(&self, cell: &Cell) -> Result<Vec<Relative>> {

@@ -88,5 +88,7 @@ named_enum! {
         Libraries = "lib",
         /// Keep its whole state in the pool.
         Snapshot = "snapshot",
+        /// Write the memory and registers of its program to a file, for a debugger.
+        Dump = "dump",
     }
 }

@@ -148,7 +148,9 @@ impl From<EngineError> for CommandError {
             }
             EngineError::SnapshotTaken { ref cell, ref name } => Self::new(Kind::Conflict, message)
                 .hinted(format!("'skep snapshot rm {cell} {name}' removes it, or choose another name")),
-            EngineError::Unkept { .. } => Self::new(Kind::Unsupported, message).hinted("the cell goes on as before"),
+            EngineError::Unkept { .. } | EngineError::NoCore { .. } => {
+                Self::new(Kind::Unsupported, message).hinted("the cell goes on as before")
+            }
             EngineError::UnknownEngine(_) => Self::new(Kind::Usage, message)
                 .hinted("without it the best one here is chosen: 'skep doctor' shows what there is"),
             EngineError::Tender(_) => {

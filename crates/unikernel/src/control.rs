@@ -39,6 +39,8 @@ pub enum Order {
     Libraries { cell: u32 },
     /// A library in another's place. With its file, and a file by [`crate::library::write_request`].
     Update { cell: u32 },
+    /// The first process of a cell is to be written down. With the file for it, which will be a core.
+    Core { cell: u32 },
 }
 
 /// What is said of it.
@@ -53,7 +55,7 @@ pub enum Word {
     Ended { status: i32 },
     /// A program made a system call that nothing implements, so often by now.
     Unknown { call: u32, times: u64 },
-    /// The process is kept.
+    /// The process is kept, or written down.
     Kept,
     /// It cannot be, for that reason.
     Unkept { why: String },
@@ -98,6 +100,7 @@ impl Order {
             Self::Another => [7, 0, 0, 0],
             Self::Libraries { cell } => [16, cell, 0, 0],
             Self::Update { cell } => [17, cell, 0, 0],
+            Self::Core { cell } => [19, cell, 0, 0],
         })
     }
 
@@ -112,6 +115,7 @@ impl Order {
             [5, signal @ 1..=64, ..] => Self::Signal(signal as i32),
             [16, cell, ..] => Self::Libraries { cell },
             [17, cell, ..] => Self::Update { cell },
+            [19, cell, ..] => Self::Core { cell },
             _ => return None,
         })
     }

@@ -182,6 +182,11 @@ impl Caller {
                 }
                 return None;
             }
+            (Order::Core { cell }, [Some(file), None, None, None]) => {
+                let written = family.libraries.write_core(family, cell, file);
+                self.say(&written.map_or_else(|why| Word::Unkept { why }, |()| Word::Kept));
+                return None;
+            }
             (Order::Update { cell }, [Some(file), Some(request), None, None]) => {
                 if family.gate.is_code_fixed() {
                     self.say(&Word::Unchanged("the cell is sealed, and takes no new code".to_owned()));

@@ -14,6 +14,7 @@ mod calls;
 mod clock;
 pub mod control;
 mod copying;
+mod core_file;
 mod creds;
 mod desk;
 mod error;

@@ -1,6 +1,7 @@
 //! `skep debug`
 
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use engine::{
     Arrangement, CellRequest, DebugRequest, Engine, ExecStreams, NamedImage, Privileges, Subject, ToolboxFiles, Trust,
@@ -38,6 +39,9 @@ pub(super) struct Args {
     /// Open an image, as a cell that would be made of it
     #[arg(long, value_name = "IMAGE", conflicts_with = "target")]
     image: Option<ImageRef>,
+    /// Write the memory and the registers of a unikernel's program to FILE, as a core for a debugger, and attach nothing
+    #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["command", "toolbox", "lazy", "swap"])]
+    core: Option<PathBuf>,
     /// Set an environment variable
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -80,6 +84,9 @@ const SHELL: [&str; 3] = ["/bin/sh", "-c", "command -v bash >/dev/null && exec b
 pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     if args.target.is_none() && args.image.is_none() {
         return list(context, &args);
+    }
+    if let (Some(file), Some(target)) = (&args.core, &args.target) {
+        return write_core(&context.engine()?, target, file);
     }
     if args.image.is_some() {
         sys::process::protect_own_program()?;
@@ -129,6 +136,20 @@ fn run(context: &Context, args: Args) -> Result<()> {
     };
     troubles.iter().flat_map(|it| it.lines()).for_each(output::note);
     foreground::exit_with(&exit)
+}
+
+/// Where the program's memory goes, which may hold anything, nobody else looks.
+fn write_core(engine: &Engine, target: &TargetRef, path: &Path) -> Result<()> {
+    let Subject::Cell(cell) = find(engine, target)? else {
+        return Err(CommandError::usage("only a cell of skep's is written down: attach a toolbox, which has gdb"));
+    };
+    let failed = |error: std::io::Error| CommandError::failed(format!("making {}: {error}", path.display()));
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    engine.write_core(&cell, file.into()).map_err(|error| {
+        // Half of one is of no use to anybody.
+        let _ = std::fs::remove_file(path);
+        error.into()
+    })
 }
 
 fn start_failure(error: engine::Error) -> CommandError {

@@ -22,6 +22,11 @@ impl Family {
             .collect()
     }
 
+    /// The name of a process's program.
+    pub(crate) fn name_of(&self, number: u32) -> Vec<u8> {
+        self.with(number, |it| it.name.clone()).unwrap_or_default()
+    }
+
     /// Tells somebody what nobody asks for, from now on.
     pub(crate) fn tell_news(&self, listener: Listener) {
         let unknown = self.unknown();

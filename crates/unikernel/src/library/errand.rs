@@ -5,6 +5,7 @@
 //! **No process waits longer than the errand may take**, and the errand ends in time whatever a guest does.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ use crate::memory::Memory;
 
 /// How long an errand may take: until every process stands still, and from then to its end.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The same for one in which all of a process's memory is written to a disk.
+const PATIENCE_WRITING: Duration = Duration::from_secs(120);
 /// How often processes that do not stand still are reminded.
 const REMINDER: Duration = Duration::from_millis(3);
 
@@ -48,6 +51,8 @@ struct Books {
 #[derive(Clone)]
 enum Purpose {
     List,
+    /// The first process of the cell is written down.
+    Core(Arc<std::fs::File>),
     Update(Arc<Update>),
 }
 
@@ -126,9 +131,15 @@ impl Ledger {
         Ok(Updated { processes, stood_still, root: replaced.err().unwrap_or_default() })
     }
 
+    /// Writes the first process of a cell into a file, as a core.
+    pub(crate) fn write_core(&self, family: &Family, cell: u32, file: OwnedFd) -> Result<(), String> {
+        self.run(family, cell, Purpose::Core(Arc::new(file.into()))).map(drop)
+    }
+
     /// Runs an errand to its end.
     fn run(&self, family: &Family, cell: u32, purpose: Purpose) -> Result<Errand, String> {
-        let deadline = Instant::now() + PATIENCE;
+        let patience = if matches!(purpose, Purpose::Core(_)) { PATIENCE_WRITING } else { PATIENCE };
+        let deadline = Instant::now() + patience;
         self.books().errand = Some(Errand {
             cell,
             purpose,
@@ -219,10 +230,11 @@ impl Ledger {
             let Some(visit) = errand.visits.get_mut(&number) else { return Next::GoOn };
             (purpose, std::mem::replace(visit, Visit::Asked))
         };
-        let Stood { memory, report, words } = *stood;
+        let &Stood { memory, report, words } = stood;
         let (visit, next) = match visit {
             Visit::Asked => match &purpose {
                 Purpose::List => self.listed(number, memory, report, words),
+                Purpose::Core(file) => self.written(number, file, *stood, family),
                 Purpose::Update(update) => self.planned(number, update, memory, report, words),
             },
             Visit::Preparing(plan) => self.changed_by(number, &purpose, *plan, result, memory, family),
@@ -238,6 +250,23 @@ impl Ledger {
         }
         self.changed.notify_all();
         next
+    }
+
+    fn written(&self, number: u32, file: &std::fs::File, stood: Stood<'_>, family: &Family) -> (Visit, Next) {
+        if self.books().errand.as_ref().is_none_or(|it| it.cell != number) {
+            return (Visit::Unchanged, Next::GoOn);
+        }
+        let Stood { memory, report, words } = stood;
+        let pages = Pages::new(memory);
+        let written = Standing::read(&pages, report, words).map_err(str::to_owned).and_then(|standing| {
+            let mut file = std::io::BufWriter::new(file);
+            let name = family.name_of(number);
+            standing.write_core(number, &name, &mut file).map_err(|error| error.to_string())
+        });
+        match written {
+            Ok(()) => (Visit::Done, Next::GoOn),
+            Err(why) => (Visit::Failed(why), Next::GoOn),
+        }
     }
 
     fn planned(&self, number: u32, update: &Update, memory: &dyn Memory, report: u64, words: u64) -> (Visit, Next) {
@@ -436,6 +465,7 @@ fn take_back(memory: &dyn Memory, undo: &[(u64, Vec<u8>)]) {
 }
 
 /// Where a process that stands still has its report.
+#[derive(Clone, Copy)]
 struct Stood<'a> {
     memory: &'a dyn Memory,
     report: u64,

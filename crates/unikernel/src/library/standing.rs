@@ -9,6 +9,7 @@ use abi::library::{AREA, HEAD, SHARED, THREAD};
 use super::elf::{Bytes, EXECUTE, PAGE, READ, Shape, WRITE, number};
 use super::linked::{Depth, Linked, tag};
 use super::{Malformed, Trouble};
+use crate::core_file::{self, Part, Process, Registers};
 use crate::memory::Memory;
 
 /// A part of the address space.
@@ -28,6 +29,23 @@ pub(crate) struct Thread {
     pointer: u64,
     call: u64,
     registers: [u64; THREAD - 4],
+}
+
+impl Thread {
+    fn registers(&self) -> Registers {
+        let [ax, cx, dx, bx, bp, si, di, r8, r9, r10, r11, r12, r13, r14, r15] = self.registers;
+        Registers {
+            general: [r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di],
+            call: self.call,
+            at: self.at,
+            stack: self.stack,
+            pointer: self.pointer,
+        }
+    }
+}
+
+fn number_at(bytes: &[u8], at: usize) -> u64 {
+    number::<8>(bytes, at)
 }
 
 /// What a guest reports.
@@ -139,6 +157,27 @@ impl<'a> Standing<'a> {
         };
         let threads = rest.as_chunks::<THREAD>().0.iter().map(thread).collect();
         Ok(Self { pages, headers: (headers, count), areas, threads, stacks: RefCell::default() })
+    }
+
+    /// Writes all of it as a core.
+    pub(crate) fn write_core(
+        &self,
+        number: u32,
+        name: &[u8],
+        file: &mut (impl std::io::Write + std::io::Seek),
+    ) -> std::io::Result<()> {
+        let memory = self.pages.memory;
+        let parts: Vec<Part> =
+            self.areas.iter().map(|it| Part { begin: it.begin, end: it.end, rights: it.rights }).collect();
+        let threads: Vec<Registers> = self.threads.iter().map(Thread::registers).collect();
+        // The file's own header is in the page of its program headers, as linkers lay it out.
+        let (at, count) = self.headers;
+        let begin = at - at % PAGE;
+        let shift = if begin >= abi::layout::PROGRAM as u64 { begin } else { 0 };
+        let entry = self.at(begin).bytes(0, 64).map_or(0, |it| number_at(&it, 24).wrapping_add(shift));
+        let process = Process { number, name, headers: (at, count), entry, threads: &threads, parts: &parts };
+        core_file::write(&process, |at, page| memory.read(at, page).is_ok(), file)?;
+        file.flush()
     }
 
     pub(crate) fn area(&self, at: u64) -> Option<&Area> {
