@@ -86,11 +86,19 @@ pub fn stop() -> ! {
     }
 }
 
+/// Whoever maps so much at once, to write to it, will use most of it. (Stacks are not mapped so.)
+const LARGE: usize = 4 << 20;
+const HUGE_PAGE: usize = 14;
+
 pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<u64> {
     let rights = protection.bits() as usize;
     match source {
         Source::Anonymous => {
             host(number::MMAP, [at, length, rights, PRIVATE | FIXED | ANONYMOUS | NORESERVE, usize::MAX, 0])?;
+            if length >= LARGE && protection.contains(Protection::WRITE) {
+                // It only helps: a fork copies an entry for each large page, and not five hundred.
+                let _ = host(number::MADVISE, [at, length, HUGE_PAGE, 0, 0, 0]);
+            }
         }
         Source::Private { descriptor, offset, .. } => {
             let file = lend(descriptor, offset, length, protection, PRIVATE)?;
