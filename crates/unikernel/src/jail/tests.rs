@@ -1,3 +1,5 @@
+//! Processes in the jail try what a tender does not do; none of it may work, and all that a tender does must.
+
 #![expect(unsafe_code, reason = "makes the calls that a tender does not, by number")]
 
 use std::fs;

@@ -7,7 +7,7 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use abi::layout::kvm::{DESCRIPTORS, GATES, TAP, TASK, TRAP_STACK_END};
+use abi::layout::kvm::{CALL_STACK_END, DESCRIPTORS, GATES, TAP, TASK, TRAP_STACK_END};
 
 use crate::entry::{pop_registers, push_registers, save_vectors};
 use crate::fault::{self, Fault};
@@ -43,7 +43,7 @@ global_asm!(
     "kvm_call_entry:",
     "mov byte ptr [rip + TRAPPED], 1",
     "mov [rip + SAVED_STACK], rsp",
-    "mov rsp, [rip + STACK_END]",
+    "movabs rsp, {call_stack}",
     "push 0x2b",
     "push [rip + SAVED_STACK]",
     "push 0x202",
@@ -142,6 +142,7 @@ global_asm!(
     "call {broken}",
     "ud2",
     stub = const STUB,
+    call_stack = const CALL_STACK_END,
     libos = const abi::layout::LIBOS,
     tap = const TAP,
     trapped = sym trapped,
