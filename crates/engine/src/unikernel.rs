@@ -63,7 +63,7 @@ impl Boundary for Unikernels {
         let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal };
         let mut started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)))?;
         if let Some(why) = unikernel::jail::lacks() {
-            started.degraded.push(Degraded { what: "the tender's own jail".to_owned(), why: why.to_owned() });
+            started.degraded.push(Degraded { what: "a part of the tender's own jail".to_owned(), why: why.to_owned() });
         }
         Ok(family::listening_to_news(request.cell, started))
     }

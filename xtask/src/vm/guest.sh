@@ -216,7 +216,7 @@ forked() {
 }
 # Who has taken over a sealed guest, where the processor's own walks of page tables are nested in the host's.
 sealed() {
-    SKEP_ENGINE=kvm skep image build --as unikernel -t tables --warm-until 'log warm' host:/bin/tables -- /bin/tables 20 ||
+    SKEP_ENGINE=kvm skep image build --as unikernel -t tables --warm-until 'log warm' host:/bin/tables -- 20 ||
         fail "build: $?"
     said=$(SKEP_ENGINE=kvm skep run --net none --rm tables 2>&1) || fail "$said"
     for attempt in 'write an entry' 'have it followed' 'write a large entry' 'write to code' 'write to the gates'; do

@@ -94,7 +94,7 @@ fn what_a_tender_does_is_let_through() {
 
 #[test]
 fn landlock_keeps_it_from_files_to_execute_and_from_others() {
-    if lacks().is_some() {
+    if landlock::version().unwrap_or(0) < landlock::KNOWS_WAYS {
         return;
     }
     let program = fs::File::open("/bin/true").unwrap();

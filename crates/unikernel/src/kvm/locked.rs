@@ -130,7 +130,7 @@ impl Locked {
         &self.memory
     }
 
-    /// Whether nobody writes to any of that, or it may be zeroed or become another file's.
+    /// Whether any of that is what nobody writes to: it is not zeroed and does not become another file's either.
     pub(super) fn holds(&self, physical: u64, length: u64) -> bool {
         self.fixed.overlap(physical, length)
     }

@@ -1,5 +1,6 @@
 //! A guest's memory by its own addresses: its page tables are walked as its processor walks them, and what they lead to is
-//! checked. The guest writes them; a wrong one is EFAULT. Of a guest that may not change them it is the real ones.
+//! checked. The guest writes them; a wrong one is EFAULT. Where those are not the real ones ([`super::locked`]), it is the real
+//! ones that are walked.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
