@@ -13,6 +13,7 @@ mod engine;
 mod family;
 mod hostile;
 mod images;
+mod jail;
 mod kills;
 mod language;
 mod lazy;

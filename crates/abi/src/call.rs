@@ -85,6 +85,10 @@ pub const KEEP: u32 = 0x1014;
 /// `()`: looks whether what is kept is still what its path leads to, and forgets what is not.
 pub const CHECK: u32 = 0x1015;
 
+/// `(address, length)`, up to three times: what the guest's page tables say of that part of the address space shall be so.
+/// Only of a guest whose tables are looked at by its tender alone: [`crate::port::Port::sealed`], with page tables of its own.
+pub const FOLLOW: u32 = 0x1016;
+
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;
 

@@ -70,10 +70,15 @@ pub mod kvm {
     pub const DESCRIPTORS: usize = CONTROL;
     /// The task state, in the same page.
     pub const TASK: usize = CONTROL + 0x100;
+    /// What the processor is to find on its stack when it leaves kernel mode, in the same page.
+    pub const WAYS_BACK: usize = CONTROL + 0x200;
     /// The gates, one page.
     pub const GATES: usize = CONTROL + 0x1000;
     /// The end of the stack for interrupts and faults.
     pub const TRAP_STACK_END: usize = CONTROL + 0x6000;
+    /// The end of the stack on which a system call instruction comes in, in the lowest of that stack's pages. **It is not the
+    /// guest's to choose**: where the instruction leads to kernel mode, what is on it says how that is left.
+    pub const CALL_STACK_END: usize = CONTROL + 0x3000;
     /// How many pages all that has.
     pub const CONTROL_PAGES: usize = 6;
     /// The end of the stack on which the guest begins.
@@ -102,6 +107,11 @@ pub mod kvm {
     pub const PORT: u64 = MEMORY;
     /// The doorbell, by physical address.
     pub const DOORBELL_PHYSICAL: u64 = 0x21_0000_0000;
+
+    /// The page tables of a guest that may not change them, by physical address. It does not map them.
+    pub const TABLES: u64 = 0x22_0000_0000;
+    /// The most of them, in bytes.
+    pub const MOST_TABLES: u64 = 64 << 20;
 
     /// How many bells there are behind the doorbell.
     pub const BELLS: usize = 64;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use container::{Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
-use model::{CellId, Engine, Process, Verb};
+use model::{CellId, Degraded, Engine, Process, Verb};
 use store::Rootfs;
 use unikernel::control::{CommandText, Line};
 
@@ -63,7 +63,10 @@ impl Boundary for Unikernels {
             seal.code = unikernel::Code::Generated;
         }
         let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal };
-        let started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)))?;
+        let mut started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)))?;
+        if let Some(why) = unikernel::jail::lacks() {
+            started.degraded.push(Degraded { what: "a part of the tender's own jail".to_owned(), why: why.to_owned() });
+        }
         Ok(family::listening_to_news(request.cell, started))
     }
 

@@ -5,6 +5,8 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::{Errno, Result, check};
 
 const VERSION_FLAG: libc::c_ulong = 1;
@@ -26,9 +28,40 @@ pub enum Access {
     All,
 }
 
+/// Rights over files, wherever they lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights(u64);
+
+impl Rights {
+    /// Executing a file that has a path.
+    pub const EXECUTE: Self = Self(1);
+    /// Making a node of a device.
+    pub const MAKE_DEVICES: Self = Self(1 << 6 | 1 << 11);
+
+    /// Those, too.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// What leads out of a confined process to others that are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ways(u64);
+
+impl Ways {
+    /// Connecting to their abstract sockets, and signalling them.
+    pub const SOCKETS_AND_SIGNALS: Self = Self(1 | 1 << 1);
+}
+
+/// The first version of the interface that knows of [`Ways`].
+pub const KNOWS_WAYS: u32 = 6;
+
 #[repr(C)]
+#[derive(Default)]
 struct Ruleset {
     handled: u64,
+    network: u64,
+    scoped: u64,
 }
 
 #[repr(C, packed)]
@@ -54,28 +87,58 @@ pub fn confine(allowed: &[(BorrowedFd<'_>, Access)]) -> Result<()> {
         2 => ALL_OF_VERSION_1 | REFER,
         _ => ALL_OF_VERSION_1 | REFER | TRUNCATE,
     };
-    let ruleset = Ruleset { handled: rights };
-    // SAFETY: the structure is as large as told; more fields of later versions count as zero.
-    let ruleset = check(unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, &raw const ruleset, size_of::<Ruleset>(), 0)
-    })?;
-    // SAFETY: the kernel just made it; nothing else owns it.
-    let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as i32) };
+    let rules = Rules::new(&Ruleset { handled: rights, ..Ruleset::default() })?;
     for (directory, access) in allowed {
-        let allowed = if *access == Access::All { rights } else { READ };
-        let rule = Beneath { allowed, parent: directory.as_raw_fd() };
-        let fd = ruleset.as_fd().as_raw_fd();
-        // SAFETY: the rule has the kernel's packed layout and names a live descriptor.
-        check(unsafe { libc::syscall(libc::SYS_landlock_add_rule, fd, RULE_PATH_BENEATH, &raw const rule, 0) })?;
+        rules.allow(*directory, if *access == Access::All { rights } else { READ })?;
     }
-    crate::exec::no_new_privileges()?;
-    // SAFETY: plain numbers.
-    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) }).map(drop)
+    rules.apply()
+}
+
+/// From now on the calling thread and its children do without those rights, wherever, and without those ways if the kernel
+/// knows of them; they keep all others. It also sets no-new-privileges. Takes version 2 of the interface, since in
+/// version 1 nobody confined moves files between directories.
+pub fn waive(rights: Rights, ways: Ways) -> Result<()> {
+    let scoped = match version()? {
+        0 | 1 => return Err(Errno::NOSYS),
+        KNOWS_WAYS.. => ways.0,
+        _ => 0,
+    };
+    let rules = Rules::new(&Ruleset { handled: rights.0 | REFER, scoped, network: 0 })?;
+    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    rules.allow(root.as_fd(), REFER)?;
+    rules.apply()
+}
+
+/// Rules that are being made.
+struct Rules(OwnedFd);
+
+impl Rules {
+    fn new(ruleset: &Ruleset) -> Result<Self> {
+        let (ruleset, size) = (std::ptr::from_ref(ruleset), size_of::<Ruleset>());
+        // SAFETY: the structure is as large as told; what a kernel knows less of must be zero, and what it knows more of is.
+        let made = check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ruleset, size, 0) })?;
+        // SAFETY: the kernel just made it; nothing else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(made as i32) }))
+    }
+
+    fn allow(&self, directory: BorrowedFd<'_>, allowed: u64) -> Result<()> {
+        let rule = Beneath { allowed, parent: directory.as_raw_fd() };
+        let fd = self.0.as_raw_fd();
+        // SAFETY: the rule has the kernel's packed layout and names a live descriptor.
+        let done = unsafe { libc::syscall(libc::SYS_landlock_add_rule, fd, RULE_PATH_BENEATH, &raw const rule, 0) };
+        check(done).map(drop)
+    }
+
+    fn apply(self) -> Result<()> {
+        crate::exec::no_new_privileges()?;
+        // SAFETY: plain numbers.
+        check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.0.as_raw_fd(), 0) }).map(drop)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use rustix::fs::{CWD, Mode, OFlags, openat};
+    use rustix::fs::{CWD, openat};
 
     use super::*;
 

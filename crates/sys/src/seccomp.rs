@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "seccomp(2) takes a raw pointer to the program")]
 
+pub mod code;
+
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use crate::{Errno, Result, check};

@@ -1,7 +1,9 @@
 //! The engine with a virtual machine: a member is a machine of its own, whose memory is the guest's from the first page
 //! table on.
 
+mod aside;
 mod build;
+mod locked;
 mod shells;
 mod space;
 
@@ -10,10 +12,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use abi::call;
-use abi::layout::kvm::{BELLS, DOORBELL_PHYSICAL, MEMORY_STEP, MOST_MEMORY, TAP, WINDOW, bell};
+use abi::layout::kvm::{BELLS, DOORBELL_PHYSICAL, MEMORY_STEP, MOST_MEMORY, TABLES, TAP, WINDOW, bell};
 use sys::Errno;
 use vm::{Exit, Frozen, Interrupter, Kept, Layout, Machine, Memory, Part, Region, Registers, Room, Sharing, Window};
 
+use self::locked::Locked;
 pub(crate) use self::shells::{Kvm, Shell};
 pub(crate) use self::space::{OfGuest, Space};
 use crate::error::{Error, Result};
@@ -40,6 +43,16 @@ pub(crate) struct Seed {
     windows: Vec<Content>,
     registers: Registers,
     layout: Layout,
+    locked: Option<Arc<Locked>>,
+}
+
+/// Who writes a guest's page tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TablesOf {
+    /// The guest.
+    Guest,
+    /// The tender, as the guest asks and no code comes up by it.
+    Tender,
 }
 
 /// A window's length, and what is in it.
@@ -64,20 +77,34 @@ impl Guest {
     /// A copy of another, in that shell if there is one. The port is the shell's.
     pub(crate) fn grow(kvm: &Kvm, seed: Seed, port: &Arc<Mapped>, shell: Option<Shell>) -> Result<Self> {
         let (mut machine, space) = fill(kvm, shell, port, seed.layout.tables, &seed.memory, seed.windows)?;
+        // Its real tables are where its maker's are, so all of its state is its maker's.
+        if let Some(locked) = seed.locked {
+            lock(&mut machine, &space, locked)?;
+        }
         machine.resume(&seed.registers, &seed.layout).map_err(failed)?;
         Ok(Self { machine, layout: seed.layout, space, bells: Vec::new() })
     }
 
     /// One that goes on from where another was kept.
-    pub(crate) fn go_on(kvm: &Kvm, saved: &SavedMachine, port: &Arc<Mapped>) -> Result<Self> {
+    pub(crate) fn go_on(kvm: &Kvm, saved: &SavedMachine, port: &Arc<Mapped>, whose: TablesOf) -> Result<Self> {
         let (tables, windows) = (saved.layout.tables, saved.windows.clone());
         let (mut machine, space) = fill(kvm, None, port, tables, &saved.memory, windows)?;
-        machine.resume_kept(&saved.kept, &saved.layout).map_err(failed)?;
+        let mut real = saved.layout;
+        if whose == TablesOf::Tender {
+            let locked = Locked::of(&space, tables)?;
+            real.tables = locked.root();
+            lock(&mut machine, &space, locked)?;
+        }
+        machine.resume_kept(&saved.kept, &real).map_err(failed)?;
         Ok(Self { machine, layout: saved.layout, space, bells: Vec::new() })
     }
 
     /// What of its processor can be kept. It stands still, in a call.
     pub(crate) fn keep(&self) -> Result<(Kept, Layout)> {
+        // What goes on from there takes the guest's own tables at their word.
+        if self.space.locked().is_some_and(|it| !it.agrees(&self.space, self.layout.tables)) {
+            return Err(Error::Unkept("a sealed process that has changed what it executes".to_owned()));
+        }
         Ok((self.machine.registers().map_err(failed)?.keep(), self.layout))
     }
 
@@ -89,6 +116,7 @@ impl Guest {
             windows: self.space.windows().iter().map(|it| (it.length(), it.content())).collect(),
             registers: self.machine.registers().map_err(failed)?,
             layout: self.layout,
+            locked: self.space.locked().map(|it| it.copy()).transpose()?,
         })
     }
 
@@ -195,22 +223,45 @@ impl Guest {
     /// A part of a file is mapped no more.
     pub(crate) fn release(&self, part: u64) {
         for (physical, window) in self.space.windows_by_address() {
+            // What is executed from there is executed for good: nothing else takes its place.
             if (physical..physical + window.length() as u64).contains(&part) {
-                window.release((part - physical) as usize);
+                let offset = (part - physical) as usize;
+                let room = window.room(offset).unwrap_or(0) as u64;
+                if !self.space.locked().is_some_and(|it| it.holds(part, room)) {
+                    window.release(offset);
+                }
             }
         }
     }
 
     /// The calls that only such a guest makes.
-    pub(crate) fn own_call(&mut self, number: u32, [a, b, ..]: [u64; 6]) -> std::result::Result<u64, Errno> {
+    pub(crate) fn own_call(&mut self, number: u32, arguments: [u64; 6]) -> std::result::Result<u64, Errno> {
+        let [a, b, ..] = arguments;
         match number {
             call::GROW => self.grow_memory(a),
+            call::FOLLOW => self.follow(arguments),
             call::DISCARD => {
                 let (memory, offset) = self.space.own(a).ok_or(Errno::FAULT)?;
+                if self.space.locked().is_some_and(|it| it.holds(a, b)) {
+                    return Err(Errno::PERM);
+                }
                 memory.discard(offset, b as usize).ok_or(Errno::INVAL).map(|()| 0)
             }
             _ => Err(Errno::NOSYS),
         }
+    }
+
+    /// Makes the real page tables what the guest's own say.
+    fn follow(&mut self, ranges: [u64; 6]) -> std::result::Result<u64, Errno> {
+        let locked = self.space.locked().cloned().ok_or(Errno::NOSYS)?;
+        for [at, length] in ranges.as_chunks::<2>().0 {
+            let changes = locked.follow(&self.space, self.layout.tables, *at, *length)?;
+            for some in changes.chunks(aside::MOST) {
+                let detour = aside::order(locked.memory(), some).ok_or(Errno::FAULT)?;
+                self.machine.detour(&detour).map_err(|_| Errno::IO)?;
+            }
+        }
+        Ok(0)
     }
 
     fn grow_memory(&mut self, length: u64) -> std::result::Result<u64, Errno> {
@@ -271,6 +322,13 @@ fn fill(
             Ok((machine, space))
         }
     }
+}
+
+/// Gives a machine real page tables.
+fn lock(machine: &mut Machine, space: &Space, locked: Arc<Locked>) -> Result<()> {
+    machine.add(TABLES, locked.memory().clone()).map_err(failed)?;
+    space.lock(locked);
+    Ok(())
 }
 
 /// What of its space a machine has.

@@ -7,7 +7,8 @@
 //! member alone.
 //!
 //! The tender is meant to run where a container's program would: in namespaces of its own, on the cell's root file system,
-//! without capabilities. It opens files by the paths that guests give it, with nothing else within reach.
+//! and puts itself into a [`jail`] of its own there. It opens files by the paths that guests give it, with nothing else
+//! within reach.
 
 mod ahead;
 mod calls;
@@ -23,6 +24,7 @@ mod files;
 mod futexes;
 mod guest;
 mod interests;
+pub mod jail;
 mod kept;
 mod kvm;
 pub mod library;

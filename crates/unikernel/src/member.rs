@@ -256,7 +256,7 @@ impl Member {
             call::RING_SLEEP => self.sleep_on_ring(a, b).into(),
             call::RING_WAKE => self.wake_ring(a, b).into(),
             call::LOG => self.log(a, b).into(),
-            call::GROW | call::DISCARD => match &mut self.body {
+            call::GROW | call::FOLLOW | call::DISCARD => match &mut self.body {
                 Body::Machine(_, Some(guest)) => guest.own_call(number, arguments).into(),
                 Body::Process(_) | Body::Machine(_, None) => Err(Errno::NOSYS).into(),
             },

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
 use rustix::process::Pid;
+use sys::capability::CapabilitySet;
 use sys::exec::StringArray;
 use sys::fork;
 use sys::signal::SignalSet;
@@ -44,7 +45,9 @@ pub(crate) fn spawn(port: &Mapped, socket: &OwnedFd) -> Result<Pid> {
     let name = StringArray::new(vec![CString::from(c"libos")]);
     let nothing = StringArray::new(Vec::new());
     let child = fork::spawn_to_exec(None, || {
-        match keep_signals_away()
+        // It needs none: what it uses is opened and lent to it.
+        match sys::capability::set(CapabilitySet(0))
+            .and_then(|()| keep_signals_away())
             .and_then(|()| take_places(port.file().as_fd(), socket.as_fd()))
             .and_then(|()| sys::exec::execve_file(file.as_fd(), &name, &nothing))
         {

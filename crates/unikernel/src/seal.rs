@@ -2,8 +2,8 @@
 //!
 //! What was called is always noted, so that a family that has warmed up can say what it needed. A sealed family makes the
 //! calls of its seal and no others: the tender refuses them, **outside of the guest's reach**. That no new code appears is
-//! refused here for files, and for the rest in the guest's library operating system, which shares its address space with
-//! the program: it keeps an honest program from a mistake, and not one that has taken over its whole guest.
+//! refused here for files, in the guest's library operating system for an honest program, and for one that has taken over
+//! its whole guest by the page tables, which the tender writes ([`crate::kvm`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

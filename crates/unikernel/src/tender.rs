@@ -10,6 +10,7 @@ use sys::signal::SignalSet;
 use crate::desk;
 use crate::error::{Error, Result};
 use crate::family::{FIRST, Family};
+use crate::jail;
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use crate::start::Starter;
@@ -74,7 +75,7 @@ pub struct Outcome {
 const MOST_FILES: u64 = 1 << 20;
 
 /// Runs a family until its first process ends, which ends all others. Makes threads, and waits for any child of the calling
-/// process: for a process that does nothing else.
+/// process: for a process that does nothing else, and is in [`jail`] from here on.
 pub fn run(guest: Guest) -> Result<Outcome> {
     crate::clock::begin();
     let host = Error::host("blocking signals");
@@ -82,6 +83,11 @@ pub fn run(guest: Guest) -> Result<Outcome> {
     sys::signal::block(SignalSet::ALL).map_err(host)?;
     // The files of all members are this process's, and a pipe between them takes six.
     let _ = sys::limit::raise(rustix::process::Resource::Nofile, MOST_FILES);
+    let kind = match guest.engine {
+        Engine::Process => jail::Kind::Processes,
+        Engine::Kvm(_) => jail::Kind::Machines,
+    };
+    jail::enter(kind, guest.seal.as_ref())?;
     let family = Arc::new(Family::new(guest.seal.as_ref()));
     let starter = Starter::new(guest.engine, guest.open_files);
     let number = match guest.snapshot {

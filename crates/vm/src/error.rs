@@ -16,6 +16,9 @@ pub enum Error {
         /// What the kernel said.
         errno: Errno,
     },
+    /// What the tender had a guest's processor execute did not come to its end.
+    #[error("leading a virtual processor aside: {0}")]
+    Aside(&'static str),
 }
 
 /// What the functions of this crate give.

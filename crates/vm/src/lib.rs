@@ -10,6 +10,6 @@ mod memory;
 mod window;
 
 pub use error::{Error, Result};
-pub use machine::{Exit, Host, Interrupter, Kept, Layout, Machine, Registers, Start};
+pub use machine::{Detour, Exit, Host, Interrupter, Kept, Layout, Machine, Registers, Start};
 pub use memory::{Frozen, Laid, Memory, Region, Room};
 pub use window::{Part, Sharing, Window};

@@ -7,6 +7,8 @@
 
 #![expect(unsafe_code, reason = "memory of ours becomes a guest's")]
 
+mod detour;
+
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
@@ -18,6 +20,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use rustix::fs::{Mode, OFlags};
 use sys::Errno;
 
+pub use self::detour::Detour;
 use crate::error::{Error, Result};
 use crate::memory::Region;
 
@@ -298,9 +301,7 @@ impl Machine {
         if done < 0 {
             return Err(Error::Host { what: "preparing a guest's thread", errno: Errno::INVAL });
         }
-        // SAFETY: no preconditions.
-        let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
-        Ok(Interrupter { process, thread })
+        Ok(own_thread())
     }
 
     /// Runs the guest until it stops. The calling thread blocks the signal that stops it.
@@ -393,6 +394,13 @@ fn describe(it: &mut kvm_sregs, layout: &Layout) {
     const CR4: u64 = 0x5_06a0;
     const EFER: u64 = 0xd01;
     (it.cr3, it.cr0, it.cr4, it.efer) = (layout.tables, CR0, CR4, EFER);
+}
+
+/// What stops a guest that the calling thread runs.
+fn own_thread() -> Interrupter {
+    // SAFETY: no preconditions.
+    let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+    Interrupter { process, thread }
 }
 
 /// Takes back a signal that has done its work.

@@ -159,6 +159,11 @@ impl Window {
         mended
     }
 
+    /// How much room the part that begins there has.
+    pub fn room(&self, at: usize) -> Option<usize> {
+        self.parts().get(&at).map(|it| it.room)
+    }
+
     /// Gives up a part.
     pub fn release(&self, at: usize) {
         let Some(part) = self.parts().remove(&at) else { return };

@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 use archive::Archive;
 
 use crate::debian::{self, Tool};
-use crate::{Result, cargo, must, output_of, target_dir};
+use crate::{Result, cargo, must, output_of, root, target_dir};
 
 const TOOLS: &[Tool] = &[
     Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
     Tool { program: "busybox", package: "busybox-static" },
     Tool { program: "mke2fs", package: "e2fsprogs" },
     Tool { program: "runc", package: "runc" },
+    Tool { program: "cc", package: "gcc" },
 ];
 
 /// The package that always depends on the newest kernel for virtual machines of this Debian.
@@ -94,6 +95,7 @@ fn contents(work: &Path, kernel: &Kernel) -> Result<Vec<u8>> {
     let skep = target_dir().join("debug/skep");
     archive.file("bin/busybox", &program("busybox")?)?;
     archive.file("bin/skep", &stripped(&skep, work)?)?;
+    archive.file("bin/tables", &tables(work)?)?;
     // The engine of a container that is not ours.
     let runc = program("runc")?;
     archive.file("bin/runc", &runc)?;
@@ -112,6 +114,13 @@ fn program(name: &str) -> Result<PathBuf> {
     let dirs = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&dirs).map(|dir| dir.join(name)).find(|it| it.is_file());
     found.ok_or_else(|| format!("no {name} on the path"))
+}
+
+/// What tries to change a sealed guest's page tables.
+fn tables(work: &Path) -> Result<PathBuf> {
+    let (source, program) = (root().join("tests/e2e/tables.c"), work.join("tables"));
+    must(Command::new("cc").args(["-O1", "-w", "-static", "-o"]).args([&program, &source]))?;
+    Ok(program)
 }
 
 /// The binary without what only a debugger reads: the guest has little memory.

@@ -14,6 +14,10 @@ mod table;
 use std::collections::BTreeSet;
 
 use model::{Capability, Seccomp, Security, Watch};
+use sys::seccomp::code::{
+    ALLOW as RET_ALLOW, ASK as RET_USER_NOTIF, FAIL as RET_ERRNO, I386 as AUDIT_ARCH_I386, LOAD_ARCH, LOAD_ARGUMENT_0,
+    LOAD_NUMBER, X86_64 as AUDIT_ARCH_X86_64, answer, jump, jump_if_any_bit, jump_if_at_least, jump_if_equal,
+};
 use sys::seccomp::{Announced, Instruction};
 
 pub use paths::{BASELINE, Named, named_paths};
@@ -64,12 +68,6 @@ enum Action {
 /// Numbers below this are looked up; the kernel has used less than 500.
 const NUMBERS: usize = 512;
 
-const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-const AUDIT_ARCH_I386: u32 = 0x4000_0003;
-
-const RET_ALLOW: u32 = 0x7fff_0000;
-const RET_USER_NOTIF: u32 = 0x7fc0_0000;
-const RET_ERRNO: u32 = 0x0005_0000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
@@ -243,31 +241,6 @@ impl Action {
             }
         }
     }
-}
-
-/// The fields of the kernel's `seccomp_data`, as words.
-const LOAD_NUMBER: Instruction = Instruction { code: 0x20, jt: 0, jf: 0, k: 0 };
-const LOAD_ARCH: Instruction = Instruction { code: 0x20, jt: 0, jf: 0, k: 4 };
-const LOAD_ARGUMENT_0: Instruction = Instruction { code: 0x20, jt: 0, jf: 0, k: 16 };
-
-const fn answer(k: u32) -> Instruction {
-    Instruction { code: 0x06, jt: 0, jf: 0, k }
-}
-
-const fn jump(k: u32) -> Instruction {
-    Instruction { code: 0x05, jt: 0, jf: 0, k }
-}
-
-const fn jump_if_equal(k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code: 0x15, jt, jf, k }
-}
-
-const fn jump_if_at_least(k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code: 0x35, jt, jf, k }
-}
-
-const fn jump_if_any_bit(k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code: 0x45, jt, jf, k }
 }
 
 #[cfg(test)]

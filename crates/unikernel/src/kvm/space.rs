@@ -1,17 +1,29 @@
 //! A guest's memory by its own addresses: its page tables are walked as its processor walks them, and what they lead to is
-//! checked. The guest writes them; a wrong one is EFAULT.
+//! checked. The guest writes them; a wrong one is EFAULT. Where those are not the real ones ([`super::locked`]), it is the real
+//! ones that are walked.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use abi::layout::kvm::{ADDRESS, LARGE, MOST_WINDOW, PRESENT, WINDOW};
 use sys::Errno;
 use vm::{Memory, Region, Window};
+
+use super::locked::Locked;
 
 /// A guest's address space.
 pub(crate) struct Space {
     tables: u64,
     memory: RwLock<Vec<Arc<Memory>>>,
     windows: RwLock<Vec<(u64, Arc<Window>)>>,
+    /// Its real page tables, when they are not the guest's own.
+    locked: OnceLock<Arc<Locked>>,
+}
+
+/// What memory is reached for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Read,
+    Write,
 }
 
 const PAGE: u64 = 4096;
@@ -26,7 +38,7 @@ impl Space {
             at += length;
         }
         let memory = RwLock::new(memory.into_iter().map(Arc::new).collect());
-        Arc::new(Self { tables, memory, windows: RwLock::new(placed) })
+        Arc::new(Self { tables, memory, windows: RwLock::new(placed), locked: OnceLock::new() })
     }
 
     pub(crate) fn memory(&self) -> Vec<Arc<Memory>> {
@@ -54,6 +66,16 @@ impl Space {
 
     pub(crate) fn add_memory(&self, memory: Arc<Memory>) {
         self.memory.write().unwrap_or_else(PoisonError::into_inner).push(memory);
+    }
+
+    /// Its real page tables are those, from its first instruction on.
+    pub(super) fn lock(&self, tables: Arc<Locked>) {
+        let _ = self.locked.set(tables);
+    }
+
+    /// Its real page tables, when they are not the guest's own.
+    pub(super) fn locked(&self) -> Option<&Arc<Locked>> {
+        self.locked.get()
     }
 
     /// How much memory there is.
@@ -84,7 +106,10 @@ impl Space {
     }
 
     /// Where in physical memory an address is.
-    fn physical(&self, at: u64) -> Option<u64> {
+    fn physical(&self, at: u64, what_for: Use) -> Option<u64> {
+        if let Some(locked) = self.locked() {
+            return locked.physical(at, what_for);
+        }
         let mut table = self.tables;
         for level in (0..4).rev() {
             let index = at >> (12 + 9 * level) & 511;
@@ -110,13 +135,14 @@ impl Space {
         &self,
         at: u64,
         length: usize,
+        what_for: Use,
         mut each: impl FnMut(&dyn Region, usize, std::ops::Range<usize>) -> Option<()>,
     ) -> Result<(), Errno> {
         let mut done = 0;
         while done < length {
             let here = at.checked_add(done as u64).ok_or(Errno::FAULT)?;
             let part = ((PAGE - here % PAGE) as usize).min(length - done);
-            let physical = self.physical(here).ok_or(Errno::FAULT)?;
+            let physical = self.physical(here, what_for).ok_or(Errno::FAULT)?;
             let (region, offset) = self.region(physical).ok_or(Errno::FAULT)?;
             each(&*region, offset, done..done + part).ok_or(Errno::FAULT)?;
             done += part;
@@ -130,10 +156,10 @@ pub(crate) struct OfGuest(pub(crate) Arc<Space>);
 
 impl crate::memory::Memory for OfGuest {
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), Errno> {
-        self.0.each(at, into.len(), |region, offset, part| region.read(offset, &mut into[part]))
+        self.0.each(at, into.len(), Use::Read, |region, offset, part| region.read(offset, &mut into[part]))
     }
 
     fn write(&self, at: u64, from: &[u8]) -> Result<(), Errno> {
-        self.0.each(at, from.len(), |region, offset, part| region.write(offset, &from[part]))
+        self.0.each(at, from.len(), Use::Write, |region, offset, part| region.write(offset, &from[part]))
     }
 }

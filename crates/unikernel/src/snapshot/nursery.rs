@@ -13,7 +13,7 @@ use vm::Exit;
 use super::saved::SavedMachine;
 use crate::error::Result;
 use crate::guest::Handle;
-use crate::kvm::{Guest, Kvm, Space};
+use crate::kvm::{Guest, Kvm, Space, TablesOf};
 use crate::member::{Body, KILLED, Member};
 use crate::port::Mapped;
 use crate::tender::thread;
@@ -44,7 +44,8 @@ impl Unborn {
         port.sealed.store(sealed, std::sync::atomic::Ordering::Relaxed);
         // It stands in a call for a copy, of which it is one.
         port.answer(0, 0);
-        let guest = Guest::go_on(kvm, machine, &port)?;
+        let whose = if sealed == 0 { TablesOf::Guest } else { TablesOf::Tender };
+        let guest = Guest::go_on(kvm, machine, &port, whose)?;
         let space = guest.space();
         let (thread_end, wanted) = channel();
         let handle = Arc::new(Handle::machine());

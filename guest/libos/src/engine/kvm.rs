@@ -116,7 +116,10 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
     match source {
         // Whoever reserves room may never use it.
         Source::Anonymous if protection.is_empty() => Ok(0),
-        Source::Anonymous => fill(at, length, bits(protection)).map(|()| 0),
+        Source::Anonymous => {
+            fill(at, length, bits(protection))?;
+            tables::settle().map(|()| 0)
+        }
         Source::Private { descriptor, offset, ahead } => {
             let physical = borrow_to_read(descriptor, offset, [length, ahead], protection)?;
             let readable = protection - Protection::WRITE | Protection::READ;
@@ -126,12 +129,12 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
             } else if protection.is_empty() {
                 tables::change(at, length, |entry| entry.with(bits(protection) | BORROWED));
             }
-            Ok(0)
+            tables::settle().map(|()| 0)
         }
         Source::Shared { descriptor, offset } => {
             let (physical, memory) = borrow(descriptor, offset, length, protection, call::MAP_SHARED)?;
             tables::map(at, physical, length, bits(protection) | BORROWED | SHARED)?;
-            Ok(memory)
+            tables::settle().map(|()| memory)
         }
     }
 }
@@ -199,7 +202,9 @@ pub fn unmap(at: usize, length: usize) -> Result<()> {
     let mut any = false;
     tables::take(at, length, |entry, size| {
         any = true;
-        frames::give_back(entry.physical(), size, entry.0 & BORROWED);
+        if entry.0 & BORROWED != 0 || entry.can_be_reused() {
+            frames::give_back(entry.physical(), size, entry.0 & BORROWED);
+        }
     })?;
     if any {
         tables::flush();
@@ -290,7 +295,7 @@ pub fn relocate(from: usize, length: usize, to: usize, new_length: usize, protec
     if new_length > length && !protection.is_empty() {
         fill(to + length, new_length - length, bits(protection))?;
     }
-    Ok(())
+    tables::settle()
 }
 
 pub fn discard(at: usize, length: usize) -> Result<()> {
@@ -330,7 +335,8 @@ fn take_shared(physical: u64, at: usize, length: usize) -> Result<()> {
     unmap(at, length)?;
     frames::borrowed(physical, length);
     let bits = bits(Protection::READ | Protection::WRITE);
-    tables::map(at, physical, length, bits | BORROWED | SHARED)
+    tables::map(at, physical, length, bits | BORROWED | SHARED)?;
+    tables::settle()
 }
 
 /// Rings that were given up and are mapped still: to unmap one costs as much as to unmap some.

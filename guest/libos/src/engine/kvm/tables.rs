@@ -1,13 +1,20 @@
 //! Page tables of four levels (AMD64 Architecture Programmer's Manual, volume 2, 5.3), all of them in the linear map.
+//!
+//! In a sealed guest no processor looks at these: they say what the guest wants, and the tender makes it so
+//! ([`abi::call::FOLLOW`]). Every change is noted and told when it is to hold ([`settle`]).
 
 use core::arch::asm;
+use core::ops::Range;
 use core::sync::atomic::Ordering;
+
+use abi::call;
 
 use abi::layout::kvm::{ADDRESS, LARGE, NO_EXECUTE, PRESENT, USED, USER, WRITABLE};
 use abi::layout::{LINEAR, PAGE};
 
 use super::{TABLES, address_of, frames};
 use crate::errno::Result;
+use crate::sync::Local;
 
 /// An entry that is not present, but has a page: nothing may be done with it now.
 pub const RESERVED: u64 = 1 << 9;
@@ -15,6 +22,9 @@ pub const RESERVED: u64 = 1 << 9;
 pub const BORROWED: u64 = 1 << 10;
 /// Writes to it are the file's.
 pub const SHARED: u64 = 1 << 11;
+
+/// It was executable once.
+const CODE: u64 = 1 << 52;
 
 const LARGE_PAGE: usize = 2 << 20;
 const ENTRIES: usize = 512;
@@ -45,7 +55,18 @@ impl Entry {
 
     /// The same page with other bits.
     pub fn with(self, bits: u64) -> Self {
-        Self(self.0 & ADDRESS | bits | self.0 & SHARED)
+        let code = if self.is_executable() { CODE } else { 0 };
+        Self(self.0 & ADDRESS | bits | self.0 & (SHARED | CODE) | code)
+    }
+
+    fn is_executable(self) -> bool {
+        self.0 & PRESENT != 0 && self.0 & NO_EXECUTE == 0
+    }
+
+    /// Whether its frame can be another page's afterwards. What was code when a guest was sealed is written to by nobody
+    /// any more.
+    pub fn can_be_reused(self) -> bool {
+        !is_locked() || (self.0 & CODE == 0 && !self.is_executable())
     }
 }
 
@@ -94,6 +115,57 @@ fn make(at: usize, level: u32) -> Result<*mut u64> {
     Ok(slot(table, index(at, level)))
 }
 
+/// What was changed and not told yet: up to three parts of the address space.
+static CHANGED: Local<[Range<usize>; 3]> = Local::new([const { 0..0 }; 3]);
+
+/// Whether the tender writes the tables that count.
+fn is_locked() -> bool {
+    super::port().sealed.load(Ordering::Relaxed) != 0
+}
+
+/// Something between is not what it was.
+fn note(at: usize, length: usize) {
+    if !is_locked() {
+        return;
+    }
+    let new = at..at + length;
+    if note_among(&new) {
+        return;
+    }
+    // Whoever changes so many hears of it when it is told himself.
+    let _ = settle();
+    note_among(&new);
+}
+
+/// Whether there was room for it.
+fn note_among(new: &Range<usize>) -> bool {
+    let mut changed = CHANGED.get();
+    for it in changed.iter_mut() {
+        if it.is_empty() {
+            *it = new.clone();
+            return true;
+        }
+        if new.start <= it.end && it.start <= new.end {
+            *it = it.start.min(new.start)..it.end.max(new.end);
+            return true;
+        }
+    }
+    false
+}
+
+/// Has all changes hold that were made so far.
+pub fn settle() -> Result<()> {
+    let changed = core::mem::replace(&mut *CHANGED.get(), [const { 0..0 }; 3]);
+    if changed[0].is_empty() {
+        return Ok(());
+    }
+    let mut arguments = [0; 6];
+    for (words, it) in arguments.as_chunks_mut::<2>().0.iter_mut().zip(&changed) {
+        *words = [it.start as u64, it.len() as u64];
+    }
+    crate::port::call(call::FOLLOW, arguments).map(drop)
+}
+
 /// A table of small pages that are a large one's.
 fn split(large: u64) -> Result<u64> {
     let (table, _) = frames::take(PAGE, PAGE)?;
@@ -108,6 +180,13 @@ fn split(large: u64) -> Result<u64> {
 
 /// Maps physical memory at an address where there is nothing.
 pub fn map(at: usize, physical: u64, length: usize, bits: u64) -> Result<()> {
+    // Making tables may take memory, and have what was noted told before all is written.
+    let mapped = map_pages(at, physical, length, bits);
+    note(at, length);
+    mapped
+}
+
+fn map_pages(at: usize, physical: u64, length: usize, bits: u64) -> Result<()> {
     let mut done = 0;
     while done < length {
         let (to, from) = (at + done, physical + done as u64);
@@ -181,6 +260,7 @@ pub fn change(at: usize, length: usize, mut how: impl FnMut(Entry) -> Entry) {
         }
         page += PAGE;
     }
+    note(at, length);
 }
 
 /// Splits the large pages that begin before or end behind.
@@ -211,18 +291,25 @@ pub fn take(at: usize, length: usize, mut each: impl FnMut(Entry, usize)) -> Res
             }
         }
     }
+    note(at, length);
     Ok(())
 }
 
 /// More memory is there: it is added to the linear map, by large pages in a table that may be new.
 pub fn extend_linear(physical: u64, length: u64) -> Result<()> {
     let bits = PRESENT | WRITABLE | USER | USED | NO_EXECUTE;
-    map(LINEAR + physical as usize, physical, length as usize, bits)
+    map(LINEAR + physical as usize, physical, length as usize, bits)?;
+    settle()
 }
 
 /// Has the processor forget what it knows of the tables. User mode cannot: the instruction faults, and the fault's handler
-/// does it.
+/// does it. Where the tender changes the tables, it has the processor forget, too.
 pub fn flush() {
+    if is_locked() {
+        // Who asks for more than may be finds that it is not so.
+        let _ = settle();
+        return;
+    }
     // SAFETY: it touches nothing; the handler goes on behind it.
     unsafe { asm!("call {}", sym super::traps::flush_tables, clobber_abi("C")) };
 }

@@ -7,7 +7,7 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use abi::layout::kvm::{DESCRIPTORS, GATES, TAP, TASK, TRAP_STACK_END};
+use abi::layout::kvm::{CALL_STACK_END, DESCRIPTORS, GATES, TAP, TASK, TRAP_STACK_END, WAYS_BACK};
 
 use crate::entry::{pop_registers, push_registers, save_vectors};
 use crate::fault::{self, Fault};
@@ -39,16 +39,13 @@ const STUB: usize = 32;
 const PUSHED: usize = 48;
 const FRAME: usize = 40;
 
-/// Where the stack for traps ends, before two ways back to user mode: of a page fault and of a general protection fault.
-const STACK_TOP: usize = TRAP_STACK_END - 2 * FRAME;
-
 global_asm!(
     ".section .text.entry, \"ax\"",
     ".globl kvm_call_entry, flush_tables, trap_13_kernel, trap_14_kernel, trap_13_user, trap_stubs",
     "kvm_call_entry:",
     "mov byte ptr [rip + TRAPPED], 1",
     "mov [rip + SAVED_STACK], rsp",
-    "mov rsp, [rip + STACK_END]",
+    "movabs rsp, {call_stack}",
     "push 0x2b",
     "push [rip + SAVED_STACK]",
     "push 0x202",
@@ -61,20 +58,20 @@ global_asm!(
     "invlpg [rsp]",
     "flush_tables_done:",
     "ret",
-    // In kernel mode. Behind what the processor has pushed, six words, is a way back to user mode with the stack as it is.
+    // In kernel mode, which is left with the stack as it was entered.
     "trap_13_kernel:",
     "push rax",
     "mov rax, cr3",
     "mov cr3, rax",
     "pop rax",
-    "add rsp, {pushed} + {frame}",
+    "movabs rsp, {protection_back}",
     "iretq",
     "trap_14_kernel:",
     "push rax",
     "mov rax, cr2",
     "mov [rip + TRAP_ADDRESS], rax",
     "pop rax",
-    "add rsp, {pushed}",
+    "movabs rsp, {fault_back}",
     "iretq",
     // In user mode, with error, rip, cs, rflags, rsp, ss: whether it was ourselves, who go on behind the instruction.
     "trap_13_user:",
@@ -142,8 +139,9 @@ global_asm!(
     "call {broken}",
     "ud2",
     stub = const STUB,
-    pushed = const PUSHED,
-    frame = const FRAME,
+    call_stack = const CALL_STACK_END,
+    fault_back = const WAYS_BACK,
+    protection_back = const WAYS_BACK + FRAME,
     libos = const abi::layout::LIBOS,
     tap = const TAP,
     trapped = sym trapped,
@@ -171,11 +169,11 @@ pub fn install() {
     put(0x48, task >> 32);
     // The stack for kernel mode and the first of the interrupt stacks are one: whichever gate is taken begins there.
     for offset in [4, 36] {
-        put(TASK - DESCRIPTORS + offset, STACK_TOP as u64);
+        put(TASK - DESCRIPTORS + offset, TRAP_STACK_END as u64);
     }
     let stubs = &raw const trap_stubs as usize;
-    way_back(STACK_TOP, stubs + 14 * STUB);
-    way_back(STACK_TOP + FRAME, trap_13_user as *const () as usize);
+    way_back(WAYS_BACK, stubs + 14 * STUB);
+    way_back(WAYS_BACK + FRAME, trap_13_user as *const () as usize);
     for vector in 0..=usize::from(TAP) {
         let (handler, selector) = match vector {
             13 => (trap_13_kernel as *const () as usize, 0x10),
@@ -186,11 +184,12 @@ pub fn install() {
     }
 }
 
-/// Has a return from kernel mode lead to that place, with the stack as the processor left it when it came.
+/// Has a return from kernel mode lead to that place, with the stack as the processor left it when it came. **Who can write
+/// there chooses what kernel mode is left for**: in a sealed guest nobody can.
 fn way_back(at: usize, to: usize) {
-    let frame = [to, 0x33, 0x202, STACK_TOP - PUSHED, 0x2b];
+    let frame = [to, 0x33, 0x202, TRAP_STACK_END - PUSHED, 0x2b];
     for (index, word) in frame.into_iter().enumerate() {
-        // SAFETY: the control pages are there and nobody else's; the stack does not reach so far.
+        // SAFETY: the control pages are there and nobody else's.
         unsafe { (at as *mut usize).add(index).write(word) };
     }
 }
