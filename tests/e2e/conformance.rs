@@ -10,13 +10,7 @@ use skep_tests::{TestEnv, can_run};
 const IMAGE: &str = "deb:busybox-static";
 
 /// Groups of cases that guests are not made for yet, and why.
-const MISSING: &[(&str, &str)] = &[
-    ("process_locks", "locks are an open file's, so a child has those of its parent"),
-    ("queues", "signals carry no values, and are not queued"),
-    ("signal_files", "there is no signalfd"),
-    ("stops", "a process is not stopped by signals"),
-    ("timers", "there is no timer_create"),
-];
+const MISSING: &[(&str, &str)] = &[("process_locks", "locks are an open file's, so a child has those of its parent")];
 
 /// Cases that may differ, by how their names begin, and why.
 const DIFFERENT: &[(&str, &str)] = &[

@@ -86,6 +86,16 @@ pub const KEEP: u32 = 0x1014;
 /// `()`: looks whether what is kept is still what its path leads to, and forgets what is not.
 pub const CHECK: u32 = 0x1015;
 
+/// `()`: hands over the signals for which there was no room in the port ([`crate::signal`]). Gives how many.
+pub const SIGNALS: u32 = 0x1016;
+
+/// `(signals)`: those are pending, as a set; for descriptors that tell of signals. Only of a process that has some.
+pub const PENDING: u32 = 0x1017;
+
+/// `(signal, taken)`: that signal stops the process, which had taken so many ([`crate::signal::Queue::taken`]). It is
+/// answered when the process may go on.
+pub const STOP: u32 = 0x1018;
+
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;
 
@@ -101,6 +111,13 @@ pub const CHILDREN: u64 = u64::MAX;
 /// [`WATCH`]: in the place of a descriptor, for a change of a message queue or a semaphore since the latest call that had
 /// to wait for one.
 pub const CHANGES: u64 = u64::MAX - 1;
+
+/// In [`crate::port::Call::wait`]: the descriptor tells of the signals whose set is in [`crate::port::Call::limit`]: they are
+/// the guest's to take.
+pub const WAIT_SIGNALS: u32 = 1 << 27;
+
+/// With [`WAIT_SIGNALS`]: the program does not want to wait for one.
+pub const WITHOUT_WAITING: u32 = 1 << 26;
 
 /// In [`crate::port::Call::wait`]: it is a pipe whose ring ([`crate::ring`]) is to be used instead. A guest with page tables of
 /// its own finds it at the physical address in [`crate::port::Call::limit`]; a process of the host is sent the memory, and

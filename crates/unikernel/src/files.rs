@@ -33,6 +33,8 @@ pub(crate) struct File {
     pub(crate) made: Made,
     /// For an epoll instance, what is in it.
     pub(crate) interests: Mutex<Interests>,
+    /// Of which signals it tells, if it does.
+    pub(crate) signals: AtomicU64,
     is_stream: OnceLock<bool>,
     /// What went wrong with something that was posted; 0 for nothing.
     late: AtomicI32,
@@ -55,6 +57,7 @@ impl File {
             path: path.to_vec(),
             made: Made::Otherwise,
             interests: Mutex::default(),
+            signals: AtomicU64::new(0),
             is_stream: OnceLock::new(),
             late: AtomicI32::new(0),
         })
@@ -157,6 +160,10 @@ pub(crate) enum Made {
     Timer(u32),
     /// inotify_init.
     Watch,
+    /// signalfd.
+    Signals,
+    /// pidfd_open, of that process.
+    Process(u32),
     /// It is the first or second of a pair of pipe ends or sockets: both have the same number.
     Pair(u64, u8),
 }

@@ -35,6 +35,7 @@ mod process;
 mod procfs;
 mod raw;
 mod seal;
+mod signals;
 mod snapshot;
 mod start;
 mod tender;

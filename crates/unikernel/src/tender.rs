@@ -117,7 +117,7 @@ fn pass_signals_on(family: &Family) {
         match sys::signal::wait(SignalSet::ALL) {
             // Being frozen interrupts it, too.
             Ok(SIGCHLD) | Err(sys::Errno::INTR) => {}
-            Ok(signal) => family.signal_first(signal as u32),
+            Ok(signal) => family.signal_first(signal),
             Err(_) => return,
         }
     }

@@ -9,6 +9,7 @@ mod ready;
 mod signals;
 mod threads;
 mod time;
+pub mod timers;
 
 use abi::call;
 
@@ -62,8 +63,13 @@ fn answer(number: u64, arguments: [u64; 6], frame: &mut Frame) -> Option<Result>
             return None;
         }
         number::KILL => signals::kill(a as i32, b as i32),
-        number::TKILL => signals::kill_thread(a as u32, b as i32),
-        number::TGKILL => signals::kill_thread(b as u32, c as i32),
+        number::TKILL => signals::kill_thread(None, a as i32, b as i32),
+        number::TGKILL => signals::kill_thread(Some(a as i32), b as i32, c as i32),
+        number::RT_SIGQUEUEINFO => signals::queue(a as i32, b as i32, c),
+        number::RT_TGSIGQUEUEINFO => signals::queue_for_thread(a as i32, b as i32, c as i32, d),
+        number::SIGNALFD | number::SIGNALFD4 => signals::file(number, arguments),
+        number::TIMER_CREATE => timers::create(arguments),
+        number::TIMER_GETOVERRUN => timers::overrun(a),
 
         number::CLONE => threads::clone(frame, a, b, c, d, e),
         number::CLONE3 => threads::clone3(frame, a, b),
@@ -187,6 +193,10 @@ fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
             }
             continue;
         }
+        if answer.wait & call::WAIT_SIGNALS != 0 {
+            let willing = answer.wait & call::WITHOUT_WAITING == 0;
+            return signal::files::read(answer.limit, arguments[1], arguments[2], willing);
+        }
         if answer.wait & call::WAIT_A_MOMENT != 0 {
             const MOMENT: u64 = 5_000_000;
             match thread::sleep(Some(crate::clock::monotonic().saturating_add(MOMENT))) {
@@ -207,6 +217,11 @@ fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
         thread::unwatch(cookie);
         match why {
             Wake::Up => {}
+            // What has become of a child comes before the signal that tells of it.
+            Wake::Signal if descriptor == call::CHILDREN => {
+                let answer = port::ask(number, arguments, 0);
+                return if answer.wait == 0 { answer.result } else { Err(ERESTART) };
+            }
             // These are never made again by themselves.
             Wake::Signal if descriptor == call::CHANGES => return Err(EINTR),
             Wake::Signal => return Err(ERESTART),

@@ -17,7 +17,7 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, ..]: [u64; 6
             libc::SYS_getrusage => usage(member, a as i32, b),
             libc::SYS_clock_settime => Err(Errno::PERM),
             libc::SYS_times => times(member, a),
-            libc::SYS_clock_gettime => processor_time(member, b),
+            libc::SYS_clock_gettime => processor_time(member, a as i32, b),
             libc::SYS_getpriority => Ok(20),
             libc::SYS_setpriority | libc::SYS_personality => Ok(0),
             libc::SYS_capget => capabilities(member, a, b),
@@ -90,24 +90,29 @@ fn limits(member: &mut Member, who: u64, resource: u64, new: u64, old: u64) -> R
     Ok(0)
 }
 
-/// The processor time of the family so far, in nanoseconds: its members share one account.
-fn used() -> u64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+/// The processor time that a member has used so far, in nanoseconds, with what its engine does for it.
+fn used(member: &Member) -> u64 {
+    member.family.used_by(member.number)
 }
 
-fn processor_time(member: &Member, into: u64) -> Result<u64, Errno> {
-    let used = used();
+/// clock_gettime, of a clock that counts the time of the calling process, or of another by its number.
+fn processor_time(member: &Member, clock: i32, into: u64) -> Result<u64, Errno> {
+    let whose = match !(clock >> 3) {
+        number @ 1.. if clock < 0 => number as u32,
+        _ => member.number,
+    };
+    member.family.with(whose, |_| ()).map_err(|_| Errno::INVAL)?;
+    let used = member.family.used_by(whose);
     let bytes = [used / 1_000_000_000, used % 1_000_000_000].map(u64::to_ne_bytes).concat();
     member.memory.write(into, &bytes).map(|()| 0)
 }
 
-/// getrusage: what the family has used is everybody's, and nobody's children's.
+/// getrusage: what was used is a process's own; what its children used is not kept.
 fn usage(member: &Member, who: i32, into: u64) -> Result<u64, Errno> {
     let mut bytes = [0u8; 144];
     match who {
         libc::RUSAGE_SELF | libc::RUSAGE_THREAD => {
-            let used = used();
+            let used = used(member);
             bytes[..8].copy_from_slice(&(used / 1_000_000_000).to_ne_bytes());
             bytes[8..16].copy_from_slice(&(used % 1_000_000_000 / 1000).to_ne_bytes());
         }
@@ -120,7 +125,7 @@ fn usage(member: &Member, who: i32, into: u64) -> Result<u64, Errno> {
 fn times(member: &Member, into: u64) -> Result<u64, Errno> {
     const TICK: u64 = 10_000_000;
     if into != 0 {
-        let bytes = [used() / TICK, 0, 0, 0].map(u64::to_ne_bytes).concat();
+        let bytes = [used(member) / TICK, 0, 0, 0].map(u64::to_ne_bytes).concat();
         member.memory.write(into, &bytes)?;
     }
     let now = clock_gettime(ClockId::Monotonic);

@@ -69,6 +69,7 @@ impl Member {
         port.sealed.store(self.family.gate.code(), Ordering::Relaxed);
         let waits = Arc::new(Waits::new().map_err(again)?);
         let (mut table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);
+        crate::calls::tellers::be_of_another(&mut table)?;
         if let Some(exchange) = exchange {
             exchange.apply(&mut table);
             waits.copy(&self.living.waits, exchange)?;

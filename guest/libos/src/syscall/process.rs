@@ -102,6 +102,7 @@ pub fn become_program(ready: &Ready) -> Result<Start> {
     port::call(abi::call::EXECUTED, words)?;
     engine::forget_all();
     super::memory::forget_attached();
+    super::timers::forget_all();
     let name = path.rsplit(|it| *it == b'/').next().unwrap_or_default();
     set_name(name);
     Ok(start)
