@@ -95,6 +95,25 @@ trap 'echo trapped' USR1; kill -USR1 $$
 yes | head -n 2 | md5sum
 ";
 
+/// Two processes that change one file in turns, with a journal to roll back.
+const TURNS: &str = "\
+sqlite3 /tmp/turns.db 'create table n(v); insert into n values(0)'
+count() {
+    i=0; while [ $i -lt 40 ]; do echo 'update n set v = v + 1;'; i=$((i + 1)); done |
+        sqlite3 -cmd '.timeout 200000' /tmp/turns.db
+}
+count & count & wait
+sqlite3 /tmp/turns.db 'select v from n; pragma journal_mode; pragma integrity_check'
+";
+
+/// Stopping and going on.
+const JOBS: &str = "\
+cd /tmp; (while :; do echo tick >> ticks; sleep 0.02; done) & p=$!
+sleep 0.3; kill -STOP $p; sleep 0.1; a=$(wc -l < ticks); sleep 0.3; [ $a = $(wc -l < ticks) ] && echo still
+kill -CONT $p; sleep 0.3; [ $a != $(wc -l < ticks) ] && echo on
+kill $p; wait $p; echo $?
+";
+
 macro_rules! programs {
     ($($name:ident: $program:expr;)+) => {
         $(mod $name {
@@ -134,6 +153,18 @@ programs! {
         command: &["busybox", "sh"],
         input: SHELL,
         output: "12\n7\nearly\nlate\n3000\n307200\ntrapped\ncode 7\nd7016cc3aea0df2ef4ee59b30db807c1  -\n",
+    };
+    two_of_sqlite3: Program {
+        image: "deb:sqlite3,dash",
+        command: &["sh"],
+        input: TURNS,
+        output: "80\ndelete\nok\n",
+    };
+    jobs: Program {
+        image: "deb:busybox-static",
+        command: &["busybox", "sh"],
+        input: JOBS,
+        output: "still\non\n143\n",
     };
     node: Program {
         image: "deb:nodejs,dash",

@@ -4,7 +4,9 @@
 //! [`table`] says. The others have a function here each. **No call waits**: see [`abi::port`].
 
 mod descriptors;
+mod identities;
 mod legacy;
+mod locks;
 pub(crate) mod messages;
 mod pass;
 mod paths;
@@ -88,8 +90,11 @@ pub(crate) fn answer(member: &mut Member, number: u32, arguments: [u64; 6]) -> R
     if let Some(reply) = crate::pipes::hand_over(member, number, arguments[0]) {
         return reply;
     }
-    let special = tellers::answer(member, number, arguments)
+    let closed = locks::closed_by(member, number, arguments);
+    let special = locks::answer(member, number, arguments)
+        .or_else(|| tellers::answer(member, number, arguments))
         .or_else(|| descriptors::answer(member, number, arguments))
+        .or_else(|| identities::answer(member, number, arguments))
         .or_else(|| paths::answer(member, number, arguments))
         .or_else(|| vectors::answer(member, number, arguments))
         .or_else(|| sockets::answer(member, number, arguments))
@@ -101,6 +106,7 @@ pub(crate) fn answer(member: &mut Member, number: u32, arguments: [u64; 6]) -> R
         .or_else(|| queues::answer(member, number, arguments))
         .or_else(|| segments::answer(member, number, arguments))
         .or_else(|| system::answer(member, number, arguments));
+    member.give_up_locks(&closed);
     match special {
         Some(reply) => reply,
         None => match table::row_of(number) {

@@ -171,6 +171,11 @@ impl Caller {
                     let _ = family.kill(Sender::OUTSIDE, number as i32, signal);
                 }
             }
+            (Order::Key(signal), _) => {
+                if let Some(number) = self.process.number() {
+                    family.signal_foreground(number, signal);
+                }
+            }
             (Order::News, _) => family.tell_news(listener()),
             (Order::List, _) => {
                 family.list().iter().for_each(|word| self.say(word));

@@ -26,6 +26,7 @@ use crate::files::File;
 use crate::futexes::Futexes;
 use crate::guest::Handle;
 use crate::library::Ledger;
+use crate::locks::Locks;
 use crate::port::Mapped;
 use crate::posts::Ticker;
 use crate::seal::{Gate, Seal};
@@ -114,6 +115,7 @@ pub(crate) struct Family {
     /// Who stops those that post and do not stop.
     pub(crate) ticker: Ticker,
     pub(crate) timers: Timers,
+    pub(crate) locks: Locks,
     pub(crate) gate: Gate,
     pub(crate) libraries: Ledger,
     /// Who sleeps on memory that processes share.
@@ -162,6 +164,7 @@ impl Family {
             calls: AtomicU64::new(0),
             ticker: Ticker::default(),
             timers: Timers::default(),
+            locks: Locks::default(),
             gate: Gate::new(seal),
             libraries: Ledger::default(),
             futexes: Futexes::default(),

@@ -36,6 +36,7 @@ pub(crate) struct File {
     /// Of which signals it tells, if it does.
     pub(crate) signals: AtomicU64,
     is_stream: OnceLock<bool>,
+    is_terminal: OnceLock<bool>,
     /// What went wrong with something that was posted; 0 for nothing.
     late: AtomicI32,
 }
@@ -59,6 +60,7 @@ impl File {
             interests: Mutex::default(),
             signals: AtomicU64::new(0),
             is_stream: OnceLock::new(),
+            is_terminal: OnceLock::new(),
             late: AtomicI32::new(0),
         })
     }
@@ -104,6 +106,11 @@ impl File {
             domain.is_ok_and(|it| [AddressFamily::INET, AddressFamily::INET6].contains(&it))
                 && sockopt::socket_type(&self.fd) == Ok(SocketType::STREAM)
         })
+    }
+
+    /// Whether it is a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        *self.is_terminal.get_or_init(|| self.end.is_none() && rustix::termios::isatty(&self.fd))
     }
 
     /// An end of a pipe that was just made.

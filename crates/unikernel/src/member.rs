@@ -75,6 +75,7 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(200);
 impl Member {
     /// Serves the member until it has ended.
     pub(crate) fn serve(mut self) {
+        self.be_who_it_is();
         match self.body {
             Body::Process(_) => self.serve_process(),
             Body::Machine(..) => self.serve_machine(),
@@ -188,6 +189,7 @@ impl Member {
     /// The process has ended. Its files are closed before anybody hears of that.
     pub(crate) fn end(&mut self, status: i32) {
         self.let_go();
+        self.give_up_all_locks();
         self.table = Table::new(0);
         self.family.end(self.number, status);
     }
@@ -389,6 +391,7 @@ impl Member {
 
     fn executed(&mut self, [path, path_length, arguments, length, ..]: [u64; 6]) -> Result<u64, Errno> {
         const LONGEST: u64 = 2 << 20;
+        self.give_up_locks_on_exec();
         self.table.executed();
         self.family.libraries.forget(self.number);
         self.family.timers.forget_made(self.number);

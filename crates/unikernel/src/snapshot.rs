@@ -194,7 +194,7 @@ fn keep_process(member: &Member) -> Result<SavedProcess> {
     // It has no children any more, and whoever waits for some shall hear that at once.
     ready.extend(children);
     let removed = |_| Error::Unkept("a working directory that was removed".to_owned());
-    let Credentials { user, group, groups } = &member.credentials;
+    let Credentials { user, group, groups, .. } = &member.credentials;
     let port = &member.living.port;
     let timers = Timers::own(&member.family, member.number);
     if member.family.timers.has_made(member.number) {
@@ -317,11 +317,11 @@ impl Template {
             kept: crate::kept::Kept::default(),
             cwd: Arc::new(cwd),
             umask: it.umask & 0o777,
-            credentials: Credentials {
-                user: Three { real, effective, saved },
-                group: Three { real: group, effective: effective_group, saved: saved_group },
-                groups: it.groups.clone(),
-            },
+            credentials: Credentials::new(
+                Three { real, effective, saved },
+                Three { real: group, effective: effective_group, saved: saved_group },
+                it.groups.clone(),
+            ),
             program: Program { path: it.program.clone(), arguments: it.arguments.clone() },
             boot: None,
             logged: 0,

@@ -164,9 +164,23 @@ fn forget_changed(number: u32, [a, b, ..]: [u64; 6]) {
         number::CLOSE => engine::forget(a),
         number::DUP2 | number::DUP3 if a as u32 != b as u32 => engine::forget(b),
         number::CLOSE_RANGE => engine::forget_all(),
+        // Whether it may open what is kept is to be asked anew.
+        number::SETUID
+        | number::SETGID
+        | number::SETREUID
+        | number::SETREGID
+        | number::SETGROUPS
+        | number::SETRESUID
+        | number::SETRESGID
+        | number::SETFSUID
+        | number::SETFSGID
+        | number::CAPSET => kept::let_all_go(),
         _ => {}
     }
 }
+
+/// fcntl: who waited for a lock does not any more.
+const CANCEL_LOCK: u64 = 1029;
 
 fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
     let mut deadline = None;
@@ -200,7 +214,12 @@ fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
         if answer.wait & call::WAIT_A_MOMENT != 0 {
             const MOMENT: u64 = 5_000_000;
             match thread::sleep(Some(crate::clock::monotonic().saturating_add(MOMENT))) {
-                Wake::Signal => return Err(ERESTART),
+                Wake::Signal => {
+                    if number == number::FCNTL {
+                        let _ = port::call(number, [arguments[0], CANCEL_LOCK, 0, 0, 0, 0]);
+                    }
+                    return Err(ERESTART);
+                }
                 Wake::Up | Wake::Timeout => continue,
             }
         }

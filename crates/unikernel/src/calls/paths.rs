@@ -47,7 +47,7 @@ pub(crate) fn absolute(member: &Member, path: Vec<u8>) -> Result<Vec<u8>, Errno>
     if path.first() == Some(&b'/') {
         return Ok(path);
     }
-    let mut whole = path_of(member.cwd.as_fd())?;
+    let mut whole = own_path(member)?;
     if whole.last() != Some(&b'/') {
         whole.push(b'/');
     }
@@ -152,8 +152,13 @@ fn change_directory_to(member: &mut Member, number: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
+/// The path of the working directory, also where the process may not look for it.
+fn own_path(member: &Member) -> Result<Vec<u8>, Errno> {
+    crate::identity::as_tender(|| path_of(member.cwd.as_fd()))
+}
+
 fn working_directory(member: &Member, into: u64, size: u64) -> Result<u64, Errno> {
-    let mut text = path_of(member.cwd.as_fd())?;
+    let mut text = own_path(member)?;
     text.push(0);
     if text.len() as u64 > size {
         return Err(Errno::RANGE);
@@ -191,7 +196,7 @@ pub(crate) fn path_of(directory: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
     Err(Errno::NAMETOOLONG)
 }
 
-/// Nobody but the tender's own user exists on the host. To the guest's administrator, giving a file away works; whose it
+/// Where nobody but the tender's own user exists: to the guest's administrator, giving a file away works; whose it
 /// is is not kept.
 fn change_owner(
     member: &Member,

@@ -20,6 +20,9 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, ..]: [u64; 6
             libc::SYS_clock_gettime => processor_time(member, a as i32, b),
             libc::SYS_getpriority => Ok(20),
             libc::SYS_setpriority | libc::SYS_personality => Ok(0),
+            libc::SYS_prctl if a == libc::PR_CAPBSET_READ as u64 => {
+                Ok(u64::from(crate::identity::capabilities().contains(b as u8)))
+            }
             libc::SYS_capget => capabilities(member, a, b),
             libc::SYS_capset => Ok(0),
             _ => return None,
@@ -132,7 +135,7 @@ fn times(member: &Member, into: u64) -> Result<u64, Errno> {
     Ok((now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64) / TICK)
 }
 
-/// capget: the guest's administrator may do everything that there is to do in the guest.
+/// capget: the guest's administrator may what the cell's may.
 fn capabilities(member: &Member, header: u64, data: u64) -> Result<u64, Errno> {
     const VERSION_3: u32 = 0x2008_0522;
     let version = u32::from_ne_bytes(member.memory.number(header)?);
@@ -140,9 +143,9 @@ fn capabilities(member: &Member, header: u64, data: u64) -> Result<u64, Errno> {
         member.memory.write(header, &VERSION_3.to_ne_bytes())?;
         return if data == 0 { Ok(0) } else { Err(Errno::INVAL) };
     }
-    let all = if member.credentials.user.effective == 0 { u32::MAX } else { 0 };
-    let high = all & 0x1ff;
-    let bytes = [all, all, 0, high, high, 0].map(u32::to_ne_bytes).concat();
+    let all = if member.credentials.user.effective == 0 { crate::identity::capabilities().0 } else { 0 };
+    let (low, high) = (all as u32, (all >> 32) as u32);
+    let bytes = [low, low, 0, high, high, 0].map(u32::to_ne_bytes).concat();
     if data != 0 {
         member.memory.write(data, &bytes)?;
     }

@@ -1,4 +1,4 @@
-//! Descriptors that tell of signals and of processes. Each is an event descriptor of the host's, which is set as long as
+//! Descriptors that tell of signals and of processes, and what terminals ask of processes before they tell them anything. Each is an event descriptor of the host's, which is set as long as
 //! there is something to be told.
 
 use std::os::fd::AsFd;
@@ -30,6 +30,7 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, ..]: [u64; 6
                         });
                     }
                     (Made::Signals | Made::Process(_), _) => Err(Errno::INVAL),
+                    (_, libc::SYS_read | libc::SYS_readv) if file.is_terminal() => return wait_for_terminal(member),
                     _ => return None,
                 }
             }
@@ -37,6 +38,17 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, ..]: [u64; 6
         }
         .into(),
     )
+}
+
+/// A process that reads a terminal which another group of its session has is stopped until it has it.
+fn wait_for_terminal(member: &Member) -> Option<Reply> {
+    const SIGTTIN: i32 = 21;
+    if !member.family.is_in_background(member.number) {
+        return None;
+    }
+    let sender = Sender { process: member.number, user: member.credentials.user };
+    let _ = member.family.kill(sender, 0, SIGTTIN);
+    Some(Reply::AfterMoment)
 }
 
 fn new(made: Made, waiting: Waiting, path: &[u8]) -> Result<Arc<File>, Errno> {

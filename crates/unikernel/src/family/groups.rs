@@ -1,6 +1,6 @@
 //! Who is signalled: one process, a group of them, everybody; and how processes come to be in groups and sessions.
 
-use abi::signal::{BY_KERNEL, BY_KILL, BY_TKILL, Info};
+use abi::signal::{BY_KILL, BY_TKILL, Info};
 use sys::Errno;
 
 use super::{FIRST, Family};
@@ -92,11 +92,6 @@ impl Family {
             // One that finds no room is lost.
             let _ = living.signal(info);
         }
-    }
-
-    /// The same of one of which there is nothing more to say.
-    pub(crate) fn signal_by_kernel(&self, number: u32, signal: i32) {
-        self.signal_by_nobody(number, Info { signal, code: BY_KERNEL, ..Info::default() });
     }
 
     /// Sends the first process a signal from outside.

@@ -34,7 +34,7 @@ impl Member {
         let CopyOrder { streams, listener, outcome } = match order {
             Demand::Copy(order) => order,
             Demand::Keep(order) => {
-                crate::snapshot::carry_out(self, &order);
+                crate::identity::as_tender(|| crate::snapshot::carry_out(self, &order));
                 return Ok(u64::from(self.number));
             }
         };

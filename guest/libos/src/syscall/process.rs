@@ -141,7 +141,7 @@ pub fn control(operation: u64, a: u64, _b: u64) -> Result {
         GET_DUMPABLE | GET_NO_NEW_PRIVILEGES => Ok(1),
         GET_KEEP_CAPABILITIES => Ok(0),
         CAPABILITY_BOUND_READ if a > 40 => Err(EINVAL),
-        CAPABILITY_BOUND_READ => Ok(0),
+        CAPABILITY_BOUND_READ => port::call(calls::PRCTL, [operation, a, 0, 0, 0, 0]),
         SET_DEATH_SIGNAL if a > 64 => Err(EINVAL),
         SET_DUMPABLE if a > 1 => Err(EINVAL),
         SET_DEATH_SIGNAL
