@@ -12,7 +12,7 @@ mod pass;
 mod paths;
 pub(crate) mod polling;
 mod processes;
-mod queues;
+pub(crate) mod queues;
 pub(crate) mod segments;
 mod sockets;
 mod system;

@@ -18,6 +18,7 @@ use abi::signal::Info;
 use sys::Errno;
 
 use crate::calls::messages::Changes;
+use crate::calls::queues::Notices;
 use crate::calls::segments::Segments;
 use crate::control::Word;
 use crate::creds::Three;
@@ -116,6 +117,8 @@ pub(crate) struct Family {
     pub(crate) ticker: Ticker,
     pub(crate) timers: Timers,
     pub(crate) locks: Locks,
+    /// Who wants to hear of messages.
+    pub(crate) notices: Notices,
     pub(crate) gate: Gate,
     pub(crate) libraries: Ledger,
     /// Who sleeps on memory that processes share.
@@ -165,6 +168,7 @@ impl Family {
             ticker: Ticker::default(),
             timers: Timers::default(),
             locks: Locks::default(),
+            notices: Notices::default(),
             gate: Gate::new(seal),
             libraries: Ledger::default(),
             futexes: Futexes::default(),

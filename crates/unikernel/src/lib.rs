@@ -7,7 +7,8 @@
 //! member alone.
 //!
 //! The tender is meant to run where a container's program would: in namespaces of its own, on the cell's root file system,
-//! without capabilities. It opens files by the paths that guests give it, with nothing else within reach.
+//! with the cell's capabilities. It opens files by the paths that guests give it, as whom they became where it may become others,
+//! with nothing else within reach.
 
 mod ahead;
 mod calls;

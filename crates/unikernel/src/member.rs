@@ -190,6 +190,7 @@ impl Member {
     pub(crate) fn end(&mut self, status: i32) {
         self.let_go();
         self.give_up_all_locks();
+        self.family.notices.forget(self.number, None);
         self.table = Table::new(0);
         self.family.end(self.number, status);
     }

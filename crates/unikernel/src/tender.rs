@@ -123,6 +123,11 @@ fn pass_signals_on(family: &Family) {
         match sys::signal::wait_for_one(SignalSet::ALL) {
             // Being frozen interrupts it, too.
             Ok(Received { signal: SIGCHLD, .. }) | Err(sys::Errno::INTR) => {}
+            Ok(Received { by: By::Queue(number), .. }) => {
+                if let Some((process, info)) = family.notices.take(number) {
+                    family.signal_by_nobody(process, info);
+                }
+            }
             Ok(Received { signal, by: By::Kernel, .. }) => family.signal_foreground(FIRST, signal),
             Ok(Received { signal, .. }) => family.signal_first(signal),
             Err(_) => return,

@@ -729,8 +729,9 @@ void process_files(void) {
     child = syscall(SYS_clone3, &how, 64);
     if (child == 0)
         _exit(6);
-    T(waitid(P_PIDFD, made, &info, WEXITED));
-    T(info.si_pid == child);
+    int by_clone3 = made;
+    T(waitid(P_PIDFD, by_clone3, &info, WEXITED));
+    T(child > 0 && info.si_pid == child);
     // In a set.
     child = START(doze(60));
     f = pidfd_open(child, 0);
