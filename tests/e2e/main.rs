@@ -12,6 +12,7 @@ mod engine;
 mod family;
 mod hostile;
 mod images;
+mod jobs;
 mod kills;
 mod language;
 mod lazy;

@@ -106,7 +106,8 @@ impl CallSources {
     fn read(root: &Path) -> Self {
         let text = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
         // Rows of the table: name, number, number of the older processor, rule.
-        let all = text("crates/container/src/seccomp/table.rs").lines().filter_map(|line| {
+        let table = text("crates/container/src/seccomp/table.rs");
+        let all = table.lines().filter_map(|line| {
             let (name, rest) = line.trim().strip_prefix("(\"")?.split_once("\", ")?;
             Some((rest.split_once(',')?.0.parse().ok()?, name.to_owned()))
         });
