@@ -186,3 +186,48 @@ fn check(program: &Program, engine: &str) {
     let run = env.finish_fed(command.env("SKEP_ENGINE", engine), program.input.as_bytes());
     assert_eq!((run.code, &*run.out), (0, program.output), "{}", run.err);
 }
+
+/// A database on a volume, of which one cell has a lock, and which a cell of another boundary wants to change.
+fn locks_hold_between(holder: [&str; 2], other: [&str; 2]) {
+    if !can_run(&["root", "kvm"]) {
+        return;
+    }
+    const IMAGE: &str = "deb:sqlite3,dash,coreutils";
+    let env = TestEnv::with(IMAGE);
+    let room = env.scratch().join("room");
+    std::fs::create_dir_all(&room).unwrap();
+    let volume = format!("{}:/room", room.display());
+    let run = |[boundary, engine]: [&str; 2], how: &str, script: &str| {
+        let words = ["run", how, "--as", boundary, "-v", &volume, IMAGE, "--", "sh", "-c", script];
+        env.finish(env.command(words).env("SKEP_ENGINE", engine))
+    };
+    run(other, "--rm", "sqlite3 /room/db 'create table n(v)'").ok();
+    let hold = "sqlite3 /room/db 'begin immediate' 'insert into n values(1)' \
+        '.shell touch /room/held; while [ ! -e /room/go ]; do sleep 0.05; done' 'commit'";
+    run(holder, "-d", hold).ok();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !room.join("held").exists() {
+        assert!(std::time::Instant::now() < deadline, "nobody took the lock");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let refused = run(other, "--rm", "sqlite3 /room/db 'insert into n values(2)'");
+    assert!(refused.code != 0 && refused.err.contains("database is locked"), "{refused:?}");
+    let waiting =
+        "touch /room/go; sqlite3 -cmd '.timeout 60000' /room/db 'insert into n values(3)' 'select sum(v) from n'";
+    assert_eq!(run(other, "--rm", waiting).ok(), "4\n");
+}
+
+#[test]
+fn a_container_locks_out_a_virtual_machine() {
+    locks_hold_between(["container", "kvm"], ["unikernel", "kvm"]);
+}
+
+#[test]
+fn a_confined_process_locks_out_a_container() {
+    locks_hold_between(["unikernel", "process"], ["container", "kvm"]);
+}
+
+#[test]
+fn a_virtual_machine_locks_out_a_confined_process() {
+    locks_hold_between(["unikernel", "kvm"], ["unikernel", "process"]);
+}

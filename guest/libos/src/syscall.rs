@@ -176,7 +176,10 @@ fn forget_changed(number: u32, [a, b, ..]: [u64; 6]) {
         | number::SETRESGID
         | number::SETFSUID
         | number::SETFSGID
-        | number::CAPSET => kept::let_all_go(),
+        | number::CAPSET => {
+            kept::let_all_go();
+            signals::forget_user();
+        }
         _ => {}
     }
 }

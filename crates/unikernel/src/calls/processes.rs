@@ -1,6 +1,6 @@
 //! Processes: their numbers, groups and sessions, and who signals whom.
 
-use abi::signal::Info;
+use abi::signal::{BY_TKILL, Info};
 use sys::Errno;
 
 use super::Reply;
@@ -32,6 +32,11 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, f]: [u64;
             libc::SYS_kill => family.kill(sender, a as i32, b as i32).map(|()| 0),
             libc::SYS_tgkill => family.kill_thread(sender, a as i32, b as u32, c as i32).map(|()| 0),
             // As the guest has read them: whom, the signal, why, and the rest of what it says.
+            libc::SYS_rt_sigqueueinfo | libc::SYS_rt_tgsigqueueinfo
+                if (c as i32 >= 0 || c as i32 == BY_TKILL) && a as u32 != own =>
+            {
+                Err(Errno::PERM)
+            }
             libc::SYS_rt_sigqueueinfo | libc::SYS_rt_tgsigqueueinfo => {
                 let info = Info { signal: b as i32, code: c as i32, thread: f as u32, first: d, second: e };
                 family.send_to_one(sender, a as i32, info).map(|()| 0)

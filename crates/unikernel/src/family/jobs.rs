@@ -102,7 +102,12 @@ impl Family {
 
     /// A key was struck for a signal: those who have the terminal of the session of that process hear of it.
     pub(crate) fn signal_foreground(&self, leader: u32, signal: i32) {
+        const SIGHUP: i32 = 1;
         let group = Self::foreground_of(&self.account(), leader);
+        if signal == SIGHUP && group.is_some() {
+            // The terminal is gone, which whoever had it first hears, too.
+            let _ = self.kill(Sender::OUTSIDE, leader as i32, signal);
+        }
         let to = group.map_or(leader as i32, |it| -(it as i32));
         let _ = self.kill(Sender::OUTSIDE, to, signal);
     }

@@ -1,5 +1,7 @@
 //! Sending signals and waiting for them.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use abi::signal::{BY_KILL, BY_TKILL, Info};
 
 use super::process;
@@ -7,8 +9,24 @@ use crate::errno::{EINVAL, EPERM, ESRCH, Result};
 use crate::signal;
 use crate::{clock, futex, number, port, thread, user};
 
+/// The process's user, once it was asked for.
+static USER: AtomicU64 = AtomicU64::new(UNKNOWN);
+const UNKNOWN: u64 = u64::MAX;
+
+/// The process may have become somebody else.
+pub fn forget_user() {
+    USER.store(UNKNOWN, Ordering::Relaxed);
+}
+
+fn user_of_self() -> u32 {
+    if USER.load(Ordering::Relaxed) == UNKNOWN {
+        USER.store(port::call(number::GETUID, [0; 6]).unwrap_or_default() as u64, Ordering::Relaxed);
+    }
+    USER.load(Ordering::Relaxed) as u32
+}
+
 fn from_self(signal: i32, code: i32) -> Info {
-    let user = port::call(number::GETUID, [0; 6]).unwrap_or_default() as u32;
+    let user = user_of_self();
     Info { signal, code, thread: 0, first: Info::from(process::number(), user), second: 0 }
 }
 
