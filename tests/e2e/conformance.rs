@@ -1,4 +1,4 @@
-//! System calls behave as the host's: a program of some fifteen hundred cases runs in a container, and in guests of both
+//! System calls behave as the host's: a program of some twenty-four hundred cases runs in a container, and in guests of both
 //! engines, and prints a line for each. What the container prints is right.
 
 use std::collections::BTreeMap;

@@ -407,11 +407,15 @@ pub fn wait_for(set: u64, info: u64, deadline: Option<u64>) -> Result {
 
 /// A new program handles no signals; what the old one ignored stays ignored.
 pub fn reset() {
+    let told = ACTIONS.get()[SIGCHLD as usize - 1] != Action::default();
     for action in ACTIONS.get().iter_mut() {
         let handler = if action.handler == IGNORE { IGNORE } else { DEFAULT };
         *action = Action { handler, ..Action::default() };
     }
     thread::with_current(|it| it.signals.alternate = NO_STACK);
+    if told {
+        tell_of_children();
+    }
 }
 
 /// rt_sigreturn: the program comes back from a handler.

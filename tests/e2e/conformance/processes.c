@@ -242,6 +242,12 @@ void execution(void) {
         umask(027);
         _exit(run(path, "exec", "5"));
     }));
+    // Another program waits for its children again.
+    T(IN_CHILD({
+        struct sigaction action = {.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDWAIT};
+        sigaction(SIGCHLD, &action, NULL);
+        _exit(run(path, "wait", NULL));
+    }));
 }
 
 void spawning(void) {

@@ -494,7 +494,7 @@ static void go_on(int signal) { count(signal); }
 // Stopping by itself, and what parents hear.
 void jobs(void) {
     int status = 0;
-    handle(SIGCHLD, SA_SIGINFO);
+    handle(SIGCHLD, SA_SIGINFO | SA_RESTART);
     pid_t child = START({
         caught = 0;
         signal(SIGCONT, go_on);
@@ -541,7 +541,7 @@ void jobs(void) {
     T(waitpid(child, &status, WUNTRACED) == child);
     T(status);
     // Of being stopped one may not want to hear.
-    struct sigaction action = {.sa_sigaction = note, .sa_flags = SA_SIGINFO | SA_NOCLDSTOP};
+    struct sigaction action = {.sa_sigaction = note, .sa_flags = SA_SIGINFO | SA_RESTART | SA_NOCLDSTOP};
     sigaction(SIGCHLD, &action, NULL);
     caught = 0;
     child = START(for (;;) pause());

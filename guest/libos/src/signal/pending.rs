@@ -183,6 +183,11 @@ pub fn tell_from_now_on() {
     tell();
 }
 
+/// The process is a copy: of its descriptors the tender knows nothing yet.
+pub fn tell_anew() {
+    TOLD.store(u64::MAX, Ordering::Relaxed);
+}
+
 /// Tells the tender what is pending, if somebody may ask a descriptor.
 pub fn tell() {
     if !TELLS.load(Ordering::Relaxed) {

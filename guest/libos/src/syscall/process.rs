@@ -41,7 +41,10 @@ pub fn copy_if_wanted() {
     while engine::port().copies.load(Ordering::Relaxed) != 0 {
         match engine::fork(abi::call::FORK_AS_CELL) {
             // The copy's port wants nothing.
-            Ok(0) => be_new(),
+            Ok(0) => {
+                be_new();
+                signal::pending::tell_anew();
+            }
             Ok(_) => {}
             Err(_) => return,
         }
