@@ -43,8 +43,9 @@ fn tender(env: &TestEnv, cell: &str) -> u32 {
     tender
 }
 
-/// `DAC_OVERRIDE`, `FOWNER`, `FSETID`, `NET_BIND_SERVICE`, `SETFCAP`: what is left of a cell's usual ones.
-const USUAL: u64 = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 10 | 1 << 31;
+/// `CHOWN`, `DAC_OVERRIDE`, `FOWNER`, `FSETID`, `SETGID`, `SETUID`, `NET_BIND_SERVICE`, `SETFCAP`: what is left of a cell's
+/// usual ones.
+const USUAL: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 31;
 const FOWNER: u64 = 1 << 3;
 const NET_BIND_SERVICE: u64 = 1 << 10;
 const NET_ADMIN: u64 = 1 << 12;

@@ -14,6 +14,7 @@ mod family;
 mod hostile;
 mod images;
 mod jail;
+mod jobs;
 mod kills;
 mod language;
 mod lazy;

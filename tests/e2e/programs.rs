@@ -95,6 +95,25 @@ trap 'echo trapped' USR1; kill -USR1 $$
 yes | head -n 2 | md5sum
 ";
 
+/// Two processes that change one file in turns, with a journal to roll back.
+const TURNS: &str = "\
+sqlite3 /tmp/turns.db 'create table n(v); insert into n values(0)'
+count() {
+    i=0; while [ $i -lt 40 ]; do echo 'update n set v = v + 1;'; i=$((i + 1)); done |
+        sqlite3 -cmd '.timeout 200000' /tmp/turns.db
+}
+count & count & wait
+sqlite3 /tmp/turns.db 'select v from n; pragma journal_mode; pragma integrity_check'
+";
+
+/// Stopping and going on.
+const JOBS: &str = "\
+cd /tmp; (while :; do echo tick >> ticks; sleep 0.02; done) & p=$!
+sleep 0.3; kill -STOP $p; sleep 0.1; a=$(wc -l < ticks); sleep 0.3; [ $a = $(wc -l < ticks) ] && echo still
+kill -CONT $p; sleep 0.3; [ $a != $(wc -l < ticks) ] && echo on
+kill $p; wait $p; echo $?
+";
+
 macro_rules! programs {
     ($($name:ident: $program:expr;)+) => {
         $(mod $name {
@@ -135,6 +154,18 @@ programs! {
         input: SHELL,
         output: "12\n7\nearly\nlate\n3000\n307200\ntrapped\ncode 7\nd7016cc3aea0df2ef4ee59b30db807c1  -\n",
     };
+    two_of_sqlite3: Program {
+        image: "deb:sqlite3,dash",
+        command: &["sh"],
+        input: TURNS,
+        output: "80\ndelete\nok\n",
+    };
+    jobs: Program {
+        image: "deb:busybox-static",
+        command: &["busybox", "sh"],
+        input: JOBS,
+        output: "still\non\n143\n",
+    };
     node: Program {
         image: "deb:nodejs,dash",
         command: &["node", "-"],
@@ -154,4 +185,49 @@ fn check(program: &Program, engine: &str) {
     let mut command = env.command(run.iter().chain(program.command));
     let run = env.finish_fed(command.env("SKEP_ENGINE", engine), program.input.as_bytes());
     assert_eq!((run.code, &*run.out), (0, program.output), "{}", run.err);
+}
+
+/// A database on a volume, of which one cell has a lock, and which a cell of another boundary wants to change.
+fn locks_hold_between(holder: [&str; 2], other: [&str; 2]) {
+    if !can_run(&["root", "kvm"]) {
+        return;
+    }
+    const IMAGE: &str = "deb:sqlite3,dash,coreutils";
+    let env = TestEnv::with(IMAGE);
+    let room = env.scratch().join("room");
+    std::fs::create_dir_all(&room).unwrap();
+    let volume = format!("{}:/room", room.display());
+    let run = |[boundary, engine]: [&str; 2], how: &str, script: &str| {
+        let words = ["run", how, "--as", boundary, "-v", &volume, IMAGE, "--", "sh", "-c", script];
+        env.finish(env.command(words).env("SKEP_ENGINE", engine))
+    };
+    run(other, "--rm", "sqlite3 /room/db 'create table n(v)'").ok();
+    let hold = "sqlite3 /room/db 'begin immediate' 'insert into n values(1)' \
+        '.shell touch /room/held; while [ ! -e /room/go ]; do sleep 0.05; done' 'commit'";
+    run(holder, "-d", hold).ok();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !room.join("held").exists() {
+        assert!(std::time::Instant::now() < deadline, "nobody took the lock");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let refused = run(other, "--rm", "sqlite3 /room/db 'insert into n values(2)'");
+    assert!(refused.code != 0 && refused.err.contains("database is locked"), "{refused:?}");
+    let waiting =
+        "touch /room/go; sqlite3 -cmd '.timeout 60000' /room/db 'insert into n values(3)' 'select sum(v) from n'";
+    assert_eq!(run(other, "--rm", waiting).ok(), "4\n");
+}
+
+#[test]
+fn a_container_locks_out_a_virtual_machine() {
+    locks_hold_between(["container", "kvm"], ["unikernel", "kvm"]);
+}
+
+#[test]
+fn a_confined_process_locks_out_a_container() {
+    locks_hold_between(["unikernel", "process"], ["container", "kvm"]);
+}
+
+#[test]
+fn a_virtual_machine_locks_out_a_confined_process() {
+    locks_hold_between(["unikernel", "kvm"], ["unikernel", "process"]);
 }

@@ -258,3 +258,55 @@ fn redis_is_measured_in_a_virtual_machine() {
 fn redis_is_measured_in_a_confined_process() {
     measure_redis(Way::Process);
 }
+
+/// A server whose master reads what is root's alone, its configuration, and whose workers are somebody else.
+fn serve_as_somebody_else(way: Way) {
+    use std::os::unix::fs::PermissionsExt;
+    if !way.can_run() {
+        return;
+    }
+    const IMAGE: &str = "deb:nginx";
+    let env = TestEnv::with(IMAGE);
+    let (pages, configuration, port) = (env.scratch().join("pages"), env.scratch().join("configuration"), free_port());
+    std::fs::create_dir_all(&pages).unwrap();
+    let text = "user www-data;\nworker_processes 2;\nevents {}\nhttp { server { listen 80; root /pages; } }\n";
+    for (path, text, mode) in [
+        (pages.join("open"), "honey", 0o644),
+        (pages.join("secret"), "queen", 0o600),
+        (configuration.clone(), text, 0o600),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let volumes =
+        [format!("{}:/pages:ro", pages.display()), format!("{}:/etc/nginx/nginx.conf:ro", configuration.display())];
+    let publish = format!("{port}:80");
+    let run =
+        ["run", "-d", "--name", "server", way.boundary(), "-p", &publish, "-v", &volumes[0], "-v", &volumes[1], IMAGE];
+    env.finish(env.command(run).env("SKEP_ENGINE", way.engine())).ok();
+    let get = |page: &'static [u8], hears: &'static [&'static [u8]]| {
+        converse(port, &Server { says: page, hears, ..PLAIN })
+            .unwrap_or_else(|answer| panic!("{}", answer.escape_ascii().to_string()))
+    };
+    // Often enough for a page to be kept between.
+    for _ in 0..8 {
+        get(b"GET /open HTTP/1.0\r\n\r\n", &[b"200 OK", b"honey"]);
+        get(b"GET /secret HTTP/1.0\r\n\r\n", &[b"403 Forbidden"]);
+    }
+    env.skep(["rm", "-f", "server"]).ok();
+}
+
+#[test]
+fn workers_of_a_container_read_what_they_may() {
+    serve_as_somebody_else(Way::Container);
+}
+
+#[test]
+fn workers_of_a_virtual_machine_read_what_they_may() {
+    serve_as_somebody_else(Way::Kvm);
+}
+
+#[test]
+fn workers_of_a_confined_process_read_what_they_may() {
+    serve_as_somebody_else(Way::Process);
+}

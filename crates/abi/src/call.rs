@@ -87,7 +87,17 @@ pub const CHECK: u32 = 0x1015;
 
 /// `(address, length)`, up to three times: what the guest's page tables say of that part of the address space shall be so.
 /// Only of a guest whose tables are looked at by its tender alone: [`crate::port::Port::sealed`], with page tables of its own.
-pub const FOLLOW: u32 = 0x1016;
+pub const FOLLOW: u32 = 0x1019;
+
+/// `()`: hands over the signals for which there was no room in the port ([`crate::signal`]). Gives how many.
+pub const SIGNALS: u32 = 0x1016;
+
+/// `(signals)`: those are pending, as a set; for descriptors that tell of signals. Only of a process that has some.
+pub const PENDING: u32 = 0x1017;
+
+/// `(signal, taken)`: that signal stops the process, which had taken so many ([`crate::signal::Queue::taken`]). It is
+/// answered when the process may go on.
+pub const STOP: u32 = 0x1018;
 
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;
@@ -104,6 +114,13 @@ pub const CHILDREN: u64 = u64::MAX;
 /// [`WATCH`]: in the place of a descriptor, for a change of a message queue or a semaphore since the latest call that had
 /// to wait for one.
 pub const CHANGES: u64 = u64::MAX - 1;
+
+/// In [`crate::port::Call::wait`]: the descriptor tells of the signals whose set is in [`crate::port::Call::limit`]: they are
+/// the guest's to take.
+pub const WAIT_SIGNALS: u32 = 1 << 27;
+
+/// With [`WAIT_SIGNALS`]: the program does not want to wait for one.
+pub const WITHOUT_WAITING: u32 = 1 << 26;
 
 /// In [`crate::port::Call::wait`]: it is a pipe whose ring ([`crate::ring`]) is to be used instead. A guest with page tables of
 /// its own finds it at the physical address in [`crate::port::Call::limit`]; a process of the host is sent the memory, and

@@ -15,6 +15,7 @@ pub mod library;
 pub mod port;
 pub mod post;
 pub mod ring;
+pub mod signal;
 
 /// Both sides refuse each other when theirs differs.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;

@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 use crate::kept;
 use crate::post::{Ahead, MOST_SIZES, Posts, Released, Size};
+use crate::signal::Queue;
 
 /// The call's slot is the guest's to fill.
 pub const IDLE: u32 = 0;
@@ -31,10 +32,8 @@ pub struct Port {
     pub engine: u32,
     /// The call in progress.
     pub call: Call,
-    /// Signals for the process as a whole that the guest has not taken yet: bit `n - 1` for signal `n`.
-    pub pending: AtomicU64,
-    /// Who sent the latest of each: the process's number and user, by signal.
-    pub senders: [AtomicU64; 64],
+    /// Signals that the guest has not taken yet.
+    pub signals: Queue,
     /// The state of the guest's processor as the guest last declared it: see [`RUNNING`] and [`WAITING`].
     pub state: AtomicU32,
     /// Another number whenever a process of the family changed whether a file waits that others have, too: what the guest
@@ -99,12 +98,9 @@ pub struct Clock {
     pub scale: AtomicU64,
 }
 
-/// In [`Port::senders`], for SIGCHLD: it is of the end of the child with that number, whose wait status stands above it.
-pub const CHILD_ENDED: u64 = 1 << 63;
-
-/// The guest executes instructions: an interrupt is needed to make it look at [`Port::pending`].
+/// The guest executes instructions: an interrupt is needed to make it look at [`Port::signals`].
 pub const RUNNING: u32 = 0;
-/// The guest is in [`crate::call::WAIT`].
+/// The guest is in [`crate::call::WAIT`] or [`crate::call::STOP`].
 pub const WAITING: u32 = 1;
 
 /// What executes the guest.

@@ -1,10 +1,11 @@
-//! Touching files as another user while staying privileged: what mounting over id-mapped layers needs.
+//! Touching files as another user: for a while and while staying privileged, which mounting over id-mapped layers needs; or
+//! as that user alone, which a thread needs that acts for somebody.
 
 #![expect(unsafe_code, reason = "setfsuid for one thread has no wrapper (the C library's acts on all threads)")]
 
 use rustix::thread::{CapabilitiesSecureBits, capabilities_secure_bits, set_capabilities_secure_bits};
 
-use crate::{Errno, Result};
+use crate::{Errno, Result, check};
 
 /// Puts the calling thread's file identity back.
 struct Restore {
@@ -29,6 +30,16 @@ impl Drop for Restore {
         // It was so before, so it may be so again.
         let _ = set_capabilities_secure_bits(self.bits);
     }
+}
+
+/// The calling thread touches files as that user with these groups from now on, with no more rights than that user has;
+/// as user 0 again with all that it is permitted. Other threads are as they were.
+pub fn become_for_files(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+    // SAFETY: `groups` is that many group ids. (The C library's function would change all threads.)
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    Restore::set(uid, gid);
+    // Asking for an impossible id changes nothing and tells what is set.
+    if Restore::set(u32::MAX, u32::MAX) == (uid, gid) { Ok(()) } else { Err(Errno::PERM) }
 }
 
 /// Runs `work` with the calling thread owning new files as `uid` and `gid`, but with all its capabilities.

@@ -101,6 +101,20 @@ pub fn wait(set: SignalSet) -> Result<i32> {
     Ok(number as i32)
 }
 
+/// The same, with where it came from. Fork-safe.
+pub fn wait_for_one(set: SignalSet) -> Result<Received> {
+    let (none, size) = (std::ptr::null::<u8>(), size_of::<u64>());
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the set is 8 bytes as the size given says, and there is room for what is told; no time limit is asked for.
+    let number =
+        check(unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set.0, info.as_mut_ptr(), none, size) })?;
+    // SAFETY: all-zero bytes are a valid value of this plain structure, so it is initialised whatever was told.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: numbers, whichever kind of signal it was.
+    let (pid, value) = unsafe { (info.si_pid(), info.si_value()) };
+    Ok(Received { signal: number as i32, pid: pid as u32, by: By::code(info.si_code, value.sival_ptr as u64) })
+}
+
 /// A descriptor that polls readable when one of the signals in `set` is pending. Non-blocking. The signals are blocked in
 /// the calling thread from here on: one that is not does what it does by default and never shows here.
 pub fn descriptor(set: SignalSet) -> Result<OwnedFd> {
@@ -119,6 +133,54 @@ pub struct Received {
     pub signal: i32,
     /// The process that sent it, or the child it is about.
     pub pid: u32,
+    /// Where it came from.
+    pub by: By,
+}
+
+/// Where a signal came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The kernel, as when a key of a terminal is struck.
+    Kernel,
+    /// A message queue, with the value that [`tell_of_message`] was given.
+    Queue(u64),
+    /// Somebody.
+    Others,
+}
+
+impl By {
+    fn code(code: i32, value: u64) -> Self {
+        match code {
+            libc::SI_KERNEL => Self::Kernel,
+            libc::SI_MESGQ => Self::Queue(value),
+            _ => Self::Others,
+        }
+    }
+}
+
+/// Has the kernel send this process a signal with that value, once, when a message comes into the empty queue; or does not
+/// any more, when there is none. Whether the process is told or not, nobody else can be.
+pub fn tell_of_message(queue: BorrowedFd<'_>, how: Option<(Telling, u64)>) -> Result<()> {
+    // The kernel's `struct sigevent`: the value, the signal, how.
+    let event = how.map(|(telling, value)| {
+        let (signal, way) = match telling {
+            Telling::BySignal(signal) => (signal, libc::SIGEV_SIGNAL),
+            Telling::Nobody => (0, libc::SIGEV_NONE),
+        };
+        [value, u64::from(signal as u32) | u64::from(way as u32) << 32, 0, 0, 0, 0, 0, 0]
+    });
+    let at = event.as_ref().map_or(std::ptr::null(), |it| it.as_ptr());
+    // SAFETY: the structure is as long as the kernel's, or there is none.
+    check(unsafe { libc::syscall(libc::SYS_mq_notify, queue.as_raw_fd(), at) }).map(drop)
+}
+
+/// How [`tell_of_message`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// With that signal.
+    BySignal(i32),
+    /// Not at all: it only keeps others from being told.
+    Nobody,
 }
 
 /// The next pending signal of a descriptor made by [`descriptor`], if there is one.
@@ -135,7 +197,7 @@ pub fn next(descriptor: BorrowedFd<'_>) -> Result<Option<Received>> {
     }
     // SAFETY: all-zero bytes are a valid value of this plain structure, so it is initialised whatever was read.
     let info = unsafe { info.assume_init() };
-    Ok(Some(Received { signal: info.ssi_signo as i32, pid: info.ssi_pid }))
+    Ok(Some(Received { signal: info.ssi_signo as i32, pid: info.ssi_pid, by: By::code(info.ssi_code, info.ssi_ptr) }))
 }
 
 #[cfg(test)]

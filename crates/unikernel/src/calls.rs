@@ -4,24 +4,30 @@
 //! [`table`] says. The others have a function here each. **No call waits**: see [`abi::port`].
 
 mod descriptors;
+mod identities;
 mod legacy;
+mod locks;
 pub(crate) mod messages;
 mod pass;
 mod paths;
 pub(crate) mod polling;
 mod processes;
-mod queues;
+pub(crate) mod queues;
 pub(crate) mod segments;
 mod sockets;
 mod system;
 pub(crate) mod table;
+pub(crate) mod tellers;
+mod timers;
 mod vectors;
+mod waiting;
 
 use abi::call;
 pub(crate) use paths::{absolute, path_of};
 pub(crate) use sockets::broken_pipe;
 use sys::Errno;
 
+use crate::files::Waiting;
 use crate::member::Member;
 
 /// The answer to a call.
@@ -44,6 +50,8 @@ pub(crate) enum Reply {
     AfterChild,
     /// Nothing yet, and nothing that would tell when.
     AfterMoment,
+    /// The guest has those signals itself, if there are any.
+    Signals { set: u64, waiting: Waiting },
 }
 
 impl From<Result<u64, Errno>> for Reply {
@@ -70,6 +78,8 @@ impl Reply {
             Self::AfterChange { .. } => (AGAIN, IN | call::WAIT_CHANGE),
             Self::AfterChild => (AGAIN, IN | call::WAIT_CHILD),
             Self::AfterMoment => (AGAIN, call::WAIT_A_MOMENT),
+            Self::Signals { waiting: Waiting::Yes, .. } => (AGAIN, call::WAIT_SIGNALS),
+            Self::Signals { waiting: Waiting::No, .. } => (AGAIN, call::WAIT_SIGNALS | call::WITHOUT_WAITING),
         }
     }
 }
@@ -80,16 +90,23 @@ pub(crate) fn answer(member: &mut Member, number: u32, arguments: [u64; 6]) -> R
     if let Some(reply) = crate::pipes::hand_over(member, number, arguments[0]) {
         return reply;
     }
-    let special = descriptors::answer(member, number, arguments)
+    let closed = locks::closed_by(member, number, arguments);
+    let special = locks::answer(member, number, arguments)
+        .or_else(|| tellers::answer(member, number, arguments))
+        .or_else(|| descriptors::answer(member, number, arguments))
+        .or_else(|| identities::answer(member, number, arguments))
         .or_else(|| paths::answer(member, number, arguments))
         .or_else(|| vectors::answer(member, number, arguments))
         .or_else(|| sockets::answer(member, number, arguments))
         .or_else(|| polling::answer(member, number, arguments))
         .or_else(|| processes::answer(member, number, arguments))
+        .or_else(|| waiting::answer(member, number, arguments))
+        .or_else(|| timers::answer(member, number, arguments))
         .or_else(|| messages::answer(member, number, arguments))
         .or_else(|| queues::answer(member, number, arguments))
         .or_else(|| segments::answer(member, number, arguments))
         .or_else(|| system::answer(member, number, arguments));
+    member.give_up_locks(&closed);
     match special {
         Some(reply) => reply,
         None => match table::row_of(number) {

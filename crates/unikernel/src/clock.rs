@@ -1,6 +1,6 @@
 //! How the processor's counter relates to the host's clocks, for guests to tell the time by.
 
-#![expect(unsafe_code, reason = "reads the processor's counter")]
+#![expect(unsafe_code, reason = "reads the processor's counter, and clocks by their numbers")]
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +46,28 @@ fn nanoseconds(clock: ClockId) -> u64 {
     (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }
 
+/// A processor's time as the host counts it: of a process with its threads, or of one thread of the tender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    Process(i32),
+    Thread(i32),
+}
+
+/// What was used of it, in nanoseconds; nothing if that is there no more.
+pub(crate) fn used(by: Counted) -> Option<u64> {
+    /// The kernel's numbers of such clocks: of what was scheduled, of a thread.
+    const SCHEDULED: i32 = 2;
+    const OF_THREAD: i32 = 4;
+    let clock = match by {
+        Counted::Process(number) => !number << 3 | SCHEDULED,
+        Counted::Thread(number) => !number << 3 | SCHEDULED | OF_THREAD,
+    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes one time, and there is room for it.
+    let told = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    (told == 0).then_some((time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64))
+}
+
 static FIRST: OnceLock<Moment> = OnceLock::new();
 
 /// For how long the counter is compared with the clock at least, before it is believed.
@@ -58,6 +80,11 @@ static AHEAD: AtomicU64 = AtomicU64::new(0);
 /// The guests' clock now.
 pub(crate) fn monotonic() -> u64 {
     nanoseconds(ClockId::Monotonic).wrapping_add(AHEAD.load(Ordering::Relaxed))
+}
+
+/// The host's clock of the day.
+pub(crate) fn wall() -> u64 {
+    nanoseconds(ClockId::Realtime)
 }
 
 /// Makes the guests' clock later than that from now on.

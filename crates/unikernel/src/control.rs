@@ -35,6 +35,8 @@ pub enum Order {
     List,
     /// A signal for the process of this connection.
     Signal(i32),
+    /// A key of that process's terminal, for a signal.
+    Key(i32),
     /// The libraries that the processes of a cell have.
     Libraries { cell: u32 },
     /// A library in another's place. With its file, and a file by [`crate::library::write_request`].
@@ -96,6 +98,7 @@ impl Order {
             Self::News => [3, 0, 0, 0],
             Self::List => [4, 0, 0, 0],
             Self::Signal(signal) => [5, signal as u32, 0, 0],
+            Self::Key(signal) => [8, signal as u32, 0, 0],
             Self::Keep { cell } => [6, cell, 0, 0],
             Self::Another => [7, 0, 0, 0],
             Self::Libraries { cell } => [16, cell, 0, 0],
@@ -113,6 +116,7 @@ impl Order {
             [6, cell, ..] => Self::Keep { cell },
             [7, ..] => Self::Another,
             [5, signal @ 1..=64, ..] => Self::Signal(signal as i32),
+            [8, signal @ 1..=64, ..] => Self::Key(signal as i32),
             [16, cell, ..] => Self::Libraries { cell },
             [17, cell, ..] => Self::Update { cell },
             [19, cell, ..] => Self::Core { cell },
@@ -327,7 +331,14 @@ mod tests {
             word.say(&theirs).unwrap();
             assert_eq!(line.hear().unwrap(), Some(word));
         }
-        let orders = [Order::Run { cell: 1 }, Order::Copy { cell: 9 }, Order::News, Order::List, Order::Signal(15)];
+        let orders = [
+            Order::Run { cell: 1 },
+            Order::Copy { cell: 9 },
+            Order::News,
+            Order::List,
+            Order::Signal(15),
+            Order::Key(2),
+        ];
         for order in orders.into_iter().chain([Order::Keep { cell: 4 }, Order::Another, Order::Libraries { cell: 1 }]) {
             assert_eq!(Order::of(&order.record()), Some(order));
         }

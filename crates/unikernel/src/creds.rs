@@ -1,4 +1,6 @@
-//! Who a process of a guest is: kept in the account only, since the tender is always the same user of the host.
+//! Who a process of a guest is, by its own account. What that means for files is [`crate::identity`]'s.
+
+use crate::identity::Identity;
 
 /// A user and a group, each as real, effective and saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -6,6 +8,9 @@ pub(crate) struct Credentials {
     pub(crate) user: Three,
     pub(crate) group: Three,
     pub(crate) groups: Vec<u32>,
+    /// As whom it touches files: the effective ones, unless it says otherwise.
+    pub(crate) file_user: u32,
+    pub(crate) file_group: u32,
 }
 
 /// The three identities that a process has of each kind.
@@ -21,7 +26,7 @@ impl Three {
         Self { real: id, effective: id, saved: id }
     }
 
-    fn has(self, id: u32) -> bool {
+    pub(crate) fn has(self, id: u32) -> bool {
         [self.real, self.effective, self.saved].contains(&id)
     }
 
@@ -47,6 +52,20 @@ impl Three {
     }
 }
 
+impl Three {
+    /// setreuid, setregid: the real and the effective one. The saved one is the new effective one where the real one is set or
+    /// the effective one becomes another than that.
+    pub(crate) fn set_two(self, [real, effective]: [u32; 2], privileged: Privilege) -> Option<Self> {
+        let keep = |new: u32, old: u32| if new == u32::MAX { old } else { new };
+        let (new_real, new_effective) = (keep(real, self.real), keep(effective, self.effective));
+        let may =
+            privileged == Privilege::Root || [self.real, self.effective].contains(&new_real) && self.has(new_effective);
+        let follows = real != u32::MAX || effective != u32::MAX && effective != self.real;
+        let saved = if follows { new_effective } else { self.saved };
+        may.then_some(Self { real: new_real, effective: new_effective, saved })
+    }
+}
+
 /// Whether a process may become whoever it wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Privilege {
@@ -56,7 +75,26 @@ pub(crate) enum Privilege {
 
 impl Credentials {
     pub(crate) fn of(user: u32, group: u32, groups: Vec<u32>) -> Self {
-        Self { user: Three::all(user), group: Three::all(group), groups }
+        Self::new(Three::all(user), Three::all(group), groups)
+    }
+
+    pub(crate) fn new(user: Three, group: Three, groups: Vec<u32>) -> Self {
+        Self { user, group, groups, file_user: user.effective, file_group: group.effective }
+    }
+
+    pub(crate) fn set_user(&mut self, user: Three) -> Option<()> {
+        (self.user, self.file_user) = (user, user.effective);
+        Some(())
+    }
+
+    pub(crate) fn set_group(&mut self, group: Three) -> Option<()> {
+        (self.group, self.file_group) = (group, group.effective);
+        Some(())
+    }
+
+    /// As whom it touches files.
+    pub(crate) fn for_files(&self) -> Identity {
+        Identity { user: self.file_user, group: self.file_group, groups: self.groups.clone() }
     }
 
     pub(crate) fn privilege(&self) -> Privilege {
@@ -75,6 +113,11 @@ mod tests {
         assert_eq!(user.set(1002, Privilege::None), Some(Three { effective: 1002, ..user }));
         assert_eq!(user.set(7, Privilege::Root), Some(Three::all(7)));
         assert_eq!(user.set_each([u32::MAX, 1000, u32::MAX], Privilege::None), Some(Three { effective: 1000, ..user }));
+        assert_eq!(
+            user.set_two([u32::MAX, 1002], Privilege::None),
+            Some(Three { effective: 1002, saved: 1002, ..user })
+        );
+        assert_eq!(user.set_two([1002, u32::MAX], Privilege::None), None);
         assert_eq!(user.set_each([5, u32::MAX, u32::MAX], Privilege::None), None);
     }
 }

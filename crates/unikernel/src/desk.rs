@@ -11,6 +11,7 @@ use sys::Errno;
 use crate::control::{self, Order, Word};
 use crate::family::Family;
 use crate::library::{Update, read_request};
+use crate::signals::Sender;
 use crate::snapshot::KeepOrder;
 use crate::start::Starter;
 
@@ -167,7 +168,12 @@ impl Caller {
             }
             (Order::Signal(signal), _) => {
                 if let Some(number) = self.process.number() {
-                    let _ = family.kill(0, number as i32, signal as u32);
+                    let _ = family.kill(Sender::OUTSIDE, number as i32, signal);
+                }
+            }
+            (Order::Key(signal), _) => {
+                if let Some(number) = self.process.number() {
+                    family.signal_foreground(number, signal);
                 }
             }
             (Order::News, _) => family.tell_news(listener()),
@@ -215,10 +221,10 @@ impl Caller {
 
     /// Nobody will hear of the process any more, or may send it a signal.
     fn hang_up(&self, family: &Family) {
-        const SIGKILL: u32 = 9;
+        const SIGKILL: i32 = 9;
         self.process.cancel();
         if let Some(number) = self.process.number() {
-            let _ = family.kill(0, number as i32, SIGKILL);
+            let _ = family.kill(Sender::OUTSIDE, number as i32, SIGKILL);
         }
     }
 }

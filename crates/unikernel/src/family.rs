@@ -3,24 +3,31 @@
 //! The account is one, under one lock, held for moments. A process's number is its own until its parent has taken note of
 //! its end, as POSIX has it; orphans become children of the first process, and nobody waits for those.
 
+mod children;
 mod groups;
+mod jobs;
 mod news;
+mod orders;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use abi::port::{CHILD_ENDED, RUNNING};
+use abi::port::RUNNING;
+use abi::signal::Info;
 use sys::Errno;
 
 use crate::calls::messages::Changes;
+use crate::calls::queues::Notices;
 use crate::calls::segments::Segments;
 use crate::control::Word;
+use crate::creds::Three;
 use crate::desk::{Demand, Listener};
 use crate::files::File;
 use crate::futexes::Futexes;
 use crate::guest::Handle;
 use crate::library::Ledger;
+use crate::locks::Locks;
 use crate::port::Mapped;
 use crate::posts::Ticker;
 use crate::seal::{Gate, Seal};
@@ -41,16 +48,16 @@ pub(crate) struct Process {
     listener: Option<Listener>,
     pub(crate) group: u32,
     pub(crate) session: u32,
+    /// Who it is, for those who signal it.
+    pub(crate) user: Three,
     children: Children,
+    halt: Halt,
     state: State,
 }
 
-/// Whether a process wants to hear how its children end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Children {
-    Wanted,
-    Unwanted,
-}
+use children::Children;
+pub(crate) use children::{Change, Taking, Wanted, Whom};
+use jobs::Halt;
 
 enum State {
     Alive(Living),
@@ -75,12 +82,10 @@ impl Living {
         }
     }
 
-    fn signal(&self, signal: u32, sender: u64) {
-        if let Some(slot) = self.port.senders.get(signal as usize - 1) {
-            slot.store(sender, Ordering::Relaxed);
-        }
-        self.port.pending.fetch_or(1 << (signal - 1), Ordering::SeqCst);
+    fn signal(&self, info: Info) -> Result<(), Errno> {
+        self.port.letters().send(&self.port.signals, info)?;
         self.tap();
+        Ok(())
     }
 }
 
@@ -111,6 +116,9 @@ pub(crate) struct Family {
     /// Who stops those that post and do not stop.
     pub(crate) ticker: Ticker,
     pub(crate) timers: Timers,
+    pub(crate) locks: Locks,
+    /// Who wants to hear of messages.
+    pub(crate) notices: Notices,
     pub(crate) gate: Gate,
     pub(crate) libraries: Ledger,
     /// Who sleeps on memory that processes share.
@@ -130,14 +138,10 @@ struct Account {
     streams: BTreeMap<u32, Streams>,
     /// What first processes are to do: make copies of themselves, or be kept.
     orders: BTreeMap<u32, VecDeque<Demand>>,
-}
-
-/// Whom a process waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whom {
-    Any,
-    One(u32),
-    Group(u32),
+    /// The group that has the terminal, by session.
+    foreground: BTreeMap<u32, u32>,
+    /// Descriptors that tell of the end of a process.
+    tellers: BTreeMap<u32, Vec<Weak<File>>>,
 }
 
 /// Numbers are not given again before so many were.
@@ -152,6 +156,8 @@ impl Family {
             outcome: None,
             streams: BTreeMap::new(),
             orders: BTreeMap::new(),
+            foreground: BTreeMap::new(),
+            tellers: BTreeMap::new(),
         };
         Self {
             state: Mutex::new(account),
@@ -161,6 +167,8 @@ impl Family {
             calls: AtomicU64::new(0),
             ticker: Ticker::default(),
             timers: Timers::default(),
+            locks: Locks::default(),
+            notices: Notices::default(),
             gate: Gate::new(seal),
             libraries: Ledger::default(),
             futexes: Futexes::default(),
@@ -199,7 +207,9 @@ impl Family {
             listener,
             group: number,
             session: number,
-            children: Children::Wanted,
+            user: Three::all(0),
+            children: Children::default(),
+            halt: Halt::default(),
             state: State::Alive(living.clone()),
         };
         let process = match origin {
@@ -209,6 +219,7 @@ impl Family {
                     group: it.group,
                     session: it.session,
                     name: it.name.clone(),
+                    user: it.user,
                     children: it.children,
                     ..alone(it.cell, None)
                 },
@@ -244,121 +255,9 @@ impl Family {
         account.processes.iter().filter(|(number, it)| **number != cell && it.cell == cell && it.is_alive()).count()
     }
 
-    /// The standard streams of a cell, as far as they are open.
-    pub(crate) fn streams(&self, cell: u32) -> [Option<Arc<File>>; 3] {
-        self.account().streams.get(&cell).map_or([const { None }; 3], |it| it.each_ref().map(Weak::upgrade))
-    }
-
-    /// Wants the first process of a cell to do something about its cell.
-    pub(crate) fn order(&self, cell: u32, order: Demand) -> Result<(), Errno> {
-        let mut account = self.account();
-        let account = &mut *account;
-        let living = account.processes.get(&cell).filter(|it| it.cell == cell).and_then(Process::living);
-        let living = living.ok_or(Errno::SRCH)?;
-        let orders = account.orders.entry(cell).or_default();
-        orders.push_back(order);
-        living.port.copies.store(orders.len() as u32, Ordering::SeqCst);
-        living.tap();
-        Ok(())
-    }
-
-    /// The next order that a process has to carry out, with the streams that its cell has.
-    pub(crate) fn next_order(&self, cell: u32) -> Option<(Demand, Streams)> {
-        let mut account = self.account();
-        let account = &mut *account;
-        let orders = account.orders.get_mut(&cell);
-        let order = orders.and_then(|it| {
-            let next = it.pop_front();
-            if let Some(living) = account.processes.get(&cell).and_then(Process::living) {
-                living.port.copies.store(it.len() as u32, Ordering::SeqCst);
-            }
-            next
-        });
-        Some((order?, account.streams.get(&cell)?.clone()))
-    }
-
-    /// What reaches the processes of a cell that live.
-    pub(crate) fn in_cell(&self, cell: u32) -> Vec<(u32, Living)> {
-        let account = self.account();
-        let there = account.processes.iter().filter(|(_, it)| it.cell == cell);
-        there.filter_map(|(number, it)| Some((*number, it.living()?.clone()))).collect()
-    }
-
     /// Looks at a process.
     pub(crate) fn with<T>(&self, number: u32, look: impl FnOnce(&mut Process) -> T) -> Result<T, Errno> {
         self.account().processes.get_mut(&number).map(look).ok_or(Errno::SRCH)
-    }
-
-    /// A process has ended. Its children are orphans, its parent is told.
-    pub(crate) fn end(&self, number: u32, status: i32) {
-        const SIGCHLD: u32 = 17;
-        let mut account = self.account();
-        let Some(process) = account.processes.get_mut(&number) else { return };
-        let State::Alive(living) = std::mem::replace(&mut process.state, State::Ended(status)) else {
-            process.state = State::Ended(status);
-            return;
-        };
-        let (parent, cell) = (process.parent, process.cell);
-        if let Some(listener) = process.listener.take() {
-            listener.tell(&Word::Ended { status });
-        }
-        drop(living);
-        if number == FIRST {
-            account.outcome = Some(status);
-        }
-        if number == cell {
-            account.streams.remove(&cell);
-            for order in account.orders.remove(&cell).into_iter().flatten() {
-                order.listener().tell(&Word::Refused(Errno::SRCH));
-            }
-            // A cell ends with its first process, and the family with its first cell.
-            for living in
-                account.processes.values().filter(|it| cell == FIRST || it.cell == cell).filter_map(Process::living)
-            {
-                living.handle.kill();
-                living.port.disturb();
-                living.waits.ring();
-            }
-        }
-        // Orphans are the first process's; when that is gone, nobody's.
-        let heir = if number == cell { 0 } else { cell };
-        account.processes.retain(|_, it| it.parent != number || heir != 0 || it.is_alive());
-        for orphan in account.processes.values_mut().filter(|it| it.parent == number) {
-            orphan.parent = heir;
-        }
-        let unwanted = account.processes.get(&parent).is_some_and(|it| it.children == Children::Unwanted);
-        match account.processes.get(&parent).and_then(Process::living).cloned() {
-            Some(living) => {
-                if unwanted {
-                    account.processes.remove(&number);
-                }
-                living.signal(SIGCHLD, CHILD_ENDED | (status as u64 & 0xffff) << 32 | u64::from(number));
-                living.waits.note_child();
-            }
-            None if number != FIRST => drop(account.processes.remove(&number)),
-            None => {}
-        }
-        self.changed.notify_all();
-        self.timers.forget(number);
-        self.libraries.forget(number);
-    }
-
-    /// What a process does about SIGCHLD: the number of the signal, and whether it does not want to hear of its children.
-    pub(crate) fn want_children(&self, number: u32, signal: u64, unwanted: u64) -> Result<u64, Errno> {
-        const SIGCHLD: u64 = 17;
-        if signal != SIGCHLD {
-            return Err(Errno::INVAL);
-        }
-        self.with(number, |it| it.children = if unwanted == 0 { Children::Wanted } else { Children::Unwanted })?;
-        Ok(0)
-    }
-
-    /// A signal that nobody sent.
-    pub(crate) fn signal_by_nobody(&self, number: u32, signal: u32) {
-        let account = self.account();
-        if let Some(living) = account.processes.get(&number).and_then(Process::living) {
-            living.signal(signal, 0);
-        }
     }
 
     /// Lets the next thread of each program that has several run. Says how many such programs run.
@@ -372,37 +271,6 @@ impl Family {
             }
         }
         running
-    }
-
-    /// The end of a child, if one of those has ended; EAGAIN if they all live.
-    pub(crate) fn ended_child(&self, parent: u32, whom: Whom, taking: Taking) -> Result<(u32, i32), Errno> {
-        let mut account = self.account();
-        let own_group = account.processes.get(&parent).map(|it| it.group);
-        let of_interest = |number: u32, it: &Process| {
-            it.parent == parent
-                && match whom {
-                    Whom::Any => true,
-                    Whom::One(one) => one == number,
-                    Whom::Group(0) => Some(it.group) == own_group,
-                    Whom::Group(group) => it.group == group,
-                }
-        };
-        let mut any = false;
-        let mut found = None;
-        for (&number, process) in &account.processes {
-            if number != FIRST && of_interest(number, process) {
-                any = true;
-                if let State::Ended(status) = process.state {
-                    found = Some((number, status));
-                    break;
-                }
-            }
-        }
-        let (number, status) = found.ok_or(if any { Errno::AGAIN } else { Errno::CHILD })?;
-        if taking == Taking::Reap {
-            account.processes.remove(&number);
-        }
-        Ok((number, status))
     }
 
     /// Waits for the first process to end; gives its wait status.
@@ -423,6 +291,12 @@ impl Family {
             let living = it.living()?;
             (living.handle.pid() == Some(pid)).then(|| living.clone())
         })
+    }
+
+    /// How much of the processor's time a process has used, in nanoseconds.
+    pub(crate) fn used_by(&self, number: u32) -> u64 {
+        let handle = self.account().processes.get(&number).and_then(Process::living).map(|it| it.handle.clone());
+        handle.and_then(|it| it.counted()).and_then(crate::clock::used).unwrap_or(0)
     }
 
     /// Does that with everyone who lives. Under the account's lock: for moments.
@@ -456,11 +330,4 @@ impl Process {
             State::Ended(_) => None,
         }
     }
-}
-
-/// Whether a child that ended is forgotten by being looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taking {
-    Reap,
-    Leave,
 }

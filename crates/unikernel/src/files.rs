@@ -33,7 +33,10 @@ pub(crate) struct File {
     pub(crate) made: Made,
     /// For an epoll instance, what is in it.
     pub(crate) interests: Mutex<Interests>,
+    /// Of which signals it tells, if it does.
+    pub(crate) signals: AtomicU64,
     is_stream: OnceLock<bool>,
+    is_terminal: OnceLock<bool>,
     /// What went wrong with something that was posted; 0 for nothing.
     late: AtomicI32,
 }
@@ -55,7 +58,9 @@ impl File {
             path: path.to_vec(),
             made: Made::Otherwise,
             interests: Mutex::default(),
+            signals: AtomicU64::new(0),
             is_stream: OnceLock::new(),
+            is_terminal: OnceLock::new(),
             late: AtomicI32::new(0),
         })
     }
@@ -101,6 +106,11 @@ impl File {
             domain.is_ok_and(|it| [AddressFamily::INET, AddressFamily::INET6].contains(&it))
                 && sockopt::socket_type(&self.fd) == Ok(SocketType::STREAM)
         })
+    }
+
+    /// Whether it is a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        *self.is_terminal.get_or_init(|| self.end.is_none() && rustix::termios::isatty(&self.fd))
     }
 
     /// An end of a pipe that was just made.
@@ -157,6 +167,10 @@ pub(crate) enum Made {
     Timer(u32),
     /// inotify_init.
     Watch,
+    /// signalfd.
+    Signals,
+    /// pidfd_open, of that process.
+    Process(u32),
     /// It is the first or second of a pair of pipe ends or sockets: both have the same number.
     Pair(u64, u8),
 }

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::process::{Pid, Signal};
 use vm::Interrupter;
 
+use crate::clock::Counted;
+
 /// A member's execution, as somebody other than its own thread reaches it.
 pub(crate) enum Handle {
     /// A process of the host, and how it has ended.
@@ -91,6 +93,14 @@ impl Handle {
     /// Whether somebody ended it.
     pub(crate) fn is_killed(&self) -> bool {
         matches!(self, Self::Machine { killed, .. } if killed.load(Ordering::SeqCst))
+    }
+
+    /// Whose time of the processor's is its own.
+    pub(crate) fn counted(&self) -> Option<Counted> {
+        match self {
+            Self::Process { host, .. } => lock(host).pid.map(|it| Counted::Process(it.as_raw_nonzero().get())),
+            Self::Machine { thread, .. } => lock(thread).map(|it| Counted::Thread(it.thread())),
+        }
     }
 
     /// Makes the guest look at its port.

@@ -48,13 +48,16 @@ pub(crate) fn enter(kind: Kind, seal: Option<&Seal>) -> Result<()> {
 }
 
 /// The capabilities that a tender can need, and the calls of guests that it needs each for: a family whose seal has none
-/// of them does without. Whose a file is, who a process is and whom it may signal is kept in the tender's own account
-/// and asks the host for nothing, so most of what root of a container has is of no use here.
+/// of them does without. Whom a process may signal is kept in the tender's own account and asks the host for nothing, so most of what root of a container has is of no use here.
 const NEEDED: &[(Capability, &[i64])] = &[
     (Capability::DacOverride, PATHS),
     (Capability::DacReadSearch, PATHS),
     (Capability::Fowner, PATHS),
     (Capability::Fsetid, PATHS),
+    // Files are touched as whom a guest's process became.
+    (Capability::Setuid, PATHS),
+    (Capability::Setgid, PATHS),
+    (Capability::Chown, &[libc::SYS_chown, libc::SYS_lchown, libc::SYS_fchown, libc::SYS_fchownat]),
     (Capability::Setfcap, &[libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr]),
     // A snapshot's listening sockets are bound again: it was seen to bind them.
     (Capability::NetBindService, &[libc::SYS_bind]),

@@ -7,8 +7,8 @@
 //! member alone.
 //!
 //! The tender is meant to run where a container's program would: in namespaces of its own, on the cell's root file system,
-//! and puts itself into a [`jail`] of its own there. It opens files by the paths that guests give it, with nothing else
-//! within reach.
+//! and puts itself into a [`jail`] of its own there. It opens files by the paths that guests give it, as whom they became where
+//! it may become others, with nothing else within reach.
 
 mod ahead;
 mod calls;
@@ -23,11 +23,13 @@ mod family;
 mod files;
 mod futexes;
 mod guest;
+mod identity;
 mod interests;
 pub mod jail;
 mod kept;
 mod kvm;
 pub mod library;
+mod locks;
 mod mapping;
 mod member;
 mod memory;
@@ -38,6 +40,7 @@ mod process;
 mod procfs;
 mod raw;
 mod seal;
+mod signals;
 mod snapshot;
 mod start;
 mod tender;

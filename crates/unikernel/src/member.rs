@@ -17,7 +17,7 @@ use crate::calls::segments::Attached;
 use crate::calls::{self, Reply};
 use crate::creds::Credentials;
 use crate::family::{Family, Living};
-use crate::files::{File, Table, Waiting};
+use crate::files::{File, Made, Table, Waiting};
 use crate::kept::Kept;
 use crate::kvm::{Guest, Kvm};
 use crate::memory::Memory;
@@ -75,6 +75,7 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(200);
 impl Member {
     /// Serves the member until it has ended.
     pub(crate) fn serve(mut self) {
+        self.be_who_it_is();
         match self.body {
             Body::Process(_) => self.serve_process(),
             Body::Machine(..) => self.serve_machine(),
@@ -189,6 +190,8 @@ impl Member {
     /// The process has ended. Its files are closed before anybody hears of that.
     pub(crate) fn end(&mut self, status: i32) {
         self.let_go();
+        self.give_up_all_locks();
+        self.family.notices.forget(self.number, None);
         self.table = Table::new(0);
         self.family.end(self.number, status);
     }
@@ -200,6 +203,7 @@ impl Member {
             Reply::LaterWithin { limit, .. } | Reply::AfterChange { limit } => return limit,
             Reply::Ring { at } => return at,
             Reply::Mapped { memory, .. } => return memory,
+            Reply::Signals { set, .. } => return set,
             _ => return 0,
         };
         let which = usize::from(events & calls::OUT != 0);
@@ -249,6 +253,15 @@ impl Member {
                 self.check_kept();
                 Ok(0).into()
             }
+            call::SIGNALS => Ok(self.living.port.letters().hand_over(&self.living.port.signals)).into(),
+            call::PENDING => {
+                calls::tellers::note_pending(&self.table, a);
+                Ok(0).into()
+            }
+            call::STOP => {
+                self.stop(a as i32, b as u32);
+                Ok(0).into()
+            }
             call::FUTEX_SLEEP => self.sleep_on_word(arguments).into(),
             call::FUTEX_WAKE => Ok(self.wake_on_word(arguments)).into(),
             call::FUTEX_LEAVE => Ok(self.leave_word(arguments)).into(),
@@ -295,13 +308,26 @@ impl Member {
         }
         port.state.store(WAITING, Ordering::SeqCst);
         // A signal from before this is seen here; one from after it rings.
-        let nanoseconds = if port.pending.load(Ordering::SeqCst) == 0 { nanoseconds } else { 0 };
+        let nanoseconds = if port.signals.has_news() { 0 } else { nanoseconds };
         let cookies = waits.sleep(nanoseconds);
         port.state.store(RUNNING, Ordering::SeqCst);
         let count = cookies.len().min(most as usize);
         let bytes: Vec<u8> = cookies[..count].iter().flat_map(|it| it.to_ne_bytes()).collect();
         self.memory.write(into, &bytes)?;
         Ok(count as u64)
+    }
+
+    /// A signal stops the process until it is told to go on or has ended.
+    fn stop(&self, signal: i32, taken: u32) {
+        if !self.family.stop(self.number, signal, taken) {
+            return;
+        }
+        let Living { port, waits, handle } = &self.living;
+        port.state.store(WAITING, Ordering::SeqCst);
+        while self.family.is_stopped(self.number) && !handle.is_killed() && handle.ended().is_none() {
+            waits.pause();
+        }
+        port.state.store(RUNNING, Ordering::SeqCst);
     }
 
     /// Sleeps until a file has one of those events; says whether it has. Nothing that else wakes the member is lost: it is
@@ -311,7 +337,7 @@ impl Member {
         clock::write(&port.clock);
         port.state.store(WAITING, Ordering::SeqCst);
         // As in `wait`.
-        let quiet = port.pending.load(Ordering::SeqCst) == 0;
+        let quiet = !port.signals.has_news();
         let ready = quiet && waits.doze(file, events, nanoseconds);
         port.state.store(RUNNING, Ordering::SeqCst);
         ready
@@ -339,6 +365,7 @@ impl Member {
         let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&**file)?.st_mode);
         let moves_bytes = match kind {
             rustix::fs::FileType::Socket | rustix::fs::FileType::Fifo | rustix::fs::FileType::RegularFile => true,
+            _ if matches!(file.made, Made::Signals | Made::Process(_)) => false,
             rustix::fs::FileType::Unknown => file.path.starts_with(b"anon_inode"),
             _ => false,
         };
@@ -366,8 +393,10 @@ impl Member {
 
     fn executed(&mut self, [path, path_length, arguments, length, ..]: [u64; 6]) -> Result<u64, Errno> {
         const LONGEST: u64 = 2 << 20;
+        self.give_up_locks_on_exec();
         self.table.executed();
         self.family.libraries.forget(self.number);
+        self.family.timers.forget_made(self.number);
         self.attached = Attached::default();
         let name = self.memory.bytes(path, path_length.min(4096) as usize)?;
         let name = name.rsplit(|it| *it == b'/').next().unwrap_or_default().to_vec();

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use abi::port::{CALLED, DOZING, Engine, IDLE, Port};
@@ -14,6 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::thread::futex;
 
 use crate::error::{Error, Result};
+use crate::signals::Letters;
 
 /// A port, and the memory that it is in.
 pub(crate) struct Mapped {
@@ -21,6 +23,8 @@ pub(crate) struct Mapped {
     file: OwnedFd,
     /// How often the guest stopped: the tender's own account, which the guest does not see.
     pub(crate) stops: AtomicU64,
+    /// Signals on their way to the guest.
+    letters: Mutex<Letters>,
 }
 
 // SAFETY: all that either side changes is atomic.
@@ -43,7 +47,7 @@ impl Mapped {
             (&raw mut (*port.as_ptr()).version).write(abi::VERSION);
             (&raw mut (*port.as_ptr()).engine).write(engine as u32);
         }
-        Ok(Self { port, file, stops: AtomicU64::new(0) })
+        Ok(Self { port, file, stops: AtomicU64::new(0), letters: Mutex::default() })
     }
 
     /// The memory, for the guest to map.
@@ -71,6 +75,11 @@ impl Mapped {
             let _ = state.compare_exchange(DOZING, IDLE, Ordering::AcqRel, Ordering::Acquire);
         }
         state.load(Ordering::Acquire) == CALLED
+    }
+
+    /// Signals on their way to the guest.
+    pub(crate) fn letters(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there is a call to be answered.

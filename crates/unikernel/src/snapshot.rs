@@ -32,7 +32,7 @@ use crate::family::{Family, Living, Origin};
 use crate::files::{File, OnExec, Table};
 use crate::kvm::{Kvm, OfGuest};
 use crate::member::{Body, KILLED, Member, Program};
-use crate::timers::{Timer, Timers};
+use crate::timers::{Kind, Timer, Timers, Which};
 use crate::waits::{Awaited, Waits};
 
 /// A snapshot to begin with, by its two files.
@@ -194,9 +194,12 @@ fn keep_process(member: &Member) -> Result<SavedProcess> {
     // It has no children any more, and whoever waits for some shall hear that at once.
     ready.extend(children);
     let removed = |_| Error::Unkept("a working directory that was removed".to_owned());
-    let Credentials { user, group, groups } = &member.credentials;
+    let Credentials { user, group, groups, .. } = &member.credentials;
     let port = &member.living.port;
-    let timers = Timers::all(&member.family, member.number);
+    let timers = Timers::own(&member.family, member.number);
+    if member.family.timers.has_made(member.number) {
+        return Err(Error::Unkept("a timer that it made".to_owned()));
+    }
     Ok(SavedProcess {
         files: files::keep(member, &files)?,
         descriptors,
@@ -211,8 +214,7 @@ fn keep_process(member: &Member) -> Result<SavedProcess> {
         watches,
         ready,
         timers: timers.into_iter().map(|(signal, it)| (signal, it.left, it.interval)).collect(),
-        pending: port.pending.load(Ordering::SeqCst),
-        senders: port.senders.iter().map(|it| it.load(Ordering::Relaxed)).collect(),
+        signals: port.letters().all(&port.signals).iter().map(saved::SavedSignal::of).collect(),
         threads: port.threads.load(Ordering::Relaxed).max(1),
         numbers: member.family.last_number(),
     })
@@ -280,9 +282,9 @@ impl Template {
         };
         let port = unborn.port.clone();
         clock::write(&port.clock);
-        port.pending.store(it.pending, Ordering::SeqCst);
-        for (place, sender) in port.senders.iter().zip(&it.senders) {
-            place.store(*sender, Ordering::Relaxed);
+        for signal in &it.signals {
+            // What finds no room is lost, and nobody waits for it.
+            let _ = port.letters().send(&port.signals, signal.info());
         }
         port.threads.store(it.threads, Ordering::Relaxed);
         let files = self.open_files(streams)?;
@@ -315,11 +317,11 @@ impl Template {
             kept: crate::kept::Kept::default(),
             cwd: Arc::new(cwd),
             umask: it.umask & 0o777,
-            credentials: Credentials {
-                user: Three { real, effective, saved },
-                group: Three { real: group, effective: effective_group, saved: saved_group },
-                groups: it.groups.clone(),
-            },
+            credentials: Credentials::new(
+                Three { real, effective, saved },
+                Three { real: group, effective: effective_group, saved: saved_group },
+                it.groups.clone(),
+            ),
             program: Program { path: it.program.clone(), arguments: it.arguments.clone() },
             boot: None,
             logged: 0,
@@ -332,7 +334,9 @@ impl Template {
             return Err(Error::Elsewhere("its machine did not begin".to_owned()));
         }
         for (signal, left, interval) in &it.timers {
-            Timers::set(family, number, *signal, Timer { left: (*left).max(1), interval: *interval });
+            let signal = *signal as i32;
+            let timer = Timer { left: (*left).max(1), interval: *interval };
+            Timers::set(family, number, Which::Own(signal), Kind::own(signal), timer);
         }
         if it.threads > 1 {
             Timers::beat(family);

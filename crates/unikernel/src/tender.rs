@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::process::{Pid, WaitOptions};
-use sys::signal::SignalSet;
+use sys::signal::{By, Received, SignalSet};
 
 use crate::desk;
 use crate::error::{Error, Result};
@@ -78,6 +78,7 @@ const MOST_FILES: u64 = 1 << 20;
 /// process: for a process that does nothing else, and is in [`jail`] from here on.
 pub fn run(guest: Guest) -> Result<Outcome> {
     crate::clock::begin();
+    crate::identity::begin();
     let host = Error::host("blocking signals");
     // Each thread leaves them to the one that passes them on.
     sys::signal::block(SignalSet::ALL).map_err(host)?;
@@ -113,6 +114,11 @@ pub(crate) fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result
     /// None of them calls anything deep.
     const STACK: usize = 256 << 10;
     let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
+    // Whoever makes it, it is the tender's.
+    let body = || {
+        crate::identity::be_tender();
+        body();
+    };
     thread.spawn(body).map(drop).map_err(|_| Error::host("making a thread")(sys::Errno::AGAIN))
 }
 
@@ -120,10 +126,16 @@ pub(crate) fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result
 fn pass_signals_on(family: &Family) {
     const SIGCHLD: i32 = 17;
     loop {
-        match sys::signal::wait(SignalSet::ALL) {
+        match sys::signal::wait_for_one(SignalSet::ALL) {
             // Being frozen interrupts it, too.
-            Ok(SIGCHLD) | Err(sys::Errno::INTR) => {}
-            Ok(signal) => family.signal_first(signal as u32),
+            Ok(Received { signal: SIGCHLD, .. }) | Err(sys::Errno::INTR) => {}
+            Ok(Received { by: By::Queue(number), .. }) => {
+                if let Some((process, info)) = family.notices.take(number) {
+                    family.signal_by_nobody(process, info);
+                }
+            }
+            Ok(Received { signal, by: By::Kernel, .. }) => family.signal_foreground(FIRST, signal),
+            Ok(Received { signal, .. }) => family.signal_first(signal),
             Err(_) => return,
         }
     }

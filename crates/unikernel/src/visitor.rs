@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use sys::Errno;
-use sys::signal::{self, SignalSet};
+use sys::signal::{self, By, SignalSet};
 
 use crate::control::{CommandText, Line, Order, Word, write_command};
 
@@ -27,7 +27,8 @@ pub fn accompany(line: &Line, cell: u32, command: &CommandText<'_>) -> Result<i3
         let [_, said] = fds.map(|it| !it.revents().is_empty());
         while let Ok(Some(it)) = signal::next(signals.as_fd()) {
             // The program may have ended a moment ago.
-            let _ = line.ask(Order::Signal(it.signal), &[]);
+            let order = if it.by == By::Kernel { Order::Key(it.signal) } else { Order::Signal(it.signal) };
+            let _ = line.ask(order, &[]);
         }
         if !said {
             continue;

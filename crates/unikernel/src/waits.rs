@@ -149,6 +149,15 @@ impl Waits {
         !both[0].revents().is_empty()
     }
 
+    /// Sleeps until the bell rings; what else there is is left for [`Waits::sleep`].
+    pub(crate) fn pause(&self) {
+        /// In case it rang a moment too early.
+        const LONGEST: u64 = 200_000_000;
+        let mut asked = [PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN)];
+        let _ = poll(&mut asked, timeout(LONGEST).as_ref());
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    }
+
     /// Waits for what another does, whose process this one's is a copy of, on files of its own.
     pub(crate) fn copy(&self, other: &Self, exchange: &Exchange) -> std::result::Result<(), Errno> {
         let others = other.watches();

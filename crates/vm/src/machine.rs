@@ -412,6 +412,11 @@ fn forget_stop() {
 }
 
 impl Interrupter {
+    /// The thread that runs the guest, by its number.
+    pub fn thread(&self) -> i32 {
+        self.thread
+    }
+
     /// Makes the guest stop, now or as soon as it is run.
     pub fn interrupt(&self) {
         // SAFETY: sends a signal that its thread blocks; a thread that is gone is an error, which is as well.

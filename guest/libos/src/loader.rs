@@ -65,10 +65,11 @@ impl File {
         const CWD: u64 = -100i64 as u64;
         const CLOSE_ON_EXEC: u64 = 0o2000000;
         const EXECUTE: u64 = 1;
+        const EFFECTIVE: u64 = 0x200;
         let mut text = path.to_vec();
         text.push(0);
         let path = text.as_ptr() as u64;
-        port::call(number::FACCESSAT, [CWD, path, EXECUTE, 0, 0, 0])?;
+        port::call(number::FACCESSAT2, [CWD, path, EXECUTE, EFFECTIVE, 0, 0])?;
         let descriptor = port::call(number::OPENAT, [CWD, path, CLOSE_ON_EXEC, 0, 0, 0])?;
         Ok(Self(descriptor as i32))
     }

@@ -1,10 +1,8 @@
 //! Signals: which are pending, what a program does about them, and the way into its handlers and out again.
 
 mod context;
-
-use core::sync::atomic::Ordering;
-
-use abi::port::CHILD_ENDED;
+pub mod files;
+pub mod pending;
 
 use crate::engine::port;
 use crate::errno::{EINTR, EINVAL, ENOMEM, EPERM, ERESTART, ERESTARTNOHAND, Result, to_raw};
@@ -13,15 +11,20 @@ use crate::sync::Local;
 use crate::thread::{self, Wake};
 use crate::{engine, port as tender, user};
 
+use pending::{Info, Queue};
+
 pub const SIGKILL: i32 = 9;
 pub const SIGSEGV: i32 = 11;
 const SIGCHLD: i32 = 17;
-const SIGSTOP: i32 = 19;
+const SIGCONT: i32 = 18;
+pub const SIGSTOP: i32 = 19;
 const LAST: i32 = 64;
 
-/// By default these do nothing: SIGCHLD, SIGCONT, SIGURG, SIGWINCH; and those that would stop the process, which has
-/// nobody to let it go on.
-const IGNORED_BY_DEFAULT: u64 = bit(17) | bit(18) | bit(23) | bit(28) | bit(19) | bit(20) | bit(21) | bit(22);
+/// By default these do nothing: SIGCHLD, SIGCONT, SIGURG, SIGWINCH.
+const IGNORED_BY_DEFAULT: u64 = bit(SIGCHLD) | bit(SIGCONT) | bit(23) | bit(28);
+
+/// By default these stop the process: SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU.
+const STOPS: u64 = bit(SIGSTOP) | bit(20) | bit(21) | bit(22);
 
 const DEFAULT: u64 = 0;
 const IGNORE: u64 = 1;
@@ -41,6 +44,8 @@ struct Action {
 }
 
 mod flag {
+    pub const NO_CHILD_STOP: u64 = 1;
+    pub const NO_CHILD_WAIT: u64 = 2;
     pub const ONSTACK: u64 = 0x0800_0000;
     pub const RESTART: u64 = 0x1000_0000;
     pub const NODEFER: u64 = 0x4000_0000;
@@ -49,22 +54,12 @@ mod flag {
 
 static ACTIONS: Local<[Action; 64]> = Local::new([Action { handler: DEFAULT, flags: 0, restorer: 0, mask: 0 }; 64]);
 
-/// What is known of a signal beside its number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Info {
-    pub signal: i32,
-    pub code: i32,
-    /// The sender's process and user, or the address that faulted.
-    pub value: u64,
-    /// The processor's exception, for faults.
-    pub vector: u64,
-}
-
 /// A thread's part.
 pub struct ThreadSignals {
     pub mask: u64,
-    pending: u64,
-    infos: [Info; 4],
+    queue: Queue,
+    /// Those that it waits for, blocked or not, to do nothing about them.
+    awaited: u64,
     /// What the mask is to be again after the next handler.
     saved_mask: Option<u64>,
     alternate: Stack,
@@ -89,24 +84,17 @@ impl Stack {
 
 impl ThreadSignals {
     pub const fn new() -> Self {
-        const NOTHING: Info = Info { signal: 0, code: 0, value: 0, vector: 0 };
-        Self { mask: 0, pending: 0, infos: [NOTHING; 4], saved_mask: None, alternate: NO_STACK }
+        Self { mask: 0, queue: Queue::new(), awaited: 0, saved_mask: None, alternate: NO_STACK }
     }
 
-    fn add(&mut self, info: Info) {
-        self.pending |= bit(info.signal);
-        if let Some(slot) = self.infos.iter_mut().find(|it| it.signal == 0) {
-            *slot = info;
-        }
+    /// Those that stay pending with it even where they would be ignored.
+    fn keeps(&self) -> u64 {
+        self.mask | self.awaited
     }
 
-    fn take(&mut self, signal: i32) -> Option<Info> {
-        if self.pending & bit(signal) == 0 {
-            return None;
-        }
-        self.pending &= !bit(signal);
-        let known = self.infos.iter_mut().find(|it| it.signal == signal);
-        Some(known.map_or(Info { signal, code: -6, value: 0, vector: 0 }, core::mem::take))
+    /// Whether it has to do something, when those are pending.
+    fn acts_on(&self, pending: u64, ignored: u64) -> bool {
+        pending & (!self.mask & !ignored | self.awaited) != 0
     }
 }
 
@@ -124,23 +112,33 @@ fn ignored() -> u64 {
 
 /// Whether there is a signal that the current thread must act on.
 pub fn is_due() -> bool {
-    let shared = port().pending.load(Ordering::Relaxed);
-    let (pending, mask) = thread::with_current(|it| (it.signals.pending, it.signals.mask));
-    let candidates = (shared | pending) & !mask;
-    candidates != 0 && candidates & !ignored() != 0
+    if port().signals.has_news() {
+        pending::collect();
+    }
+    let shared = pending::shared();
+    let (own, mask, awaited) = thread::with_current(|it| {
+        let it = &it.signals;
+        (it.queue.set(), it.mask, it.awaited)
+    });
+    let candidates = (shared | own) & (!mask | awaited);
+    candidates != 0 && candidates & (!ignored() | awaited) != 0
 }
 
-/// Finds a sleeping thread that may act on what is pending for the whole process.
-pub fn interrupt_a_sleeper() {
-    let pending = port().pending.load(Ordering::Relaxed);
-    if pending == 0 {
-        return;
-    }
-    let pending = pending & !ignored();
+/// What has come may concern threads that sleep: each that must act on something is woken, but one alone for what is
+/// pending for the process as a whole.
+pub fn interrupt_sleepers() {
+    pending::collect();
+    let (shared, ignored) = (pending::shared(), ignored());
+    let mut found = false;
     for number in thread::numbers() {
-        let takes = thread::with(number, |it| pending & !it.signals.mask != 0);
-        if takes == Some(true) && thread::interrupt(number) {
-            return;
+        let acts = thread::with(number, |it| {
+            let it = &it.signals;
+            (it.acts_on(it.queue.set(), ignored), it.acts_on(shared, ignored))
+        });
+        match acts {
+            Some((true, _)) => drop(thread::interrupt(number)),
+            Some((_, true)) if !found => found = thread::interrupt(number),
+            _ => {}
         }
     }
 }
@@ -161,29 +159,16 @@ pub fn force(signal: i32, code: i32, address: u64, vector: u64) {
         if refused {
             it.signals.mask &= !bit(signal);
         }
-        it.signals.add(Info { signal, code, value: address, vector });
+        let of = abi::signal::Info { signal, code, first: address, ..abi::signal::Info::default() };
+        it.signals.queue.replace(Info { of, vector });
     });
 }
 
-/// A signal for one thread of this process.
-pub fn send_to_thread(number: u32, info: Info) -> bool {
-    let found = thread::with(number, |it| {
-        it.signals.add(info);
-        it.signals.mask
-    });
-    let Some(mask) = found else { return false };
-    if bit(info.signal) & !mask & !ignored() != 0 {
-        thread::interrupt(number);
-    }
-    true
-}
-
-/// A signal of this process for itself as a whole.
-pub fn send_to_self(info: Info) {
-    let slot = &port().senders[info.signal as usize - 1];
-    slot.store(info.value, Ordering::Relaxed);
-    port().pending.fetch_or(bit(info.signal), Ordering::Relaxed);
-    interrupt_a_sleeper();
+/// A signal of this process's for itself. Says whether the thread that it is for is there.
+pub fn send(info: abi::signal::Info) -> bool {
+    let there = pending::accept(info);
+    interrupt_sleepers();
+    there
 }
 
 /// Ends the process as that signal does.
@@ -192,51 +177,52 @@ pub fn die(signal: i32) -> ! {
     engine::stop()
 }
 
-/// Why a signal for the process came: of a child's end, of nobody in particular, of another process.
-fn code_of(signal: i32, sender: u64) -> i32 {
-    const OF_KERNEL: i32 = 0x80;
-    const EXITED: i32 = 1;
-    const KILLED: i32 = 2;
-    match (signal, sender) {
-        (SIGCHLD, _) if sender & CHILD_ENDED != 0 && sender >> 32 & 0x7f == 0 => EXITED,
-        (SIGCHLD, _) if sender & CHILD_ENDED != 0 => KILLED,
-        (_, 0) => OF_KERNEL,
-        _ => 0,
+/// A signal that the current thread does not block.
+fn next() -> Option<Info> {
+    if port().signals.has_news() {
+        pending::collect();
     }
+    let mask = thread::with_current(|it| it.signals.mask);
+    pending::take(!mask)
 }
 
-fn next() -> Option<Info> {
-    let shared = port().pending.load(Ordering::Relaxed);
-    thread::with_current(|it| {
-        let signals = &mut it.signals;
-        let candidates = (shared | signals.pending) & !signals.mask;
-        if candidates == 0 {
-            return None;
+/// The signal stops the process, unless it may go on already: this returns when it may.
+fn stop(signal: i32) {
+    let taken = port().signals.taken.load(core::sync::atomic::Ordering::Relaxed);
+    let _ = tender::call(abi::call::STOP, [signal as u64, u64::from(taken), 0, 0, 0, 0]);
+}
+
+/// Of a thread that was woken by signals: acts on those that only stop the process. Says whether there are others, which
+/// the thread must act on before it sleeps again.
+pub fn stop_only() -> bool {
+    let stops = {
+        let actions = ACTIONS.get();
+        (19..=22).filter(|it| actions[*it as usize - 1].handler == DEFAULT).fold(0, |set, it| set | bit(it))
+    };
+    while is_due() {
+        let kept = thread::with_current(|it| it.signals.keeps());
+        match pending::take(stops & !kept) {
+            Some(info) => stop(info.signal()),
+            None => return is_due(),
         }
-        // What the instruction itself caused comes first.
-        const FAULTS: u64 = bit(4) | bit(5) | bit(7) | bit(8) | bit(11);
-        let first = if candidates & FAULTS & signals.pending != 0 { candidates & FAULTS } else { candidates };
-        let signal = first.trailing_zeros() as i32 + 1;
-        signals.take(signal).or_else(|| {
-            port().pending.fetch_and(!bit(signal), Ordering::Relaxed);
-            let value = port().senders[signal as usize - 1].load(Ordering::Relaxed);
-            Some(Info { signal, code: code_of(signal, value), value, vector: 0 })
-        })
-    })
+    }
+    false
 }
 
 /// On the way back to the program: acts on what is pending.
 pub fn deliver(frame: &mut Frame) {
     while let Some(info) = next() {
-        let action = ACTIONS.get()[info.signal as usize - 1];
+        let signal = info.signal();
+        let action = ACTIONS.get()[signal as usize - 1];
         match action.handler {
             IGNORE => {}
-            DEFAULT if IGNORED_BY_DEFAULT & bit(info.signal) != 0 => {}
-            DEFAULT => die(info.signal),
+            DEFAULT if IGNORED_BY_DEFAULT & bit(signal) != 0 => {}
+            DEFAULT if STOPS & bit(signal) != 0 => stop(signal),
+            DEFAULT => die(signal),
             _ => {
                 restart(frame, Some(&action));
                 if action.flags & flag::RESETHAND != 0 {
-                    ACTIONS.get()[info.signal as usize - 1].handler = DEFAULT;
+                    ACTIONS.get()[signal as usize - 1].handler = DEFAULT;
                 }
                 if context::enter(frame, &info, &action).is_err() {
                     die(SIGSEGV);
@@ -290,12 +276,13 @@ pub fn set_action(signal: i32, new: u64, old: u64, size: u64) -> Result {
     if new != 0 {
         let mask = thread::with_current(|it| it.signals.mask);
         if ignored() & !mask & bit(signal) != 0 {
-            forget(signal);
+            pending::forget(bit(signal));
         }
         let [handler, flags, restorer, mask]: [u64; 4] = user::read(new)?;
         ACTIONS.get()[index] = Action { handler, flags, restorer, mask: mask & !bit(SIGKILL) & !bit(SIGSTOP) };
+        // What is ignored does not stay pending.
         if ignored() & bit(signal) != 0 {
-            forget(signal);
+            pending::forget(bit(signal));
         }
         if signal == SIGCHLD {
             tell_of_children();
@@ -305,21 +292,14 @@ pub fn set_action(signal: i32, new: u64, old: u64, size: u64) -> Result {
     Ok(0)
 }
 
-/// What is ignored does not stay pending.
-fn forget(signal: i32) {
-    port().pending.fetch_and(!bit(signal), Ordering::Relaxed);
-    for number in thread::numbers() {
-        let _ = thread::with(number, |it| it.signals.take(signal));
-    }
-}
-
-/// Tells the tender whether the ends of children are of interest: when they are not, nobody need wait for them.
+/// Tells the tender whether the ends of children are of interest: when they are not, nobody need wait for them; and
+/// whether their being stopped is.
 fn tell_of_children() {
-    const RT_SIGACTION: u32 = 13;
-    const NO_CHILD_WAIT: u64 = 2;
     let action = ACTIONS.get()[SIGCHLD as usize - 1];
-    let unwanted = action.handler == IGNORE || action.flags & NO_CHILD_WAIT != 0;
-    let _ = tender::call(RT_SIGACTION, [SIGCHLD as u64, u64::from(unwanted), 0, 0, 0, 0]);
+    let unwanted = action.handler == IGNORE || action.flags & flag::NO_CHILD_WAIT != 0;
+    let quiet = action.flags & flag::NO_CHILD_STOP != 0;
+    let words = [SIGCHLD as u64, u64::from(unwanted), u64::from(quiet), 0, 0, 0];
+    let _ = tender::call(crate::number::RT_SIGACTION, words);
 }
 
 /// rt_sigprocmask.
@@ -344,9 +324,9 @@ pub fn set_mask(how: u64, new: u64, old: u64, size: u64) -> Result {
 
 /// rt_sigpending.
 pub fn pending(set: u64) -> Result {
-    let own = thread::with_current(|it| it.signals.pending & it.signals.mask);
-    let mask = thread::with_current(|it| it.signals.mask);
-    user::write(set, own | port().pending.load(Ordering::Relaxed) & mask)?;
+    pending::collect();
+    let (own, mask) = thread::with_current(|it| (it.signals.queue.set(), it.signals.mask));
+    user::write(set, (own | pending::shared()) & mask)?;
     Ok(0)
 }
 
@@ -396,42 +376,46 @@ pub fn suspend(mask: Option<u64>) -> Result {
     Err(ERESTARTNOHAND)
 }
 
+/// Sleeps until one of those is pending, or another signal, or it is late.
+fn sleep_for(set: u64, deadline: Option<u64>) -> Wake {
+    thread::with_current(|it| it.signals.awaited = set);
+    let why = thread::sleep(deadline);
+    thread::with_current(|it| it.signals.awaited = 0);
+    why
+}
+
 /// rt_sigtimedwait: takes one of the set, and does nothing about it.
 pub fn wait_for(set: u64, info: u64, deadline: Option<u64>) -> Result {
-    let set: u64 = user::read(set)?;
+    let set = user::read::<u64>(set)? & !bit(SIGKILL) & !bit(SIGSTOP);
+    let mut why = Wake::Up;
     loop {
-        // While it waits, they are not blocked: else nobody would wake it.
-        let mask = thread::with_current(|it| core::mem::replace(&mut it.signals.mask, !set));
-        let found = next();
-        let why = if found.is_none() { Some(thread::sleep(deadline)) } else { None };
-        let found = found.or_else(next);
-        thread::with_current(|it| it.signals.mask = mask);
-        if let Some(found) = found {
+        pending::collect();
+        if let Some(found) = pending::take(set) {
+            pending::tell();
             if info != 0 {
                 context::write_info(info, &found)?;
             }
-            return Ok(found.signal as usize);
+            return Ok(found.signal() as usize);
         }
         match why {
-            Some(Wake::Timeout) => return Err(crate::errno::EAGAIN),
-            Some(Wake::Signal) => return Err(EINTR),
-            _ => {}
+            Wake::Timeout => return Err(crate::errno::EAGAIN),
+            Wake::Signal => return Err(EINTR),
+            Wake::Up => why = sleep_for(set, deadline),
         }
     }
 }
 
 /// A new program handles no signals; what the old one ignored stays ignored.
 pub fn reset() {
+    let told = ACTIONS.get()[SIGCHLD as usize - 1] != Action::default();
     for action in ACTIONS.get().iter_mut() {
         let handler = if action.handler == IGNORE { IGNORE } else { DEFAULT };
         *action = Action { handler, ..Action::default() };
     }
     thread::with_current(|it| it.signals.alternate = NO_STACK);
-}
-
-/// A new process has no pending signals.
-pub fn forget_pending() {
-    thread::with_current(|it| it.signals.pending = 0);
+    if told {
+        tell_of_children();
+    }
 }
 
 /// rt_sigreturn: the program comes back from a handler.

@@ -9,6 +9,7 @@ mod ready;
 mod signals;
 mod threads;
 mod time;
+pub mod timers;
 
 use abi::call;
 
@@ -45,7 +46,9 @@ fn answer(number: u64, arguments: [u64; 6], frame: &mut Frame) -> Option<Result>
         number::MREMAP => memory::resize(a, b, c, d, e),
         number::MADVISE => memory::advise(a, b, c as i32),
         number::MSYNC => memory::synchronise(a, b),
-        number::MLOCK | number::MUNLOCK | number::MLOCKALL | number::MUNLOCKALL => Ok(0),
+        number::MLOCK | number::MLOCK2 | number::MUNLOCK | number::MLOCKALL | number::MUNLOCKALL => Ok(0),
+        number::PROCESS_VM_READV => memory::copy_between(a, [d, e], [b, c], f),
+        number::PROCESS_VM_WRITEV => memory::copy_between(a, [b, c], [d, e], f),
         number::SHMAT => memory::attach(a, b, c),
         number::SHMDT => memory::detach(a),
         number::MINCORE => memory::resident(a, b, c),
@@ -62,8 +65,13 @@ fn answer(number: u64, arguments: [u64; 6], frame: &mut Frame) -> Option<Result>
             return None;
         }
         number::KILL => signals::kill(a as i32, b as i32),
-        number::TKILL => signals::kill_thread(a as u32, b as i32),
-        number::TGKILL => signals::kill_thread(b as u32, c as i32),
+        number::TKILL => signals::kill_thread(None, a as i32, b as i32),
+        number::TGKILL => signals::kill_thread(Some(a as i32), b as i32, c as i32),
+        number::RT_SIGQUEUEINFO => signals::queue(a as i32, b as i32, c),
+        number::RT_TGSIGQUEUEINFO => signals::queue_for_thread(a as i32, b as i32, c as i32, d),
+        number::SIGNALFD | number::SIGNALFD4 => signals::file(number, arguments),
+        number::TIMER_CREATE => timers::create(arguments),
+        number::TIMER_GETOVERRUN => timers::overrun(a),
 
         number::CLONE => threads::clone(frame, a, b, c, d, e),
         number::CLONE3 => threads::clone3(frame, a, b),
@@ -158,9 +166,26 @@ fn forget_changed(number: u32, [a, b, ..]: [u64; 6]) {
         number::CLOSE => engine::forget(a),
         number::DUP2 | number::DUP3 if a as u32 != b as u32 => engine::forget(b),
         number::CLOSE_RANGE => engine::forget_all(),
+        // Whether it may open what is kept is to be asked anew.
+        number::SETUID
+        | number::SETGID
+        | number::SETREUID
+        | number::SETREGID
+        | number::SETGROUPS
+        | number::SETRESUID
+        | number::SETRESGID
+        | number::SETFSUID
+        | number::SETFSGID
+        | number::CAPSET => {
+            kept::let_all_go();
+            signals::forget_user();
+        }
         _ => {}
     }
 }
+
+/// fcntl: who waited for a lock does not any more.
+const CANCEL_LOCK: u64 = 1029;
 
 fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
     let mut deadline = None;
@@ -187,10 +212,19 @@ fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
             }
             continue;
         }
+        if answer.wait & call::WAIT_SIGNALS != 0 {
+            let willing = answer.wait & call::WITHOUT_WAITING == 0;
+            return signal::files::read(answer.limit, arguments[1], arguments[2], willing);
+        }
         if answer.wait & call::WAIT_A_MOMENT != 0 {
             const MOMENT: u64 = 5_000_000;
             match thread::sleep(Some(crate::clock::monotonic().saturating_add(MOMENT))) {
-                Wake::Signal => return Err(ERESTART),
+                Wake::Signal => {
+                    if number == number::FCNTL {
+                        let _ = port::call(number, [arguments[0], CANCEL_LOCK, 0, 0, 0, 0]);
+                    }
+                    return Err(ERESTART);
+                }
                 Wake::Up | Wake::Timeout => continue,
             }
         }
@@ -207,6 +241,11 @@ fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
         thread::unwatch(cookie);
         match why {
             Wake::Up => {}
+            // What has become of a child comes before the signal that tells of it.
+            Wake::Signal if descriptor == call::CHILDREN => {
+                let answer = port::ask(number, arguments, 0);
+                return if answer.wait == 0 { answer.result } else { Err(ERESTART) };
+            }
             // These are never made again by themselves.
             Wake::Signal if descriptor == call::CHANGES => return Err(EINTR),
             Wake::Signal => return Err(ERESTART),

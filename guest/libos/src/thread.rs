@@ -123,6 +123,16 @@ pub fn with<T>(number: u32, look: impl FnOnce(&mut Thread) -> T) -> Option<T> {
     THREADS.get().all.get_mut(&number).map(look)
 }
 
+/// Does that with every thread.
+pub fn each(look: impl FnMut(&mut Thread)) {
+    THREADS.get().all.values_mut().for_each(look);
+}
+
+/// Whether it is so of any thread.
+pub fn any(look: impl Fn(&Thread) -> bool) -> bool {
+    THREADS.get().all.values().any(look)
+}
+
 /// Whether any thread but the current one will go on in there.
 pub fn is_any_other_within(addresses: &core::ops::Range<u64>) -> bool {
     let threads = THREADS.get();
@@ -218,15 +228,8 @@ pub fn yield_now() {
 
 /// Sleeps until somebody calls [`wake`], a signal comes, or it is that late by [`clock::monotonic`].
 pub fn sleep(deadline: Option<u64>) -> Wake {
-    let number = {
-        let mut threads = THREADS.get();
-        let number = threads.current;
-        threads.current().state = State::Asleep(deadline);
-        if let Some(deadline) = deadline {
-            threads.deadlines.insert((deadline, number));
-        }
-        number
-    };
+    let number = current();
+    fall_asleep(number, deadline);
     // What is pending came before it slept, and nobody else will wake it.
     if signal::is_due() {
         THREADS.get().wake(number, Wake::Signal);
@@ -234,10 +237,25 @@ pub fn sleep(deadline: Option<u64>) -> Wake {
     loop {
         run_next();
         let mut threads = THREADS.get();
-        if let State::Woken(why) = threads.current().state {
-            threads.current().state = State::Ready;
+        let State::Woken(why) = threads.current().state else { continue };
+        threads.current().state = State::Ready;
+        if why != Wake::Signal {
             return why;
         }
+        drop(threads);
+        // Who is only stopped goes on sleeping afterwards.
+        if signal::stop_only() {
+            return why;
+        }
+        fall_asleep(number, deadline);
+    }
+}
+
+fn fall_asleep(number: u32, deadline: Option<u64>) {
+    let mut threads = THREADS.get();
+    threads.current().state = State::Asleep(deadline);
+    if let Some(deadline) = deadline {
+        threads.deadlines.insert((deadline, number));
     }
 }
 
@@ -333,6 +351,7 @@ fn look(nanoseconds: u64) {
     let mut cookies = [0u64; 32];
     crate::syscall::process::copy_if_wanted();
     crate::library::stand_still_if_wanted();
+    signal::pending::tell();
     let woken = port::call(abi::call::WAIT, [cookies.as_mut_ptr() as u64, 32, nanoseconds, 0, 0, 0]).unwrap_or(0);
     {
         let mut threads = THREADS.get();
@@ -342,7 +361,7 @@ fn look(nanoseconds: u64) {
             }
         }
     }
-    signal::interrupt_a_sleeper();
+    signal::interrupt_sleepers();
 }
 
 fn switch_to(next: u32) {

@@ -401,6 +401,114 @@ void process_locks(void) {
     T(waitpid(child, NULL, 0) == child);
     l = lock(F_UNLCK, 0, 0);
     fcntl(3, F_SETLK, &l);
+    // Parts: split, joined, made weaker.
+    l = lock(F_WRLCK, 0, 100);
+    T(fcntl(3, F_SETLK, &l));
+    l = lock(F_UNLCK, 40, 20);
+    T(fcntl(3, F_SETLK, &l));
+    l = lock(F_RDLCK, 60, 10);
+    T(fcntl(3, F_SETLK, &l));
+    T(IN_CHILD({
+        struct flock m = lock(F_WRLCK, 45, 10);
+        T(fcntl(3, F_SETLK, &m));
+        m = lock(F_RDLCK, 65, 0);
+        T(fcntl(3, F_GETLK, &m));
+        T(m.l_start * 1000 + m.l_len);
+        m = lock(F_WRLCK, 41, 0);
+        T(fcntl(3, F_GETLK, &m));
+        T(m.l_start * 1000 + m.l_len * 10 + m.l_type);
+        m = lock(F_RDLCK, 60, 10);
+        T(fcntl(3, F_SETLK, &m));
+        m = lock(F_RDLCK, 59, 10);
+        T(fcntl(3, F_SETLK, &m) == 0);
+        m = lock(F_RDLCK, 39, 1);
+        T(fcntl(3, F_SETLK, &m));
+    }));
+    // From the end, from the position, backwards.
+    T(ftruncate(3, 500));
+    T(lseek(3, 200, SEEK_SET));
+    l = lock(F_UNLCK, 0, 0);
+    fcntl(3, F_SETLK, &l);
+    l = lock(F_WRLCK, -10, 5);
+    l.l_whence = SEEK_END;
+    T(fcntl(3, F_SETLK, &l));
+    l = lock(F_WRLCK, 0, -7);
+    l.l_whence = SEEK_CUR;
+    T(fcntl(3, F_SETLK, &l));
+    T(IN_CHILD({
+        struct flock m = lock(F_WRLCK, 0, 0);
+        T(fcntl(3, F_GETLK, &m));
+        T(m.l_start * 1000 + m.l_len);
+        m = lock(F_WRLCK, 300, 0);
+        T(fcntl(3, F_GETLK, &m));
+        T(m.l_start * 1000 + m.l_len);
+        m = lock(F_WRLCK, 2, 5);
+        T(fcntl(3, F_GETLK, &m));
+        T(m.l_type * 100 + m.l_start * 10 + m.l_len);
+    }));
+    l = lock(F_WRLCK, 5, -6);
+    T(fcntl(3, F_SETLK, &l));
+    l.l_whence = 9;
+    T(fcntl(3, F_SETLK, &l));
+    T(fcntl(99, F_SETLK, &l));
+    T(fcntl(3, F_SETLK, (void *)8));
+    // Who may only read cannot lock to write.
+    int reading = open("f", O_RDONLY);
+    l = lock(F_WRLCK, 0, 1);
+    T(fcntl(reading, F_SETLK, &l));
+    l = lock(F_RDLCK, 0, 1);
+    T(fcntl(reading, F_SETLK, &l));
+    // To write by one descriptor what is locked to read by another.
+    l = lock(F_WRLCK, 0, 1);
+    T(fcntl(3, F_SETLK, &l));
+    // Putting another file in the place of a descriptor closes it.
+    T(dup2(1, reading) == reading);
+    T(IN_CHILD({
+        struct flock m = lock(F_WRLCK, 0, 0);
+        T(fcntl(3, F_SETLK, &m));
+    }));
+    close(reading);
+    // Two that wait for each other.
+    l = lock(F_WRLCK, 0, 1);
+    T(fcntl(3, F_SETLK, &l));
+    child = START({
+        struct flock m = lock(F_WRLCK, 1, 1);
+        fcntl(3, F_SETLK, &m);
+        write(ends[1], "x", 1);
+        m = lock(F_WRLCK, 0, 1);
+        _exit(fcntl(3, F_SETLKW, &m) ? 1 : 0);
+    });
+    read(ends[0], &byte, 1);
+    doze(150);
+    l = lock(F_WRLCK, 1, 1);
+    T(fcntl(3, F_SETLKW, &l));
+    l = lock(F_UNLCK, 0, 0);
+    T(fcntl(3, F_SETLK, &l));
+    int status = 0;
+    T(waitpid(child, &status, 0) == child);
+    T(status);
+    // A signal ends the waiting.
+    child = START({
+        struct flock m = lock(F_WRLCK, 0, 0);
+        fcntl(3, F_SETLK, &m);
+        write(ends[1], "x", 1);
+        doze(5000);
+    });
+    read(ends[0], &byte, 1);
+    handle(SIGALRM, 0);
+    ualarm(50000, 0);
+    T(fcntl(3, F_SETLKW, &l));
+    l = lock(F_WRLCK, 0, 0);
+    ualarm(50000, 0);
+    T(fcntl(3, F_SETLKW, &l));
+    T(kill(child, SIGKILL));
+    T(waitpid(child, NULL, 0) == child);
+    T(fcntl(3, F_SETLK, &l));
+    // Another program has them still, as long as no descriptor of the file is closed for it.
+    T(IN_CHILD({
+        struct flock m = lock(F_WRLCK, 0, 0);
+        T(fcntl(3, F_SETLK, &m));
+    }));
 }
 
 // Of the open file.

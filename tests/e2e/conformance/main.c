@@ -64,6 +64,7 @@ static const struct group {
     {"readiness", readiness},
     {"event_files", event_files},
     {"signal_files", signal_files},
+    {"process_files", process_files},
     {"watches", watches},
     {"memory", memory},
     {"faults", faults},
@@ -78,6 +79,7 @@ static const struct group {
     {"interruptions", interruptions},
     {"queues", queues},
     {"stops", stops},
+    {"jobs", jobs},
     {"timers", timers},
     {"interval_timers", interval_timers},
     {"threads", threads},
@@ -90,6 +92,9 @@ static const struct group {
     {"messages", messages},
     {"semaphores", semaphores},
     {"message_queues", message_queues},
+    {"queue_notices", queue_notices},
+    {"splices", splices},
+    {"further", further},
     {"times", times_},
     {"system", system_},
     {"identity", identity},
@@ -160,6 +165,13 @@ static int is_wanted(const char *name, char **arguments) {
 int main(int count, char **arguments) {
     if (count > 2 && !strcmp(arguments[1], "exec"))
         return atoi(arguments[2]);
+    if (count > 1 && !strcmp(arguments[1], "wait")) {
+        int status = 0;
+        pid_t child = fork();
+        if (child == 0)
+            _exit(3);
+        return waitpid(child, &status, 0) == child ? WEXITSTATUS(status) : 99;
+    }
     if (count > 1 && !strcmp(arguments[1], "descriptors")) {
         for (int fd = 3; fd < 64; fd++)
             if (fcntl(fd, F_GETFD) >= 0)

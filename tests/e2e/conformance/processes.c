@@ -242,6 +242,12 @@ void execution(void) {
         umask(027);
         _exit(run(path, "exec", "5"));
     }));
+    // Another program waits for its children again.
+    T(IN_CHILD({
+        struct sigaction action = {.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDWAIT};
+        sigaction(SIGCHLD, &action, NULL);
+        _exit(run(path, "wait", NULL));
+    }));
 }
 
 void spawning(void) {
@@ -430,6 +436,89 @@ void identity(void) {
         setuid(33);
         T(open("rootfile", O_RDONLY));
     }));
+    // By the groups.
+    T(chown("rootfile", 0, 55));
+    T(chmod("rootfile", 0640));
+    gid_t of_file = 55;
+    T(setgroups(1, &of_file));
+    T(IN_CHILD({
+        setgid(33);
+        setuid(33);
+        T(close(open("rootfile", O_RDONLY)));
+        T(open("rootfile", O_WRONLY));
+    }));
+    T(setgroups(0, NULL));
+    // access goes by who it really is, all else by who it is now.
+    T(IN_CHILD({
+        T(setresuid(33, 0, 0));
+        T(access("rootfile", R_OK));
+        T(faccessat(AT_FDCWD, "rootfile", R_OK, AT_EACCESS));
+        T(close(open("rootfile", O_RDONLY)));
+        T(seteuid(33));
+        T(open("rootfile", O_RDONLY));
+        T(seteuid(0));
+        T(close(open("rootfile", O_RDONLY)));
+    }));
+    T(IN_CHILD({
+        T(setresuid(0, 33, 0));
+        T(access("rootfile", R_OK));
+        T(faccessat(AT_FDCWD, "rootfile", R_OK, AT_EACCESS));
+        T(setreuid(33, 33));
+        T(setuid(0));
+    }));
+    // As somebody else for files alone.
+    T(setfsuid(33));
+    T(open("rootfile", O_RDONLY));
+    T(setfsuid(0));
+    T(close(open("rootfile", O_RDONLY)));
+    T(setfsgid(44));
+    T(close(creat("grouped", 0600)));
+    T(setfsgid(0));
+    T(stat("grouped", &it));
+    T(it.st_gid);
+    // Where nobody may search, and what is given away.
+    T(mkdir("closed", 0700));
+    T(close(creat("closed/in", 0666)));
+    T(IN_CHILD({
+        setgid(33);
+        setuid(33);
+        T(open("closed/in", O_RDONLY));
+        T(chdir("closed"));
+        T(rename("rootfile", "other"));
+        T(unlink("rootfile"));
+        T(mkdir("closed/dir", 0777));
+        T(chown("open/theirs", 44, -1));
+        T(chown("open/theirs", 33, 33));
+        T(chmod("open/theirs", 0600));
+        T(truncate("rootfile", 0));
+        T(utimensat(AT_FDCWD, "rootfile", NULL, 0));
+        int program[2];
+        T(execl("rootfile", "rootfile", NULL));
+        T(kill(getppid(), 0));
+        T(kill(getppid(), SIGCONT) == 0);
+        char text[100];
+        T(getcwd(text, sizeof text) != NULL);
+    }));
+    T(fchownat(AT_FDCWD, "open/link", 7, 8, AT_SYMLINK_NOFOLLOW));
+    T(lstat("open/link", &it));
+    T(it.st_uid * 1000 + it.st_gid);
+    // What was opened before stays open.
+    int kept = open("rootfile", O_RDWR);
+    T(IN_CHILD({
+        setuid(33);
+        T(write(kept, "x", 1));
+    }));
+    // A file that is opened again and again is another matter after a change.
+    char whole[4096];
+    realpath("rootfile", whole);
+    chmod("rootfile", 0600);
+    chown("rootfile", 0, 0);
+    for (int i = 0; i < 20; i++)
+        close(open(whole, O_RDONLY));
+    T(seteuid(33));
+    T(open(whole, O_RDONLY));
+    T(seteuid(0));
+    T(close(open(whole, O_RDONLY)));
     T(setresuid(0, 33, 0));
     T(geteuid());
     T(open("/root/x", O_CREAT | O_RDWR, 0600));

@@ -334,7 +334,7 @@ void interruptions(void) {
     T(waitpid(child, NULL, 0) == child);
 }
 
-static volatile int values[8], value_count;
+static volatile int values[256], value_count;
 
 static void take_value(int signal, siginfo_t *info, void *context) {
     (void)context;
@@ -383,6 +383,62 @@ void queues(void) {
     T(sigtimedwait(&set, &info, &second));
     T(sigqueue(1000000, SIGRTMIN, value));
     T(sigqueue(getpid(), 99, value));
+    // Who sent it is said, whatever the number; of a lower one the first counts.
+    sigset_t low = only(SIGUSR1);
+    sigprocmask(SIG_BLOCK, &low, NULL);
+    pid_t child = START(for (int i = 0; i < 3; i++) {
+        union sigval v = {.sival_int = 30 + i};
+        sigqueue(own, SIGUSR1, v);
+    });
+    T(waitpid(child, NULL, 0) == child);
+    second.tv_sec = 1;
+    T(sigtimedwait(&low, &info, &second));
+    T(info.si_value.sival_int * 10 + (info.si_pid == child) + info.si_uid);
+    T(info.si_code);
+    second.tv_sec = 0;
+    T(sigtimedwait(&low, &info, &second));
+    // What it says itself; and for a thread.
+    siginfo_t said = {.si_code = SI_MESGQ};
+    said.si_value.sival_int = 41;
+    T(syscall(SYS_rt_sigqueueinfo, own, SIGRTMIN, &said));
+    T(sigtimedwait(&set, &info, &second) - SIGRTMIN);
+    T(info.si_code * 100 - info.si_value.sival_int);
+    T(syscall(SYS_rt_tgsigqueueinfo, own, own, SIGRTMIN, &said));
+    T(sigtimedwait(&set, &info, &second) - SIGRTMIN);
+    T(syscall(SYS_rt_tgsigqueueinfo, own, 999999, SIGRTMIN, &said));
+    T(syscall(SYS_rt_tgsigqueueinfo, own, 0, SIGRTMIN, &said));
+    said.si_code = SI_USER;
+    T(syscall(SYS_rt_sigqueueinfo, getppid(), 0, &said));
+    T(IN_CHILD({
+        siginfo_t spoof = {.si_code = SI_KERNEL};
+        T(syscall(SYS_rt_sigqueueinfo, own, SIGRTMIN, &spoof));
+        spoof.si_code = SI_TKILL;
+        T(syscall(SYS_rt_sigqueueinfo, own, SIGRTMIN, &spoof));
+        T(syscall(SYS_tgkill, own, own, SIGRTMIN));
+    }));
+    T(sigtimedwait(&set, &info, &second) - SIGRTMIN);
+    T(info.si_code);
+    // More than there is room for at once, in order, from another process.
+    child = START(for (int i = 0; i < 200; i++) {
+        union sigval v = {.sival_int = i};
+        sigqueue(own, SIGRTMIN + 1, v);
+    });
+    int right = 0;
+    second.tv_sec = 5;
+    for (int i = 0; i < 200; i++)
+        right += sigtimedwait(&set, &info, &second) == SIGRTMIN + 1 && info.si_value.sival_int == i;
+    T(right);
+    T(waitpid(child, NULL, 0) == child);
+    // A child has none of those that are pending for its parent.
+    sigqueue(own, SIGRTMIN, value);
+    T(IN_CHILD(_exit(pending(SIGRTMIN))));
+    T(pending(SIGRTMIN));
+    // One thread's own is nobody else's.
+    sigwaitinfo(&set, &info);
+    T(pthread_sigqueue(pthread_self(), SIGRTMIN, value));
+    T(sigtimedwait(&set, &info, &second) - SIGRTMIN);
+    T(info.si_code);
+    T(info.si_value.sival_int);
 }
 
 void stops(void) {
@@ -428,6 +484,107 @@ void stops(void) {
     });
     T(waitpid(child, &status, WUNTRACED) == child);
     T(status);
+    T(kill(child, SIGCONT));
+    T(waitpid(child, &status, 0) == child);
+    T(status);
+}
+
+static void go_on(int signal) { count(signal); }
+
+// Stopping by itself, and what parents hear.
+void jobs(void) {
+    int status = 0;
+    handle(SIGCHLD, SA_SIGINFO | SA_RESTART);
+    pid_t child = START({
+        caught = 0;
+        signal(SIGCONT, go_on);
+        setpgid(0, 0);
+        kill(getpid(), SIGTSTP);
+        _exit(caught);
+    });
+    T(waitpid(child, &status, WUNTRACED) == child);
+    T(status);
+    T(caught > 0);
+    T(caught_info.si_code * 100 + caught_info.si_status);
+    T(caught_info.si_pid == child);
+    T(waitpid(child, &status, WUNTRACED | WNOHANG));
+    T(kill(child, SIGCONT));
+    T(waitpid(child, &status, 0) == child);
+    T(status);
+    // Whoever holds it back is not stopped, and what stops is forgotten when it is told to go on.
+    child = START({
+        sigset_t set = only(SIGTSTP);
+        sigprocmask(SIG_BLOCK, &set, NULL);
+        raise(SIGTSTP);
+        int before = pending(SIGTSTP);
+        raise(SIGCONT);
+        _exit(before * 10 + pending(SIGTSTP));
+    });
+    T(waitpid(child, &status, WUNTRACED) == child);
+    T(status);
+    // A handler in the place of stopping.
+    child = START({
+        caught = 0;
+        handle(SIGTSTP, 0);
+        raise(SIGTSTP);
+        _exit(caught);
+    });
+    T(waitpid(child, &status, WUNTRACED) == child);
+    T(status);
+    // A group whose parents are all in other sessions does not stop by itself.
+    child = START({
+        setsid();
+        raise(SIGTSTP);
+        raise(SIGTTIN);
+        _exit(9);
+    });
+    T(waitpid(child, &status, WUNTRACED) == child);
+    T(status);
+    // Of being stopped one may not want to hear.
+    struct sigaction action = {.sa_sigaction = note, .sa_flags = SA_SIGINFO | SA_RESTART | SA_NOCLDSTOP};
+    sigaction(SIGCHLD, &action, NULL);
+    caught = 0;
+    child = START(for (;;) pause());
+    doze(20);
+    T(kill(child, SIGSTOP));
+    T(waitpid(child, &status, WUNTRACED) == child);
+    T(caught);
+    siginfo_t info = {0};
+    T(kill(child, SIGCONT));
+    T(waitid(P_PID, child, &info, WCONTINUED | WNOWAIT));
+    T(info.si_code * 100 + info.si_status);
+    T(waitid(P_PID, child, &info, WCONTINUED));
+    T(waitid(P_PID, child, &info, WCONTINUED | WNOHANG));
+    T(waitid(P_PID, child, &info, 0));
+    T(kill(child, SIGKILL));
+    T(waitpid(child, &status, 0) == child);
+    T(caught);
+    // A sleep goes on where it was; other threads stand still, too.
+    signal(SIGCHLD, SIG_DFL);
+    child = START({
+        struct timespec t = {0, 300000000};
+        _exit(nanosleep(&t, NULL) ? 1 : 0);
+    });
+    doze(50);
+    kill(child, SIGSTOP);
+    waitpid(child, &status, WUNTRACED);
+    kill(child, SIGCONT);
+    T(waitpid(child, &status, 0) == child);
+    T(status);
+    // A whole group.
+    child = START({
+        setpgid(0, 0);
+        pid_t inner = START(for (;;) pause());
+        doze(50);
+        kill(0, SIGTSTP);
+        int of_inner = 0;
+        waitpid(inner, &of_inner, WUNTRACED);
+        kill(inner, SIGKILL);
+        _exit(WSTOPSIG(of_inner));
+    });
+    T(waitpid(child, &status, WUNTRACED) == child);
+    T(status);
+    doze(20);
     T(kill(child, SIGCONT));
     T(waitpid(child, &status, 0) == child);
     T(status);
@@ -499,6 +656,10 @@ void interval_timers(void) {
     T(pause());
 }
 
+static volatile int timed;
+
+static void from_timer(union sigval value) { timed = value.sival_int; }
+
 void timers(void) {
     timer_t timer;
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1, .sigev_value.sival_int = 55};
@@ -543,6 +704,61 @@ void timers(void) {
     T(timer_create(CLOCK_REALTIME, &event, &timer));
     event.sigev_notify = SIGEV_NONE;
     T(timer_create(CLOCK_REALTIME, &event, &timer));
+    it = (struct itimerspec){{0, 0}, {100, 0}};
+    T(timer_settime(timer, 0, &it, NULL));
+    T(timer_gettime(timer, &old));
+    T(old.it_value.tv_sec);
+    it.it_value.tv_sec = 0;
+    T(timer_settime(timer, 0, &it, &old));
+    T(old.it_value.tv_sec);
+    // By a thread, as the C library does it.
+    struct sigevent by_thread = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = from_timer};
+    by_thread.sigev_value.sival_int = 77;
+    T(timer_create(CLOCK_MONOTONIC, &by_thread, &timer));
+    it = (struct itimerspec){{0, 0}, {0, 20000000}};
+    T(timer_settime(timer, 0, &it, NULL));
+    for (int i = 0; i < 400 && !timed; i++)
+        doze(10);
+    T(timed);
+    T(timer_delete(timer));
+    // For this thread.
+    sigset_t set = only(SIGRTMIN);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    struct sigevent for_thread = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN};
+    for_thread._sigev_un._tid = gettid();
+    for_thread.sigev_value.sival_int = 88;
+    T(timer_create(CLOCK_MONOTONIC, &for_thread, &timer));
+    it = (struct itimerspec){{0, 10000000}, {0, 10000000}};
+    T(timer_settime(timer, 0, &it, NULL));
+    doze(105);
+    siginfo_t info = {0};
+    T(sigwaitinfo(&set, &info) - SIGRTMIN);
+    T(info.si_value.sival_int);
+    T(info.si_code);
+    // While it was held back it was too early some times, and came once.
+    T(info.si_overrun >= 3);
+    T(timer_getoverrun(timer) == info.si_overrun);
+    T(timer_delete(timer));
+    for_thread._sigev_un._tid = 99999;
+    T(timer_create(CLOCK_MONOTONIC, &for_thread, &timer));
+    // By the processor's time.
+    for_thread._sigev_un._tid = gettid();
+    T(timer_create(CLOCK_PROCESS_CPUTIME_ID, &for_thread, &timer));
+    it = (struct itimerspec){{0, 0}, {0, 60000000}};
+    T(timer_settime(timer, 0, &it, NULL));
+    doze(150);
+    T(pending(SIGRTMIN));
+    while (!pending(SIGRTMIN)) {
+    }
+    T(sigwaitinfo(&set, &info) - SIGRTMIN);
+    T(timer_delete(timer));
+    T(timer_create(CLOCK_MONOTONIC_RAW, NULL, &timer));
+    T(timer_create(CLOCK_BOOTTIME, NULL, &timer));
+    // Neither a child nor another program has them.
+    T(IN_CHILD(T(timer_delete(timer))));
+    T(timer_delete(timer));
+    T(timer_gettime(timer, &old));
+    T(timer_settime(timer, 0, &it, NULL));
 }
 
 void times_(void) {

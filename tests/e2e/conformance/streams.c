@@ -1,5 +1,6 @@
 // Pipes, sockets, and waiting for one of many.
 #include "case.h"
+#define PIDFD_NONBLOCK O_NONBLOCK
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -626,6 +627,126 @@ void signal_files(void) {
     T(signalfd(m, &set, 0));
     sigaddset(&set, SIGUSR2);
     T(signalfd(f, &set, 0) == f);
+    // Another set of the same descriptor.
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    fcntl(f, F_SETFL, O_NONBLOCK);
+    while (read(f, &info, sizeof info) > 0) {
+    }
+    one.fd = f;
+    T(raise(SIGUSR2));
+    T(poll(&one, 1, 0));
+    T(write(f, "x", 1));
+    // What is taken otherwise is no longer told of.
+    int got_signal = 0;
+    T(sigwait(&set, &got_signal));
+    T(poll(&one, 1, 0));
+    // Several at once, with what was said of them.
+    sigset_t queued;
+    sigemptyset(&queued);
+    sigaddset(&queued, SIGRTMIN);
+    sigprocmask(SIG_BLOCK, &queued, NULL);
+    T(signalfd(f, &queued, 0) == f);
+    for (int i = 0; i < 3; i++)
+        sigqueue(own, SIGRTMIN, (union sigval){.sival_int = 60 + i});
+    struct signalfd_siginfo several[4];
+    T(read(f, several, sizeof several) / (long)sizeof *several);
+    T(several[2].ssi_int * 1000 + several[2].ssi_code);
+    T(several[0].ssi_uid);
+    // A child's descriptor tells of the child's signals, the parent's of the parent's.
+    raise(SIGRTMIN);
+    T(IN_CHILD({
+        T(poll(&one, 1, 0));
+        T(read(f, &info, sizeof info));
+        raise(SIGRTMIN);
+        T(poll(&one, 1, 0));
+        T(read(f, &info, sizeof info));
+    }));
+    T(poll(&one, 1, 0));
+    T(read(f, &info, sizeof info));
+    // The end of a child.
+    sigset_t children;
+    sigemptyset(&children);
+    sigaddset(&children, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &children, NULL);
+    T(signalfd(f, &children, 0) == f);
+    child = START(_exit(7));
+    T(poll(&one, 1, 5000));
+    T(read(f, &info, sizeof info));
+    T(info.ssi_status * 10 + info.ssi_code);
+    T(info.ssi_pid == (uint32_t)child);
+    T(waitpid(child, NULL, 0) == child);
+    T(epoll_wait(ep, &got, 1, 0));
+}
+
+static int pidfd_open(pid_t pid, unsigned flags) { return syscall(SYS_pidfd_open, pid, flags); }
+
+void process_files(void) {
+    handle(SIGUSR1, SA_SIGINFO);
+    int own = pidfd_open(getpid(), 0);
+    T(own >= 0);
+    T(fcntl(own, F_GETFD));
+    T(pidfd_open(999999, 0));
+    T(pidfd_open(-1, 0));
+    T(pidfd_open(getpid(), 77));
+    T(syscall(SYS_pidfd_send_signal, own, SIGUSR1, NULL, 0));
+    T(caught);
+    T(caught_info.si_pid == getpid());
+    T(syscall(SYS_pidfd_send_signal, own, 0, NULL, 0));
+    T(syscall(SYS_pidfd_send_signal, 1, 0, NULL, 0));
+    T(syscall(SYS_pidfd_send_signal, own, 999, NULL, 0));
+    char byte;
+    T(read(own, &byte, 1));
+    pid_t child = START(for (;;) pause());
+    int f = pidfd_open(child, 0);
+    struct pollfd one = {f, POLLIN, 0};
+    T(poll(&one, 1, 0));
+    siginfo_t info = {0};
+    T(waitid(P_PIDFD, f, &info, WEXITED | WNOHANG));
+    T(info.si_pid);
+    T(syscall(SYS_pidfd_send_signal, f, SIGTERM, NULL, 0));
+    T(poll(&one, 1, 5000));
+    T(one.revents);
+    T(syscall(SYS_pidfd_send_signal, f, 0, NULL, 0));
+    T(waitid(P_PIDFD, f, &info, WEXITED));
+    T(info.si_pid == child);
+    T(info.si_code * 100 + info.si_status);
+    T(syscall(SYS_pidfd_send_signal, f, 0, NULL, 0));
+    T(waitid(P_PIDFD, f, &info, WEXITED));
+    T(waitid(P_PIDFD, 1, &info, WEXITED));
+    T(poll(&one, 1, 0));
+    // With the process itself.
+    int made = -1;
+    child = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, 0, &made, 0, 0);
+    if (child == 0)
+        _exit(5);
+    T(made >= 0);
+    T(fcntl(made, F_GETFD));
+    T(waitid(P_PIDFD, made, &info, WEXITED));
+    T(info.si_status);
+    struct {
+        uint64_t words[11];
+    } how = {{CLONE_PIDFD, (uintptr_t)&made, 0, 0, SIGCHLD}};
+    child = syscall(SYS_clone3, &how, 64);
+    if (child == 0)
+        _exit(6);
+    int by_clone3 = made;
+    T(waitid(P_PIDFD, by_clone3, &info, WEXITED));
+    T(child > 0 && info.si_pid == child);
+    // In a set.
+    child = START(doze(60));
+    f = pidfd_open(child, 0);
+    int ep = epoll_create1(0);
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = 3}, got;
+    T(epoll_ctl(ep, EPOLL_CTL_ADD, f, &ev));
+    T(epoll_wait(ep, &got, 1, 0));
+    T(epoll_wait(ep, &got, 1, 5000));
+    T(waitpid(child, NULL, 0) == child);
+    f = pidfd_open(getpid(), PIDFD_NONBLOCK);
+    T(fcntl(f, F_GETFL) & O_NONBLOCK);
+    child = START(doze(60));
+    f = pidfd_open(child, PIDFD_NONBLOCK);
+    T(waitid(P_PIDFD, f, &info, WEXITED));
+    T(waitpid(child, NULL, 0) == child);
 }
 
 void watches(void) {

@@ -20,13 +20,7 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, ..]: [u64; 6]) 
             libc::SYS_dup2 => replace(member, a, b, 0),
             libc::SYS_dup3 if a as u32 == b as u32 || c & !u64::from(OFlags::CLOEXEC.bits()) != 0 => Err(Errno::INVAL),
             libc::SYS_dup3 => replace(member, a, b, c),
-            libc::SYS_fcntl => match control(member, a, b, c) {
-                Err(Errno::AGAIN) if matches!(b as i32, libc::F_SETLKW | libc::F_OFD_SETLKW) => {
-                    return Some(Reply::AfterMoment);
-                }
-                other => other,
-            },
-            libc::SYS_flock => return Some(whole_lock(member, a, b)),
+            libc::SYS_fcntl => control(member, a, b, c),
             libc::SYS_pipe2 => pipe(member, a, b),
             libc::SYS_ioctl => device(member, a, b, c),
             _ => return None,
@@ -81,9 +75,6 @@ fn control(member: &mut Member, number: u64, operation: u64, argument: u64) -> R
             let host = if wanted.contains(OFlags::DIRECT) { file.as_fd() } else { file.host() };
             rustix::fs::fcntl_setfl(host, wanted).map(|()| 0)
         }
-        libc::F_GETLK | libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
-            lock(member, number, operation as i32, argument)
-        }
         libc::F_GETOWN | libc::F_SETOWN => member.table.get(number).map(|_| 0),
         libc::F_GETPIPE_SZ => sys::file_control::number(member.table.get(number)?.host(), operation as i32, 0),
         libc::F_SETPIPE_SZ | libc::F_ADD_SEALS | libc::F_GET_SEALS => {
@@ -91,42 +82,6 @@ fn control(member: &mut Member, number: u64, operation: u64, argument: u64) -> R
             sys::file_control::number(file.as_fd(), operation as i32, argument)
         }
         _ => Err(Errno::INVAL),
-    }
-}
-
-/// Locks of a process become locks of an open file: all members are one process to the host, and would never be in each
-/// other's way.
-fn lock(member: &Member, number: u64, operation: i32, at: u64) -> Result<u64, Errno> {
-    let file = member.table.get(number)?;
-    /// Where whose lock it is stands, which must be zero to ask about one of an open file.
-    const HOLDER: std::ops::Range<usize> = 24..28;
-    let mut record: [u8; size_of::<libc::flock>()] = member.memory.number(at)?;
-    record[HOLDER].fill(0);
-    let operation = match operation {
-        libc::F_GETLK => libc::F_OFD_GETLK,
-        libc::F_SETLK => libc::F_OFD_SETLK,
-        // Who waits for one asks again: this thread must not wait.
-        libc::F_SETLKW | libc::F_OFD_SETLKW => libc::F_OFD_SETLK,
-        other => other,
-    };
-    sys::file_control::lock(file.as_fd(), operation, &mut record)?;
-    member.memory.write(at, &record)?;
-    Ok(0)
-}
-
-/// flock. Who waits for a lock asks again.
-fn whole_lock(member: &Member, number: u64, operation: u64) -> Reply {
-    use rustix::fs::FlockOperation;
-    let lock = |operation| member.table.get(number).and_then(|file| rustix::fs::flock(file, operation)).map(|()| 0);
-    let result = match operation as i32 & !libc::LOCK_NB {
-        libc::LOCK_SH => lock(FlockOperation::NonBlockingLockShared),
-        libc::LOCK_EX => lock(FlockOperation::NonBlockingLockExclusive),
-        libc::LOCK_UN => lock(FlockOperation::Unlock),
-        _ => member.table.get(number).and(Err(Errno::INVAL)),
-    };
-    match result {
-        Err(Errno::AGAIN) if operation as i32 & libc::LOCK_NB == 0 => Reply::AfterMoment,
-        other => other.into(),
     }
 }
 
@@ -168,6 +123,10 @@ fn add_files(member: &mut Member, [first, second]: [Arc<File>; 2], flags: u64, i
     written.map(|()| 0)
 }
 
+fn must_be_terminal(file: &File) -> Result<(), Errno> {
+    if file.is_terminal() { Ok(()) } else { Err(Errno::NOTTY) }
+}
+
 /// The few that programs make of files, sockets and terminals. Others have nothing to be made of here.
 fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Result<u64, Errno> {
     /// The kernel's `struct termios`, which is shorter than the C library's.
@@ -199,6 +158,8 @@ fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Resu
     const INTERFACE_SIZE: usize = 40;
     match request {
         libc::FIOCLEX => return member.table.set_on_exec(number, OnExec::Close).map(|()| 0),
+        // Whoever has a terminal open has it.
+        libc::TIOCSCTTY => return must_be_terminal(member.table.get(number)?).map(|()| 0),
         libc::FIONCLEX => return member.table.set_on_exec(number, OnExec::Keep).map(|()| 0),
         _ => {}
     }
@@ -210,14 +171,21 @@ fn device(member: &mut Member, number: u64, request: u64, argument: u64) -> Resu
             member.set_waiting(file, waiting);
             return Ok(0);
         }
-        if matches!(request, libc::TIOCSPGRP | FIOASYNC) {
-            // Process groups of the guest are not the host's; and who asks for SIGIO looks for input by itself, too.
+        if request == FIOASYNC {
+            // Who asks for SIGIO looks for input by itself, too.
             return Ok(0);
+        }
+        if request == libc::TIOCSPGRP {
+            // Process groups of the guest are not the host's.
+            let group = bytes.first_chunk().map_or(0, |it| u32::from_ne_bytes(*it));
+            must_be_terminal(file)?;
+            return member.family.set_foreground(member.number, group).map(|()| 0);
         }
         return sys::file_control::device(file.host(), request, &mut bytes);
     }
     if request == libc::TIOCGPGRP {
-        let group = member.family.with(member.number, |it| it.group)?;
+        must_be_terminal(file)?;
+        let group = member.family.foreground(member.number)?;
         return member.memory.write(argument, &group.to_ne_bytes()).map(|()| 0);
     }
     if INTERFACE.contains(&request) {

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use sys::Errno;
 
 use super::Reply;
@@ -18,6 +18,11 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, e, _]: [u64;
                 // A fifo that nobody reads: who may wait tries again.
                 Err(Errno::NXIO) if may_wait_for_reader(c) => return Some(Reply::AfterMoment),
                 other => other,
+            },
+            libc::SYS_openat2 => match how_of(member, c, d) {
+                Ok([flags, mode, 0]) => return answer(member, libc::SYS_openat as u32, [a, b, flags, mode, 0, 0]),
+                Ok(how) => open_within(member, a, b, how),
+                Err(errno) => Err(errno),
             },
             libc::SYS_chdir => change_directory(member, a),
             libc::SYS_fchdir => change_directory_to(member, a),
@@ -47,7 +52,7 @@ pub(crate) fn absolute(member: &Member, path: Vec<u8>) -> Result<Vec<u8>, Errno>
     if path.first() == Some(&b'/') {
         return Ok(path);
     }
-    let mut whole = path_of(member.cwd.as_fd())?;
+    let mut whole = own_path(member)?;
     if whole.last() != Some(&b'/') {
         whole.push(b'/');
     }
@@ -81,6 +86,41 @@ fn open(member: &mut Member, at: u64, name: u64, flags: u64, mode: u64) -> Resul
     let wanted = OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let mode = Mode::from_raw_mode(mode as u32 & 0o7777 & !member.umask);
     let opened = rustix::fs::openat(&*at_path()?, &path[..], wanted, mode)?;
+    member.table.add(File::named(opened, Waiting::by(flags), &path), OnExec::by(flags), 0)
+}
+
+/// openat2's last arguments: flags, mode, and how the path may lead.
+fn how_of(member: &Member, at: u64, size: u64) -> Result<[u64; 3], Errno> {
+    const SIZE: u64 = 24;
+    const MOST: u64 = 4096;
+    if size < SIZE {
+        return Err(Errno::INVAL);
+    }
+    if size > MOST {
+        return Err(Errno::TOOBIG);
+    }
+    let bytes = member.memory.bytes(at, size as usize)?;
+    let (known, further) = bytes.split_at(SIZE as usize);
+    if further.iter().any(|it| *it != 0) {
+        return Err(Errno::TOOBIG);
+    }
+    let word = |at: usize| known[at..at + 8].try_into().map_or(0, u64::from_ne_bytes);
+    let known = OFlags::all().bits() as u64;
+    let ([flags, mode, resolve], making) =
+        ([word(0), word(8), word(16)], libc::O_CREAT as u64 | libc::O_TMPFILE as u64);
+    if flags & !known != 0 || mode != 0 && flags & making == 0 || mode & !0o7777 != 0 {
+        return Err(Errno::INVAL);
+    }
+    Ok([flags, mode, resolve])
+}
+
+/// Opens a file by a path that may lead only in some ways, which the host sees to.
+fn open_within(member: &mut Member, at: u64, name: u64, [flags, mode, resolve]: [u64; 3]) -> Result<u64, Errno> {
+    let path = path(member, name)?;
+    let resolve = ResolveFlags::from_bits(resolve).ok_or(Errno::INVAL)?;
+    let wanted = OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let mode = Mode::from_raw_mode(mode as u32 & !member.umask);
+    let opened = rustix::fs::openat2(&*directory(member, at)?, &path[..], wanted, mode, resolve)?;
     member.table.add(File::named(opened, Waiting::by(flags), &path), OnExec::by(flags), 0)
 }
 
@@ -152,8 +192,13 @@ fn change_directory_to(member: &mut Member, number: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
+/// The path of the working directory, also where the process may not look for it.
+fn own_path(member: &Member) -> Result<Vec<u8>, Errno> {
+    crate::identity::as_tender(|| path_of(member.cwd.as_fd()))
+}
+
 fn working_directory(member: &Member, into: u64, size: u64) -> Result<u64, Errno> {
-    let mut text = path_of(member.cwd.as_fd())?;
+    let mut text = own_path(member)?;
     text.push(0);
     if text.len() as u64 > size {
         return Err(Errno::RANGE);
@@ -191,7 +236,7 @@ pub(crate) fn path_of(directory: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
     Err(Errno::NAMETOOLONG)
 }
 
-/// Nobody but the tender's own user exists on the host. To the guest's administrator, giving a file away works; whose it
+/// Where nobody but the tender's own user exists: to the guest's administrator, giving a file away works; whose it
 /// is is not kept.
 fn change_owner(
     member: &Member,

@@ -1,11 +1,17 @@
 //! Message queues of POSIX: the host's, in the cell's IPC namespace. What the host sees never waits.
 
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use abi::signal::{BY_QUEUE, Info};
 use rustix::time::{ClockId, clock_gettime};
 use sys::Errno;
+use sys::signal::Telling;
 
 use super::Reply;
 use super::table::{Kind, Row, row, waiting};
-use crate::files::Waiting;
+use crate::files::{File, Waiting};
 use crate::member::Member;
 
 /// `struct mq_attr`, whose first word is the flags.
@@ -24,9 +30,85 @@ pub(crate) fn answer(member: &mut Member, number: u32, arguments: [u64; 6]) -> O
                 other => other,
             }
         }
+        libc::SYS_mq_notify => notify(member, a, b).into(),
         libc::SYS_mq_getsetattr => attributes(member, a, b, c).into(),
         _ => return None,
     })
+}
+
+/// Who wants to hear of a message. To the host it is the tender in any case, which passes it on.
+#[derive(Default)]
+pub(crate) struct Notices {
+    state: Mutex<(u64, BTreeMap<u64, Notice>)>,
+}
+
+struct Notice {
+    process: u32,
+    queue: Weak<File>,
+    /// What the process is sent, if it is sent something.
+    info: Option<Info>,
+}
+
+/// What the host sends the tender: any that nobody is likely to send it otherwise. It is told by where it comes from.
+const BY_HOST: i32 = 60;
+
+impl Notices {
+    fn state(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Notice>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host has told of that one: whom to send what.
+    pub(crate) fn take(&self, number: u64) -> Option<(u32, Info)> {
+        let notice = self.state().1.remove(&number)?;
+        Some((notice.process, notice.info?))
+    }
+
+    /// A process does not want to hear any more: of that queue, or of any.
+    pub(crate) fn forget(&self, process: u32, queue: Option<&Arc<File>>) {
+        self.state().1.retain(|_, it| {
+            let same = |file: &Arc<File>| queue.is_none_or(|queue| Arc::ptr_eq(file, queue));
+            let file = it.queue.upgrade();
+            if it.process != process || file.as_ref().is_some_and(|it| !same(it)) {
+                return file.is_some();
+            }
+            if let Some(file) = file {
+                let _ = sys::signal::tell_of_message(file.as_fd(), None);
+            }
+            false
+        });
+    }
+}
+
+/// mq_notify.
+fn notify(member: &Member, queue: u64, event: u64) -> Result<u64, Errno> {
+    let notices = &member.family.notices;
+    if event == 0 {
+        let file = member.table.get(queue)?;
+        notices.forget(member.number, Some(file));
+        return Ok(0);
+    }
+    let bytes: [u8; 16] = member.memory.number(event)?;
+    let word = |at: usize| bytes[at..at + 4].try_into().map_or(0, i32::from_ne_bytes);
+    let value = bytes[..8].try_into().map_or(0, u64::from_ne_bytes);
+    let (signal, way) = (word(8), word(12));
+    let info = match way {
+        libc::SIGEV_NONE => None,
+        libc::SIGEV_SIGNAL if (0..=64).contains(&signal) => {
+            Some(Info { signal, code: BY_QUEUE, thread: 0, first: 0, second: value }).filter(|_| signal != 0)
+        }
+        // By a socket of a kind that there is not.
+        libc::SIGEV_THREAD => return Err(Errno::NOSYS),
+        _ => return Err(Errno::INVAL),
+    };
+    let file = member.table.get(queue)?;
+    let mut state = notices.state();
+    let number = state.0;
+    let how = if info.is_some() { Telling::BySignal(BY_HOST) } else { Telling::Nobody };
+    sys::signal::tell_of_message(file.as_fd(), Some((how, number)))?;
+    let notice = Notice { process: member.number, queue: Arc::downgrade(file), info };
+    state.0 += 1;
+    state.1.insert(number, notice);
+    Ok(0)
 }
 
 const SEND: Row = waiting(libc::SYS_mq_timedsend, &[Kind::File, Kind::In(2), Kind::Number, Kind::Number], super::OUT);

@@ -14,6 +14,7 @@ use super::{IN, OUT, Reply};
 use crate::files::{File, OnExec, Waiting};
 use crate::member::Member;
 use crate::raw::{self, Argument};
+use crate::signals::Sender;
 
 /// An address of any family fits in it.
 const NAME: usize = 128;
@@ -248,8 +249,9 @@ fn send_bytes(member: &Member, file: &File, bytes: &mut [u8], how: u64, name: &m
 
 /// What writing to a pipe that nobody reads does beside failing.
 pub(crate) fn broken_pipe(member: &Member) {
-    const SIGPIPE: u32 = 13;
-    let _ = member.family.kill(member.number, member.number as i32, SIGPIPE);
+    const SIGPIPE: i32 = 13;
+    let sender = Sender { process: member.number, user: member.credentials.user };
+    let _ = member.family.kill(sender, member.number as i32, SIGPIPE);
 }
 
 fn receive(

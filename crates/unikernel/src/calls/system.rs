@@ -17,9 +17,12 @@ pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, d, ..]: [u64; 6
             libc::SYS_getrusage => usage(member, a as i32, b),
             libc::SYS_clock_settime => Err(Errno::PERM),
             libc::SYS_times => times(member, a),
-            libc::SYS_clock_gettime => processor_time(member, b),
+            libc::SYS_clock_gettime => processor_time(member, a as i32, b),
             libc::SYS_getpriority => Ok(20),
             libc::SYS_setpriority | libc::SYS_personality => Ok(0),
+            libc::SYS_prctl if a == libc::PR_CAPBSET_READ as u64 => {
+                Ok(u64::from(crate::identity::capabilities().contains(b as u8)))
+            }
             libc::SYS_capget => capabilities(member, a, b),
             libc::SYS_capset => Ok(0),
             _ => return None,
@@ -90,24 +93,29 @@ fn limits(member: &mut Member, who: u64, resource: u64, new: u64, old: u64) -> R
     Ok(0)
 }
 
-/// The processor time of the family so far, in nanoseconds: its members share one account.
-fn used() -> u64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+/// The processor time that a member has used so far, in nanoseconds, with what its engine does for it.
+fn used(member: &Member) -> u64 {
+    member.family.used_by(member.number)
 }
 
-fn processor_time(member: &Member, into: u64) -> Result<u64, Errno> {
-    let used = used();
+/// clock_gettime, of a clock that counts the time of the calling process, or of another by its number.
+fn processor_time(member: &Member, clock: i32, into: u64) -> Result<u64, Errno> {
+    let whose = match !(clock >> 3) {
+        number @ 1.. if clock < 0 => number as u32,
+        _ => member.number,
+    };
+    member.family.with(whose, |_| ()).map_err(|_| Errno::INVAL)?;
+    let used = member.family.used_by(whose);
     let bytes = [used / 1_000_000_000, used % 1_000_000_000].map(u64::to_ne_bytes).concat();
     member.memory.write(into, &bytes).map(|()| 0)
 }
 
-/// getrusage: what the family has used is everybody's, and nobody's children's.
+/// getrusage: what was used is a process's own; what its children used is not kept.
 fn usage(member: &Member, who: i32, into: u64) -> Result<u64, Errno> {
     let mut bytes = [0u8; 144];
     match who {
         libc::RUSAGE_SELF | libc::RUSAGE_THREAD => {
-            let used = used();
+            let used = used(member);
             bytes[..8].copy_from_slice(&(used / 1_000_000_000).to_ne_bytes());
             bytes[8..16].copy_from_slice(&(used % 1_000_000_000 / 1000).to_ne_bytes());
         }
@@ -120,14 +128,14 @@ fn usage(member: &Member, who: i32, into: u64) -> Result<u64, Errno> {
 fn times(member: &Member, into: u64) -> Result<u64, Errno> {
     const TICK: u64 = 10_000_000;
     if into != 0 {
-        let bytes = [used() / TICK, 0, 0, 0].map(u64::to_ne_bytes).concat();
+        let bytes = [used(member) / TICK, 0, 0, 0].map(u64::to_ne_bytes).concat();
         member.memory.write(into, &bytes)?;
     }
     let now = clock_gettime(ClockId::Monotonic);
     Ok((now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64) / TICK)
 }
 
-/// capget: the guest's administrator may do everything that there is to do in the guest.
+/// capget: the guest's administrator may what the cell's may.
 fn capabilities(member: &Member, header: u64, data: u64) -> Result<u64, Errno> {
     const VERSION_3: u32 = 0x2008_0522;
     let version = u32::from_ne_bytes(member.memory.number(header)?);
@@ -135,9 +143,9 @@ fn capabilities(member: &Member, header: u64, data: u64) -> Result<u64, Errno> {
         member.memory.write(header, &VERSION_3.to_ne_bytes())?;
         return if data == 0 { Ok(0) } else { Err(Errno::INVAL) };
     }
-    let all = if member.credentials.user.effective == 0 { u32::MAX } else { 0 };
-    let high = all & 0x1ff;
-    let bytes = [all, all, 0, high, high, 0].map(u32::to_ne_bytes).concat();
+    let all = if member.credentials.user.effective == 0 { crate::identity::capabilities().0 } else { 0 };
+    let (low, high) = (all as u32, (all >> 32) as u32);
+    let bytes = [low, low, 0, high, high, 0].map(u32::to_ne_bytes).concat();
     if data != 0 {
         member.memory.write(data, &bytes)?;
     }

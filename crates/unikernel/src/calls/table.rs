@@ -62,6 +62,8 @@ const STAT: usize = size_of::<libc::stat>();
 const STATX: usize = 256;
 const STATFS: usize = size_of::<libc::statfs>();
 const ITIMERSPEC: usize = size_of::<libc::itimerspec>();
+const UTIMBUF: usize = 16;
+/// Two of `struct timespec`, or of `struct timeval`, which is as long.
 const TIMES: usize = 2 * size_of::<libc::timespec>();
 
 const ROWS: &[Row] = &[
@@ -95,8 +97,12 @@ const ROWS: &[Row] = &[
     row(libc::SYS_sync_file_range, &[File, Number, Number, Number]),
     row(libc::SYS_syncfs, &[File]),
     row(libc::SYS_sync, &[]),
+    row(libc::SYS_getdents, &[File, Out(2), Number]),
     row(libc::SYS_getdents64, &[File, Out(2), Number]),
     row(libc::SYS_utimensat, &[Directory, Path, InFixed(TIMES), Number]),
+    row(libc::SYS_utime, &[Path, InFixed(UTIMBUF)]),
+    row(libc::SYS_utimes, &[Path, InFixed(TIMES)]),
+    row(libc::SYS_futimesat, &[Directory, Path, InFixed(TIMES)]),
     row(libc::SYS_getxattr, &[Path, Path, Out(3), Number]),
     row(libc::SYS_lgetxattr, &[Path, Path, Out(3), Number]),
     row(libc::SYS_fgetxattr, &[File, Path, Out(3), Number]),
@@ -107,6 +113,7 @@ const ROWS: &[Row] = &[
     row(libc::SYS_lsetxattr, &[Path, Path, In(3), Number, Number]),
     row(libc::SYS_fsetxattr, &[File, Path, In(3), Number, Number]),
     row(libc::SYS_removexattr, &[Path, Path]),
+    row(libc::SYS_lremovexattr, &[Path, Path]),
     row(libc::SYS_fremovexattr, &[File, Path]),
     giving(libc::SYS_mq_open, &[Path, Number, Mode, InFixed(64)], 1),
     row(libc::SYS_mq_unlink, &[Path]),

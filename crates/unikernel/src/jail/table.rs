@@ -154,6 +154,7 @@ pub(super) const ALLOWED: &[Group] = &[
             c::SYS_sendfile,
             c::SYS_splice,
             c::SYS_tee,
+            c::SYS_vmsplice,
             c::SYS_copy_file_range,
         ],
         whose: Tender,
@@ -179,7 +180,9 @@ pub(super) const ALLOWED: &[Group] = &[
             c::SYS_readahead,
             c::SYS_flock,
             c::SYS_getdents64,
+            c::SYS_getdents,
             c::SYS_fchmod,
+            c::SYS_fchown,
             c::SYS_fstatfs,
             c::SYS_fgetxattr,
             c::SYS_flistxattr,
@@ -193,6 +196,7 @@ pub(super) const ALLOWED: &[Group] = &[
     Group {
         calls: &[
             c::SYS_openat,
+            c::SYS_openat2,
             c::SYS_open,
             c::SYS_newfstatat,
             c::SYS_statx,
@@ -214,8 +218,12 @@ pub(super) const ALLOWED: &[Group] = &[
             c::SYS_linkat,
             c::SYS_symlinkat,
             c::SYS_fchmodat,
+            c::SYS_fchownat,
             c::SYS_truncate,
             c::SYS_utimensat,
+            c::SYS_utime,
+            c::SYS_utimes,
+            c::SYS_futimesat,
             c::SYS_getxattr,
             c::SYS_lgetxattr,
             c::SYS_listxattr,
@@ -223,10 +231,13 @@ pub(super) const ALLOWED: &[Group] = &[
             c::SYS_setxattr,
             c::SYS_lsetxattr,
             c::SYS_removexattr,
+            c::SYS_lremovexattr,
         ],
         whose: Tender,
         when: Always,
     },
+    // As whom files are touched: a thread at a time, and files alone. Who a tender is stays.
+    Group { calls: &[c::SYS_setfsuid, c::SYS_setfsgid, c::SYS_setgroups], whose: Tender, when: Always },
     // What is made of nothing: pipes, events, timers, files in memory.
     Group {
         calls: &[
@@ -282,6 +293,7 @@ pub(super) const ALLOWED: &[Group] = &[
             c::SYS_mq_timedsend,
             c::SYS_mq_timedreceive,
             c::SYS_mq_getsetattr,
+            c::SYS_mq_notify,
         ],
         whose: Tender,
         when: Always,
@@ -449,7 +461,6 @@ pub(super) const FATAL: &[i64] = &[
     c::SYS_setregid,
     c::SYS_setresuid,
     c::SYS_setresgid,
-    c::SYS_setgroups,
     c::SYS_fanotify_init,
     c::SYS_lookup_dcookie,
     c::SYS_personality,

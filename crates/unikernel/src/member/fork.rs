@@ -34,7 +34,7 @@ impl Member {
         let CopyOrder { streams, listener, outcome } = match order {
             Demand::Copy(order) => order,
             Demand::Keep(order) => {
-                crate::snapshot::carry_out(self, &order);
+                crate::identity::as_tender(|| crate::snapshot::carry_out(self, &order));
                 return Ok(u64::from(self.number));
             }
         };
@@ -69,6 +69,7 @@ impl Member {
         port.sealed.store(self.family.gate.code(), Ordering::Relaxed);
         let waits = Arc::new(Waits::new().map_err(again)?);
         let (mut table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);
+        crate::calls::tellers::be_of_another(&mut table)?;
         if let Some(exchange) = exchange {
             exchange.apply(&mut table);
             waits.copy(&self.living.waits, exchange)?;

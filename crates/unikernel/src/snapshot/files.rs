@@ -135,6 +135,7 @@ fn kind_of(member: &Member, file: &Arc<File>, files: &[Arc<File>]) -> Result<Sav
     }
     let stat = fstat(&**file).map_err(&host)?;
     match (file.made, FileType::from_raw_mode(stat.st_mode)) {
+        (Made::Signals | Made::Process(_), _) => Err(unkept("a descriptor that tells of signals or a process", file)),
         (Made::Watch, _) => Err(unkept("an inotify instance", file)),
         (Made::Event(flags), _) => Ok(SavedKind::Event { flags, count: count_of(file, flags).map_err(host)? }),
         (Made::Timer(clock), _) => {

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use abi::layout::kvm::{MEMORY_STEP, MOST_MEMORY, MOST_WINDOW};
+use abi::signal::Info;
 use rustix::fs::fstat;
 use serde::{Deserialize, Serialize};
 use vm::{Frozen, Kept, Laid, Layout, Part, Sharing};
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::kvm::Content;
 
 /// Of this format; another's are refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const PAGE: u64 = 4096;
 
@@ -99,11 +100,34 @@ pub(crate) struct SavedProcess {
     pub(crate) ready: Vec<u64>,
     /// Timers: signal, nanoseconds left, interval.
     pub(crate) timers: Vec<(u32, u64, u64)>,
-    pub(crate) pending: u64,
-    pub(crate) senders: Vec<u64>,
+    /// Those that it has not taken.
+    pub(crate) signals: Vec<SavedSignal>,
     pub(crate) threads: u32,
     /// Numbers up to here may be known to it as those of its threads.
     pub(crate) numbers: u32,
+}
+
+/// A signal on its way.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SavedSignal {
+    signal: i32,
+    code: i32,
+    thread: u32,
+    first: u64,
+    second: u64,
+}
+
+impl SavedSignal {
+    pub(crate) fn of(it: &Info) -> Self {
+        let Info { signal, code, thread, first, second } = *it;
+        Self { signal, code, thread, first, second }
+    }
+
+    pub(crate) fn info(self) -> Info {
+        let Self { signal, code, thread, first, second } = self;
+        Info { signal, code, thread, first, second }
+    }
 }
 
 /// The machine of a snapshot, ready to be made.
@@ -284,7 +308,8 @@ impl SavedProcess {
             && self.descriptors.iter().all(|it| it.0 < self.limit && file(it.1))
             && self.watches.iter().all(|it| file(it.1))
             && self.timers.iter().all(|it| (1..=64).contains(&it.0))
-            && self.senders.len() <= 64
+            && self.signals.len() <= MOST
+            && self.signals.iter().all(|it| (1..=64).contains(&it.signal))
             && self.files.iter().all(|it| it.is_right(self.files.len()))
             && !self.directory.contains(&0)
             && self.threads >= 1;
@@ -339,7 +364,7 @@ mod tests {
         let parse = |it: &Saved| Saved::parse(&it.text().unwrap());
         assert!(parse(&sound()).is_ok());
         let wrong: &[fn(&mut Saved)] = &[
-            |it| it.version = 2,
+            |it| it.version = 1,
             |it| it.memory.clear(),
             |it| it.memory[0].length += 4096,
             |it| it.memory[0].parts[0] = [0, 8192, 8192],
@@ -353,6 +378,7 @@ mod tests {
             |it| it.process.descriptors = vec![(0, 0, false)],
             |it| it.process.watches = vec![(1, 7, 1)],
             |it| it.process.timers = vec![(0, 1, 1)],
+            |it| it.process.signals = vec![SavedSignal { signal: 65, ..SavedSignal::default() }],
             |it| it.process.threads = 0,
         ];
         for (index, change) in wrong.iter().enumerate() {

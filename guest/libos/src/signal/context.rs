@@ -1,8 +1,6 @@
 //! What a handler finds on its stack, laid out as Linux does on x86-64 (`struct rt_sigframe`): programs look into it and
 //! change it.
 
-use abi::port::CHILD_ENDED;
-
 use super::{Action, Info, bit, flag};
 use crate::errno::{EFAULT, Result};
 use crate::frame::{CODE, DATA, Frame, NOT_A_CALL};
@@ -61,7 +59,7 @@ pub fn enter(frame: &mut Frame, info: &Info, action: &Action) -> Result<()> {
         error: 0,
         vector: info.vector,
         old_mask: 0,
-        address: if info.vector != 0 { info.value } else { 0 },
+        address: if info.vector != 0 { info.of.first } else { 0 },
         extended: area,
         reserved: [0; 8],
         mask: saved.unwrap_or(mask),
@@ -69,11 +67,11 @@ pub fn enter(frame: &mut Frame, info: &Info, action: &Action) -> Result<()> {
     };
     record.info = words(info);
     user::write(at, record)?;
-    let itself = if action.flags & flag::NODEFER != 0 { 0 } else { bit(info.signal) };
+    let itself = if action.flags & flag::NODEFER != 0 { 0 } else { bit(info.signal()) };
     thread::with_current(|it| it.signals.mask |= action.mask | itself);
     frame.rip = action.handler;
     frame.rsp = at;
-    frame.rdi = info.signal as u64;
+    frame.rdi = info.signal() as u64;
     frame.rsi = at + core::mem::offset_of!(Record, info) as u64;
     frame.rdx = at + core::mem::offset_of!(Record, flags) as u64;
     frame.rax = 0;
@@ -132,14 +130,10 @@ fn registers(it: &Frame) -> [u64; 18] {
 
 fn words(info: &Info) -> [u64; 16] {
     let mut words = [0; 16];
-    words[0] = info.signal as u64;
-    words[1] = info.code as u32 as u64;
-    words[2] = info.value;
-    if info.code > 0 && info.value & CHILD_ENDED != 0 {
-        let status = info.value >> 32;
-        words[2] = u64::from(info.value as u32);
-        words[3] = if status & 0x7f == 0 { status >> 8 & 0xff } else { status & 0x7f };
-    }
+    words[0] = info.of.signal as u64;
+    words[1] = info.of.code as u32 as u64;
+    words[2] = info.of.first;
+    words[3] = info.of.second;
     words
 }
 

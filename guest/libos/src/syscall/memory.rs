@@ -123,6 +123,40 @@ pub fn forget_attached() {
     ATTACHED.get().clear();
 }
 
+/// process_vm_readv and process_vm_writev, between parts of this process's own memory: others' is out of reach. Gives how
+/// much was copied before a part that is not there.
+pub fn copy_between(process: u64, from: [u64; 2], to: [u64; 2], flags: u64) -> Result {
+    const MOST_PARTS: u64 = 1024;
+    if flags != 0 || from[1] > MOST_PARTS || to[1] > MOST_PARTS {
+        return Err(EINVAL);
+    }
+    if process != u64::from(super::process::number()) {
+        port::call(number::KILL, [process, 0, 0, 0, 0, 0])?;
+        return Err(EPERM);
+    }
+    let parts = |[at, count]: [u64; 2]| user::read_all::<[u64; 2]>(at, count as usize);
+    let (from, to) = (parts(from)?, parts(to)?);
+    let mut rest = to.into_iter().filter(|it| it[1] > 0);
+    let mut target = rest.next();
+    let mut done = 0;
+    for [mut at, mut left] in from {
+        while left > 0 {
+            let Some([into, room]) = target else { return Ok(done) };
+            let count = left.min(room).min(PAGE as u64 - at % PAGE as u64);
+            let mut piece = [0u8; PAGE];
+            let piece = &mut piece[..count as usize];
+            match user::read_into(at, piece).and_then(|()| user::write_all(into, piece)) {
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => return Ok(done),
+                Ok(()) => {}
+            }
+            (at, left, done) = (at + count, left - count, done + count as usize);
+            target = if room == count { rest.next() } else { Some([into + count, room - count]) };
+        }
+    }
+    Ok(done)
+}
+
 /// munmap.
 pub fn unmap(at: u64, length: u64) -> Result {
     SPACE.get().unmap(at as usize, length as usize).map(|()| 0)

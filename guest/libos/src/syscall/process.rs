@@ -41,7 +41,10 @@ pub fn copy_if_wanted() {
     while engine::port().copies.load(Ordering::Relaxed) != 0 {
         match engine::fork(abi::call::FORK_AS_CELL) {
             // The copy's port wants nothing.
-            Ok(0) => be_new(),
+            Ok(0) => {
+                be_new();
+                signal::pending::tell_anew();
+            }
             Ok(_) => {}
             Err(_) => return,
         }
@@ -102,6 +105,7 @@ pub fn become_program(ready: &Ready) -> Result<Start> {
     port::call(abi::call::EXECUTED, words)?;
     engine::forget_all();
     super::memory::forget_attached();
+    super::timers::forget_all();
     let name = path.rsplit(|it| *it == b'/').next().unwrap_or_default();
     set_name(name);
     Ok(start)
@@ -140,7 +144,7 @@ pub fn control(operation: u64, a: u64, _b: u64) -> Result {
         GET_DUMPABLE | GET_NO_NEW_PRIVILEGES => Ok(1),
         GET_KEEP_CAPABILITIES => Ok(0),
         CAPABILITY_BOUND_READ if a > 40 => Err(EINVAL),
-        CAPABILITY_BOUND_READ => Ok(0),
+        CAPABILITY_BOUND_READ => port::call(calls::PRCTL, [operation, a, 0, 0, 0, 0]),
         SET_DEATH_SIGNAL if a > 64 => Err(EINVAL),
         SET_DUMPABLE if a > 1 => Err(EINVAL),
         SET_DEATH_SIGNAL

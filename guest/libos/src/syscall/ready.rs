@@ -52,6 +52,7 @@ fn set_mask(mask: u64) -> Result<()> {
 fn wait(asked: &mut [Asked], timeout: Timeout) -> Result {
     let deadline = timeout.map(|it| clock::monotonic().saturating_add(it));
     loop {
+        signal::pending::tell();
         let arguments = [asked.as_mut_ptr() as u64, asked.len() as u64, 0, 0, 0, 0];
         let found = port::call(number::POLL, arguments)?;
         if found > 0 || timeout == Some(0) {
@@ -125,6 +126,7 @@ pub fn events([set, into, most]: [u64; 3], timeout: Result<Timeout>, mask: u64) 
     let deadline = timeout.map(|it| clock::monotonic().saturating_add(it));
     set_mask(mask)?;
     loop {
+        signal::pending::tell();
         let patience = if timeout == Some(0) { 0 } else { thread::patience(deadline) };
         let found = match engine::events([set, into, most], patience) {
             Some(found) => found,

@@ -8,6 +8,7 @@ use super::process;
 
 mod flag {
     pub const MEMORY: u64 = 0x100;
+    pub const DESCRIPTOR: u64 = 0x1000;
     pub const WAIT_FOR_EXEC: u64 = 0x4000;
     pub const THREAD: u64 = 0x1_0000;
     pub const SET_POINTER: u64 = 0x8_0000;
@@ -18,17 +19,24 @@ mod flag {
     pub const NAMESPACES: u64 = 0x7e02_0000;
 }
 
+#[derive(Default)]
 struct Request {
     flags: u64,
     stack: u64,
     parent_number: u64,
     child_number: u64,
     pointer: u64,
+    /// Where a descriptor that tells of the new process goes.
+    descriptor: u64,
 }
 
 /// clone.
 pub fn clone(frame: &Frame, flags: u64, stack: u64, parent_number: u64, child_number: u64, pointer: u64) -> Result {
-    make(frame, &Request { flags, stack, parent_number, child_number, pointer })
+    let both = flag::DESCRIPTOR | flag::SET_NUMBER_IN_PARENT;
+    if flags & both == both {
+        return Err(EINVAL);
+    }
+    make(frame, &Request { flags, stack, parent_number, child_number, pointer, descriptor: parent_number })
 }
 
 /// clone3.
@@ -37,15 +45,15 @@ pub fn clone3(frame: &Frame, arguments: u64, size: u64) -> Result {
     if size < LEAST {
         return Err(EINVAL);
     }
-    let [flags, _pidfd, child_number, parent_number, _exit_signal, stack, stack_size, pointer]: [u64; 8] =
+    let [flags, descriptor, child_number, parent_number, _exit_signal, stack, stack_size, pointer]: [u64; 8] =
         user::read(arguments)?;
     let stack = if stack == 0 { 0 } else { stack.checked_add(stack_size).ok_or(EINVAL)? };
-    make(frame, &Request { flags, stack, parent_number, child_number, pointer })
+    make(frame, &Request { flags, stack, parent_number, child_number, pointer, descriptor })
 }
 
 /// fork and vfork. A new process has a copy of the memory in any case, so none need wait for it to execute something.
 pub fn fork(frame: &Frame) -> Result {
-    make(frame, &Request { flags: 0, stack: 0, parent_number: 0, child_number: 0, pointer: 0 })
+    make(frame, &Request::default())
 }
 
 fn make(frame: &Frame, it: &Request) -> Result {
@@ -84,12 +92,17 @@ fn make_process(it: &Request) -> Result {
         if has(flag::SET_NUMBER_IN_PARENT) {
             user::write(it.parent_number, child as u32)?;
         }
+        if has(flag::DESCRIPTOR) {
+            let made = port::call(number::PIDFD_OPEN, [child as u64, 0, 0, 0, 0, 0])?;
+            user::write(it.descriptor, made as u32)?;
+        }
         return Ok(child);
     }
     process::be_new();
     let number = process::number();
     thread::keep_current_only(number);
-    signal::forget_pending();
+    signal::pending::forget_all();
+    super::timers::forget_all();
     if has(flag::SET_NUMBER_IN_CHILD) {
         let _ = user::write(it.child_number, number);
     }

@@ -186,7 +186,7 @@ pub fn before(number: u32, [descriptor, ..]: &[u64; 6]) {
     match number {
         // Our own, which may also come of memory that is taken in here.
         call::BOOT.. if number != call::EXECUTED => {}
-        number::OPENAT | number::FACCESSAT | number::NEWFSTATAT | number::FSTAT | number::READ | number::PREAD => {}
+        number::OPENAT | number::FACCESSAT2 | number::NEWFSTATAT | number::FSTAT | number::READ | number::PREAD => {}
         number::CLOSE => forget(*descriptor),
         _ => forget_all(),
     }

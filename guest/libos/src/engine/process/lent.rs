@@ -176,7 +176,7 @@ pub(super) fn doze(file: usize, events: u16, nanoseconds: u64) -> Option<()> {
     let port = port();
     port.state.store(WAITING, Ordering::SeqCst);
     // A signal from before this is seen here; one from after it makes `own` ready.
-    if port.pending.load(Ordering::SeqCst) == 0 {
+    if !port.signals.has_news() {
         let _ = host(number::PPOLL, [asked.as_mut_ptr() as usize, 2, timeout, 0, 8, 0]);
     }
     port.state.store(RUNNING, Ordering::SeqCst);
