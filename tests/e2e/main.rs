@@ -27,5 +27,6 @@ mod registries;
 mod servers;
 mod slim;
 mod snapshot;
+mod stack;
 mod streams;
 mod unikernel;

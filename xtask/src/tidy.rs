@@ -42,6 +42,7 @@ const UNSAFE_MODULES: &[&str] = &[
     "crates/unikernel/src/calls/polling.rs",
     "crates/unikernel/src/calls/sockets.rs",
     "crates/unikernel/src/clock.rs",
+    "crates/unikernel/src/link/mapped.rs",
     "crates/unikernel/src/memory.rs",
     "crates/unikernel/src/pipes/mapped.rs",
     "crates/unikernel/src/port.rs",

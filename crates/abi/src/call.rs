@@ -86,6 +86,10 @@ pub const KEEP: u32 = 0x1014;
 /// `()`: looks whether what is kept is still what its path leads to, and forgets what is not.
 pub const CHECK: u32 = 0x1015;
 
+/// `()`: asks for the link to the cell's network ([`crate::link`]), which one process of a family has at a time. A guest with
+/// page tables of its own is told at which physical address it is; a process of the host is sent the memory.
+pub const LINK: u32 = 0x1016;
+
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;
 

@@ -12,9 +12,10 @@ pub mod futex;
 pub mod kept;
 pub mod layout;
 pub mod library;
+pub mod link;
 pub mod port;
 pub mod post;
 pub mod ring;
 
 /// Both sides refuse each other when theirs differs.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;

@@ -25,6 +25,7 @@ mod interests;
 mod kept;
 mod kvm;
 pub mod library;
+mod link;
 mod mapping;
 mod member;
 mod memory;
@@ -45,6 +46,7 @@ mod waits;
 use std::os::fd::OwnedFd;
 
 pub use error::{Error, Result};
+pub use link::{Link, Stack};
 pub use seal::{Code, OUTSIDE, Seal};
 pub use snapshot::{Snapshot, calls_of, digest_of};
 pub use tender::{Command, Engine, Guest, Outcome, run};

@@ -251,6 +251,7 @@ impl Member {
             call::FUTEX_SLEEP => self.sleep_on_word(arguments).into(),
             call::FUTEX_WAKE => Ok(self.wake_on_word(arguments)).into(),
             call::FUTEX_LEAVE => Ok(self.leave_word(arguments)).into(),
+            call::LINK => self.hand_over_link(),
             call::FUTEX_COUNTERS => self.hand_over_counters().into(),
             call::RING_SLEEP => self.sleep_on_ring(a, b).into(),
             call::RING_WAKE => self.wake_ring(a, b).into(),
@@ -295,7 +296,9 @@ impl Member {
         port.state.store(WAITING, Ordering::SeqCst);
         // A signal from before this is seen here; one from after it rings.
         let nanoseconds = if port.pending.load(Ordering::SeqCst) == 0 { nanoseconds } else { 0 };
+        let nanoseconds = if self.carry_frames() { 0 } else { nanoseconds };
         let cookies = waits.sleep(nanoseconds);
+        self.carry_frames();
         port.state.store(RUNNING, Ordering::SeqCst);
         let count = cookies.len().min(most as usize);
         let bytes: Vec<u8> = cookies[..count].iter().flat_map(|it| it.to_ne_bytes()).collect();

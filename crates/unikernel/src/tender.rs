@@ -10,6 +10,7 @@ use sys::signal::SignalSet;
 use crate::desk;
 use crate::error::{Error, Result};
 use crate::family::{FIRST, Family};
+use crate::link::Stack;
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use crate::start::Starter;
@@ -29,6 +30,8 @@ pub struct Guest {
     pub snapshot: Option<Snapshot>,
     /// What it may do, when that is not everything.
     pub seal: Option<Seal>,
+    /// What its programs have their sockets of.
+    pub stack: Stack,
     /// The socket on which it takes orders, from [`crate::control::Line::listen`].
     pub control: Option<OwnedFd>,
 }
@@ -82,7 +85,7 @@ pub fn run(guest: Guest) -> Result<Outcome> {
     sys::signal::block(SignalSet::ALL).map_err(host)?;
     // The files of all members are this process's, and a pipe between them takes six.
     let _ = sys::limit::raise(rustix::process::Resource::Nofile, MOST_FILES);
-    let family = Arc::new(Family::new(guest.seal.as_ref()));
+    let family = Arc::new(Family::new(guest.seal.as_ref(), guest.stack));
     let starter = Starter::new(guest.engine, guest.open_files);
     let number = match guest.snapshot {
         None => starter.first(&family, guest.command, guest.streams)?,
