@@ -127,7 +127,8 @@ impl Rings {
     fn send(&self, link: &Link) {
         let mut positions = lock(&self.positions);
         let goes = &self.memory.goes;
-        let written = goes.written.0.load(Ordering::Acquire);
+        // A frame begins at a multiple of that.
+        let written = goes.written.0.load(Ordering::Acquire) & !(HEADER as u64 - 1);
         let mut read = positions.1;
         let mut frame = [0; LONGEST_TO_GO];
         while read != written {

@@ -458,6 +458,11 @@ pub fn keep_current_only(number: u32) {
     engine::port().threads.store(1, Ordering::Relaxed);
 }
 
+/// Hears of what is there by now.
+pub fn listen() {
+    look(0);
+}
+
 /// The tender thinks that the current thread has run for long enough: whoever waits for something that is there by now
 /// runs before it goes on.
 pub fn take_turns() {

@@ -75,8 +75,8 @@ fn what_no_ring_has_is_nothing_to_send() {
         assert_eq!(arrived(&other), [0; 0], "{length}, written to {written}");
         // It goes on from there.
         let at = lock(&rings.positions).1;
-        assert_eq!(at, written);
-        if at.is_multiple_of(HEADER as u64) && at as usize % GOES_SIZE + step(64) <= GOES_SIZE {
+        assert_eq!(at, written & !7);
+        if at as usize % GOES_SIZE + step(64) <= GOES_SIZE {
             put(&rings, at as usize % GOES_SIZE, 64, &frame(64));
             rings.memory.goes.written.0.store(at.wrapping_add(good), Ordering::SeqCst);
             rings.send(&link);

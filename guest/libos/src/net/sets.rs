@@ -22,6 +22,8 @@ pub struct Set {
     watch: Option<u64>,
     /// The tender's part may have something.
     has_news: bool,
+    /// When it was looked for that last, by [`clock::monotonic`].
+    looked: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -41,7 +43,7 @@ const ONCE: u32 = 1 << 30;
 
 impl Set {
     fn new() -> Self {
-        Self { interests: BTreeMap::new(), watch: None, has_news: true }
+        Self { interests: BTreeMap::new(), watch: None, has_news: true, looked: 0 }
     }
 
     /// A socket is no more.
@@ -186,6 +188,26 @@ pub fn wait([set, into, most]: [u64; 3], timeout: Option<u64>) -> Option<Result>
     Some(wait_for(id, [set, into, most], timeout))
 }
 
+/// Whether the tender's part of a set is to be asked. Who finds enough in here never sleeps, and would never hear of the rest:
+/// now and then it is listened to.
+fn asks(id: u32, found: usize) -> bool {
+    const OFTEN: u64 = 1_000_000;
+    let has_news = || with(|it| it.sets.get(&id).is_some_and(|it| it.has_news));
+    let now = clock::monotonic();
+    let is_late = with(|it| {
+        let Some(set) = it.sets.get_mut(&id) else { return false };
+        let is_late = now.saturating_sub(set.looked) > OFTEN;
+        if is_late || found == 0 {
+            set.looked = now;
+        }
+        is_late
+    });
+    if found > 0 && is_late && !has_news() {
+        thread::listen();
+    }
+    has_news()
+}
+
 fn wait_for(id: u32, [set, into, most]: [u64; 3], timeout: Option<u64>) -> Result {
     const MOST: u64 = 1024;
     if most == 0 || most > i32::MAX as u64 {
@@ -198,7 +220,7 @@ fn wait_for(id: u32, [set, into, most]: [u64; 3], timeout: Option<u64>) -> Resul
         let own = with(|it| it.ready_in(id, most as usize))?;
         user::write_bytes(into, own.as_flattened())?;
         let mut found = own.len();
-        let asks = with(|it| it.sets.get(&id).is_some_and(|it| it.has_news));
+        let asks = asks(id, found);
         if asks && (found as u64) < most {
             let place = into + (found * EVENT) as u64;
             let others = port::call(number::EPOLL_WAIT, [set, place, most - found as u64, 0, 0, 0])?;
