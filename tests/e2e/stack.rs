@@ -149,7 +149,8 @@ fn redis(engine: &str) {
     }
     assert!(!said.to_lowercase().contains("error"), "{said}");
     let long = "x".repeat(300_000);
-    converse(&env, port, &format!("SET long {long}\r\nGET long\r\n"), &format!("$300000\r\n{long}\r\n"));
+    let set = format!("*3\r\n$3\r\nSET\r\n$4\r\nlong\r\n$300000\r\n{long}\r\n");
+    converse(&env, port, &format!("{set}GET long\r\n"), &format!("$300000\r\n{long}\r\n"));
 }
 
 fn python(engine: &str) {
@@ -299,11 +300,11 @@ fn hostile(engine: &str) {
     };
     // Asked past the library operating system, the tender refuses all but what is local.
     assert_eq!(run("/h/hostile sockets; true").ok(), "2: 97\n10: 97\n16: 97\n17: 97\n40: 97\n1: 0\n", "{engine}");
-    let ended = run("timeout -s KILL 20 /h/hostile link; echo end");
+    let ended = run("timeout -s KILL 4 /h/hostile link; echo end");
     assert_eq!((ended.code, ended.out.lines().last()), (0, Some("end")), "{engine}: {}", ended.err);
     // Whoever comes next has the link, and all of it.
     let gateway = "busybox wget -q -O - http://$(busybox awk '/nameserver/ {print $2}' /etc/resolv.conf):9/ 2>&1";
-    let after = run(&format!("timeout -s KILL 20 /h/hostile link; {gateway}"));
+    let after = run(&format!("timeout -s KILL 4 /h/hostile link; {gateway}"));
     assert!(after.out.contains("Connection refused"), "{engine}: {}{}", after.out, after.err);
 }
 

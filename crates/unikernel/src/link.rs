@@ -22,6 +22,7 @@ use crate::calls::Reply;
 use crate::family::Family;
 use crate::member::{Body, Member};
 use crate::process;
+use crate::waits::Waits;
 
 /// What a family's programs have their sockets of.
 #[derive(Debug)]
@@ -48,10 +49,17 @@ pub struct Link {
 }
 
 /// A family's link, and who has it.
-#[derive(Debug)]
 pub(crate) struct Shared {
     link: Link,
-    holder: Mutex<Option<(u32, Arc<Rings>)>>,
+    holder: Mutex<Option<Holder>>,
+}
+
+/// Who has the link.
+#[derive(Clone)]
+struct Holder {
+    number: u32,
+    rings: Arc<Rings>,
+    waits: Arc<Waits>,
 }
 
 /// The rings of the member that has the link.
@@ -78,10 +86,10 @@ impl Shared {
     }
 
     /// The rings for a member, if no other has the link.
-    fn take(&self, number: u32) -> Result<Arc<Rings>, Errno> {
+    fn take(&self, number: u32, waits: &Arc<Waits>) -> Result<Arc<Rings>, Errno> {
         let mut holder = lock(&self.holder);
         match &*holder {
-            Some((other, rings)) if *other == number => return Ok(rings.clone()),
+            Some(it) if it.number == number => return Ok(it.rings.clone()),
             Some(_) => return Err(Errno::BUSY),
             None => {}
         }
@@ -89,30 +97,33 @@ impl Shared {
         // What waits was for nobody.
         let mut frame = [0; 16];
         while rustix::net::recv(&self.link.socket, &mut frame, rustix::net::RecvFlags::DONTWAIT).is_ok() {}
-        *holder = Some((number, rings.clone()));
+        waits.watch_link(self.socket())?;
+        *holder = Some(Holder { number, rings: rings.clone(), waits: waits.clone() });
         Ok(rings)
     }
 
     /// A member has ended. What it sent before goes out.
     pub(crate) fn release(&self, number: u32) {
         let mut holder = lock(&self.holder);
-        if let Some((_, rings)) = holder.take_if(|it| it.0 == number) {
+        if let Some(it) = holder.take_if(|it| it.number == number) {
             drop(holder);
-            rings.send(&self.link);
+            it.rings.send(&self.link);
         }
     }
 
     /// Moves frames for that member, if it has the link. Says whether some wait for it.
     pub(crate) fn carry(&self, number: u32) -> bool {
-        let rings = lock(&self.holder).as_ref().filter(|it| it.0 == number).map(|it| it.1.clone());
+        let rings = lock(&self.holder).as_ref().filter(|it| it.number == number).map(|it| it.rings.clone());
         rings.is_some_and(|it| it.carry(&self.link))
     }
 
-    /// Moves frames for whoever has the link.
+    /// Moves frames for whoever has the link, and wakes it if some came: its sleep would not hear of those.
     pub(crate) fn carry_for_all(&self) {
-        let rings = lock(&self.holder).as_ref().map(|it| it.1.clone());
-        if let Some(rings) = rings {
-            rings.carry(&self.link);
+        let Some(it) = lock(&self.holder).clone() else { return };
+        let before = lock(&it.rings.positions).0;
+        it.rings.carry(&self.link);
+        if lock(&it.rings.positions).0 != before {
+            it.waits.ring();
         }
     }
 }
@@ -232,8 +243,7 @@ impl Member {
     fn try_hand_over_link(&mut self) -> Result<u64, Errno> {
         let family = self.family.clone();
         let shared = family.link.as_ref().ok_or(Errno::NODEV)?;
-        let rings = shared.take(self.number)?;
-        let _ = self.living.waits.watch_link(shared.socket());
+        let rings = shared.take(self.number, &self.living.waits)?;
         match &mut self.body {
             Body::Process(socket) => process::send(socket, &[rings.memory.file().as_fd()]).map(|()| 0),
             Body::Machine(_, Some(guest)) => guest.map_shared(rings.memory.file().as_fd(), WHOLE),
