@@ -83,7 +83,8 @@ pub const FUTEX_COUNTERS: u32 = 0x1013;
 /// path from the root, which leads to it still.
 pub const KEEP: u32 = 0x1014;
 
-/// `()`: looks whether what is kept is still what its path leads to, and forgets what is not.
+/// `()`: looks whether what is kept is still what its path leads to, and forgets what is not; and carries frames
+/// ([`crate::link`]).
 pub const CHECK: u32 = 0x1015;
 
 /// `()`: asks for the link to the cell's network ([`crate::link`]), which one process of a family has at a time. A guest with

@@ -246,6 +246,7 @@ impl Member {
             call::KEEP => self.keep(arguments).into(),
             call::CHECK => {
                 self.check_kept();
+                self.carry_frames();
                 Ok(0).into()
             }
             call::FUTEX_SLEEP => self.sleep_on_word(arguments).into(),

@@ -14,6 +14,8 @@
 
 mod calls;
 mod datagrams;
+mod descriptors;
+mod life;
 mod link;
 mod messages;
 mod options;
@@ -26,12 +28,13 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use smoltcp::socket::tcp;
 use smoltcp::time::{Duration, Instant};
 
 pub use self::calls::answer;
+pub use self::life::{adopt, end, executed, go_on, park};
 pub use self::sets::{fired, poll, wait};
 
 use self::link::Link;
@@ -121,12 +124,32 @@ pub fn is_waited_for() -> bool {
 
 /// Turns the stack if there is anything to turn it for. Says whether that woke somebody.
 pub fn attend() -> bool {
-    is_on() && with(|it| if it.has_something() { it.turn() } else { false })
+    is_on() && with(|it| it.has_something()) && turn()
 }
 
 /// Turns it. Says whether that woke somebody.
 fn turn() -> bool {
-    is_on() && with(Stack::turn)
+    let woke = is_on() && with(Stack::turn);
+    send_off();
+    woke
+}
+
+/// When the process slept last, or had its frames carried, by [`clock::monotonic`].
+static SEEN: AtomicU64 = AtomicU64::new(0);
+
+/// The tender has just seen to the frames.
+pub fn note_seen() {
+    SEEN.store(clock::monotonic(), Ordering::Relaxed);
+}
+
+/// Who has not slept for some time is not looked after by himself: what he sends is brought to the tender's notice.
+fn send_off() {
+    const LONGEST: u64 = 10_000_000;
+    let has_link = is_on() && with(|it| it.outside.is_some());
+    if has_link && link::is_loaded() && clock::monotonic().saturating_sub(SEEN.load(Ordering::Relaxed)) > LONGEST {
+        let _ = port::call(abi::call::CHECK, [0; 6]);
+        note_seen();
+    }
 }
 
 /// For how many nanoseconds there is nothing to do unless something comes; nothing for ever.
@@ -158,77 +181,6 @@ fn pause(deadline: Option<u64>) -> Wake {
     let why = thread::sleep(deadline);
     with(|it| it.waiting.retain(|it| *it != current));
     why
-}
-
-/// The process is a copy of another.
-pub fn adopt() {
-    if !is_on() {
-        return;
-    }
-    let had_link = with(Stack::give_up);
-    if had_link {
-        Link::let_go();
-    }
-}
-
-/// The process is about to be made twice for somebody outside, who shall not find the link's memory in it. What to say
-/// afterwards.
-pub fn park() -> bool {
-    let has_link = is_on() && with(|it| it.outside.is_some());
-    if has_link {
-        Link::let_go();
-    }
-    has_link
-}
-
-/// The one that was there before has it again.
-pub fn go_on(had_link: bool) {
-    // It is this process's still, so nobody else can have it.
-    if had_link && Link::take_up().is_err() {
-        with(Stack::give_up);
-    }
-}
-
-/// The process has become another program.
-pub fn executed() {
-    if is_on() {
-        let closed = with(|it| {
-            it.waiting.clear();
-            it.sets.values_mut().for_each(|it| _ = it.forget_watch());
-            let closing = |(at, it): (usize, &Option<Open>)| it.filter(|it| it.closes_on_exec).map(|_| at as u64);
-            it.open.iter().enumerate().filter_map(closing).collect::<Vec<_>>()
-        });
-        closed.into_iter().for_each(close);
-    }
-}
-
-/// The process ends: what it has sent goes out before.
-pub fn end() {
-    /// What was sent is worth some time; that the other side knows of the end, less.
-    const LONGEST: u64 = 2_000_000_000;
-    const LONGEST_FOR_THE_END: u64 = 250_000_000;
-    if !is_on() {
-        return;
-    }
-    let open = with(|it| it.open.len());
-    (0..open as u64).for_each(close);
-    let begun = clock::monotonic();
-    loop {
-        turn();
-        let (unsent, unknown) = with(|it| it.unfinished());
-        let most = if unsent > 0 { LONGEST } else { LONGEST_FOR_THE_END };
-        let passed = clock::monotonic() - begun;
-        let loaded = with(|it| it.outside.is_some()) && link::is_loaded();
-        if passed >= most || unsent + unknown == 0 && !loaded {
-            return;
-        }
-        let wait = patience().unwrap_or(most).min(most - passed);
-        let mut cookies = [0u64; 4];
-        let _ = port::call(abi::call::WAIT, [cookies.as_mut_ptr() as u64, 4, wait, 0, 0, 0]);
-        if unsent + unknown == 0 {
-            return;
-        }
-    }
 }
 
 /// The program has closed a descriptor, or it is about to be another.

@@ -244,6 +244,10 @@ pub fn sleep(deadline: Option<u64>) -> Wake {
 /// For how long the whole process may sleep in a call of the current thread's that is over at that time: not at all when
 /// another thread can run or a signal is due.
 pub fn patience(deadline: Option<u64>) -> u64 {
+    // What came is not to wait for that call.
+    if crate::net::attend() {
+        return 0;
+    }
     let first = {
         let threads = THREADS.get();
         if !threads.ready.is_empty() {
@@ -366,6 +370,7 @@ fn look(nanoseconds: u64) {
             None => {}
         }
     }
+    crate::net::note_seen();
     crate::net::attend();
     signal::interrupt_a_sleeper();
 }

@@ -1,9 +1,6 @@
 //! The memory of a link's rings, as the tender sees it.
 
-#![expect(
-    unsafe_code,
-    reason = "memory that a guest changes: its counters are atomic, its bytes are copied, never referred to"
-)]
+#![expect(unsafe_code, reason = "memory that a guest changes: counters are atomic, and bytes are copied")]
 
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -1,3 +1,5 @@
+//! Rings full of what a guest may write there: whatever it is, frames are frames and the tender goes on.
+
 use super::*;
 
 use abi::link::GOES;

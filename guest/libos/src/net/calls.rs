@@ -2,6 +2,7 @@
 
 use core::net::{Ipv4Addr, SocketAddrV4};
 
+use super::descriptors::{close_range, control, device, duplicate, replace};
 use super::messages::{Header, Parts};
 use super::socket::{Kind, NOWHERE, Socket};
 use super::stream::{self, Rest, Taking};
@@ -15,8 +16,8 @@ use crate::thread::{self, Wake};
 use crate::{clock, number, port, user};
 
 const INTERNET: u64 = 2;
-const NONBLOCKING: u64 = 0x800;
-const CLOSES_ON_EXEC: u64 = 0x8_0000;
+pub const NONBLOCKING: u64 = 0x800;
+pub const CLOSES_ON_EXEC: u64 = 0x8_0000;
 
 const PEEK: u64 = 2;
 const TRUNCATED: u64 = 0x20;
@@ -96,7 +97,7 @@ pub fn answer(number: u32, arguments: [u64; 6]) -> Option<Result> {
 }
 
 /// Does something with a socket.
-fn of<T>(id: u32, act: impl FnOnce(&mut Socket, &mut Stack) -> Result<T>) -> Result<T> {
+pub fn of<T>(id: u32, act: impl FnOnce(&mut Socket, &mut Stack) -> Result<T>) -> Result<T> {
     with(|stack| {
         let mut socket = stack.take(id)?;
         let result = act(&mut socket, stack);
@@ -359,120 +360,6 @@ fn several(at: u64, count: u64, mut one: impl FnMut(u64, usize) -> Result) -> Re
         }
     }
     Ok(count.min(1024) as usize)
-}
-
-fn duplicate(number: u32, arguments: [u64; 6], what: What, closes_on_exec: bool) -> Result {
-    let new = forward_to_tender(number, arguments)?;
-    with(|it| it.enter(new as u64, what, closes_on_exec));
-    Ok(new)
-}
-
-/// dup2 and dup3.
-fn replace(number: u32, arguments: [u64; 6]) -> Option<Result> {
-    let [from, to, flags, ..] = arguments;
-    let (old, new) = with(|it| (it.what(from), it.what(to)));
-    if old.is_none() && new.is_none() {
-        return None;
-    }
-    let replaced = forward_to_tender(number, arguments);
-    if replaced.is_ok() {
-        if new.is_some() {
-            super::close(to);
-        }
-        if let Some(old) = old {
-            with(|it| it.enter(to, old.what, number == number::DUP3 && flags & CLOSES_ON_EXEC != 0));
-        }
-    }
-    Some(replaced)
-}
-
-fn close_range(first: u64, last: u64, flags: u64) {
-    const ON_EXEC: u64 = 4;
-    let count = with(|it| it.open.len()) as u64;
-    for descriptor in u64::from(first as u32)..count.min(u64::from(last as u32).saturating_add(1)) {
-        if flags & ON_EXEC == 0 {
-            super::close(descriptor);
-        } else {
-            set_on_exec(descriptor, true);
-        }
-    }
-}
-
-fn set_on_exec(descriptor: u64, closes: bool) {
-    with(|it| {
-        if let Some(Some(open)) = it.open.get_mut(descriptor as u32 as usize) {
-            open.closes_on_exec = closes;
-        }
-    });
-}
-
-/// fcntl.
-fn control(descriptor: u64, operation: u64, argument: u64, what: What) -> Option<Result> {
-    const DUPLICATE: u64 = 0;
-    const SET_DESCRIPTOR_FLAGS: u64 = 2;
-    const GET_FLAGS: u64 = 3;
-    const SET_FLAGS: u64 = 4;
-    const DUPLICATE_TO_CLOSE: u64 = 1030;
-    const READ_WRITE: usize = 2;
-    match (operation, what) {
-        (DUPLICATE | DUPLICATE_TO_CLOSE, _) => {
-            let arguments = [descriptor, operation, argument, 0, 0, 0];
-            Some(duplicate(number::FCNTL, arguments, what, operation == DUPLICATE_TO_CLOSE))
-        }
-        (SET_DESCRIPTOR_FLAGS, _) => {
-            set_on_exec(descriptor, argument & 1 != 0);
-            None
-        }
-        (GET_FLAGS, What::Socket(id)) => {
-            Some(of(id, |it, _| Ok(READ_WRITE | if it.waits { 0 } else { NONBLOCKING as usize })))
-        }
-        (SET_FLAGS, What::Socket(id)) => Some(of(id, |it, _| {
-            it.waits = argument & NONBLOCKING == 0;
-            Ok(0)
-        })),
-        _ => None,
-    }
-}
-
-/// ioctl.
-fn device(descriptor: u64, request: u64, argument: u64, what: What) -> Option<Result> {
-    const SET_NONBLOCKING: u64 = 0x5421;
-    const BYTES_TO_READ: u64 = 0x541b;
-    const BYTES_TO_SEND: u64 = 0x5411;
-    const CLOSE_ON_EXEC: u64 = 0x5451;
-    const KEEP_ON_EXEC: u64 = 0x5450;
-    let What::Socket(id) = what else { return None };
-    Some(match request {
-        SET_NONBLOCKING => user::read::<u32>(argument).and_then(|wanted| {
-            of(id, |it, _| {
-                it.waits = wanted == 0;
-                Ok(0)
-            })
-        }),
-        BYTES_TO_READ | BYTES_TO_SEND => {
-            attend();
-            let count = of(id, |it, stack| {
-                if matches!(it.kind, Kind::Listening(_)) {
-                    return Err(EINVAL);
-                }
-                Ok(match &it.kind {
-                    Kind::Connected(it) if request == BYTES_TO_SEND => stack.tcp(it.place).send_queue(),
-                    _ if request == BYTES_TO_SEND => 0,
-                    Kind::Datagrams(it) => {
-                        let first = it.places.iter().find_map(|it| stack.udp(*it).peek().ok().map(|it| it.0.len()));
-                        first.unwrap_or(0)
-                    }
-                    _ => it.has(stack).queue,
-                })
-            });
-            count.and_then(|it| user::write(argument, it as u32)).map(|()| 0)
-        }
-        CLOSE_ON_EXEC | KEEP_ON_EXEC => {
-            set_on_exec(descriptor, request == CLOSE_ON_EXEC);
-            return None;
-        }
-        _ => return None,
-    })
 }
 
 /// sendfile to a socket in here.

@@ -10,7 +10,7 @@ use smoltcp::socket::tcp;
 use super::options::Options;
 use super::side::{self, Place, Which};
 use super::{Goodbye, Stack};
-use crate::errno::{ECONNREFUSED, ECONNRESET, EINVAL, ENETDOWN, ENOTCONN, ETIMEDOUT, Errno, Result};
+use crate::errno::{ECONNREFUSED, ECONNRESET, EINVAL, ENETDOWN, ENOTCONN, EPIPE, ETIMEDOUT, Errno, Result};
 
 pub const IN: u32 = 0x41;
 pub const OUT: u32 = 0x104;
@@ -325,7 +325,9 @@ impl Connection {
             }
             (Stage::There, Closed) => {
                 self.stage = Stage::Over;
-                (!(self.is_at_end && self.is_mute)).then_some(ECONNRESET)
+                // Who was told of the end already hears of a broken pipe.
+                let errno = if self.is_at_end { EPIPE } else { ECONNRESET };
+                (!(self.is_at_end && self.is_mute)).then_some(errno)
             }
             (Stage::Begun, _) => {
                 self.stage = Stage::There;
