@@ -140,6 +140,7 @@ fn frames_come_while_there_is_room() {
     rings.memory.came.read.0.store(u64::MAX, Ordering::SeqCst);
     rings.receive(&link);
     rings.memory.came.read.0.store(came, Ordering::SeqCst);
+    send(&other, &[3; 1000], SendFlags::DONTWAIT).unwrap();
     assert!(rings.receive(&link), "there is room again");
 }
 
