@@ -107,9 +107,7 @@ fn now() -> Instant {
 /// Does something with the stack, which there is from then on.
 fn with<T>(act: impl FnOnce(&mut Stack) -> T) -> T {
     if !is_on() {
-        let stack = Box::new(Stack::new());
-        *STACK.get() = Some(stack);
-        ON.store(true, Ordering::Relaxed);
+        begin();
     }
     match STACK.get().as_deref_mut() {
         Some(stack) => act(stack),
@@ -120,6 +118,15 @@ fn with<T>(act: impl FnOnce(&mut Stack) -> T) -> T {
 /// Whether a thread waits for a socket.
 pub fn is_waited_for() -> bool {
     is_on() && with(|it| !it.waiting.is_empty())
+}
+
+/// Makes it. It is large on its way to where it stays, and every thread's own stack is small: so nobody does this in passing.
+#[cold]
+#[inline(never)]
+fn begin() {
+    let stack = Box::new(Stack::new());
+    *STACK.get() = Some(stack);
+    ON.store(true, Ordering::Relaxed);
 }
 
 /// Turns the stack if there is anything to turn it for. Says whether that woke somebody.
@@ -217,6 +224,7 @@ impl Stack {
     }
 
     /// Moves what can be moved. Says whether that woke somebody.
+    #[inline(never)]
     fn turn(&mut self) -> bool {
         /// What a process says to itself may have answers without end.
         const MOST: u32 = 64;
@@ -328,6 +336,7 @@ impl Stack {
     }
 
     /// Takes up the cell's network if there is one to be had.
+    #[inline(never)]
     fn take_up_link(&mut self, link: Result<Link>) {
         if let (None, Ok(link)) = (&self.outside, link) {
             let side = Side::outside(link, self.seed ^ 0x5bd1_e995, now());
@@ -350,6 +359,7 @@ impl Stack {
     }
 
     /// None of its sockets is any more. Says whether it had the cell's network.
+    #[inline(never)]
     fn give_up(&mut self) -> bool {
         let had_link = self.outside.take().is_some();
         self.sockets.values_mut().for_each(Socket::break_down);
