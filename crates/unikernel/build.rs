@@ -33,6 +33,8 @@ fn build(guest: &Path, target: &Path) -> PathBuf {
         "-Cno-redzone=yes".to_owned(),
         "-Ctarget-cpu=x86-64".to_owned(),
         "-Cforce-frame-pointers=yes".to_owned(),
+        // What is called often says so; the rest is better small.
+        "-Cllvm-args=--inline-threshold=75".to_owned(),
         "-Cstrip=symbols".to_owned(),
     ];
     flags.extend(link.iter().map(|it| format!("-Clink-arg={it}")));

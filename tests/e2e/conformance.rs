@@ -72,6 +72,37 @@ fn lines(env: &TestEnv, program: &Path, boundary: &str, engine: &str) -> BTreeMa
     lines
 }
 
+/// The groups that need nobody but the process itself, over the network's sockets: in a guest, they are of its own stack.
+fn check_stack(engine: &str, needs: &[&str]) {
+    if !can_run(needs) {
+        return;
+    }
+    let env = TestEnv::with(IMAGE);
+    let Some(program) = build(&env) else { return };
+    let volume = format!("{}:/conformance:ro", program.display());
+    let run = |with: &[&str]| {
+        let run = [&["run", "--rm", "--net", "none", "-v", &volume], with].concat();
+        let groups = [IMAGE, "--", "/conformance", "inward", "udp", "readiness"];
+        env.finish(env.command(run.iter().chain(&groups)).env("SKEP_ENGINE", engine)).ok()
+    };
+    let right = run(&["--as", "container"]);
+    let found = run(&["--as", "unikernel", "--net-stack", "guest"]);
+    let complaints: Vec<_> = right.lines().zip(found.lines()).filter(|(one, other)| one != other).collect();
+    assert!(complaints.is_empty(), "{engine}: on the host, and here:\n{complaints:#?}");
+    assert_eq!(right.lines().count(), found.lines().count(), "{engine}");
+    assert!(right.lines().count() > 200, "only {} cases were compared", right.lines().count());
+}
+
+#[test]
+fn sockets_of_a_virtual_machines_own_stack_are_the_hosts() {
+    check_stack("kvm", &["root", "kvm", "cc"]);
+}
+
+#[test]
+fn sockets_of_a_confined_processs_own_stack_are_the_hosts() {
+    check_stack("process", &["root", "cc"]);
+}
+
 fn check(engine: &str, needs: &[&str]) {
     if !can_run(needs) {
         return;

@@ -30,5 +30,6 @@ mod registries;
 mod servers;
 mod slim;
 mod snapshot;
+mod stack;
 mod streams;
 mod unikernel;

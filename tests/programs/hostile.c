@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -20,11 +22,13 @@
 #define RINGS 0x703000000000ul
 #define RING_ROOM (128ul << 10)
 #define COUNTERS 0x703100000000ul
+#define LINK 0x703300000000ul
 #define LINEAR 0x704000000000ul
 
 struct call {
     volatile uint32_t state, number;
     volatile uint64_t arguments[6];
+    volatile int64_t result;
 };
 static struct call *const call = (struct call *)(PORT + 64);
 static volatile uint32_t *const engine = (uint32_t *)(PORT + 4);
@@ -62,6 +66,36 @@ static void calls(void) {
         call->state = 1;
         if (*engine == 2) *(volatile uint32_t *)DOORBELL = 1;
         else usleep(0);
+    }
+}
+
+/* Asks the tender for sockets, past the library operating system, which has its own. */
+static void sockets(void) {
+    int families[] = {2, 10, 16, 17, 40, 1};
+    for (int i = 0; i < 6; i++) {
+        call->arguments[0] = families[i], call->arguments[1] = families[i] == 16 || families[i] == 17 ? 3 : 1;
+        for (int j = 2; j < 6; j++) call->arguments[j] = 0;
+        call->number = SYS_socket;
+        call->state = 1;
+        if (*engine == 2) *(volatile uint32_t *)DOORBELL = 1;
+        while (call->state == 1) {}
+        printf("%d: %d\n", families[i], call->result < 0 ? (int)-call->result : 0);
+    }
+    fflush(stdout);
+    _exit(0);
+}
+
+/* The link's rings are the tender's memory, too: noise in them while frames go. */
+static void link_of_noise(void) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = 9 << 8, .sin_addr.s_addr = 1 | next() << 24 | 10};
+    int s = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+    for (int round = 0; round < 400; round++) {
+        for (int i = 0; i < 30; i++) sendto(s, room, 1400, 0, (void *)&to, sizeof to);
+        volatile uint64_t *page = (void *)LINK;
+        /* Which counters there are: crates/abi/src/link.rs. */
+        for (int i = 0; i < 4; i++) page[16 * (1 + i)] = next() % 3 ? next() : page[16 * (1 + i)] + next() % 4096;
+        for (int i = 0; i < 64; i++) page[512 + next() % 98304] = next() % 2 ? next() : next() % 2000;
+        usleep(100);
     }
 }
 
@@ -119,6 +153,8 @@ int main(int count, char **words) {
         getppid();
     }
     if (!strcmp(what, "rings")) signal(SIGPIPE, SIG_IGN), alarm(2), rings();
+    if (!strcmp(what, "sockets")) sockets();
+    if (!strcmp(what, "link")) link_of_noise();
     if (!strcmp(what, "stack")) { __asm__ volatile("mov $8, %rsp; push %rax"); }
     if (!strcmp(what, "bomb")) for (;;) fork();
     if (!strcmp(what, "memory")) for (;;) memset(malloc(1 << 20), 1, 1 << 20);

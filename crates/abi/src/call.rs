@@ -82,7 +82,8 @@ pub const FUTEX_COUNTERS: u32 = 0x1013;
 /// path from the root, which leads to it still.
 pub const KEEP: u32 = 0x1014;
 
-/// `()`: looks whether what is kept is still what its path leads to, and forgets what is not.
+/// `()`: looks whether what is kept is still what its path leads to, and forgets what is not; and carries frames
+/// ([`crate::link`]).
 pub const CHECK: u32 = 0x1015;
 
 /// `(address, length)`, up to three times: what the guest's page tables say of that part of the address space shall be so.
@@ -98,6 +99,10 @@ pub const PENDING: u32 = 0x1017;
 /// `(signal, taken)`: that signal stops the process, which had taken so many ([`crate::signal::Queue::taken`]). It is
 /// answered when the process may go on.
 pub const STOP: u32 = 0x1018;
+
+/// `()`: asks for the link to the cell's network ([`crate::link`]), which one process of a family has at a time. A guest with
+/// page tables of its own is told at which physical address it is; a process of the host is sent the memory.
+pub const LINK: u32 = 0x101a;
 
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;

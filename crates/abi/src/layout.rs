@@ -11,6 +11,7 @@
 //! 0x7030_0000_0000    the rings of pipes
 //! 0x7031_0000_0000    counters of sleepers
 //! 0x7032_0000_0000    files of its own (only where the guest has page tables of its own)
+//! 0x7033_0000_0000    the link
 //! 0x7040_0000_0000    the guest's whole memory, one to one (the same)
 //! ```
 
@@ -58,6 +59,9 @@ pub const RING_PLACES: usize = 4096;
 
 /// The counters of [`crate::futex`].
 pub const COUNTERS: usize = 0x7031_0000_0000;
+
+/// The link of [`crate::link`].
+pub const LINK: usize = 0x7033_0000_0000;
 
 /// The guest's memory, one to one.
 pub const LINEAR: usize = 0x7040_0000_0000;

@@ -12,10 +12,11 @@ pub mod futex;
 pub mod kept;
 pub mod layout;
 pub mod library;
+pub mod link;
 pub mod port;
 pub mod post;
 pub mod ring;
 pub mod signal;
 
 /// Both sides refuse each other when theirs differs.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;

@@ -48,8 +48,10 @@ pub struct Port {
     pub sealed: AtomicU32,
     /// Not 0 when the guest is to stand still for a change of its libraries: [`crate::library`].
     pub libraries: AtomicU32,
+    /// Not 0 when the program's sockets are of a stack in the guest: [`crate::link`].
+    pub stack: AtomicU32,
     /// Keeps the clock's fields apart from what changes often.
-    pub reserved: [u32; 10],
+    pub reserved: [u32; 9],
     /// How to tell the time without asking.
     pub clock: Clock,
     /// Files that the guest keeps for when the program opens them again: see [`crate::kept`].

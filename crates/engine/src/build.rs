@@ -118,7 +118,7 @@ impl Engine {
                 stdin: Stdin::Closed,
             },
             limits: Limits::default(),
-            network: Network { mode: NetMode::None, ports: Vec::new() },
+            network: Network { mode: NetMode::None, ..Network::default() },
             mounts: Vec::new(),
             security: Security::default(),
             init: Init::Reaper,

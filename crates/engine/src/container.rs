@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use container::cgroup::Cgroup;
 use container::{Attendant, Body, Bond, Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
-use model::{ByteSize, CellId, CellSpec, Engine, Exit, Limits, Missed, NetMode, Process, Verb};
+use model::{ByteSize, CellId, CellSpec, Engine, Exit, Limits, Missed, NetMode, NetStack, Process, Verb};
 use store::{Layout, Rootfs};
 
 use crate::boundary::{Boundary, Companion, Limited, LiveCell, ProgramStreams, StartRequest, Started};
@@ -35,7 +35,7 @@ impl Boundary for Containers {
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
-        start(request, streams, Body::Command)
+        start(request, streams, Body::Command, None)
     }
 
     fn exec(
@@ -126,13 +126,19 @@ impl Boundary for Containers {
     }
 }
 
-/// Starts a cell in namespaces of the host, whose program that body executes.
-pub(crate) fn start(request: &StartRequest<'_>, streams: ProgramStreams, body: Body) -> Result<Started> {
+/// Starts a cell in namespaces of the host, whose program that body executes. Over the line, if there is one, the cell's link
+/// goes to who makes a network of it.
+pub(crate) fn start(
+    request: &StartRequest<'_>,
+    streams: ProgramStreams,
+    body: Body,
+    line: Option<OwnedFd>,
+) -> Result<Started> {
     let spec = &request.cell.spec;
     let files = Files::write(request.cell)?;
     let plan = plan(request.cell, request.rootfs.clone(), files.mounted(), body);
     let prepared = container::prepare(&plan, stdio(streams))?;
-    let outcome = connect(request, &prepared, &files);
+    let outcome = connect(request, &prepared, &files, line);
     let (attachment, service) = match outcome {
         Ok(connected) => connected,
         Err(error) => {
@@ -281,16 +287,26 @@ fn plan(cell: &Cell, rootfs: Rootfs, files: Vec<(PathBuf, PathBuf)>, body: Body)
 type Connected = (Option<net::Attachment>, Option<net::Service>);
 
 /// Joins a prepared cell to its network, before its program can notice that it was without.
-fn connect(request: &StartRequest<'_>, prepared: &Prepared, files: &Files) -> Result<Connected> {
+fn connect(request: &StartRequest<'_>, prepared: &Prepared, files: &Files, line: Option<OwnedFd>) -> Result<Connected> {
     let spec = &request.cell.spec;
     if matches!(spec.network.mode, NetMode::None | NetMode::Host) {
         // The cell brings its loopback interface up itself, which an ordinary user could not do from outside.
         return Ok((None, None));
     }
-    let attachment = request.net.attach(spec.id, &spec.name, &spec.network.mode, prepared.netns())?;
+    let attachment = request.net.attach(spec.id, &spec.name, &spec.network, prepared.netns())?;
     let Some(attachment) = attachment else { return Ok((None, None)) };
     files.set_hosts(&attachment.hosts(&spec.hostname, &spec.name))?;
-    let service = request.net.service(&attachment, &spec.network.ports, prepared.netns())?;
+    if spec.network.stack == NetStack::Guest {
+        // The resolver in its namespace is the kernel's to reach.
+        let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        files.set("resolv.conf", &net::Attachment::resolv_conf(&host, attachment.gateway))?;
+    }
+    if let Some(line) = line {
+        let link = request.net.link(&attachment, prepared.netns())?;
+        sys::socket::send(&line, &link.record(), &[link.socket.as_fd()])
+            .map_err(|e| Error::io("handing over the cell's link", e))?;
+    }
+    let service = request.net.service(&attachment, &spec.network, prepared.netns())?;
     Ok((Some(attachment), Some(service)))
 }
 
@@ -308,7 +324,7 @@ impl Files {
         let resolver = match cell.spec.network.mode {
             NetMode::None => String::new(),
             NetMode::Host => host_resolver(),
-            NetMode::Default | NetMode::Named(_) => net::Attachment::resolv_conf(&host_resolver()),
+            NetMode::Default | NetMode::Named(_) => net::Attachment::resolv_conf(&host_resolver(), net::RESOLVER),
         };
         files.set("resolv.conf", &resolver)?;
         files.set("hostname", &format!("{}\n", cell.spec.hostname))?;

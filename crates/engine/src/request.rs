@@ -63,7 +63,7 @@ impl CellRequest {
             stdin: Stdin::Closed,
             hostname: None,
             limits: Limits::default(),
-            network: Network { mode: NetMode::None, ports: Vec::new() },
+            network: Network { mode: NetMode::None, ..Network::default() },
             mounts: Vec::new(),
             security: Security::default(),
             init: Init::Reaper,

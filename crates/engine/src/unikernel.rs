@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use container::{Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
-use model::{CellId, Degraded, Engine, Process, Verb};
+use model::{CellId, Degraded, Engine, NetStack, Process, Verb};
 use store::Rootfs;
 use unikernel::control::{CommandText, Line};
 
@@ -62,8 +62,15 @@ impl Boundary for Unikernels {
             // It has its libraries still to load.
             seal.code = unikernel::Code::Generated;
         }
-        let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal };
-        let mut started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)))?;
+        let (line, link) = match spec.network.stack {
+            NetStack::Host => (None, None),
+            NetStack::Guest => {
+                let ends = sys::socket::pair().map_err(|e| Error::io("making a line for the cell's link", e))?;
+                (Some(ends.0), Some(ends.1))
+            }
+        };
+        let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal, link };
+        let mut started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)), line)?;
         if let Some(why) = unikernel::jail::lacks() {
             started.degraded.push(Degraded { what: "a part of the tender's own jail".to_owned(), why: why.to_owned() });
         }
@@ -91,6 +98,10 @@ impl Boundary for Unikernels {
     }
 
     fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
+        if cell.spec.network.stack == NetStack::Guest {
+            let why = "its sockets are of a network stack in the guest (--net-stack guest)".to_owned();
+            return Err(Error::Unkept { cell: cell.spec.name.clone(), why });
+        }
         family::keep(cell, keeping)
     }
 
@@ -159,6 +170,8 @@ struct Tender {
     control: OwnedFd,
     origin: Origin,
     seal: Option<unikernel::Seal>,
+    /// Where the cell's link comes from, if its programs' sockets are of a stack in the guest.
+    link: Option<OwnedFd>,
 }
 
 /// What a family begins with.
@@ -193,12 +206,13 @@ impl Origin {
 const OPEN_FILES: usize = 1024;
 
 impl Resident for Tender {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 4] {
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 5] {
         let (state, bytes) = match &self.origin {
             Origin::Program | Origin::Appliance(_) => (None, None),
             Origin::Snapshot(it) => (Some(it.state.as_fd()), Some(it.bytes.as_fd())),
         };
-        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes]
+        let link = self.link.as_ref().map(AsFd::as_fd);
+        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes, link]
     }
 
     fn prepare(&self) {
@@ -223,9 +237,14 @@ impl Resident for Tender {
                 return Ended::Code(125);
             }
         };
+        let stack = match &self.link {
+            None => unikernel::Stack::Host,
+            Some(line) => unikernel::Stack::Guest(receive_link(line)),
+        };
         let guest = unikernel::Guest {
             snapshot,
             seal: self.seal.clone(),
+            stack,
             command: unikernel::Command {
                 path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
                 arguments: command.arguments.iter().map(text).collect(),
@@ -250,6 +269,20 @@ impl Resident for Tender {
     }
 }
 
+/// The cell's link, as [`crate::container::start`] sent it; nothing when the cell is on no network.
+fn receive_link(line: &OwnedFd) -> Option<unikernel::Link> {
+    let mut record = [0; net::Link::RECORD];
+    let (length, [socket, ..]) = sys::socket::receive(line, &mut record).ok()?;
+    let link = net::Link::of(socket.filter(|_| length == record.len())?, record);
+    Some(unikernel::Link {
+        socket: link.socket,
+        hardware: link.hardware,
+        address: link.address,
+        prefix: link.prefix,
+        gateway: link.gateway,
+    })
+}
+
 /// Stands for a further program of a family, in its cell's namespaces.
 #[derive(Debug)]
 struct Visitor {
@@ -258,8 +291,8 @@ struct Visitor {
 }
 
 impl Resident for Visitor {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 4] {
-        [Some(self.line.as_fd()), None, None, None]
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 5] {
+        [Some(self.line.as_fd()), None, None, None, None]
     }
 
     fn prepare(&self) {}

@@ -37,7 +37,7 @@ pub use exit::{Exit, ExitReport, StartStep};
 pub use image::{ImageConfig, ImageRecord, LayerRecord, SlimRecord};
 pub use limits::{Degraded, IoLimit, Limits};
 pub use name::{CellId, CellName, ImageName};
-pub use network::{NetMode, Network, PortMapping, Protocol};
+pub use network::{NetMode, NetStack, Network, PortMapping, Protocol};
 pub use parse::ParseError;
 pub use progress::Progress;
 pub use security::{Capability, NewPrivileges, RootAccess, Seccomp, Security, UserNamespace};

@@ -18,6 +18,34 @@ pub struct Network {
     /// Ports of the host that lead into it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortMapping>,
+    /// Whose sockets its programs have.
+    #[serde(skip_serializing_if = "NetStack::is_host")]
+    pub stack: NetStack,
+}
+
+named_enum! {
+    /// What makes a network of a cell's link: the value of `--net-stack`.
+    NetStack, "network stack" {
+        /// The host's kernel, in the cell's namespace.
+        Host = "host",
+        /// A unikernel by itself: the host moves frames for it, and makes no socket.
+        Guest = "guest",
+    }
+}
+
+#[expect(clippy::derivable_impls, reason = "the macro derives the same traits for every enumeration")]
+impl Default for NetStack {
+    fn default() -> Self {
+        Self::Host
+    }
+}
+
+impl NetStack {
+    /// Whether that is the host's, as it is for most.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_host(&self) -> bool {
+        *self == Self::Host
+    }
 }
 
 /// The value of `--net`.

@@ -24,10 +24,10 @@ mod proxy;
 mod service;
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use model::{CellId, CellName, NetMode};
+use model::{CellId, CellName, NetStack, Network};
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Result};
@@ -68,6 +68,43 @@ pub struct Traffic {
     pub sent: u64,
 }
 
+/// A cell's link, in the hands of who makes a network of it.
+#[derive(Debug)]
+pub struct Link {
+    /// A packet socket that is bound to it.
+    pub socket: OwnedFd,
+    /// The hardware's address.
+    pub hardware: [u8; 6],
+    /// The cell's address.
+    pub address: Ipv4Addr,
+    /// Length of the subnet's prefix.
+    pub prefix: u8,
+    /// The bridge's address: the way out.
+    pub gateway: Ipv4Addr,
+}
+
+impl Link {
+    /// The length of what describes one.
+    pub const RECORD: usize = 15;
+
+    /// All of it but the socket, as bytes.
+    pub fn record(&self) -> [u8; Self::RECORD] {
+        let mut record = [0; Self::RECORD];
+        record[..6].copy_from_slice(&self.hardware);
+        record[6..10].copy_from_slice(&self.address.octets());
+        record[10..14].copy_from_slice(&self.gateway.octets());
+        record[14] = self.prefix;
+        record
+    }
+
+    /// From those bytes.
+    pub fn of(socket: OwnedFd, record: [u8; Self::RECORD]) -> Self {
+        let [h0, h1, h2, h3, h4, h5, a0, a1, a2, a3, g0, g1, g2, g3, prefix] = record;
+        let (address, gateway) = (Ipv4Addr::new(a0, a1, a2, a3), Ipv4Addr::new(g0, g1, g2, g3));
+        Self { socket, hardware: [h0, h1, h2, h3, h4, h5], address, prefix, gateway }
+    }
+}
+
 /// Where a cell finds its resolver, which its supervisor serves inside the cell's own network namespace.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
@@ -79,18 +116,20 @@ impl Net {
         Ok(Self { dir })
     }
 
-    /// Gives the network namespace of a cell a link to the network that its mode names, if it names one. The namespace must be fresh.
+    /// Gives the network namespace of a cell a link to the network that its mode names, if it names one. The namespace must be
+    /// fresh. The kernel in there gets the address, unless the cell has a stack of its own.
     pub fn attach(
         &self,
         id: CellId,
         name: &CellName,
-        mode: &NetMode,
+        network: &Network,
         netns: BorrowedFd<'_>,
     ) -> Result<Option<Attachment>> {
-        let Some(network) = mode.network() else { return Ok(None) };
+        let stack = network.stack;
+        let Some(network) = network.mode.network() else { return Ok(None) };
         let network = NetworkDir::lock(&self.dir, network)?;
         let lease = network.lease(id, name)?;
-        match self.connect(&network, &lease, netns) {
+        match self.connect(&network, &lease, netns, stack) {
             Ok(degraded) => Ok(Some(lease.attachment(degraded))),
             Err(error) => {
                 let _ = network.release(id);
@@ -99,7 +138,13 @@ impl Net {
         }
     }
 
-    fn connect(&self, network: &NetworkDir, lease: &Lease, netns: BorrowedFd<'_>) -> Result<Vec<model::Degraded>> {
+    fn connect(
+        &self,
+        network: &NetworkDir,
+        lease: &Lease,
+        netns: BorrowedFd<'_>,
+        stack: NetStack,
+    ) -> Result<Vec<model::Degraded>> {
         let subnet = network.subnet()?;
         let mut route = netlink::Route::open()?;
         let mut degraded = Vec::new();
@@ -114,7 +159,10 @@ impl Net {
             }
         };
         link::make_pair(&mut route, &lease.interface, bridge, netns)?;
-        netlink::inside(netns, || link::configure_inside(lease.address, &subnet))?;
+        netlink::inside(netns, || match stack {
+            NetStack::Host => link::configure_inside(lease.address, &subnet),
+            NetStack::Guest => link::leave_inside(),
+        })?;
         Ok(degraded)
     }
 
@@ -162,13 +210,15 @@ impl Net {
     }
 
     /// The name service and the published ports of an attached cell. Ports are open when this returns.
-    pub fn service(
-        &self,
-        attachment: &Attachment,
-        ports: &[model::PortMapping],
-        netns: BorrowedFd<'_>,
-    ) -> Result<Service> {
-        Service::open(self.dir.clone(), attachment, ports, netns.as_fd())
+    pub fn service(&self, attachment: &Attachment, network: &Network, netns: BorrowedFd<'_>) -> Result<Service> {
+        Service::open(self.dir.clone(), attachment, network, netns.as_fd())
+    }
+
+    /// The link of a cell that makes a network of it by itself. The kernel in its namespace has no address on it.
+    pub fn link(&self, attachment: &Attachment, netns: BorrowedFd<'_>) -> Result<Link> {
+        let (socket, hardware) = netlink::inside(netns, link::open_inside)?;
+        let Attachment { address, prefix, gateway, .. } = *attachment;
+        Ok(Link { socket, hardware, address, prefix, gateway })
     }
 
     /// A cell has another name now; its neighbours shall find it by that one.
@@ -217,9 +267,9 @@ impl Attachment {
     }
 
     /// The cell's `/etc/resolv.conf`: our resolver, with the host's search list.
-    pub fn resolv_conf(host: &str) -> String {
+    pub fn resolv_conf(host: &str, resolver: Ipv4Addr) -> String {
         let kept = host.lines().filter(|line| line.starts_with("search ") || line.starts_with("domain "));
-        let mut text = format!("nameserver {RESOLVER}\noptions ndots:0\n");
+        let mut text = format!("nameserver {resolver}\noptions ndots:0\n");
         kept.for_each(|line| text.extend([line, "\n"]));
         text
     }

@@ -1,7 +1,7 @@
 //! Interfaces, addresses and routes.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::error::{Error, Result};
 use crate::lease::Subnet;
@@ -13,10 +13,13 @@ const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -27,6 +30,7 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const IFF_UP: u32 = 1;
 const AF_INET: u8 = 2;
+const AF_INET6: u16 = 10;
 /// The loopback interface is the first of every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -50,6 +54,35 @@ impl Route {
             }
             Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(None),
             Err(e) => Err(Error::kernel(format!("looking for interface {name}"), e)),
+        }
+    }
+
+    /// The index of a cell's link, and its hardware's address.
+    fn ethernet(&mut self) -> Result<(u32, [u8; 6])> {
+        const FIXED: usize = 16;
+        let doing = "looking for eth0";
+        let request = Message::new(RTM_GETLINK, NLM_F_ACK, &interface(0, 0)).text(IFLA_IFNAME, "eth0");
+        let replies = self.0.request(request).map_err(|e| Error::kernel(doing, e))?;
+        let found = || {
+            let body = replies.first()?.body.as_slice();
+            let index = u32::from_ne_bytes(*body.get(4..8)?.first_chunk()?);
+            let hardware = attributes(body.get(FIXED..)?).find(|it| it.0 == IFLA_ADDRESS)?.1;
+            Some((index, *hardware.first_chunk()?))
+        };
+        found().ok_or_else(|| Error::kernel(doing, std::io::Error::from(std::io::ErrorKind::NotFound)))
+    }
+
+    /// Has IPv6 give an interface no address. A kernel without IPv6 gives none in any case.
+    fn stay_silent(&mut self, index: u32) -> Result<()> {
+        const NONE: u8 = 1;
+        let message = Message::new(RTM_NEWLINK, NLM_F_ACK, &interface(index, 0)).nested(IFLA_AF_SPEC, &[], |all| {
+            all.nested(AF_INET6, &[], |it| it.attribute(IFLA_INET6_ADDR_GEN_MODE, &[NONE]))
+        });
+        match self.0.request(message) {
+            Err(e) if e.raw_os_error() != Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => {
+                Err(Error::kernel("keeping an interface without an address", e))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -148,6 +181,23 @@ pub(crate) fn configure_inside(address: Ipv4Addr, subnet: &Subnet) -> Result<()>
     route.address(index, address, subnet.prefix)?;
     route.raise(index)?;
     route.default_route(subnet.gateway())
+}
+
+/// A link that the kernel in a cell's namespace makes nothing of: it is up, and has no address, not even one that IPv6 gives
+/// itself. To be called inside the namespace.
+pub(crate) fn leave_inside() -> Result<()> {
+    let mut route = Route::open()?;
+    route.raise(LOOPBACK)?;
+    let (index, _) = route.ethernet()?;
+    route.stay_silent(index)?;
+    route.raise(index)
+}
+
+/// A packet socket of the link, and its hardware's address. To be called inside the namespace.
+pub(crate) fn open_inside() -> Result<(OwnedFd, [u8; 6])> {
+    let (index, hardware) = Route::open()?.ethernet()?;
+    let socket = sys::network::link_socket(index).map_err(|e| Error::kernel("opening the cell's link", e))?;
+    Ok((socket, hardware))
 }
 
 /// Removes an interface; one that is not there is no failure.

@@ -51,9 +51,13 @@ impl Pair {
         !failed && !done
     }
 
-    /// Whether the far end was refused before it became a connection: nobody listens there, or not yet.
+    /// Whether the far end was refused before it became a connection: nobody listens there, or is there, or not yet.
     pub(crate) fn is_refused(&self) -> bool {
-        self.far.take_error().ok().flatten().is_some_and(|it| it.kind() == ErrorKind::ConnectionRefused)
+        self.far
+            .take_error()
+            .ok()
+            .flatten()
+            .is_some_and(|it| matches!(it.kind(), ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable))
     }
 
     /// What to wait for on the near and on the far connection.

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use model::{PortMapping, Protocol};
+use model::{NetStack, Network, PortMapping, Protocol};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::time::{self, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
@@ -74,7 +74,7 @@ impl Service {
     pub(crate) fn open(
         leases: PathBuf,
         attachment: &Attachment,
-        ports: &[PortMapping],
+        network: &Network,
         netns: BorrowedFd<'_>,
     ) -> Result<Self> {
         let epoll =
@@ -96,8 +96,11 @@ impl Service {
             refused: Vec::new(),
             retry,
         };
-        service.open_resolver(netns)?;
-        for mapping in ports {
+        match network.stack {
+            NetStack::Host => service.open_resolver(netns)?,
+            NetStack::Guest => service.open_resolver_outside(attachment.gateway)?,
+        }
+        for mapping in &network.ports {
             service.publish(mapping, attachment.address)?;
         }
         Ok(service)
@@ -121,6 +124,22 @@ impl Service {
             self.add(Source::Listener { socket: listener, to }, EventFlags::IN)?;
         }
         Ok(())
+    }
+
+    /// A cell that has a stack of its own finds its resolver at the bridge's address, as its way out: there the supervisors
+    /// of all such cells of a network answer in turn, and say the same. Where the host's own resolver has the place, that is
+    /// asked, and knows no cell.
+    fn open_resolver_outside(&mut self, gateway: Ipv4Addr) -> Result<()> {
+        let failed = |e: std::io::Error| Error::kernel("opening the cell's resolver", e);
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)
+            .map_err(|e| failed(e.into()))?;
+        let shared = rustix::net::sockopt::set_socket_reuseport(&socket, true);
+        match shared.and_then(|()| rustix::net::bind(&socket, &SocketAddr::from((gateway, DNS_PORT)))) {
+            Ok(()) => self.add(Source::Resolver(socket.into()), EventFlags::IN).map(drop),
+            Err(rustix::io::Errno::ADDRINUSE) => Ok(()),
+            Err(e) => Err(failed(e.into())),
+        }
     }
 
     /// Opens a port of the host. Without an address it is open for IPv4 and IPv6 alike.

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use model::{CellId, CellName, NetMode, PortMapping};
+use model::{CellId, CellName, NetMode, Network, PortMapping};
 use net::{Attachment, Net, Service};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
@@ -31,7 +31,8 @@ impl Cell {
     }
 
     fn attach(&self, net: &Net, mode: &NetMode) -> Attachment {
-        net.attach(self.id, &self.name, mode, self.netns.as_fd()).unwrap().unwrap()
+        let network = Network { mode: mode.clone(), ..Network::default() };
+        net.attach(self.id, &self.name, &network, self.netns.as_fd()).unwrap().unwrap()
     }
 
     /// Does something on a thread inside the namespace.
@@ -42,6 +43,10 @@ impl Cell {
             action()
         })
     }
+}
+
+fn published(port: PortMapping) -> Network {
+    Network { ports: vec![port], ..Network::default() }
 }
 
 fn serve(mut service: Service) {
@@ -86,7 +91,7 @@ fn cells_reach_each_other_by_name_and_are_reached_by_port() {
 
     // By published port, from the host, both ways and to the end of the stream.
     let mapping: PortMapping = "127.0.0.1::7".parse().unwrap();
-    let service = net.service(&place, &[mapping], web.netns.as_fd()).unwrap();
+    let service = net.service(&place, &published(mapping), web.netns.as_fd()).unwrap();
     let (address, _) = service.published()[0];
     serve(service);
     let listener = web.inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 7)).unwrap()).join().unwrap();
@@ -107,7 +112,7 @@ fn cells_reach_each_other_by_name_and_are_reached_by_port() {
     assert!(place.traffic().unwrap().received > 3 << 20);
 
     // By name, from the other cell.
-    serve(net.service(&other, &[], client.netns.as_fd()).unwrap());
+    serve(net.service(&other, &Network::default(), client.netns.as_fd()).unwrap());
     let answer = client.inside(|| {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -173,11 +178,11 @@ fn udp_ports_and_taken_ports() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
     let mapping: PortMapping = format!("127.0.0.1:{port}:80").parse().unwrap();
-    let error = net.service(&place, &[mapping], cell.netns.as_fd()).unwrap_err().to_string();
+    let error = net.service(&place, &published(mapping), cell.netns.as_fd()).unwrap_err().to_string();
     assert!(error.contains(&format!("127.0.0.1:{port}:80 of the host cannot be published")), "{error}");
 
     let mapping: PortMapping = "127.0.0.1::9/udp".parse().unwrap();
-    let service = net.service(&place, &[mapping], cell.netns.as_fd()).unwrap();
+    let service = net.service(&place, &published(mapping), cell.netns.as_fd()).unwrap();
     let (address, _) = service.published()[0];
     serve(service);
     let inner = cell.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9)).unwrap()).join().unwrap();

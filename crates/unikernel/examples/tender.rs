@@ -22,6 +22,11 @@ fn main() -> std::process::ExitCode {
         },
         snapshot: None,
         seal: None,
+        stack: if std::env::var_os("SKEP_STACK").is_some() {
+            unikernel::Stack::Guest(None)
+        } else {
+            unikernel::Stack::Host
+        },
         control: None,
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],
         open_files: 1024,

@@ -27,6 +27,7 @@ use crate::files::File;
 use crate::futexes::Futexes;
 use crate::guest::Handle;
 use crate::library::Ledger;
+use crate::link::{Shared, Stack};
 use crate::locks::Locks;
 use crate::port::Mapped;
 use crate::posts::Ticker;
@@ -127,6 +128,10 @@ pub(crate) struct Family {
     pub(crate) changes: Changes,
     /// System V's shared memory.
     pub(crate) segments: Segments,
+    /// Not 0 when the programs' sockets are of a stack in the guest, as the guest is told.
+    pub(crate) stack: u32,
+    /// The cell's link, if such a stack has one.
+    pub(crate) link: Option<Shared>,
 }
 
 struct Account {
@@ -149,7 +154,11 @@ const LAST_NUMBER: u32 = 4 << 20;
 const MOST_PROCESSES: usize = 16 << 10;
 
 impl Family {
-    pub(crate) fn new(seal: Option<&Seal>) -> Self {
+    pub(crate) fn new(seal: Option<&Seal>, stack: Stack) -> Self {
+        let (stack, link) = match stack {
+            Stack::Host => (0, None),
+            Stack::Guest(link) => (1, link.map(Shared::new)),
+        };
         let account = Account {
             processes: BTreeMap::new(),
             next: FIRST,
@@ -174,6 +183,8 @@ impl Family {
             futexes: Futexes::default(),
             changes: Changes::default(),
             segments: Segments::default(),
+            stack,
+            link,
         }
     }
 

@@ -29,6 +29,7 @@ pub mod jail;
 mod kept;
 mod kvm;
 pub mod library;
+mod link;
 mod locks;
 mod mapping;
 mod member;
@@ -51,6 +52,7 @@ mod waits;
 use std::os::fd::OwnedFd;
 
 pub use error::{Error, Result};
+pub use link::{Link, Stack};
 pub use seal::{Code, OUTSIDE, Seal};
 pub use snapshot::{Snapshot, calls_of, digest_of};
 pub use tender::{Command, Engine, Guest, Outcome, run};

@@ -251,6 +251,7 @@ impl Member {
             call::KEEP => self.keep(arguments).into(),
             call::CHECK => {
                 self.check_kept();
+                self.carry_frames();
                 Ok(0).into()
             }
             call::SIGNALS => Ok(self.living.port.letters().hand_over(&self.living.port.signals)).into(),
@@ -265,6 +266,7 @@ impl Member {
             call::FUTEX_SLEEP => self.sleep_on_word(arguments).into(),
             call::FUTEX_WAKE => Ok(self.wake_on_word(arguments)).into(),
             call::FUTEX_LEAVE => Ok(self.leave_word(arguments)).into(),
+            call::LINK => self.hand_over_link(),
             call::FUTEX_COUNTERS => self.hand_over_counters().into(),
             call::RING_SLEEP => self.sleep_on_ring(a, b).into(),
             call::RING_WAKE => self.wake_ring(a, b).into(),
@@ -309,7 +311,9 @@ impl Member {
         port.state.store(WAITING, Ordering::SeqCst);
         // A signal from before this is seen here; one from after it rings.
         let nanoseconds = if port.signals.has_news() { 0 } else { nanoseconds };
+        let nanoseconds = if self.carry_frames() { 0 } else { nanoseconds };
         let cookies = waits.sleep(nanoseconds);
+        self.carry_frames();
         port.state.store(RUNNING, Ordering::SeqCst);
         let count = cookies.len().min(most as usize);
         let bytes: Vec<u8> = cookies[..count].iter().flat_map(|it| it.to_ne_bytes()).collect();

@@ -183,6 +183,9 @@ impl Ticker {
             self.wait_until_wanted();
             let before = family.posters();
             std::thread::sleep(TICK);
+            if let Some(link) = &family.link {
+                link.carry_for_all();
+            }
             let still = |it: &(u32, u64)| before.contains(it);
             let late: Vec<u32> = family.posters().into_iter().filter(still).map(|it| it.0).collect();
             late.into_iter().for_each(|number| family.stop_for_posts(number));

@@ -106,6 +106,7 @@ impl Starter {
                 (living, Body::Machine(kvm.clone(), Some(Box::new(guest))), memory)
             }
         };
+        living.port.stack.store(family.stack, std::sync::atomic::Ordering::Relaxed);
         family.add(number, origin, living.clone());
         let member = Member {
             number,

@@ -11,6 +11,7 @@ use crate::desk;
 use crate::error::{Error, Result};
 use crate::family::{FIRST, Family};
 use crate::jail;
+use crate::link::Stack;
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use crate::start::Starter;
@@ -30,6 +31,8 @@ pub struct Guest {
     pub snapshot: Option<Snapshot>,
     /// What it may do, when that is not everything.
     pub seal: Option<Seal>,
+    /// What its programs have their sockets of.
+    pub stack: Stack,
     /// The socket on which it takes orders, from [`crate::control::Line::listen`].
     pub control: Option<OwnedFd>,
 }
@@ -89,7 +92,7 @@ pub fn run(guest: Guest) -> Result<Outcome> {
         Engine::Kvm(_) => jail::Kind::Machines,
     };
     jail::enter(kind, guest.seal.as_ref())?;
-    let family = Arc::new(Family::new(guest.seal.as_ref()));
+    let family = Arc::new(Family::new(guest.seal.as_ref(), guest.stack));
     let starter = Starter::new(guest.engine, guest.open_files);
     let number = match guest.snapshot {
         None => starter.first(&family, guest.command, guest.streams)?,

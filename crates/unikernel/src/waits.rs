@@ -52,6 +52,9 @@ pub(crate) struct Awaited {
 /// The event that is the bell.
 const BELL: u64 = u64::MAX;
 
+/// The event that is the link: whoever sleeps takes the frames.
+const LINK: u64 = u64::MAX - 1;
+
 /// More at once than a guest takes.
 const MOST: usize = 32;
 
@@ -66,6 +69,11 @@ impl Waits {
 
     fn watches(&self) -> std::sync::MutexGuard<'_, Watches> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends each sleep when a frame comes. Once is enough.
+    pub(crate) fn watch_link(&self, link: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
+        epoll::add(&self.epoll, link, EventData::new_u64(LINK), EventFlags::IN)
     }
 
     /// Wakes the member if it sleeps or is about to.
@@ -200,6 +208,7 @@ impl Waits {
                 BELL => {
                     let _ = rustix::io::read(&self.bell, &mut [0; 8]);
                 }
+                LINK => {}
                 cookie => {
                     if let Some(file) = watches.files.remove(&cookie) {
                         let _ = epoll::delete(&self.epoll, &file.copy);

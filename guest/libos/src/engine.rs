@@ -132,6 +132,11 @@ pub fn take_counters(at: usize, length: usize) -> Result<()> {
     if has_tables() { kvm::take_counters(at, length) } else { process::rings::take_counters(at, length) }
 }
 
+/// Maps the link to the cell's network.
+pub fn take_link(at: usize, length: usize) -> Result<()> {
+    if has_tables() { kvm::take_link(at, length) } else { process::rings::take_link(at, length) }
+}
+
 /// Gives it up.
 pub fn drop_ring(at: usize, bells: Bells) {
     if has_tables() { kvm::drop_ring(at) } else { process::rings::drop(at, bells) }

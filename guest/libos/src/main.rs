@@ -22,6 +22,7 @@ mod heap;
 mod kept;
 mod library;
 mod loader;
+mod net;
 mod number;
 mod patch;
 mod pipe;

@@ -173,6 +173,13 @@ pub fn send(info: abi::signal::Info) -> bool {
 
 /// Ends the process as that signal does.
 pub fn die(signal: i32) -> ! {
+    const HANG_UP: i32 = 1;
+    const INTERRUPT: i32 = 2;
+    const TERMINATE: i32 = 15;
+    // Where it stands is not known of the others.
+    if matches!(signal, HANG_UP | INTERRUPT | TERMINATE) {
+        crate::net::end();
+    }
     let _ = tender::call(abi::call::EXIT, [signal as u64, 0, 0, 0, 0, 0]);
     engine::stop()
 }

@@ -6,12 +6,13 @@
 mod memory;
 pub mod process;
 mod ready;
-mod signals;
+pub mod signals;
 mod threads;
 mod time;
 pub mod timers;
 
 use abi::call;
+pub use ready::Asked;
 
 use crate::errno::{EAGAIN, EINTR, ENOSYS, ERESTART, ETIMEDOUT, Result, to_raw};
 use crate::frame::{Frame, NOT_A_CALL};
@@ -126,8 +127,16 @@ fn wants_all(number: u32, flags: u64) -> bool {
     matches!(number, number::WRITE | number::SENDTO) || number == number::RECVFROM && flags & WAIT_FOR_ALL != 0
 }
 
+/// Lets the stack in here answer, or the tender, as soon as it can.
+pub fn forward(number: u32, arguments: [u64; 6]) -> Result {
+    match crate::net::answer(number, arguments) {
+        Some(result) => result,
+        None => forward_to_tender(number, arguments),
+    }
+}
+
 /// Lets the tender answer, as soon as it can.
-pub fn forward(number: u32, mut arguments: [u64; 6]) -> Result {
+pub fn forward_to_tender(number: u32, mut arguments: [u64; 6]) -> Result {
     if number >= call::BOOT {
         return Err(ENOSYS);
     }
@@ -257,6 +266,7 @@ fn forward_any(number: u32, arguments: [u64; 6]) -> Result {
 
 /// There is nothing more to do for this process.
 pub fn end(status: u32) -> ! {
+    crate::net::end();
     let _ = port::call(call::EXIT, [u64::from(status), 0, 0, 0, 0, 0]);
     engine::stop()
 }

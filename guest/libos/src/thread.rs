@@ -262,6 +262,10 @@ fn fall_asleep(number: u32, deadline: Option<u64>) {
 /// For how long the whole process may sleep in a call of the current thread's that is over at that time: not at all when
 /// another thread can run or a signal is due.
 pub fn patience(deadline: Option<u64>) -> u64 {
+    // What came is not to wait for that call.
+    if crate::net::attend() {
+        return 0;
+    }
     let first = {
         let threads = THREADS.get();
         if !threads.ready.is_empty() {
@@ -271,6 +275,16 @@ pub fn patience(deadline: Option<u64>) -> u64 {
     };
     if signal::is_due() {
         return 0;
+    }
+    if let Some(patience) = crate::net::patience() {
+        if patience == 0 {
+            return 0;
+        }
+        let until = clock::monotonic().saturating_add(patience);
+        return until
+            .min(deadline.unwrap_or(u64::MAX))
+            .min(first.unwrap_or(u64::MAX))
+            .saturating_sub(clock::monotonic());
     }
     match (deadline, first) {
         (None, None) => u64::MAX,
@@ -316,6 +330,16 @@ pub fn watch(descriptor: u64, events: u32) -> Result<u64, crate::errno::Errno> {
     }
 }
 
+/// The same for whoever waits then: [`crate::net::fired`] hears of it.
+pub fn watch_for_all(descriptor: u64, events: u32) -> Result<u64, crate::errno::Errno> {
+    let cookie = watch(descriptor, events)?;
+    THREADS.get().watches.insert(cookie, NOBODY);
+    Ok(cookie)
+}
+
+/// No thread has that number.
+const NOBODY: u32 = 0;
+
 /// Forgets a watch, which may have had its event.
 pub fn unwatch(cookie: u64) {
     if THREADS.get().watches.remove(&cookie).is_some() {
@@ -342,7 +366,11 @@ fn run_next() {
 
 /// Nobody can run: sleeps until somebody can.
 fn idle() {
-    let deadline = THREADS.get().deadlines.first().map(|it| it.0);
+    if crate::net::attend() {
+        return;
+    }
+    let own = THREADS.get().deadlines.first().map(|it| it.0);
+    let deadline = [own, crate::net::deadline()].into_iter().flatten().min();
     look(deadline.map_or(u64::MAX, |it| it.saturating_sub(clock::monotonic())));
 }
 
@@ -353,14 +381,16 @@ fn look(nanoseconds: u64) {
     crate::library::stand_still_if_wanted();
     signal::pending::tell();
     let woken = port::call(abi::call::WAIT, [cookies.as_mut_ptr() as u64, 32, nanoseconds, 0, 0, 0]).unwrap_or(0);
-    {
-        let mut threads = THREADS.get();
-        for cookie in &cookies[..woken.min(32)] {
-            if let Some(number) = threads.watches.remove(cookie) {
-                threads.wake(number, Wake::Up);
-            }
+    for cookie in &cookies[..woken.min(32)] {
+        let number = THREADS.get().watches.remove(cookie);
+        match number {
+            Some(NOBODY) => crate::net::fired(*cookie),
+            Some(number) => drop(wake(number)),
+            None => {}
         }
     }
+    crate::net::note_seen();
+    crate::net::attend();
     signal::interrupt_sleepers();
 }
 
@@ -452,10 +482,15 @@ pub fn keep_current_only(number: u32) {
     engine::port().threads.store(1, Ordering::Relaxed);
 }
 
+/// Hears of what is there by now.
+pub fn listen() {
+    look(0);
+}
+
 /// The tender thinks that the current thread has run for long enough: whoever waits for something that is there by now
 /// runs before it goes on.
 pub fn take_turns() {
-    if !THREADS.get().watches.is_empty() {
+    if !THREADS.get().watches.is_empty() || crate::net::is_waited_for() {
         look(0);
     }
     yield_now();

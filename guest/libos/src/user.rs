@@ -63,6 +63,17 @@ pub fn read_into(at: u64, into: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
+/// Writes bytes.
+pub fn write_bytes(at: u64, from: &[u8]) -> Result<()> {
+    if from.is_empty() {
+        return Ok(());
+    }
+    check(at as usize, from.len(), Protection::WRITE)?;
+    // SAFETY: it is mapped and writable; the bytes are not the program's.
+    unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), at as *mut u8, from.len()) };
+    Ok(())
+}
+
 /// Writes values one after the other.
 pub fn write_all<T: Plain>(at: u64, values: &[T]) -> Result<()> {
     check(at as usize, size_of_val(values), Protection::WRITE)?;

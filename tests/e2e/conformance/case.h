@@ -88,6 +88,7 @@ void fifos(void);
 void fifo_waits(void);
 void sockets(void);
 void connections(void);
+void inward(void);
 void openings(void);
 void places(void);
 void udp(void);

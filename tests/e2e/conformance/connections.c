@@ -222,6 +222,75 @@ static void promptness(void) {
     T(status);
 }
 
+// The same without anybody but the process itself.
+void inward(void) {
+    reading(EPOLLIN);
+    reading(EPOLLIN | EPOLLRDHUP | EPOLLET);
+    reading(EPOLLIN | EPOLLET);
+    writing();
+    // Refused, and then nothing.
+    struct sockaddr_in address = somewhere();
+    int other = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), value = 1;
+    socklen_t length = sizeof value;
+    T(bind(other, (void *)&address, sizeof address));
+    close(listener);
+    T(connect(other, (void *)&address, sizeof address) == 0 || errno == EINPROGRESS || errno == ECONNREFUSED);
+    close(other);
+    listener = 0;
+    // Begun without waiting, and ended by each side.
+    meet(EPOLLIN | EPOLLOUT | EPOLLRDHUP, "x");
+    T(wait_for(1000));
+    T(event.events);
+    T(shutdown(client, SHUT_WR));
+    T(wait_for(1000));
+    T(event.events & EPOLLRDHUP);
+    T(read(server, b, 9));
+    T(read(server, b, 9));
+    T(shutdown(server, SHUT_WR));
+    T(wait_for(1000));
+    T(event.events);
+    T(read(client, b, 9));
+    T(getsockopt(server, SOL_SOCKET, SO_ERROR, &value, &length));
+    T(value);
+    T(getsockopt(server, SOL_SOCKET, SO_TYPE, &value, &length));
+    T(value);
+    T(getsockopt(listener, SOL_SOCKET, SO_ACCEPTCONN, &value, &length));
+    T(value);
+    T(fcntl(server, F_GETFL) & O_NONBLOCK);
+    T(setsockopt(server, SOL_SOCKET, 999, &value, sizeof value));
+    T(listen(client, 1));
+    T(accept(client, 0, 0));
+    part();
+    // Once only, changed, and taken out.
+    meet(EPOLLIN | EPOLLONESHOT, "abc");
+    T(wait_for(1000));
+    T(wait_for(0));
+    event = (struct epoll_event){.events = EPOLLIN, .data.u64 = 78};
+    T(epoll_ctl(set, EPOLL_CTL_ADD, server, &event));
+    T(epoll_ctl(set, EPOLL_CTL_MOD, server, &event));
+    T(wait_for(0));
+    T(event.data.u64);
+    T(epoll_ctl(set, EPOLL_CTL_DEL, server, &event));
+    T(epoll_ctl(set, EPOLL_CTL_DEL, server, &event));
+    T(epoll_ctl(client, EPOLL_CTL_ADD, server, &event));
+    T(wait_for(0));
+    part();
+    T(socket(AF_INET, SOCK_STREAM, 17));
+    T(socket(AF_INET, 99, 0));
+    client = socket(AF_INET, SOCK_STREAM, 0);
+    T(send(client, "x", 1, MSG_NOSIGNAL));
+    T(recv(client, b, 1, 0));
+    T(getpeername(client, (void *)&address, &length));
+    T(shutdown(client, SHUT_RD));
+    T(connect(client, (void *)&address, 3));
+    address.sin_port = 0;
+    T(bind(client, (void *)&address, sizeof address));
+    T(bind(client, (void *)&address, sizeof address));
+    T(lseek(client, 0, SEEK_SET));
+    T(pread(client, b, 1, 0));
+    close(client);
+}
+
 void connections(void) {
     reading(EPOLLIN);
     reading(EPOLLIN | EPOLLRDHUP | EPOLLET);

@@ -57,6 +57,7 @@ static const struct group {
     {"fifo_waits", fifo_waits},
     {"sockets", sockets},
     {"connections", connections},
+    {"inward", inward},
     {"openings", openings},
     {"places", places},
     {"udp", udp},

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use engine::CellRequest;
 use model::{
     Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, ImageRecord, ImageRef, Init, IoLimit, Lifetime,
-    Limits, LogPolicy, Mount, MountAccess, MountKind, NetMode, Network, NewPrivileges, PortMapping, RestartPolicy,
-    RootAccess, Seccomp, Security, Span, Stdin, StopPolicy, Terminal, UserNamespace, UserSpec, Watch, Weight,
+    Limits, LogPolicy, Mount, MountAccess, MountKind, NetMode, NetStack, Network, NewPrivileges, PortMapping,
+    RestartPolicy, RootAccess, Seccomp, Security, Span, Stdin, StopPolicy, Terminal, UserNamespace, UserSpec, Watch,
+    Weight,
 };
 
 use crate::cli::select::{self, Pull};
@@ -78,6 +79,9 @@ pub(super) struct SpecArgs {
     /// What it is connected to: default, none, host, or a network's name
     #[arg(long, visible_alias = "network", value_name = "NET", default_value = "default", hide_default_value = true)]
     net: NetMode,
+    /// Whose network stack its sockets are of: host, or guest, a unikernel's own
+    #[arg(long, value_name = "WHOSE", default_value = "host", hide_default_value = true)]
+    net_stack: NetStack,
     /// Mount a file or directory of the host
     #[arg(short, long, value_name = "HOST:CELL[:ro]")]
     volume: Vec<Mount>,
@@ -162,6 +166,10 @@ impl SpecArgs {
                     .hinted(format!("leave out {what}: 'skep run {name}'")));
             }
         }
+        if found.record.config.labels.contains_key(image::APPLIANCE_LABEL) && self.net_stack == NetStack::Guest {
+            let what = format!("{name} is an appliance: it goes on as it was made, with the host's network stack");
+            return Err(CommandError::usage(what).hinted("leave out --net-stack guest"));
+        }
         self.check_restoring(&name, &found.record)?;
         let stop_signal =
             self.stop_signal.clone().or(Some(found.record.config.stop_signal.clone()).filter(|it| !it.is_empty()));
@@ -204,6 +212,7 @@ impl SpecArgs {
                 _ => "leave out --net none: the cell must be on a network to be reached",
             }));
         }
+        self.check_stack()?;
         let mut stop = StopPolicy::default();
         if let Some(signal) = stop_signal {
             stop.signal = select::signal(signal)?;
@@ -240,7 +249,7 @@ impl SpecArgs {
                 pids: self.pids_limit,
                 io: self.io,
             },
-            network: Network { mode: self.net, ports: self.publish },
+            network: Network { mode: self.net, ports: self.publish, stack: self.net_stack },
             mounts,
             init: if self.no_init { Init::Program } else { Init::Reaper },
             restart: self.restart,
@@ -254,6 +263,24 @@ impl SpecArgs {
             },
             labels,
         })
+    }
+
+    /// A stack of its own takes a boundary that has one, and a link to be its.
+    fn check_stack(&self) -> Result<()> {
+        if self.net_stack == NetStack::Host {
+            return Ok(());
+        }
+        let boundary = self.boundary.unwrap_or(Boundary::Container);
+        if boundary != Boundary::Unikernel {
+            let error = CommandError::new(Kind::Unsupported, format!("a {boundary} has no network stack of its own"));
+            return Err(error.hinted("--net-stack guest goes with --as unikernel"));
+        }
+        if self.net == NetMode::Host {
+            let error =
+                CommandError::usage("--net-stack guest does not go with --net host: there is no link for it alone");
+            return Err(error.hinted("leave out --net host"));
+        }
+        Ok(())
     }
 
     fn security(&self) -> Result<Security> {

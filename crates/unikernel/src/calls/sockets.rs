@@ -63,6 +63,9 @@ fn host(file: &File) -> Argument<'static> {
 const NOTHING: Argument<'static> = Argument::Number(0);
 
 fn socket(member: &mut Member, family: u64, kind: u64, protocol: u64) -> Result<u64, Errno> {
+    if member.family.has_own_stack() && crate::link::is_of_stack(family) {
+        return Err(Errno::AFNOSUPPORT);
+    }
     let closing = kind | libc::SOCK_CLOEXEC as u64;
     let mut words =
         [Argument::Number(family), Argument::Number(closing), Argument::Number(protocol), NOTHING, NOTHING, NOTHING];
@@ -74,6 +77,9 @@ fn socket(member: &mut Member, family: u64, kind: u64, protocol: u64) -> Result<
 }
 
 fn pair(member: &mut Member, [family, kind, protocol]: [u64; 3], into: u64) -> Result<u64, Errno> {
+    if member.family.has_own_stack() && crate::link::is_of_stack(family) {
+        return Err(Errno::AFNOSUPPORT);
+    }
     let mut both = [0u8; 8];
     let closing = kind | libc::SOCK_CLOEXEC as u64;
     let mut words = [

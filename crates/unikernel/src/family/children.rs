@@ -160,6 +160,9 @@ impl Family {
             .for_each(|it| tellers::tell_end(&it));
         self.changed.notify_all();
         self.timers.forget(number);
+        if let Some(link) = &self.link {
+            link.release(number);
+        }
         self.libraries.forget(number);
     }
 

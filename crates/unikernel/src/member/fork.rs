@@ -66,6 +66,7 @@ impl Member {
         let made = || Ok(Arc::new(Mapped::new(engine).map_err(again)?));
         let port = shell.as_ref().map_or_else(made, |it| Ok(it.port.clone()))?;
         clock::write(&port.clock);
+        port.stack.store(self.family.stack, Ordering::Relaxed);
         port.sealed.store(self.family.gate.code(), Ordering::Relaxed);
         let waits = Arc::new(Waits::new().map_err(again)?);
         let (mut table, cwd, umask) = (self.table.clone(), self.cwd.clone(), self.umask);

@@ -331,6 +331,12 @@ pub fn take_counters(at: usize, length: usize) -> Result<()> {
     take_shared(physical as u64, at, length)
 }
 
+/// Maps the link to the cell's network.
+pub fn take_link(at: usize, length: usize) -> Result<()> {
+    let physical = crate::port::call(call::LINK, [0; 6])?;
+    take_shared(physical as u64, at, length)
+}
+
 fn take_shared(physical: u64, at: usize, length: usize) -> Result<()> {
     unmap(at, length)?;
     frames::borrowed(physical, length);

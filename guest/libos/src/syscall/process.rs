@@ -33,20 +33,25 @@ pub fn be_new() {
     let number = port::call(calls::GETPID, [0; 6]).unwrap_or_default();
     NUMBER.store(number as u32, Ordering::Relaxed);
     crate::pipe::adopt();
+    crate::net::adopt();
 }
 
 /// Somebody outside wants the process as it stands to be the first of another cell, so many times: a copy with all of its
 /// threads, each of which goes on where it is. A thread keeps its number, which the program may know; the process does not.
 pub fn copy_if_wanted() {
     while engine::port().copies.load(Ordering::Relaxed) != 0 {
-        match engine::fork(abi::call::FORK_AS_CELL) {
+        let had_link = crate::net::park();
+        let made = engine::fork(abi::call::FORK_AS_CELL);
+        match made {
             // The copy's port wants nothing.
             Ok(0) => {
                 be_new();
                 signal::pending::tell_anew();
             }
-            Ok(_) => {}
-            Err(_) => return,
+            _ => crate::net::go_on(had_link),
+        }
+        if made.is_err() {
+            return;
         }
     }
 }
@@ -104,6 +109,7 @@ pub fn become_program(ready: &Ready) -> Result<Start> {
     let words = [path.as_ptr() as u64, path.len() as u64, arguments.as_ptr() as u64, arguments.len() as u64, 0, 0];
     port::call(abi::call::EXECUTED, words)?;
     engine::forget_all();
+    crate::net::executed();
     super::memory::forget_attached();
     super::timers::forget_all();
     let name = path.rsplit(|it| *it == b'/').next().unwrap_or_default();

@@ -13,10 +13,10 @@ const IN: u32 = 1;
 /// One of poll's descriptors, as the program gives it: the descriptor, the events asked for, the events that are.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Asked {
-    descriptor: i32,
-    events: u16,
-    found: u16,
+pub struct Asked {
+    pub descriptor: i32,
+    pub events: u16,
+    pub found: u16,
 }
 
 // SAFETY: numbers, without padding.
@@ -50,6 +50,9 @@ fn set_mask(mask: u64) -> Result<()> {
 }
 
 fn wait(asked: &mut [Asked], timeout: Timeout) -> Result {
+    if let Some(result) = crate::net::poll(asked, timeout) {
+        return result;
+    }
     let deadline = timeout.map(|it| clock::monotonic().saturating_add(it));
     loop {
         signal::pending::tell();
@@ -125,6 +128,9 @@ pub fn events([set, into, most]: [u64; 3], timeout: Result<Timeout>, mask: u64) 
     let timeout = timeout?;
     let deadline = timeout.map(|it| clock::monotonic().saturating_add(it));
     set_mask(mask)?;
+    if let Some(result) = crate::net::wait([set, into, most], timeout) {
+        return result;
+    }
     loop {
         signal::pending::tell();
         let patience = if timeout == Some(0) { 0 } else { thread::patience(deadline) };

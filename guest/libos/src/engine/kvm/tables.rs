@@ -141,7 +141,7 @@ fn note(at: usize, length: usize) {
 fn note_among(new: &Range<usize>) -> bool {
     let mut changed = CHANGED.get();
     for it in changed.iter_mut() {
-        if it.is_empty() {
+        if it.start >= it.end {
             *it = new.clone();
             return true;
         }

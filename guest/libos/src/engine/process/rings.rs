@@ -23,7 +23,16 @@ pub fn take(at: usize) -> Result<Bells> {
 
 /// Maps memory that all members have.
 pub fn take_counters(at: usize, length: usize) -> Result<()> {
-    crate::port::call(abi::call::FUTEX_COUNTERS, [0; 6])?;
+    take_memory(abi::call::FUTEX_COUNTERS, at, length)
+}
+
+/// Maps the link to the cell's network.
+pub fn take_link(at: usize, length: usize) -> Result<()> {
+    take_memory(abi::call::LINK, at, length)
+}
+
+fn take_memory(call: u32, at: usize, length: usize) -> Result<()> {
+    crate::port::call(call, [0; 6])?;
     let [memory] = receive()?;
     let mapped = host(number::MMAP, [at, length, 3, SHARED | FIXED, memory, 0]);
     close(memory);
