@@ -227,11 +227,6 @@ impl Space {
         self.area(at).map(|it| it.protection)
     }
 
-    /// How those pages are shared, by the first.
-    pub fn sharing(&self, at: usize) -> Option<Sharing> {
-        self.area(at).map(|it| it.sharing)
-    }
-
     /// Which memory that others share is at an address, and where in it.
     pub fn shared(&self, at: usize) -> Option<(u64, u64)> {
         let area = self.area(at).filter(|it| it.memory != 0)?;
@@ -241,11 +236,6 @@ impl Space {
     /// What is mapped, in order: `(begin, end, protection, sharing)`.
     pub fn areas(&self) -> impl Iterator<Item = (usize, usize, Protection, Sharing)> {
         self.areas.iter().map(|(&begin, it)| (begin, it.end, it.protection, it.sharing))
-    }
-
-    /// How much is mapped, in bytes.
-    pub fn size(&self) -> usize {
-        self.areas().map(|(begin, end, ..)| end - begin).sum()
     }
 
     fn area(&self, at: usize) -> Option<Area> {

@@ -1,12 +1,15 @@
 //! The program's threads, on one processor. A thread runs until it sleeps, yields or is interrupted; it sleeps with all of
 //! its calls in here on a stack of its own, and goes on where it stopped.
 
+mod registers;
+
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
-use core::arch::{asm, naked_asm};
 use core::sync::atomic::Ordering;
 
+use self::registers::switch;
+pub use self::registers::{set_thread_pointer, thread_pointer};
 use crate::entry::{STACK_END, leave};
 use crate::extended::Extended;
 use crate::frame::Frame;
@@ -428,27 +431,6 @@ fn switch_to(next: u32) {
 /// Where the stack of a thread that ended is saved to.
 static mut NOWHERE: usize = 0;
 
-#[unsafe(naked)]
-unsafe extern "C" fn switch(from: *mut usize, to: usize) {
-    naked_asm!(
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "mov [rdi], rsp",
-        "mov rsp, rsi",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbp",
-        "pop rbx",
-        "ret",
-    )
-}
-
 /// Ends the current thread. Gives control back only when it is the last one.
 pub fn end_current() {
     {
@@ -494,18 +476,4 @@ pub fn take_turns() {
         look(0);
     }
     yield_now();
-}
-
-/// The program's thread pointer.
-pub fn thread_pointer() -> u64 {
-    let pointer;
-    // SAFETY: reads a register.
-    unsafe { asm!("rdfsbase {}", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
-    pointer
-}
-
-/// Sets it.
-pub fn set_thread_pointer(pointer: u64) {
-    // SAFETY: nothing in here uses it.
-    unsafe { asm!("wrfsbase {}", in(reg) pointer, options(nomem, nostack, preserves_flags)) };
 }
