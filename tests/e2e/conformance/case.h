@@ -90,6 +90,7 @@ void sockets(void);
 void connections(void);
 void openings(void);
 void places(void);
+void instructions(void);
 void udp(void);
 void local_sockets(void);
 void readiness(void);

@@ -59,6 +59,7 @@ static const struct group {
     {"connections", connections},
     {"openings", openings},
     {"places", places},
+    {"instructions", instructions},
     {"udp", udp},
     {"local_sockets", local_sockets},
     {"readiness", readiness},
