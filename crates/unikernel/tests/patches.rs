@@ -240,7 +240,7 @@ fn where_too_many_places_are_known_any_may_be_one() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(8192), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(8192)))]
 
     #[test]
     fn what_is_replaced_is_what_a_decoder_reads(text in text(), distance in -NEAR + 1..NEAR, entry: usize) {

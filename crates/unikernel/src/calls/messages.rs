@@ -26,6 +26,9 @@ struct Waiting {
     waiting: Vec<(Arc<Waits>, u64)>,
 }
 
+/// No process waits for changes more often at a time: beyond that, it is not told.
+const MOST_WATCHES: usize = 4096;
+
 impl Changes {
     fn count(&self) -> u64 {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).count
@@ -44,7 +47,10 @@ impl Changes {
         if waited.is_none_or(|it| it.seen != state.count) {
             waits.give(cookie);
         } else {
-            state.waiting.push((waits.clone(), cookie));
+            let mine = state.waiting.iter().filter(|it| Arc::ptr_eq(&it.0, waits)).count();
+            if mine < MOST_WATCHES {
+                state.waiting.push((waits.clone(), cookie));
+            }
         }
     }
 
