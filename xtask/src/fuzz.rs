@@ -27,7 +27,7 @@ pub(crate) fn run(options: &[&str]) -> Result {
     loop {
         println!("xtask: seed {seed}");
         for part in WHERE {
-            let mut tests = tests(part, &["--quiet"]);
+            let mut tests = tests(part, &[]);
             tests.env("PROPTEST_CASES", CASES.to_string()).env("PROPTEST_RNG_SEED", seed.to_string());
             // The seed tells how to see it again.
             tests.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");

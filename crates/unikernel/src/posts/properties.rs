@@ -55,13 +55,13 @@ thread_local! {
 /// Looks at what has come to a stream, once that are so many bytes at least.
 fn peek(from: &File, least: usize) -> Vec<u8> {
     let mut all = vec![0; 128 << 10];
-    for _ in 0..10_000 {
+    for _ in 0..200_000 {
         let come = rustix::net::recv(from, &mut all[..], RecvFlags::DONTWAIT | RecvFlags::PEEK).map_or(0, |it| it.0);
         if come >= least {
             all.truncate(come);
             return all;
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_micros(20));
     }
     panic!("{least} bytes never come");
 }
