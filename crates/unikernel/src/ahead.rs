@@ -129,7 +129,7 @@ mod properties {
         fn pieces_are_within_what_was_offered_and_apart(
             at in prop_oneof![0..3u64, any::<u64>(), u64::MAX - 0x10_0100..=u64::MAX],
             size in prop_oneof![0..100u32, any::<u32>()],
-            lengths in prop::collection::vec(prop_oneof![0..40usize, 0..=LONGEST], 0..80),
+            lengths in prop::collection::vec(prop_oneof![0..40usize, 0..=LONGEST, Just(LONGEST)], 0..160),
         ) {
             let Some(mut room) = Room::offered(at, size) else {
                 prop_assert!(at == 0 || at.checked_add(size.min(MOST_ROOM).into()).is_none());

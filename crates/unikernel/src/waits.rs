@@ -244,6 +244,7 @@ mod properties {
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Give(u64),
+        GiveMany(u64),
         Watch(u64),
         Child,
         Forget(u64),
@@ -254,6 +255,7 @@ mod properties {
         let cookie = prop_oneof![0..8u64, any::<u64>(), Just(BELL)];
         prop_oneof![
             4 => cookie.clone().prop_map(Step::Give),
+            1 => (1..50u64).prop_map(Step::GiveMany),
             2 => cookie.clone().prop_map(Step::Watch),
             1 => Just(Step::Child),
             1 => cookie.prop_map(Step::Forget),
@@ -266,11 +268,15 @@ mod properties {
         fn each_cookie_is_given_once_for_each_time(steps in prop::collection::vec(step(), 0..120)) {
             let waits = Waits::new().unwrap();
             let (mut due, mut children, mut changed) = (Vec::new(), Vec::new(), false);
-            for step in steps.into_iter().chain([Step::Sleep; 5]) {
+            for step in steps.into_iter().chain([Step::Sleep; 120]) {
                 match step {
                     Step::Give(cookie) => {
                         waits.give(cookie);
                         due.push(cookie);
+                    }
+                    Step::GiveMany(count) => {
+                        (0..count).for_each(|it| waits.give(it));
+                        due.extend(0..count);
                     }
                     Step::Watch(cookie) => {
                         waits.watch_children(cookie);

@@ -73,3 +73,17 @@ impl Family {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+#[cfg(test)]
+mod properties {
+    use super::*;
+
+    #[test]
+    fn no_more_numbers_are_counted_than_the_most() {
+        let family = Family::new(None);
+        (0..MOST_UNKNOWN as u32 * 2).for_each(|it| family.note_unknown(it));
+        (0..9).for_each(|_| family.note_unknown(3));
+        let unknown = family.unknown();
+        assert_eq!((unknown.len(), unknown.get(&3)), (MOST_UNKNOWN, Some(&10)));
+    }
+}

@@ -27,7 +27,7 @@ proptest! {
         words: [u32; 7],
         others: [u64; 14],
         holders in prop::option::weighted(0.02, any::<[u32; 2]>()),
-        (side, need) in (0..2usize, any::<u32>()),
+        (side, need) in (0..2usize, prop_oneof![0..2 * SIZE as u32, u32::MAX - 3..=u32::MAX, any::<u32>()]),
     ) {
         // Nobody is waited for long.
         LET_DOWN.store(MOST_LET_DOWN, Ordering::Relaxed);
