@@ -1,4 +1,4 @@
-//! Everything that a contributor runs: `cargo xtask test`, `test-vm`, `tidy`, `bench NAME`.
+//! Everything that a contributor runs: `cargo xtask test`, `test-vm`, `tidy`, `fuzz`, `bench NAME`.
 //!
 //! CI runs the same commands. A check that fails says what to change.
 
@@ -6,6 +6,7 @@
 
 mod bench;
 mod debian;
+mod fuzz;
 mod test;
 mod tidy;
 mod vm;
@@ -21,6 +22,8 @@ usage: cargo xtask TASK
   test [FILTER…]           install what the tests need, run them all
   test-vm                  test the binary on a stock Debian kernel in a virtual machine (as root on Debian)
   tidy                     check format, lints, layers, unsafe, documentation
+  fuzz [--for MINUTES] [--seed N]
+                           many more cases of the properties of a guest's interfaces
   bench NAME [--json]      measure beside a peer: start, ingest, debug, lazy, build, faults, slim,
                            unikernel, fork, ipc, link
 ";
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         ["test", filters @ ..] => test::run(filters),
         ["test-vm"] => vm::run(),
         ["tidy"] => tidy::run(),
+        ["fuzz", options @ ..] => fuzz::run(options),
         ["bench", name, options @ ..] => bench::run(name, options),
         _ => {
             eprint!("{USAGE}");

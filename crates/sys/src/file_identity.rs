@@ -36,8 +36,10 @@ impl Drop for Restore {
 /// as user 0 again with all that it is permitted. Other threads are as they were.
 pub fn become_for_files(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     // SAFETY: `groups` is that many group ids. (The C library's function would change all threads.)
-    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    let grouped = check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) });
+    // Also without: whoever cannot lose all rights is to lose as many as can be lost.
     Restore::set(uid, gid);
+    grouped?;
     // Asking for an impossible id changes nothing and tells what is set.
     if Restore::set(u32::MAX, u32::MAX) == (uid, gid) { Ok(()) } else { Err(Errno::PERM) }
 }

@@ -43,11 +43,11 @@ pub(crate) struct Process<'a> {
     pub(crate) parts: &'a [Part],
 }
 
-/// Writes it. `read` copies from the process's memory; where it cannot, there will be zeroes. Pages of zeroes are left out
-/// of the file as holes.
+/// Writes it. `read` copies from the process's memory and says whether it could; where not, there will be zeroes. Pages of
+/// zeroes are left out of the file as holes. An error of `read` ends it.
 pub(crate) fn write(
     process: &Process<'_>,
-    mut read: impl FnMut(u64, &mut [u8]) -> bool,
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<bool>,
     into: &mut (impl Write + Seek),
 ) -> Result<()> {
     // More would take the form that the number has when it does not fit.
@@ -80,12 +80,12 @@ pub(crate) fn write(
 fn content(
     part: &Part,
     offset: u64,
-    read: &mut impl FnMut(u64, &mut [u8]) -> bool,
+    read: &mut impl FnMut(u64, &mut [u8]) -> Result<bool>,
     into: &mut (impl Write + Seek),
 ) -> Result<()> {
     let mut page = [0; PAGE as usize];
     for at in (part.begin..part.end).step_by(PAGE as usize) {
-        if read(at, &mut page) && page != [0; PAGE as usize] {
+        if read(at, &mut page)? && page != [0; PAGE as usize] {
             into.seek(SeekFrom::Start(offset + at - part.begin))?;
             into.write_all(&page)?;
         }
@@ -191,7 +191,7 @@ mod tests {
         let mut file = std::io::Cursor::new(Vec::new());
         let read = |at: u64, page: &mut [u8]| {
             page.fill((at >> 12) as u8);
-            at != 0x2000 && at != 0x8000
+            Ok(at != 0x2000 && at != 0x8000)
         };
         write(&process, read, &mut file).unwrap();
         let file = file.into_inner();

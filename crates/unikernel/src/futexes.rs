@@ -29,15 +29,57 @@ struct Sleeper {
 /// A family's sleepers.
 #[derive(Default)]
 pub(crate) struct Futexes {
-    sleepers: Mutex<BTreeMap<Word, VecDeque<Sleeper>>>,
+    sleepers: Mutex<Sleepers>,
     counters: OnceLock<OwnedFd>,
 }
 
-/// More processes than a family has could not sleep on one word.
+/// No process has more sleepers.
 const MOST: usize = 64 << 10;
 
+/// A family's sleepers by their words, and how many each process has.
+#[derive(Default)]
+struct Sleepers {
+    words: BTreeMap<Word, VecDeque<Sleeper>>,
+    of: BTreeMap<u32, usize>,
+}
+
+impl Sleepers {
+    fn add(&mut self, word: Word, sleeper: Sleeper) -> Result<u64, Errno> {
+        let count = self.of.entry(sleeper.process).or_default();
+        if *count >= MOST {
+            return Err(Errno::NOMEM);
+        }
+        *count += 1;
+        self.words.entry(word).or_default().push_back(sleeper);
+        Ok(0)
+    }
+
+    /// Keeps those of a word of which that is true.
+    fn retain(&mut self, word: Word, mut is_kept: impl FnMut(&Sleeper) -> bool) {
+        let Some(queue) = self.words.get_mut(&word) else { return };
+        queue.retain(|it| {
+            let is_kept = is_kept(it);
+            if !is_kept && let Some(count) = self.of.get_mut(&it.process) {
+                *count = count.saturating_sub(1);
+            }
+            is_kept
+        });
+        if queue.is_empty() {
+            self.words.remove(&word);
+        }
+    }
+
+    fn forget(&mut self, process: u32) {
+        self.of.remove(&process);
+        self.words.retain(|_, queue| {
+            queue.retain(|it| it.process != process);
+            !queue.is_empty()
+        });
+    }
+}
+
 impl Futexes {
-    fn sleepers(&self) -> MutexGuard<'_, BTreeMap<Word, VecDeque<Sleeper>>> {
+    fn sleepers(&self) -> MutexGuard<'_, Sleepers> {
         self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -52,21 +94,13 @@ impl Futexes {
     }
 
     fn add(&self, word: Word, sleeper: Sleeper) -> Result<u64, Errno> {
-        let mut sleepers = self.sleepers();
-        let queue = sleepers.entry(word).or_default();
-        if queue.len() >= MOST {
-            return Err(Errno::NOMEM);
-        }
-        queue.push_back(sleeper);
-        Ok(0)
+        self.sleepers().add(word, sleeper)
     }
 
     /// Wakes so many of those that sleep on a word. Gives how many there were.
     fn wake(&self, word: Word, most: u64, bits: u32) -> u64 {
-        let mut sleepers = self.sleepers();
-        let Some(queue) = sleepers.get_mut(&word) else { return 0 };
         let mut woken = 0;
-        queue.retain(|it| {
+        self.sleepers().retain(word, |it| {
             let is_meant = woken < most && it.bits & bits != 0;
             if is_meant {
                 it.waits.give(it.cookie);
@@ -74,37 +108,29 @@ impl Futexes {
             }
             !is_meant
         });
-        if queue.is_empty() {
-            sleepers.remove(&word);
-        }
         woken
     }
 
     /// Takes a sleeper away. Says whether it was still there.
     fn leave(&self, word: Word, process: u32, cookie: u64) -> bool {
-        let mut sleepers = self.sleepers();
-        let Some(queue) = sleepers.get_mut(&word) else { return false };
-        let before = queue.len();
-        queue.retain(|it| (it.process, it.cookie) != (process, cookie));
-        let was_there = queue.len() < before;
-        if queue.is_empty() {
-            sleepers.remove(&word);
-        }
+        let mut was_there = false;
+        self.sleepers().retain(word, |it| {
+            let is_it = (it.process, it.cookie) == (process, cookie);
+            was_there |= is_it;
+            !is_it
+        });
         was_there
     }
 
     /// With what a process would be woken.
     pub(crate) fn cookies_of(&self, process: u32) -> Vec<u64> {
         let sleepers = self.sleepers();
-        sleepers.values().flatten().filter(|it| it.process == process).map(|it| it.cookie).collect()
+        sleepers.words.values().flatten().filter(|it| it.process == process).map(|it| it.cookie).collect()
     }
 
     /// A process has ended.
     pub(crate) fn forget(&self, process: u32) {
-        self.sleepers().retain(|_, queue| {
-            queue.retain(|it| it.process != process);
-            !queue.is_empty()
-        });
+        self.sleepers().forget(process);
     }
 }
 
@@ -128,4 +154,73 @@ impl Member {
 pub(crate) fn identity(file: impl AsFd) -> Option<u64> {
     let it = rustix::fs::fstat(file).ok()?;
     Some(it.st_ino ^ it.st_dev.rotate_left(40))
+}
+
+#[cfg(test)]
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn words() -> impl Strategy<Value = [u64; 5]> {
+        let small = || prop_oneof![4 => 0..4u64, 1 => any::<u64>()];
+        [small(), small(), small(), small(), small()]
+    }
+
+    proptest! {
+        #[test]
+        fn a_sleeper_is_woken_once_by_whoever_means_it(steps in prop::collection::vec((0..5u8, words()), 0..60)) {
+            let futexes = Futexes::default();
+            let waits = Arc::new(Waits::new().unwrap());
+            let mut asleep: Vec<(Word, u32, u64, u32)> = Vec::new();
+            for (what, [memory, offset, process, a, b]) in steps {
+                let (word, process) = ((memory, offset), process as u32);
+                let before = asleep.len();
+                match what {
+                    0 | 1 => {
+                        let sleeper = Sleeper { process, waits: waits.clone(), cookie: a, bits: b as u32 };
+                        prop_assert_eq!(futexes.add(word, sleeper), Ok(0));
+                        asleep.push((word, process, a, b as u32));
+                    }
+                    2 => {
+                        let mut left = a;
+                        asleep.retain(|it| {
+                            let is_meant = left > 0 && it.0 == word && it.3 & b as u32 != 0;
+                            left -= u64::from(is_meant);
+                            !is_meant
+                        });
+                        prop_assert_eq!(futexes.wake(word, a, b as u32), (before - asleep.len()) as u64);
+                    }
+                    3 => {
+                        asleep.retain(|it| (it.0, it.1, it.2) != (word, process, a));
+                        prop_assert_eq!(futexes.leave(word, process, a), asleep.len() < before);
+                    }
+                    _ => {
+                        asleep.retain(|it| it.1 != process);
+                        futexes.forget(process);
+                    }
+                }
+                let sleepers = futexes.sleepers();
+                prop_assert!(sleepers.words.values().all(|it| !it.is_empty()));
+                prop_assert_eq!(sleepers.words.values().map(VecDeque::len).sum::<usize>(), asleep.len());
+                for (process, count) in &sleepers.of {
+                    prop_assert_eq!(*count, asleep.iter().filter(|it| it.1 == *process).count());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_process_has_more_sleepers_than_the_most() {
+        let futexes = Futexes::default();
+        let waits = Arc::new(Waits::new().unwrap());
+        let sleeper = |process, cookie| Sleeper { process, waits: waits.clone(), cookie, bits: 1 };
+        for cookie in 0..MOST as u64 {
+            assert_eq!(futexes.add((cookie, cookie), sleeper(7, cookie)), Ok(0));
+        }
+        assert_eq!(futexes.add((1, 1), sleeper(7, 1)), Err(Errno::NOMEM));
+        assert_eq!(futexes.add((1, 1), sleeper(8, 1)), Ok(0), "another's are its own");
+        assert_eq!(futexes.wake((5, 5), 9, 1), 1);
+        assert_eq!(futexes.add((1, 1), sleeper(7, 1)), Ok(0));
+    }
 }

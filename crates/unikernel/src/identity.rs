@@ -57,7 +57,7 @@ pub(crate) fn is_kept() -> bool {
 }
 
 impl Identity {
-    /// The calling thread is that one from now on. Where that cannot be, it is nobody.
+    /// The calling thread is that one from now on. Where that cannot be, it has as few rights as it can have.
     pub(crate) fn take_on(&self) {
         if !is_kept() {
             return;

@@ -66,9 +66,13 @@ impl Interests {
 
     /// It is in the set no more.
     pub(crate) fn remove(&mut self, host: RawFd) {
-        if let Some(interest) = self.files.remove(&host)
-            && self.by_number.get(&interest.number) == Some(&Some(host))
-        {
+        let Some(interest) = self.files.remove(&host) else { return };
+        let is_nobodys = match self.by_number.get(&interest.number) {
+            Some(None) => !self.files.values().any(|it| it.number == interest.number),
+            Some(Some(other)) => *other == host,
+            None => false,
+        };
+        if is_nobodys {
             self.by_number.remove(&interest.number);
         }
     }
@@ -141,5 +145,76 @@ mod tests {
         assert_eq!(read_event(&bytes), Some((5, 9)));
         assert_eq!(bytes.len(), EVENT);
         assert_eq!(read_event(&bytes[..11]), None);
+    }
+}
+
+#[cfg(test)]
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Put {
+            host: RawFd,
+            number: u64,
+        },
+        Remove {
+            host: RawFd,
+        },
+        /// The host closes the file, of which the set does not hear.
+        Close {
+            host: RawFd,
+        },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let (host, number) = (0..6, prop_oneof![0..4u64, any::<u64>()]);
+        prop_oneof![
+            3 => (host.clone(), number).prop_map(|(host, number)| Step::Put { host, number }),
+            1 => host.clone().prop_map(|host| Step::Remove { host }),
+            1 => host.prop_map(|host| Step::Close { host }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_tells_of_one_or_of_nobody(steps in prop::collection::vec(step(), 0..40)) {
+            let null = || File::new(std::fs::File::open("/dev/null").unwrap().into(), crate::files::Waiting::No, b"");
+            let mut set = Interests::default();
+            let mut files: BTreeMap<RawFd, (Arc<File>, u64)> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Put { host, number } => {
+                        let file = null();
+                        let event = [&1u32.to_ne_bytes()[..], &number.to_ne_bytes()].concat();
+                        set.put(host, Interest::new(&file, host as u64, &event).unwrap());
+                        files.insert(host, (file, number));
+                    }
+                    Step::Remove { host } => {
+                        set.remove(host);
+                        files.remove(&host);
+                    }
+                    Step::Close { host } => drop(files.remove(&host)),
+                }
+                // What it knows of numbers is no more than what it knows of files.
+                prop_assert!(set.by_number.len() <= set.files.len() && set.files.len() <= 6);
+                for (host, (file, number)) in &files {
+                    let Some(found) = set.by_number(*number) else { continue };
+                    let alone = files.values().filter(|it| it.1 == *number).count() == 1;
+                    prop_assert!(alone, "{number} is that of several");
+                    prop_assert_eq!(found.descriptor, *host as u64);
+                    prop_assert!(std::ptr::eq(found.file.as_ptr(), Arc::as_ptr(file)));
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_as_events(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            for event in bytes.chunks(EVENT) {
+                prop_assert_eq!(read_event(event).is_some(), event.len() == EVENT);
+            }
+        }
     }
 }

@@ -72,6 +72,7 @@ const NEEDED: &[(Capability, &[i64])] = &[
 const PATHS: &[i64] = &[
     libc::SYS_open,
     libc::SYS_openat,
+    libc::SYS_openat2,
     libc::SYS_creat,
     libc::SYS_execve,
     libc::SYS_stat,
@@ -104,6 +105,9 @@ const PATHS: &[i64] = &[
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
     libc::SYS_utimensat,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
     libc::SYS_truncate,
     libc::SYS_getxattr,
     libc::SYS_lgetxattr,
@@ -113,7 +117,9 @@ const PATHS: &[i64] = &[
     libc::SYS_lsetxattr,
     libc::SYS_fsetxattr,
     libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
+    libc::SYS_mq_open,
     libc::SYS_inotify_add_watch,
     // A local socket's address is a path.
     libc::SYS_bind,

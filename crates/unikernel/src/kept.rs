@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use abi::kept::{CLOSED, GIVEN_UP, LONGEST, NUMBER, STATUS, TAKEN};
@@ -88,19 +88,7 @@ impl Member {
         if self.kept.0.is_empty() {
             return;
         }
-        let port = self.living.port.clone();
-        let table = &mut self.table;
-        self.kept.0.retain(|number, one| {
-            let said = port.kept.iter().find(|it| it.load(Ordering::Relaxed) & (TAKEN | NUMBER) == TAKEN | number);
-            let Some(said) = said else { return false };
-            let wanted = if said.load(Ordering::Relaxed) & CLOSED == 0 { Place::Open } else { Place::Closed };
-            let moved = one.move_to(wanted, u64::from(*number), table);
-            let goes_on = moved && said.load(Ordering::Relaxed) & GIVEN_UP == 0;
-            if !goes_on {
-                said.store(0, Ordering::Relaxed);
-            }
-            goes_on
-        });
+        self.kept.settle(&self.living.port.kept, &mut self.table);
     }
 
     /// Gives up those whose number somebody else got by the call that was just made.
@@ -123,6 +111,21 @@ impl Member {
 }
 
 impl Kept {
+    /// The same, as the port says.
+    fn settle(&mut self, entries: &[AtomicU32], table: &mut Table) {
+        self.0.retain(|number, one| {
+            let said = entries.iter().map(|it| (it, it.load(Ordering::Relaxed)));
+            let said = said.into_iter().find(|it| it.1 & (TAKEN | NUMBER) == TAKEN | number);
+            let Some((entry, said)) = said else { return false };
+            let wanted = if said & CLOSED == 0 { Place::Open } else { Place::Closed };
+            let goes_on = one.move_to(wanted, u64::from(*number), table) && said & GIVEN_UP == 0;
+            if !goes_on {
+                entry.store(0, Ordering::Relaxed);
+            }
+            goes_on
+        });
+    }
+
     fn forget_if(&mut self, port: &Mapped, is_lost: impl Fn(u32, &One) -> bool) {
         self.0.retain(|number, one| {
             let is_lost = is_lost(*number, one);
@@ -176,4 +179,87 @@ fn status_bytes(it: &Stat) -> [u8; STATUS] {
     let mut bytes = [0; STATUS];
     bytes.chunks_exact_mut(8).zip(words).for_each(|(place, word)| place.copy_from_slice(&word.to_ne_bytes()));
     bytes
+}
+
+#[cfg(test)]
+mod properties {
+    use abi::kept::MOST;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::files::Waiting;
+
+    /// No number reaches it.
+    const LIMIT: usize = 6;
+
+    fn entry() -> impl Strategy<Value = u32> {
+        let flags = prop::sample::select(vec![TAKEN, TAKEN | CLOSED, TAKEN | GIVEN_UP, TAKEN | CLOSED | GIVEN_UP, 0]);
+        prop_oneof![4 => (flags, 0..LIMIT as u32 + 2).prop_map(|(a, b)| a | b), 1 => any::<u32>()]
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Say(usize, u32),
+        Keep(u64),
+        Open,
+        Close(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let number = || 0..LIMIT as u64;
+        prop_oneof![
+            4 => (0..MOST, entry()).prop_map(|(a, b)| Step::Say(a, b)),
+            2 => number().prop_map(Step::Keep),
+            1 => Just(Step::Open),
+            1 => number().prop_map(Step::Close),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_guest_says_no_number_is_anothers(steps in prop::collection::vec(step(), 0..100)) {
+            let null = std::fs::File::open("/dev/null").unwrap();
+            let file = || File::new(null.try_clone().unwrap().into(), Waiting::No, b"/dev/null");
+            let status = rustix::fs::fstat(&null).unwrap();
+            let (mut kept, mut table) = (Kept::default(), Table::new(LIMIT));
+            let entries = [const { AtomicU32::new(0) }; MOST];
+            for _ in 0..4 {
+                table.add(file(), OnExec::Keep, 0).unwrap();
+            }
+            for step in steps {
+                match step {
+                    Step::Say(at, word) => entries[at].store(word, Ordering::Relaxed),
+                    Step::Keep(number) => {
+                        if let Ok(file) = table.get(number).cloned() {
+                            let one = One { file, on_exec: OnExec::Keep, status, place: Place::Open };
+                            kept.0.insert(number as u32, one);
+                        }
+                    }
+                    Step::Open => drop(table.add(file(), OnExec::Keep, 0)),
+                    Step::Close(number) => drop(table.close(number)),
+                }
+                let before = table.clone();
+                let files: BTreeMap<u32, Arc<File>> = kept.0.iter().map(|it| (*it.0, it.1.file.clone())).collect();
+                kept.settle(&entries, &mut table);
+                prop_assert!(kept.0.len() <= MOST);
+                for number in 0..LIMIT as u64 + 4 {
+                    // What somebody has is his; what comes and goes is what was kept under that number.
+                    let is_kept = |it: &Arc<File>| files.get(&(number as u32)).is_some_and(|kept| Arc::ptr_eq(it, kept));
+                    match (before.get(number), table.get(number)) {
+                        (Ok(before), Ok(after)) => prop_assert!(Arc::ptr_eq(before, after)),
+                        (Ok(it), Err(_)) | (Err(_), Ok(it)) => prop_assert!(is_kept(it), "{number}"),
+                        (Err(_), Err(_)) => {}
+                    }
+                }
+                for (number, one) in &kept.0 {
+                    let named = entries.iter().any(|it| it.load(Ordering::Relaxed) & (TAKEN | NUMBER) == TAKEN | number);
+                    prop_assert!(named, "{number} is kept, of which nobody speaks");
+                    if one.place == Place::Closed {
+                        let is_it = table.get(u64::from(*number)).is_ok_and(|it| Arc::ptr_eq(it, &one.file));
+                        prop_assert!(!is_it, "{number} is closed and in the table");
+                    }
+                }
+            }
+        }
+    }
 }

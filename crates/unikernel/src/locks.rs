@@ -178,6 +178,10 @@ impl Locks {
             return Err(Errno::AGAIN);
         }
         let after = changed(held, owner, range, kind.map(|kind| (kind, carrier)));
+        // What is given up may split what is left; that much more there is room for.
+        if kind.is_some() && after.len() > MOST {
+            return Err(Errno::NOLCK);
+        }
         make_so(held, &after, range, host)?;
         state.put(key, after);
         Ok(())
@@ -255,6 +259,9 @@ impl State {
         }
     }
 }
+
+/// The most locks that a family has of a file: each change looks through all of them.
+const MOST: usize = 1024;
 
 /// No file is longer.
 pub(crate) const END: u64 = 1 << 63;

@@ -355,3 +355,6 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -15,6 +15,7 @@ use sys::Errno;
 use crate::family::Family;
 use crate::files::File;
 use crate::member::{Body, Member};
+use crate::memory::Memory;
 use crate::tender::thread;
 
 impl Member {
@@ -65,28 +66,59 @@ impl Member {
     }
 
     fn carry_out(&self, post: &Post) -> Result<(), Errno> {
+        let wanted = Wanted::of(post)?;
         let file = self.table.get(u64::from(post.descriptor.load(Ordering::Relaxed)))?;
+        let done = wanted.carry_out(file, &*self.memory);
+        if done == Err(Errno::PIPE) && matches!(wanted, Wanted::Send { broken: Broken::Signal, .. }) {
+            crate::calls::broken_pipe(self);
+        }
+        done
+    }
+}
+
+/// What a post says, read once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Write { at: u64, length: usize, offset: u64 },
+    Take { length: usize },
+    Send { at: u64, length: usize, broken: Broken },
+}
+
+/// What comes of sending to a stream that nobody reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broken {
+    Signal,
+    Nothing,
+}
+
+impl Wanted {
+    fn of(post: &Post) -> Result<Self, Errno> {
+        let at = post.at.load(Ordering::Relaxed);
         let length = post.length.load(Ordering::Relaxed) as usize;
-        if post.kind.load(Ordering::Relaxed) == WRITE {
-            let bytes = self.memory.bytes(post.at.load(Ordering::Relaxed), length.min(LONGEST_WRITE))?;
-            let written = write(file, &bytes, post.offset.load(Ordering::Relaxed));
-            return written.inspect_err(|errno| file.note_late(*errno));
-        }
-        if !file.is_stream() {
-            return Err(Errno::INVAL);
-        }
-        let length = length.min(LONGEST);
         match post.kind.load(Ordering::Relaxed) {
-            TAKE => take(file, length),
+            WRITE => {
+                let offset = post.offset.load(Ordering::Relaxed);
+                Ok(Self::Write { at, length: length.min(LONGEST_WRITE), offset })
+            }
+            TAKE => Ok(Self::Take { length: length.min(LONGEST) }),
             SEND => {
-                let bytes = self.memory.bytes(post.at.load(Ordering::Relaxed), length)?;
-                let sent = send(file, &bytes);
-                if sent == Err(Errno::PIPE) && post.how.load(Ordering::Relaxed) & WITHOUT_SIGNAL == 0 {
-                    crate::calls::broken_pipe(self);
-                }
-                sent
+                let is_quiet = post.how.load(Ordering::Relaxed) & WITHOUT_SIGNAL != 0;
+                let broken = if is_quiet { Broken::Nothing } else { Broken::Signal };
+                Ok(Self::Send { at, length: length.min(LONGEST), broken })
             }
             _ => Err(Errno::NOSYS),
+        }
+    }
+
+    fn carry_out(self, file: &File, memory: &dyn Memory) -> Result<(), Errno> {
+        match self {
+            Self::Write { at, length, offset } => {
+                let bytes = memory.bytes(at, length)?;
+                write(file, &bytes, offset).inspect_err(|errno| file.note_late(*errno))
+            }
+            _ if !file.is_stream() => Err(Errno::INVAL),
+            Self::Take { length } => take(file, length),
+            Self::Send { at, length, .. } => send(file, &memory.bytes(at, length)?),
         }
     }
 }
@@ -221,3 +253,6 @@ impl Family {
         });
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -222,10 +222,14 @@ impl Running {
         let late = now.saturating_duration_since(self.due).as_nanos();
         let intervals = u64::try_from(late / interval + 1).unwrap_or(u64::MAX);
         let whole = Duration::from_nanos(u64::try_from(interval.saturating_mul(intervals.into())).unwrap_or(u64::MAX));
-        self.due = self.due.checked_add(whole).unwrap_or(now + LONGEST);
+        // However often it is due, it is looked at no more often than that: what was missed is counted.
+        self.due = self.due.checked_add(whole).unwrap_or(now + LONGEST).max(now + SHORTEST);
         intervals - 1
     }
 }
+
+/// A timer that is due more often is looked at no more often than that.
+const SHORTEST: Duration = Duration::from_micros(500);
 
 /// How much of the processor's time a process has used, in nanoseconds.
 type Used<'a> = &'a dyn Fn(u32) -> u64;

@@ -58,6 +58,16 @@ const LINK: u64 = u64::MAX - 1;
 /// More at once than a guest takes.
 const MOST: usize = 32;
 
+/// No guest waits for more: what it asks for beyond that, it is not told.
+pub(crate) const MOST_AWAITED: usize = 64 << 10;
+
+/// Notes a cookie among those that wait to be given.
+fn note(list: &mut Vec<u64>, cookie: u64) {
+    if list.len() < MOST_AWAITED {
+        list.push(cookie);
+    }
+}
+
 impl Waits {
     pub(crate) fn new() -> Result<Self> {
         let host = Error::host("making what a guest sleeps on");
@@ -83,7 +93,7 @@ impl Waits {
 
     /// What the member waits for with that cookie is there.
     pub(crate) fn give(&self, cookie: u64) {
-        self.watches().ready.push(cookie);
+        note(&mut self.watches().ready, cookie);
         self.ring();
     }
 
@@ -103,7 +113,7 @@ impl Waits {
         let (watched, events) = match ring.map(|it| it.bell()).transpose()? {
             Some(Some(bell)) => (bell, IN),
             Some(None) => {
-                self.watches().ready.push(cookie);
+                note(&mut self.watches().ready, cookie);
                 return Ok(());
             }
             None => (file.as_fd(), events),
@@ -114,14 +124,14 @@ impl Waits {
         match epoll::add(&self.epoll, &copy, EventData::new_u64(cookie), flags) {
             Ok(()) => drop(watches.files.insert(cookie, Watched { copy, file: file.clone(), events })),
             // A regular file.
-            Err(Errno::PERM) => watches.ready.push(cookie),
+            Err(Errno::PERM) => note(&mut watches.ready, cookie),
             Err(errno) => return Err(errno),
         }
         Ok(())
     }
 
     pub(crate) fn watch_children(&self, cookie: u64) {
-        self.watches().children.push(cookie);
+        note(&mut self.watches().children, cookie);
     }
 
     pub(crate) fn unwatch(&self, cookie: u64) {
@@ -240,5 +250,92 @@ pub(crate) fn is_for(number: u32, reply: Reply, arguments: [u64; 6]) -> Option<(
         Reply::Later { events, argument } => Some((*arguments.get(argument as usize)?, events)),
         Reply::Done(Ok(0)) if number == libc::SYS_epoll_wait as u32 => Some((arguments[0], IN)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Give(u64),
+        GiveMany(u64),
+        Watch(u64),
+        Child,
+        Forget(u64),
+        Sleep,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let cookie = prop_oneof![0..8u64, any::<u64>(), Just(BELL)];
+        prop_oneof![
+            4 => cookie.clone().prop_map(Step::Give),
+            1 => (1..50u64).prop_map(Step::GiveMany),
+            2 => cookie.clone().prop_map(Step::Watch),
+            1 => Just(Step::Child),
+            1 => cookie.prop_map(Step::Forget),
+            2 => Just(Step::Sleep),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn each_cookie_is_given_once_for_each_time(steps in prop::collection::vec(step(), 0..120)) {
+            let waits = Waits::new().unwrap();
+            let (mut due, mut children, mut changed) = (Vec::new(), Vec::new(), false);
+            for step in steps.into_iter().chain([Step::Sleep; 120]) {
+                match step {
+                    Step::Give(cookie) => {
+                        waits.give(cookie);
+                        due.push(cookie);
+                    }
+                    Step::GiveMany(count) => {
+                        (0..count).for_each(|it| waits.give(it));
+                        due.extend(0..count);
+                    }
+                    Step::Watch(cookie) => {
+                        waits.watch_children(cookie);
+                        children.push(cookie);
+                    }
+                    Step::Child => {
+                        waits.note_child();
+                        changed = true;
+                    }
+                    Step::Forget(cookie) => {
+                        waits.unwatch(cookie);
+                        due.retain(|it| *it != cookie);
+                        children.retain(|it| *it != cookie);
+                    }
+                    Step::Sleep => {
+                        let given = waits.sleep(0);
+                        prop_assert!(given.len() <= MOST);
+                        if changed {
+                            due.append(&mut children);
+                        }
+                        prop_assert_eq!(given.len(), due.len().min(MOST));
+                        for cookie in given {
+                            let at = due.iter().position(|it| *it == cookie);
+                            prop_assert!(at.is_some(), "{cookie} was given twice");
+                            at.map(|it| due.swap_remove(it));
+                        }
+                    }
+                }
+            }
+            prop_assert!(due.is_empty(), "{due:?} were lost");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_more_than_the_most() {
+        let waits = Waits::new().unwrap();
+        for cookie in 0..MOST_AWAITED as u64 + 100 {
+            waits.give(cookie);
+            waits.watch_children(cookie);
+        }
+        let all = waits.all();
+        assert_eq!((all.ready.len(), all.children.len()), (MOST_AWAITED, MOST_AWAITED));
     }
 }

@@ -107,7 +107,7 @@ fn program_header() -> impl Strategy<Value = [u64; 6]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(4096)))]
 
     #[test]
     fn headers_of_any_numbers(

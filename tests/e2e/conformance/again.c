@@ -255,3 +255,55 @@ void places(void) {
     T(pread(file, b, 100, 1098));
     close(file);
 }
+
+// Calls in the manner of none of the C library's: what stands before the instruction looks like what does there, by its
+// last bytes. Each gives what the call gave, and what became of the register that really was set.
+static long eighth_is_set(void) {
+    long result;
+    register long eighth __asm__("r8");
+    __asm__ volatile("mov $24, %%eax\n\tmov $39, %%r8d\n\tsyscall"
+                     : "=a"(result), "=r"(eighth)
+                     :
+                     : "rcx", "r11", "memory");
+    return result * 100 + eighth;
+}
+
+static long eighth_is_zeroed(void) {
+    long result;
+    register long eighth __asm__("r8") = 7;
+    __asm__ volatile("mov $24, %%eax\n\txor %%r8d, %%r8d\n\tsyscall\n\tcmp $-4096, %%rax"
+                     : "=a"(result), "+r"(eighth)
+                     :
+                     : "rcx", "r11", "memory", "cc");
+    return result * 100 + eighth;
+}
+
+static long address_is_made(void) {
+    long result;
+    char *address;
+    __asm__ volatile("mov $24, %%eax\n\tlea 0x100(%%rax), %%rdi\n\tsyscall"
+                     : "=&a"(result), "=&D"(address)
+                     :
+                     : "rcx", "r11", "memory");
+    return result * 1000 + (long)address;
+}
+
+static long read_by_zero(int file) {
+    long result;
+    __asm__ volatile("xor %%eax, %%eax\n\tsyscall\n\tcmp $-4096, %%rax"
+                     : "=&a"(result)
+                     : "D"((long)file), "S"(b), "d"(9L)
+                     : "rcx", "r11", "memory", "cc");
+    return result;
+}
+
+void instructions(void) {
+    int zeros = open("/dev/zero", O_RDONLY);
+    for (int times = 0; times < 3; times++) {
+        T(eighth_is_set());
+        T(eighth_is_zeroed());
+        T(address_is_made());
+        T(read_by_zero(zeros));
+    }
+    close(zeros);
+}

@@ -91,6 +91,7 @@ void connections(void);
 void inward(void);
 void openings(void);
 void places(void);
+void instructions(void);
 void udp(void);
 void local_sockets(void);
 void readiness(void);

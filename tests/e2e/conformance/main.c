@@ -60,6 +60,7 @@ static const struct group {
     {"inward", inward},
     {"openings", openings},
     {"places", places},
+    {"instructions", instructions},
     {"udp", udp},
     {"local_sockets", local_sockets},
     {"readiness", readiness},

@@ -11,7 +11,7 @@ use super::Reply;
 use super::pass::MOST;
 use crate::member::Member;
 use crate::raw::{self, Argument};
-use crate::waits::Waits;
+use crate::waits::{MOST_AWAITED, Waits};
 
 /// Who waits for a change.
 #[derive(Default)]
@@ -38,10 +38,12 @@ impl Changes {
         state.waiting.drain(..).for_each(|(waits, cookie)| waits.give(cookie));
     }
 
-    /// Gives the cookie at the first change after that call.
+    /// Gives the cookie at the first change after that call; at once to a process that waits for too many.
     pub(crate) fn watch(&self, waits: &Arc<Waits>, cookie: u64, waited: Option<Waited>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if waited.is_none_or(|it| it.seen != state.count) {
+        let is_mine = |it: &&(Arc<Waits>, u64)| Arc::ptr_eq(&it.0, waits);
+        let is_full = |all: &[_]| all.len() >= MOST_AWAITED && all.iter().filter(is_mine).count() >= MOST_AWAITED;
+        if waited.is_none_or(|it| it.seen != state.count) || is_full(&state.waiting) {
             waits.give(cookie);
         } else {
             state.waiting.push((waits.clone(), cookie));
@@ -295,5 +297,24 @@ impl Member {
             let _ = noting(self, done);
         }
         self.family.changes.unwatch(&self.living.waits, None);
+    }
+}
+
+#[cfg(test)]
+mod properties {
+    use super::*;
+
+    #[test]
+    fn no_process_waits_for_more_changes_than_the_most() {
+        let (changes, [one, other]) = (Changes::default(), [(); 2].map(|()| Arc::new(Waits::new().unwrap())));
+        let waited = Some(Waited { call: 0, id: 0, seen: 0 });
+        for cookie in 0..MOST_AWAITED as u64 + 3 {
+            changes.watch(&one, cookie, waited);
+        }
+        changes.watch(&other, 7, waited);
+        assert_eq!((changes.cookies_of(&one).len(), changes.cookies_of(&other)), (MOST_AWAITED, vec![7]));
+        assert_eq!(one.all().ready.len(), 3, "too many are told at once");
+        changes.note();
+        assert_eq!(other.all().ready, [7]);
     }
 }

@@ -107,6 +107,10 @@ fn notify(member: &Member, queue: u64, event: u64) -> Result<u64, Errno> {
     sys::signal::tell_of_message(file.as_fd(), Some((how, number)))?;
     let notice = Notice { process: member.number, queue: Arc::downgrade(file), info };
     state.0 += 1;
+    // The host has taken this one, so whatever it was told before of the same queue is done with.
+    let is_spent =
+        |it: &Notice| it.queue.upgrade().is_none_or(|other| it.process == member.number && Arc::ptr_eq(&other, file));
+    state.1.retain(|_, it| !is_spent(it));
     state.1.insert(number, notice);
     Ok(0)
 }

@@ -54,6 +54,8 @@ enum Fate {
 pub(crate) struct Attached(Vec<(i32, Arc<()>)>);
 
 const MOST: usize = 4096;
+/// How often one process may have some attached.
+const MOST_ATTACHED: usize = 16 << 10;
 
 pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, ..]: [u64; 6]) -> Option<Reply> {
     Some(match i64::from(number) {
@@ -172,6 +174,9 @@ fn memory(size: u64) -> Result<OwnedFd, Errno> {
 
 /// Gives the guest a descriptor to map, and how long it is.
 fn attach(member: &mut Member, id: i32, flags: i32) -> Result<(u64, u64), Errno> {
+    if member.attached.0.len() >= MOST_ATTACHED {
+        return Err(Errno::MFILE);
+    }
     let (memory, size) = {
         let mut table = member.family.segments.table();
         let it = table.segments.get_mut(&id).ok_or(Errno::INVAL)?;

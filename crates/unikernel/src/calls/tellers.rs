@@ -46,6 +46,9 @@ fn wait_for_terminal(member: &Member) -> Option<Reply> {
     if !member.family.is_in_background(member.number) {
         return None;
     }
+    if member.family.is_in_orphaned_group(member.number) {
+        return Some(Err(Errno::IO).into());
+    }
     let sender = Sender { process: member.number, user: member.credentials.user };
     let _ = member.family.kill(sender, 0, SIGTTIN);
     Some(Reply::AfterMoment)

@@ -78,7 +78,7 @@ impl Family {
             continued.into_iter().for_each(|it| account.let_go_on(it));
         }
         match refused {
-            _ if found && group.is_some() => Ok(()),
+            _ if found && (group.is_some() || to == -1) => Ok(()),
             Some(errno) => Err(errno),
             None if found => Ok(()),
             None => Err(Errno::SRCH),

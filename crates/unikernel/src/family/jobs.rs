@@ -63,6 +63,12 @@ impl Family {
         true
     }
 
+    /// Whether a process is of a group that nobody would let go on.
+    pub(crate) fn is_in_orphaned_group(&self, number: u32) -> bool {
+        let account = self.account();
+        account.processes.get(&number).is_some_and(|it| account.is_orphaned(it.group, it.session))
+    }
+
     /// Whether a process is stopped.
     pub(crate) fn is_stopped(&self, number: u32) -> bool {
         self.account().processes.get(&number).is_some_and(Process::is_stopped)

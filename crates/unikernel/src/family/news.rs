@@ -7,6 +7,9 @@ use crate::control::Word;
 use crate::desk::Listener;
 use crate::family::Family;
 
+/// So many numbers of unknown calls are counted: Linux has some five hundred.
+const MOST_UNKNOWN: usize = 1024;
+
 impl Family {
     /// The processes that live.
     pub(crate) fn list(&self) -> Vec<Word> {
@@ -27,6 +30,11 @@ impl Family {
         self.with(number, |it| it.name.clone()).unwrap_or_default()
     }
 
+    /// Whether somebody wants a process to end at once.
+    pub(crate) fn is_killed(&self, number: u32) -> bool {
+        self.with(number, |it| it.living().is_none_or(|it| it.handle.is_killed())).unwrap_or(true)
+    }
+
     /// Tells somebody what nobody asks for, from now on.
     pub(crate) fn tell_news(&self, listener: Listener) {
         let unknown = self.unknown();
@@ -43,6 +51,9 @@ impl Family {
     pub(crate) fn note_unknown(&self, number: u32) {
         let times = {
             let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+            if unknown.len() >= MOST_UNKNOWN && !unknown.contains_key(&number) {
+                return;
+            }
             let times = unknown.entry(number).or_default();
             *times += 1;
             *times
@@ -65,5 +76,19 @@ impl Family {
     /// Those counts.
     pub(crate) fn unknown(&self) -> BTreeMap<u32, u64> {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod properties {
+    use super::*;
+
+    #[test]
+    fn no_more_numbers_are_counted_than_the_most() {
+        let family = Family::new(None, crate::link::Stack::Host);
+        (0..MOST_UNKNOWN as u32 * 2).for_each(|it| family.note_unknown(it));
+        (0..9).for_each(|_| family.note_unknown(3));
+        let unknown = family.unknown();
+        assert_eq!((unknown.len(), unknown.get(&3)), (MOST_UNKNOWN, Some(&10)));
     }
 }

@@ -2,10 +2,12 @@
 //! update is done to all of them before any goes on, or undone in all.
 //!
 //! The desk's thread runs the errand and decides; each process's own thread carries it out, and waits for the decision.
-//! **No process waits longer than the errand may take**, and the errand ends in time whatever a guest does.
+//! **No process waits longer than the errand may take**, and the errand ends in time whatever a guest does. What a process
+//! does after that counts for none.
+
+mod writing;
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -46,6 +48,8 @@ struct Books {
     versions: BTreeMap<Vec<u8>, String>,
     /// How many processes wait for a decision.
     waiting: u32,
+    /// How many errands there were.
+    errands: u64,
 }
 
 #[derive(Clone)]
@@ -57,6 +61,8 @@ enum Purpose {
 }
 
 struct Errand {
+    /// Which one of the family's it is.
+    number: u64,
     cell: u32,
     purpose: Purpose,
     visits: BTreeMap<u32, Visit>,
@@ -131,16 +137,17 @@ impl Ledger {
         Ok(Updated { processes, stood_still, root: replaced.err().unwrap_or_default() })
     }
 
-    /// Writes the first process of a cell into a file, as a core.
-    pub(crate) fn write_core(&self, family: &Family, cell: u32, file: OwnedFd) -> Result<(), String> {
-        self.run(family, cell, Purpose::Core(Arc::new(file.into()))).map(drop)
-    }
-
     /// Runs an errand to its end.
     fn run(&self, family: &Family, cell: u32, purpose: Purpose) -> Result<Errand, String> {
         let patience = if matches!(purpose, Purpose::Core(_)) { PATIENCE_WRITING } else { PATIENCE };
         let deadline = Instant::now() + patience;
+        let number = {
+            let mut books = self.books();
+            books.errands += 1;
+            books.errands
+        };
         self.books().errand = Some(Errand {
+            number,
             cell,
             purpose,
             visits: BTreeMap::new(),
@@ -223,12 +230,13 @@ impl Ledger {
 
     /// A process stands still: what it does next.
     fn visit(&self, number: u32, result: u64, stood: &Stood<'_>, family: &Family) -> Next {
-        let (purpose, visit) = {
+        let (errand_number, purpose, visit) = {
             let mut books = self.books();
             let Some(errand) = &mut books.errand else { return Next::GoOn };
             let purpose = errand.purpose.clone();
             let Some(visit) = errand.visits.get_mut(&number) else { return Next::GoOn };
-            (purpose, std::mem::replace(visit, Visit::Asked))
+            let visit = std::mem::replace(visit, Visit::Asked);
+            (errand.number, purpose, visit)
         };
         let &Stood { memory, report, words } = stood;
         let (visit, next) = match visit {
@@ -242,7 +250,8 @@ impl Ledger {
             other => (other, Next::GoOn),
         };
         let mut books = self.books();
-        if let Some(errand) = &mut books.errand {
+        // Whoever comes too late has come for another.
+        if let Some(errand) = books.errand.as_mut().filter(|it| it.number == errand_number) {
             if matches!(visit, Visit::Done) {
                 errand.went_on = Some(Instant::now());
             }
@@ -250,23 +259,6 @@ impl Ledger {
         }
         self.changed.notify_all();
         next
-    }
-
-    fn written(&self, number: u32, file: &std::fs::File, stood: Stood<'_>, family: &Family) -> (Visit, Next) {
-        if self.books().errand.as_ref().is_none_or(|it| it.cell != number) {
-            return (Visit::Unchanged, Next::GoOn);
-        }
-        let Stood { memory, report, words } = stood;
-        let pages = Pages::new(memory);
-        let written = Standing::read(&pages, report, words).map_err(str::to_owned).and_then(|standing| {
-            let mut file = std::io::BufWriter::new(file);
-            let name = family.name_of(number);
-            standing.write_core(number, &name, &mut file).map_err(|error| error.to_string())
-        });
-        match written {
-            Ok(()) => (Visit::Done, Next::GoOn),
-            Err(why) => (Visit::Failed(why), Next::GoOn),
-        }
     }
 
     fn planned(&self, number: u32, update: &Update, memory: &dyn Memory, report: u64, words: u64) -> (Visit, Next) {

@@ -165,8 +165,16 @@ impl<'a> Standing<'a> {
         number: u32,
         name: &[u8],
         file: &mut (impl std::io::Write + std::io::Seek),
+        goes_on: impl Fn() -> bool,
     ) -> std::io::Result<()> {
+        /// More would take longer than anybody waits.
+        const MOST: u64 = 64 << 30;
         let memory = self.pages.memory;
+        let wrong = |it: &Area| !(it.begin | it.end).is_multiple_of(PAGE) || it.end > abi::layout::PROGRAM_END as u64;
+        let readable = self.areas.iter().filter(|it| it.rights & READ != 0).map(|it| it.end - it.begin);
+        if self.areas.iter().any(wrong) || readable.sum::<u64>() > MOST {
+            return Err(std::io::Error::other("it has more memory than can be written down"));
+        }
         let parts: Vec<Part> =
             self.areas.iter().map(|it| Part { begin: it.begin, end: it.end, rights: it.rights }).collect();
         let threads: Vec<Registers> = self.threads.iter().map(Thread::registers).collect();
@@ -176,7 +184,11 @@ impl<'a> Standing<'a> {
         let shift = if begin >= abi::layout::PROGRAM as u64 { begin } else { 0 };
         let entry = self.at(begin).bytes(0, 64).map_or(0, |it| number_at(&it, 24).wrapping_add(shift));
         let process = Process { number, name, headers: (at, count), entry, threads: &threads, parts: &parts };
-        core_file::write(&process, |at, page| memory.read(at, page).is_ok(), file)?;
+        let read = |at, page: &mut [u8]| match goes_on() {
+            true => Ok(memory.read(at, page).is_ok()),
+            false => Err(std::io::Error::other("it took too long")),
+        };
+        core_file::write(&process, read, file)?;
         file.flush()
     }
 

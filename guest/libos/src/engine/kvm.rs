@@ -256,12 +256,12 @@ pub fn protect(at: usize, length: usize, protection: Protection) -> Result<()> {
     Ok(())
 }
 
-/// Through the linear map: the page stays mapped as it is. No translation is forgotten for it, which costs as much as a
-/// hundred calls: who is led to the old page finds what was there.
+/// Through the linear map: the page stays mapped as it is, and nothing is forgotten for it, which costs as much as a hundred
+/// calls; but for the first time in a page of a file, which has another frame from then on.
 pub fn rewrite(at: usize, bytes: &[u8]) -> Result<()> {
     let mut entry = tables::entry(at).filter(|it| !it.is_shared() && it.0 & PRESENT != 0).ok_or(EFAULT)?;
     if entry.0 & BORROWED != 0 {
-        own_without_flush(at - at % PAGE, PAGE, entry.0 & !(ADDRESS | BORROWED))?;
+        own(at - at % PAGE, PAGE, entry.0 & !(ADDRESS | BORROWED))?;
         entry = tables::entry(at).ok_or(EFAULT)?;
     }
     let to = address_of(entry.physical() + (at % entry.size()) as u64);

@@ -86,8 +86,8 @@ pub fn stop() -> ! {
     }
 }
 
-/// Whoever maps so much at once, to write to it, will use most of it. (Stacks are not mapped so.)
-const LARGE: usize = 4 << 20;
+/// Whoever maps so much at once, to write to it, will use most of it. (Stacks and what allocators take by and by are smaller.)
+const LARGE: usize = 32 << 20;
 const HUGE_PAGE: usize = 14;
 
 pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<u64> {

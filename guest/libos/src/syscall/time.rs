@@ -29,8 +29,18 @@ fn split(nanoseconds: u64) -> [u64; 2] {
     [nanoseconds / SECOND, nanoseconds % SECOND]
 }
 
+/// The clock of a thread of ours by its number is that of the process, which is told by another.
+fn of_own_thread(which: u64) -> u64 {
+    const OTHERS: u64 = 1 << 31;
+    const THREAD: u64 = 4;
+    let thread = !(which as u32 as i32 >> 3) as u32;
+    let is_ours = || crate::thread::with(thread, |_| ()).is_some();
+    if which & OTHERS != 0 && which & THREAD != 0 && is_ours() { THREAD_CPU } else { which }
+}
+
 /// clock_gettime.
 pub fn get(which: u64, into: u64) -> Result {
+    let which = of_own_thread(which);
     /// Those of other processes' processors, whose numbers are made of theirs.
     const OTHERS: u64 = 1 << 31;
     if which & OTHERS != 0 || which == PROCESS_CPU || which == THREAD_CPU {
@@ -44,7 +54,7 @@ pub fn get(which: u64, into: u64) -> Result {
 
 /// clock_getres.
 pub fn resolution(which: u64, into: u64) -> Result {
-    now(which)?;
+    now(of_own_thread(which))?;
     user::write_if(into, [0u64, 1])?;
     Ok(0)
 }
