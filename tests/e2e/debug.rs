@@ -374,3 +374,24 @@ fn an_ordinary_user_attaches_to_a_cell_and_to_nothing_else() {
     let own = format!("pid:{}", std::process::id());
     assert!(!session(&own, &[], "true").status.success());
 }
+
+#[test]
+fn an_ordinary_user_reaches_into_a_unikernel() {
+    if !can_run(&["root", "busybox"]) {
+        return;
+    }
+    let user = OrdinaryUser::new();
+    let text = |output: &[u8]| String::from_utf8_lossy(output).into_owned();
+    let image = ["--net", "none", "--name", "a", "host:/bin/busybox", "--", "/bin/busybox"];
+    let started = user.skep(&[&["run", "-d", "--as", "unikernel"], image.as_slice(), &["sleep", "1000"]].concat());
+    assert!(started.status.success(), "{}", text(&started.stderr));
+    let made = user.skep(&["exec", "a", "/bin/busybox", "sh", "-c", "echo inside > /made; /bin/busybox cat /made"]);
+    assert_eq!(text(&made.stdout), "inside\n", "{}", text(&made.stderr));
+    let place = user.dir.path().join("copied");
+    let copied = user.skep(&["cp", "a:/made", place.to_str().unwrap()]);
+    assert!(copied.status.success(), "{}", text(&copied.stderr));
+    assert_eq!(std::fs::read_to_string(place).unwrap(), "inside\n");
+    let script = ["--toolbox", "host:/bin/busybox", "--", "/bin/busybox", "cat", "/target/made"];
+    let seen = user.skep(&[&["debug", "a"], script.as_slice()].concat());
+    assert_eq!(text(&seen.stdout), "inside\n", "{}", text(&seen.stderr));
+}

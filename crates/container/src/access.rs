@@ -25,7 +25,8 @@ pub fn root_of_running(pid: u32) -> Result<OwnedFd> {
 }
 
 /// A process of the cell that the caller may look at, given its first. An init of ours hides from ordinary users (it
-/// never executed anything, so its memory is a supervisor's); its program, in the same namespaces, does not.
+/// never executed anything, so its memory is a supervisor's); its program, in the same namespaces, does not, and what stands
+/// for a program shows itself to the cell's owner.
 pub(crate) fn visible(first: u32) -> u32 {
     if rustix::process::geteuid().is_root() || rustix::fs::stat(format!("/proc/{first}/ns/user")).is_ok() {
         return first;

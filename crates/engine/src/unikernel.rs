@@ -69,7 +69,11 @@ impl Boundary for Unikernels {
                 (Some(ends.0), Some(ends.1))
             }
         };
-        let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal, link };
+        let visibility = match rustix::process::geteuid().is_root() {
+            true => unikernel::Visibility::Root,
+            false => unikernel::Visibility::Owner,
+        };
+        let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal, visibility, link };
         let mut started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)), line)?;
         if let Some(why) = unikernel::jail::lacks() {
             started.degraded.push(Degraded { what: "a part of the tender's own jail".to_owned(), why: why.to_owned() });
@@ -170,6 +174,7 @@ struct Tender {
     control: OwnedFd,
     origin: Origin,
     seal: Option<unikernel::Seal>,
+    visibility: unikernel::Visibility,
     /// Where the cell's link comes from, if its programs' sockets are of a stack in the guest.
     link: Option<OwnedFd>,
 }
@@ -244,6 +249,7 @@ impl Resident for Tender {
         let guest = unikernel::Guest {
             snapshot,
             seal: self.seal.clone(),
+            visibility: self.visibility,
             stack,
             command: unikernel::Command {
                 path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),

@@ -120,6 +120,12 @@ pub fn hide() -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
 }
 
+/// Undoes [`hide`] for processes of the same user. A change of user, also of one for files alone, hides it again.
+pub fn show() -> Result<()> {
+    // SAFETY: prctl with plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0) }).map(drop)
+}
+
 /// A command line for a process that goes on without executing anything, in the place of the one that it was started with:
 /// what `ps` and `/proc/PID/cmdline` show.
 #[derive(Debug)]

@@ -45,6 +45,7 @@ fn tend(socket: &Path, program: &str, snapshot: Option<&Path>) {
             digest: None,
         }),
         seal: None,
+        visibility: unikernel::Visibility::Root,
         stack: unikernel::Stack::Host,
         control: Some(Line::listen(socket).expect("a socket")),
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],

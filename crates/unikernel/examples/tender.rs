@@ -22,6 +22,7 @@ fn main() -> std::process::ExitCode {
         },
         snapshot: None,
         seal: None,
+        visibility: unikernel::Visibility::Root,
         stack: if std::env::var_os("SKEP_STACK").is_some() {
             unikernel::Stack::Guest(None)
         } else {

@@ -15,6 +15,7 @@ use sys::landlock::{self, Rights, Ways};
 
 use crate::error::{Error, Result};
 use crate::seal::Seal;
+use crate::tender::Visibility;
 
 /// Whose filter it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +36,14 @@ pub fn lacks() -> Option<&'static str> {
 }
 
 /// Puts the calling thread, which is the only one, into the jail for good.
-pub(crate) fn enter(kind: Kind, seal: Option<&Seal>) -> Result<()> {
+pub(crate) fn enter(kind: Kind, seal: Option<&Seal>, visibility: Visibility) -> Result<()> {
     give_capabilities_up(seal).map_err(Error::host("giving capabilities up"))?;
     sys::exec::no_new_privileges().map_err(Error::host("giving new privileges up"))?;
-    sys::exec::hide().map_err(Error::host("hiding the tender"))?;
+    let hidden = match visibility {
+        Visibility::Root => sys::exec::hide(),
+        Visibility::Owner => sys::exec::show(),
+    };
+    hidden.map_err(Error::host("hiding the tender"))?;
     match landlock::waive(Rights::EXECUTE.and(Rights::MAKE_DEVICES), Ways::SOCKETS_AND_SIGNALS) {
         // What a kernel lacks whoever starts cells reports.
         Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP) => {}

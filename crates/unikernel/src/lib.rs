@@ -55,7 +55,7 @@ pub use error::{Error, Result};
 pub use link::{Link, Stack};
 pub use seal::{Code, OUTSIDE, Seal};
 pub use snapshot::{Snapshot, calls_of, digest_of};
-pub use tender::{Command, Engine, Guest, Outcome, run};
+pub use tender::{Command, Engine, Guest, Outcome, Visibility, run};
 pub use visitor::accompany;
 
 /// Says something that a user will find in the cell's log, where the tender's own standard error goes.

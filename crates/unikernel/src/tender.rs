@@ -31,6 +31,8 @@ pub struct Guest {
     pub snapshot: Option<Snapshot>,
     /// What it may do, when that is not everything.
     pub seal: Option<Seal>,
+    /// Who sees its tender.
+    pub visibility: Visibility,
     /// What its programs have their sockets of.
     pub stack: Stack,
     /// The socket on which it takes orders, from [`crate::control::Line::listen`].
@@ -54,6 +56,15 @@ pub struct Command {
     pub group: u32,
     /// Its further groups.
     pub groups: Vec<u32>,
+}
+
+/// Who may look at the tender from outside of its cell, and enter the cell where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// Only root, who needs no leave.
+    Root,
+    /// Also the ordinary user whose cell it is. Nothing of a guest's can.
+    Owner,
 }
 
 /// What executes a family's members.
@@ -91,7 +102,7 @@ pub fn run(guest: Guest) -> Result<Outcome> {
         Engine::Process => jail::Kind::Processes,
         Engine::Kvm(_) => jail::Kind::Machines,
     };
-    jail::enter(kind, guest.seal.as_ref())?;
+    jail::enter(kind, guest.seal.as_ref(), guest.visibility)?;
     let family = Arc::new(Family::new(guest.seal.as_ref(), guest.stack));
     let starter = Starter::new(guest.engine, guest.open_files);
     let number = match guest.snapshot {

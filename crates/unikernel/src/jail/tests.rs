@@ -18,7 +18,7 @@ const SIGSYS: i32 = 31;
 
 /// What becomes of a process that does that in the jail. It ends with 0 if `inside` holds.
 fn end(kind: Kind, inside: impl FnOnce() -> bool) -> Ended {
-    let child = fork::spawn(Namespaces::empty(), None, || match enter(kind, None) {
+    let child = fork::spawn(Namespaces::empty(), None, || match enter(kind, None, Visibility::Root) {
         Ok(()) => u8::from(!inside()),
         Err(_) => 2,
     });
