@@ -73,6 +73,12 @@ fn a_tender_has_a_filter_of_its_own_and_few_capabilities() {
             assert_eq!((field(tender, "NoNewPrivs"), field(tender, "Seccomp")), ("1".into(), "2".into()));
             for guest in children(tender) {
                 assert_eq!(engine, "process");
+                // Until it executes the library operating system it is a copy of the tender.
+                let deadline = Instant::now() + Duration::from_secs(30);
+                while !field(guest, "Name").contains("libos") {
+                    assert!(Instant::now() < deadline, "no guest: {}", field(guest, "Name"));
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 assert_eq!(capabilities(guest, "CapPrm"), 0);
             }
             env.skep(["rm", "-f", "t"]).ok();
