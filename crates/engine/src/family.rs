@@ -77,32 +77,36 @@ pub(crate) fn fork(cell: &Cell, streams: Vec<ProgramStreams>, from: CopyFrom) ->
 
 /// Has the cell's process kept.
 pub(crate) fn keep(cell: &Cell, keeping: &Keeping) -> Result<()> {
-    let line = connect(cell)?;
     let order = Order::Keep { cell: first_process(cell) };
-    line.ask(order, &[keeping.state.as_fd(), keeping.bytes.as_fd()]).map_err(silent)?;
-    if !is_readable(&line, PATIENCE) {
-        return Err(silent(sys::Errno::TIMEDOUT));
-    }
-    match line.hear().map_err(silent)? {
-        Some(Word::Kept) => Ok(()),
-        Some(Word::Unkept { why }) => Err(Error::Unkept { cell: cell.spec.name.clone(), why }),
-        Some(Word::Refused(errno)) => Err(silent(errno)),
-        Some(_) | None => Err(silent(sys::Errno::PIPE)),
-    }
+    let unkept = |why| Error::Unkept { cell: cell.spec.name.clone(), why };
+    have_kept(cell, order, &[keeping.state.as_fd(), keeping.bytes.as_fd()], PATIENCE, unkept)
 }
 
 /// Has the first process of a cell written into a file, as a core.
 pub(crate) fn write_core(cell: &Cell, file: &OwnedFd) -> Result<()> {
     /// All of a process's memory goes to a disk.
     const PATIENCE: Duration = Duration::from_secs(150);
+    let order = Order::Core { cell: first_process(cell) };
+    let unkept = |why| Error::NoCore { cell: cell.spec.name.clone(), why };
+    have_kept(cell, order, &[file.as_fd()], PATIENCE, unkept)
+}
+
+/// Has something of a cell put into files; `unkept` says in our words why it cannot be.
+fn have_kept(
+    cell: &Cell,
+    order: Order,
+    files: &[BorrowedFd<'_>],
+    patience: Duration,
+    unkept: impl FnOnce(String) -> Error,
+) -> Result<()> {
     let line = connect(cell)?;
-    line.ask(Order::Core { cell: first_process(cell) }, &[file.as_fd()]).map_err(silent)?;
-    if !is_readable(&line, PATIENCE) {
+    line.ask(order, files).map_err(silent)?;
+    if !is_readable(&line, patience) {
         return Err(silent(sys::Errno::TIMEDOUT));
     }
     match line.hear().map_err(silent)? {
         Some(Word::Kept) => Ok(()),
-        Some(Word::Unkept { why }) => Err(Error::NoCore { cell: cell.spec.name.clone(), why }),
+        Some(Word::Unkept { why }) => Err(unkept(why)),
         Some(Word::Refused(errno)) => Err(silent(errno)),
         Some(_) | None => Err(silent(sys::Errno::PIPE)),
     }

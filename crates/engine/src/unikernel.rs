@@ -276,17 +276,10 @@ impl Resident for Tender {
 }
 
 /// The cell's link, as [`crate::container::start`] sent it; nothing when the cell is on no network.
-fn receive_link(line: &OwnedFd) -> Option<unikernel::Link> {
+fn receive_link(line: &OwnedFd) -> Option<net::Link> {
     let mut record = [0; net::Link::RECORD];
     let (length, [socket, ..]) = sys::socket::receive(line, &mut record).ok()?;
-    let link = net::Link::of(socket.filter(|_| length == record.len())?, record);
-    Some(unikernel::Link {
-        socket: link.socket,
-        hardware: link.hardware,
-        address: link.address,
-        prefix: link.prefix,
-        gateway: link.gateway,
-    })
+    Some(net::Link::of(socket.filter(|_| length == record.len())?, record))
 }
 
 /// Stands for a further program of a family, in its cell's namespaces.

@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use abi::futex::SIZE;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use sys::Errno;
 
 use crate::member::Member;
@@ -87,9 +86,7 @@ impl Futexes {
         if let Some(file) = self.counters.get() {
             return Ok(file);
         }
-        let file = memfd_create("futexes", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&file, SIZE as u64)?;
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let file = crate::fixed::memory("futexes", SIZE as u64)?;
         Ok(self.counters.get_or_init(|| file))
     }
 

@@ -21,6 +21,7 @@ mod desk;
 mod error;
 mod family;
 mod files;
+mod fixed;
 mod futexes;
 mod guest;
 mod identity;
@@ -52,7 +53,7 @@ mod waits;
 use std::os::fd::OwnedFd;
 
 pub use error::{Error, Result};
-pub use link::{Link, Stack};
+pub use link::Stack;
 pub use seal::{Code, OUTSIDE, Seal};
 pub use snapshot::{Snapshot, calls_of, digest_of};
 pub use tender::{Command, Engine, Guest, Outcome, Visibility, run};

@@ -8,18 +8,18 @@
 
 mod mapped;
 
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use abi::link::{CAME_SIZE, GOES_SIZE, HEADER, LONGEST_TO_COME, LONGEST_TO_GO, SKIP, WHOLE, step};
+use net::Link;
 use rustix::net::{AddressFamily, SendFlags};
 use sys::Errno;
 
-use self::mapped::Mapped;
 use crate::calls::Reply;
 use crate::family::Family;
+use crate::fixed::Mapped;
 use crate::member::{Body, Member};
 use crate::process;
 use crate::waits::Waits;
@@ -31,21 +31,6 @@ pub enum Stack {
     Host,
     /// The library operating system, with the cell's link, or with none.
     Guest(Option<Link>),
-}
-
-/// A cell's link.
-#[derive(Debug)]
-pub struct Link {
-    /// A packet socket that is bound to it.
-    pub socket: OwnedFd,
-    /// The hardware's address.
-    pub hardware: [u8; 6],
-    /// The address that frames come from.
-    pub address: Ipv4Addr,
-    /// The length of its subnet's prefix.
-    pub prefix: u8,
-    /// The way out.
-    pub gateway: Ipv4Addr,
 }
 
 /// A family's link, and who has it.
@@ -65,7 +50,7 @@ struct Holder {
 /// The rings of the member that has the link.
 #[derive(Debug)]
 pub(crate) struct Rings {
-    memory: Mapped,
+    memory: Mapped<abi::link::Link>,
     /// How far the ring of frames that came was written, and that of those that go was read. The guest sees them, and
     /// nobody believes what it makes of them.
     positions: Mutex<(u64, u64)>,
@@ -93,7 +78,7 @@ impl Shared {
             Some(_) => return Err(Errno::BUSY),
             None => {}
         }
-        let rings = Arc::new(Rings { memory: Mapped::new(&self.link)?, positions: Mutex::new((0, 0)) });
+        let rings = Arc::new(Rings { memory: mapped::new(&self.link)?, positions: Mutex::new((0, 0)) });
         // What waits was for nobody.
         let mut frame = [0; 16];
         while rustix::net::recv(&self.link.socket, &mut frame, rustix::net::RecvFlags::DONTWAIT).is_ok() {}

@@ -11,27 +11,25 @@
 //! What a guest writes into a ring's counters costs the bytes of that pipe: they are read as numbers, never as places in
 //! the tender's memory; and whoever is in the way of a surrender is waited for only so long.
 
-mod mapped;
-
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use abi::ring::{BYTES, PIECE, READER, SIZE, SURRENDERED, WHOLE, WRITER};
+use abi::ring::{BYTES, LIVE, PIECE, READER, Ring, SIZE, SURRENDERED, WHOLE, WRITER};
 use rustix::event::{EventfdFlags, eventfd};
 use sys::Errno;
 
-use self::mapped::Mapped;
 use crate::calls::Reply;
 use crate::files::{File, Waiting};
+use crate::fixed::Mapped;
 use crate::member::{Body, Member};
 use crate::process;
 
 /// A pipe.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    ring: Mapped,
+    ring: Mapped<Ring>,
     /// What each side sleeps on, once somebody uses the ring.
     bells: OnceLock<Bells>,
     /// The way into the host's pipe, as long as it is not in use.
@@ -67,7 +65,7 @@ impl Pipe {
             return None;
         }
         let pipe = Arc::new(Self {
-            ring: Mapped::new().ok()?,
+            ring: Mapped::new(|it: &mut Ring| *it.state.get_mut() = LIVE).ok()?,
             bells: OnceLock::new(),
             host: Mutex::new(Some(rustix::io::fcntl_dupfd_cloexec(writer, 0).ok()?)),
             surrendered: AtomicBool::new(false),

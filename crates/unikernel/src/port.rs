@@ -1,58 +1,41 @@
 //! A member's port, mapped.
 
-#![expect(unsafe_code, reason = "memory that another process changes, of which every field is atomic")]
-
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use abi::port::{CALLED, DOZING, Engine, IDLE, Port};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::thread::futex;
 
 use crate::error::{Error, Result};
+use crate::fixed;
 use crate::signals::Letters;
 
 /// A port, and the memory that it is in.
 pub(crate) struct Mapped {
-    port: NonNull<Port>,
-    file: OwnedFd,
+    port: fixed::Mapped<Port>,
     /// How often the guest stopped: the tender's own account, which the guest does not see.
     pub(crate) stops: AtomicU64,
     /// Signals on their way to the guest.
     letters: Mutex<Letters>,
 }
 
-// SAFETY: all that either side changes is atomic.
-unsafe impl Send for Mapped {}
-// SAFETY: the same.
-unsafe impl Sync for Mapped {}
-
 impl Mapped {
     /// Makes one for a guest of that engine.
     pub(crate) fn new(engine: Engine) -> Result<Self> {
-        let host = Error::host("making a guest's port");
-        let file = memfd_create("port", MemfdFlags::CLOEXEC).map_err(&host)?;
-        ftruncate(&file, size_of::<Port>() as u64).map_err(&host)?;
-        let rights = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping, of a file of that size.
-        let at = unsafe { mmap(std::ptr::null_mut(), size_of::<Port>(), rights, MapFlags::SHARED, &file, 0) };
-        let port = NonNull::new(at.map_err(&host)?.cast::<Port>()).ok_or_else(|| host(sys::Errno::FAULT))?;
-        // SAFETY: nobody else has it yet.
-        unsafe {
-            (&raw mut (*port.as_ptr()).version).write(abi::VERSION);
-            (&raw mut (*port.as_ptr()).engine).write(engine as u32);
-        }
-        Ok(Self { port, file, stops: AtomicU64::new(0), letters: Mutex::default() })
+        let port = fixed::Mapped::new(|port: &mut Port| {
+            port.version = abi::VERSION;
+            port.engine = engine as u32;
+        });
+        let port = port.map_err(Error::host("making a guest's port"))?;
+        Ok(Self { port, stops: AtomicU64::new(0), letters: Mutex::default() })
     }
 
     /// The memory, for the guest to map.
     pub(crate) fn file(&self) -> &OwnedFd {
-        &self.file
+        self.port.file()
     }
 
     /// Waits for the guest's next call, at most that long. Looks for it so many turns before sleeping; the next time more, if
@@ -110,15 +93,7 @@ impl Deref for Mapped {
     type Target = Port;
 
     fn deref(&self) -> &Port {
-        // SAFETY: it is mapped as long as this lives, and all of it that changes is atomic.
-        unsafe { self.port.as_ref() }
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: it was mapped with that size, and no reference outlives this.
-        let _ = unsafe { munmap(self.port.as_ptr().cast(), size_of::<Port>()) };
+        &self.port
     }
 }
 

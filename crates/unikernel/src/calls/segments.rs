@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use sys::Errno;
 
 use super::Reply;
@@ -166,10 +165,7 @@ fn memory(size: u64) -> Result<OwnedFd, Errno> {
     if size > most {
         return Err(Errno::NOMEM);
     }
-    let file = memfd_create("sysv", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    ftruncate(&file, size.next_multiple_of(4096))?;
-    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    Ok(file)
+    crate::fixed::memory("sysv", size.next_multiple_of(4096))
 }
 
 /// Gives the guest a descriptor to map, and how long it is.

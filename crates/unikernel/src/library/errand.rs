@@ -141,13 +141,10 @@ impl Ledger {
     fn run(&self, family: &Family, cell: u32, purpose: Purpose) -> Result<Errand, String> {
         let patience = if matches!(purpose, Purpose::Core(_)) { PATIENCE_WRITING } else { PATIENCE };
         let deadline = Instant::now() + patience;
-        let number = {
-            let mut books = self.books();
-            books.errands += 1;
-            books.errands
-        };
-        self.books().errand = Some(Errand {
-            number,
+        let mut books = self.books();
+        books.errands += 1;
+        books.errand = Some(Errand {
+            number: books.errands,
             cell,
             purpose,
             visits: BTreeMap::new(),
@@ -158,6 +155,7 @@ impl Ledger {
             stood: None,
             went_on: None,
         });
+        drop(books);
         let mut failure = self.gather(family, cell, deadline);
         let mut books = self.books();
         if let Some(errand) = &mut books.errand {

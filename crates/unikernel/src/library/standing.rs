@@ -44,10 +44,6 @@ impl Thread {
     }
 }
 
-fn number_at(bytes: &[u8], at: usize) -> u64 {
-    number::<8>(bytes, at)
-}
-
 /// What a guest reports.
 pub(crate) struct Standing<'a> {
     pages: &'a Pages<'a>,
@@ -182,7 +178,7 @@ impl<'a> Standing<'a> {
         let (at, count) = self.headers;
         let begin = at - at % PAGE;
         let shift = if begin >= abi::layout::PROGRAM as u64 { begin } else { 0 };
-        let entry = self.at(begin).bytes(0, 64).map_or(0, |it| number_at(&it, 24).wrapping_add(shift));
+        let entry = self.at(begin).bytes(0, 64).map_or(0, |it| super::elf::number::<8>(&it, 24).wrapping_add(shift));
         let process = Process { number, name, headers: (at, count), entry, threads: &threads, parts: &parts };
         let read = |at, page: &mut [u8]| match goes_on() {
             true => Ok(memory.read(at, page).is_ok()),

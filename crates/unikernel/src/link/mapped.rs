@@ -2,60 +2,30 @@
 
 #![expect(unsafe_code, reason = "memory that a guest changes: counters are atomic, and bytes are copied")]
 
-use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use abi::link::{CAME, CAME_SIZE, GOES, GOES_SIZE, HEADER, Length, Link as Page, WHOLE};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use abi::link::{CAME, CAME_SIZE, GOES, GOES_SIZE, HEADER, Length, Link as Page};
+use net::Link;
 use sys::Errno;
 
-use super::Link;
+use crate::fixed::Mapped;
 
-/// The rings, and the memory that they are in.
-#[derive(Debug)]
-pub(super) struct Mapped {
-    page: NonNull<Page>,
-    file: OwnedFd,
+/// A link's memory, in which nobody has been.
+pub(super) fn new(link: &Link) -> Result<Mapped<Page>, Errno> {
+    Mapped::new(|page: &mut Page| {
+        page.hardware[..6].copy_from_slice(&link.hardware);
+        page.address = link.address.octets();
+        page.gateway = link.gateway.octets();
+        page.prefix = u32::from(link.prefix);
+    })
 }
 
-// SAFETY: what is referred to is atomic, or written once before anybody else sees it.
-unsafe impl Send for Mapped {}
-// SAFETY: the same.
-unsafe impl Sync for Mapped {}
-
-impl Mapped {
-    pub(super) fn new(link: &Link) -> Result<Self, Errno> {
-        let file = memfd_create("link", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&file, WHOLE as u64)?;
-        // Nobody can make it shorter under our hands.
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let rights = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping, of a file of that size.
-        let at = unsafe { mmap(std::ptr::null_mut(), WHOLE, rights, MapFlags::SHARED, &file, 0) }?;
-        let page = NonNull::new(at.cast::<Page>()).ok_or(Errno::FAULT)?;
-        let [a, b, c, d, e, f] = link.hardware;
-        // SAFETY: nobody else has it yet.
-        unsafe {
-            (&raw mut (*page.as_ptr()).hardware).write([a, b, c, d, e, f, 0, 0]);
-            (&raw mut (*page.as_ptr()).address).write(link.address.octets());
-            (&raw mut (*page.as_ptr()).gateway).write(link.gateway.octets());
-            (&raw mut (*page.as_ptr()).prefix).write(u32::from(link.prefix));
-        }
-        Ok(Self { page, file })
-    }
-
-    /// The memory, for a guest to map.
-    pub(super) fn file(&self) -> &OwnedFd {
-        &self.file
-    }
-
+impl Mapped<Page> {
     fn length(&self, ring: usize, size: usize, place: usize) -> &Length {
         assert!(place.is_multiple_of(HEADER) && place + HEADER <= size, "a place in the ring");
         // SAFETY: it is within the mapping and aligned, and the word is atomic.
-        unsafe { &*self.page.as_ptr().cast::<u8>().add(ring + place).cast::<Length>() }
+        unsafe { &*self.bytes().add(ring + place).cast::<Length>() }
     }
 
     /// What stands there in the place of a length.
@@ -73,7 +43,7 @@ impl Mapped {
         assert!(place + into.len() <= GOES_SIZE, "a place in the ring");
         // SAFETY: it is within the mapping. The guest may change it meanwhile: whatever is read is bytes.
         unsafe {
-            let from = self.page.as_ptr().cast::<u8>().add(GOES + place);
+            let from = self.bytes().add(GOES + place);
             std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len());
         }
     }
@@ -84,26 +54,10 @@ impl Mapped {
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         // SAFETY: the kernel writes within the mapping.
         let length = unsafe {
-            let into = self.page.as_ptr().cast::<u8>().add(CAME + place);
+            let into = self.bytes().add(CAME + place);
             libc::recv(socket.as_raw_fd(), into.cast(), room, flags)
         };
         usize::try_from(length)
             .map_err(|_| Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)))
-    }
-}
-
-impl Deref for Mapped {
-    type Target = Page;
-
-    fn deref(&self) -> &Page {
-        // SAFETY: it is mapped as long as this lives, and all of it that changes is atomic.
-        unsafe { self.page.as_ref() }
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: it was mapped with that size, and no reference outlives this.
-        let _ = unsafe { munmap(self.page.as_ptr().cast(), WHOLE) };
     }
 }

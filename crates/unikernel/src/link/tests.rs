@@ -1,5 +1,8 @@
 //! Rings full of what a guest may write there: whatever it is, frames are frames and the tender goes on.
 
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
 use super::*;
 
 use abi::link::GOES;
@@ -13,7 +16,7 @@ fn rings() -> (Rings, Link, OwnedFd) {
     let flags = SocketFlags::CLOEXEC;
     let (socket, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
     let link = Link { socket, hardware: HARDWARE, address: ADDRESS, prefix: 24, gateway: Ipv4Addr::new(10, 1, 2, 1) };
-    let rings = Rings { memory: Mapped::new(&link).unwrap(), positions: Mutex::new((0, 0)) };
+    let rings = Rings { memory: mapped::new(&link).unwrap(), positions: Mutex::new((0, 0)) };
     (rings, link, other)
 }
 

@@ -132,7 +132,9 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
             tables::settle().map(|()| 0)
         }
         Source::Shared { descriptor, offset } => {
-            let (physical, memory) = borrow(descriptor, offset, length, protection, call::MAP_SHARED)?;
+            let how = u64::from(protection.bits()) | call::MAP_SHARED;
+            let (physical, memory) = borrow(descriptor, offset, length, how)?;
+            frames::borrowed(physical, length);
             tables::map(at, physical, length, bits(protection) | BORROWED | SHARED)?;
             tables::settle().map(|()| memory)
         }
@@ -146,21 +148,17 @@ fn borrow_to_read(descriptor: i32, offset: u64, lengths: [usize; 2], protection:
     if !is_sealed && let Some(physical) = frames::borrow_again(descriptor, offset, length) {
         return Ok(physical);
     }
-    let how = u64::from(protection.bits());
     let whole = length.next_multiple_of(PAGE).saturating_add(ahead);
-    let answer = crate::port::ask(call::MAP, [descriptor as u64, offset, whole as u64, how, 0, 0], 0);
-    let physical = answer.result? as u64;
+    let (physical, there) = borrow(descriptor, offset, whole, u64::from(protection.bits()))?;
     frames::borrowed(physical, length);
-    frames::note_latest(physical, whole.min(answer.limit as usize), descriptor, offset);
+    frames::note_latest(physical, whole.min(there as usize), descriptor, offset);
     Ok(physical)
 }
 
-fn borrow(descriptor: i32, offset: u64, length: usize, protection: Protection, sharing: u64) -> Result<(u64, u64)> {
-    let how = u64::from(protection.bits()) | sharing;
+/// Has a part of a file mapped: where it is, and what else the tender says of it ([`call::MAP`]).
+fn borrow(descriptor: i32, offset: u64, length: usize, how: u64) -> Result<(u64, u64)> {
     let answer = crate::port::ask(call::MAP, [descriptor as u64, offset, length as u64, how, 0, 0], 0);
-    let physical = answer.result? as u64;
-    frames::borrowed(physical, length);
-    Ok((physical, answer.limit))
+    Ok((answer.result? as u64, answer.limit))
 }
 
 /// Gives pages that have none zeroed frames of their own.
