@@ -193,9 +193,9 @@ impl Run<'_> {
     fn ask(&mut self, which: u16, arguments: &[u64]) -> u64 {
         let first = arguments.first().copied().unwrap_or(0);
         match self.cpu.questions[usize::from(which)] {
-            Question::Flush => self.cpu.tlb.flush(),
-            Question::FlushPage => self.cpu.tlb.flush_page(first),
-            Question::FlushSpace => self.cpu.tlb.flush_space(first as u32),
+            Question::Flush => self.cpu.flush(),
+            Question::FlushPage => self.cpu.flush_page(first),
+            Question::FlushSpace => self.cpu.flush_space(first as u32),
             Question::Wait => self.cpu.is_waiting = true,
             Question::Attend => self.cpu.must_attend = true,
             Question::Board => {

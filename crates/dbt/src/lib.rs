@@ -15,9 +15,10 @@ mod processor;
 pub mod ram;
 mod state;
 pub mod tlb;
+mod translate;
 
 pub use board::{Board, Registers};
 pub use error::{Error, Result};
-pub use processor::{Processor, Stop};
+pub use processor::{Mode, Processor, Stop};
 pub use ram::Ram;
 pub use state::State;

@@ -14,6 +14,37 @@ const UNPRIVILEGED: u64 = 4;
 type Done<T> = Result<T, Thrown>;
 
 impl Processor {
+    /// Memory was written: what was translated of it does not hold any more.
+    fn wrote(&mut self, physical: u64, size: u64) {
+        if let Some(translator) = &mut self.translator {
+            translator.wrote(physical, size);
+        }
+    }
+
+    /// Forgets where pages are.
+    pub(crate) fn flush(&mut self) {
+        self.tlb.flush();
+        if let Some(translator) = &mut self.translator {
+            translator.flush();
+        }
+    }
+
+    /// Forgets where one page is.
+    pub(crate) fn flush_page(&mut self, address: u64) {
+        self.tlb.flush_page(address);
+        if let Some(translator) = &mut self.translator {
+            translator.flush_page(address);
+        }
+    }
+
+    /// Forgets where pages of an address space are.
+    pub(crate) fn flush_space(&mut self, space: u32) {
+        self.tlb.flush_space(space);
+        if let Some(translator) = &mut self.translator {
+            translator.flush_space(space);
+        }
+    }
+
     /// The physical address behind a virtual one.
     #[inline]
     pub(crate) fn translate(
@@ -73,6 +104,7 @@ impl Processor {
         }
         let physical = self.translate(isa, board, Access::Write, address, how)?;
         if self.ram.write(physical, width, value).is_some() {
+            self.wrote(physical, size);
             return Ok(());
         }
         let by_device = if width <= 64 { board.write(physical, width / 8, value as u64) } else { None };
@@ -111,6 +143,7 @@ impl Processor {
         }
         for (at, physical) in places[..size as usize].iter().enumerate() {
             let _ = self.ram.write(*physical, 8, value >> (8 * at) & 0xff);
+            self.wrote(*physical, 1);
         }
         Ok(())
     }
@@ -126,6 +159,7 @@ impl Processor {
         let (address, width, how) = at;
         let physical = self.translate(isa, board, Access::Write, address, how)?;
         let found = self.ram.compare_and_swap(physical, width, old, new);
+        self.wrote(physical, u64::from(width / 8));
         found.ok_or_else(|| self.unreachable(address, Access::Write))
     }
 
@@ -140,6 +174,7 @@ impl Processor {
         let (address, width, how) = at;
         let physical = self.translate(isa, board, Access::Write, address, how)?;
         let found = self.ram.change(physical, width, kind, value);
+        self.wrote(physical, u64::from(width / 8));
         found.ok_or_else(|| self.unreachable(address, Access::Write))
     }
 }

@@ -1,6 +1,7 @@
 //! A processor: fetches instructions, and has them done.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use isa::plan::{EntryId, MOST_ARGUMENTS};
 use isa::{Instruction, Isa};
@@ -12,6 +13,7 @@ use crate::interpreter::Scratch;
 use crate::ram::Ram;
 use crate::state::State;
 use crate::tlb::{Access, Tlb};
+use crate::translate::Translator;
 
 /// Why a processor stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +62,20 @@ pub struct Processor {
     pub(crate) scratch: Vec<Scratch>,
     /// What bits were decoded before, and as what.
     decoded: Box<[(u32, u32)]>,
-    /// Instructions done.
+    /// Instructions done by the interpreter.
     count: u64,
+    pub(crate) translator: Option<Translator>,
+    /// Not zero if somebody wants the processor to look at its board.
+    pub(crate) attention: Arc<AtomicU32>,
+}
+
+/// How a processor does instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// One after the other, as the description says.
+    Interpret,
+    /// As code of the host, where the host can.
+    Translate,
 }
 
 /// After so many instructions, the board is asked whether there is an interrupt.
@@ -72,7 +86,13 @@ const NONE: u32 = u32::MAX;
 
 impl Processor {
     /// A processor that is switched on, with these arguments of `reset`.
-    pub fn new(isa: Arc<Isa>, ram: Ram, board: &mut dyn Board, arguments: &[u64]) -> Result<Processor> {
+    pub fn new(
+        isa: Arc<Isa>,
+        mode: Mode,
+        ram: Ram,
+        board: &mut dyn Board,
+        arguments: &[u64],
+    ) -> Result<Processor> {
         let entries = Entries::of(&isa)?;
         let mut processor = Processor {
             state: State::new(isa.state_size()),
@@ -88,6 +108,11 @@ impl Processor {
             scratch: Vec::new(),
             decoded: vec![(0, NONE); DECODED].into(),
             count: 0,
+            translator: match mode {
+                Mode::Interpret => None,
+                Mode::Translate => Translator::new(),
+            },
+            attention: Arc::default(),
             isa: Arc::clone(&isa),
         };
         processor.update_key();
@@ -143,6 +168,41 @@ impl Processor {
         Stop::Done
     }
 
+    /// Runs translated code until somebody wants the processor, or it waits for an interrupt.
+    pub fn run_fast(&mut self, board: &mut dyn Board) -> Stop {
+        if self.translator.is_none() {
+            return self.run(board, 10_000);
+        }
+        let isa = Arc::clone(&self.isa);
+        loop {
+            let is_wanted = self.attention.swap(0, Ordering::AcqRel) != 0;
+            if self.must_attend || (is_wanted && board.attention()) {
+                self.attend(&isa, board);
+            }
+            if self.is_waiting {
+                if !board.attention() {
+                    return Stop::Waiting;
+                }
+                self.is_waiting = false;
+            }
+            if is_wanted {
+                self.run_translated(&isa, board);
+                return Stop::Done;
+            }
+            self.run_translated(&isa, board);
+        }
+    }
+
+    /// Sets it to have the processor look at its board.
+    pub fn attention(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.attention)
+    }
+
+    /// How many blocks were translated.
+    pub fn blocks(&self) -> u64 {
+        self.translator.as_ref().map_or(0, |translator| translator.made)
+    }
+
     /// Looks for interrupts.
     fn attend(&mut self, isa: &Isa, board: &mut dyn Board) {
         self.must_attend = false;
@@ -153,7 +213,7 @@ impl Processor {
     }
 
     /// Does one instruction.
-    fn step(&mut self, isa: &Isa, board: &mut dyn Board) {
+    pub(crate) fn step(&mut self, isa: &Isa, board: &mut dyn Board) {
         self.count += 1;
         let fetched = match self.fetch(isa, board) {
             Ok(fetched) => fetched,
@@ -200,14 +260,18 @@ impl Processor {
     }
 
     fn decode<'i>(&mut self, isa: &'i Isa, word: u32) -> Option<&'i Instruction> {
+        self.decode_number(isa, word).map(|number| &isa.instructions[number])
+    }
+
+    pub(crate) fn decode_number(&mut self, isa: &Isa, word: u32) -> Option<usize> {
         let slot = (word ^ word >> 14) as usize & (DECODED - 1);
         let (bits, known) = self.decoded[slot];
         if bits == word && known != NONE {
-            return Some(&isa.instructions[known as usize]);
+            return Some(known as usize);
         }
         let found = isa.decoder.decode(&isa.instructions, word)?;
         self.decoded[slot] = (word, found as u32);
-        Some(&isa.instructions[found])
+        Some(found)
     }
 
     /// Calls an entry, and what it throws, and so on. Says whether anything jumped.

@@ -47,6 +47,12 @@ impl Ram {
         Some((self.memory.address() + offset) as *mut u8)
     }
 
+    /// Where the page with a physical address is in our memory.
+    pub(crate) fn host_page(&self, address: u64) -> Option<u64> {
+        let page = address >> crate::tlb::PAGE_BITS << crate::tlb::PAGE_BITS;
+        self.place(page, 1 << crate::tlb::PAGE_BITS).map(|at| at as u64)
+    }
+
     /// Whether there is memory at a physical address.
     pub fn holds(&self, address: u64) -> bool {
         self.place(address, 1).is_some()

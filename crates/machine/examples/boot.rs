@@ -18,14 +18,20 @@ fn main() {
         initrd: &read(&arguments[1]),
         command_line: &arguments[2],
         memory: 512 << 20,
+        mode: if std::env::var_os("INTERPRET").is_some() { dbt::Mode::Interpret } else { dbt::Mode::Translate },
         output: Box::new(std::io::stdout()),
     };
     let mut machine = Machine::new(Arc::new(isa), start).unwrap_or_else(|error| panic!("{error}"));
     let began = Instant::now();
     loop {
-        let end = machine.run(100_000_000);
+        let end = if std::env::var_os("INTERPRET").is_some() {
+            machine.run(100_000_000)
+        } else {
+            machine.run_for(std::time::Duration::from_secs(2))
+        };
         let (count, time) = (machine.count(), began.elapsed());
-        eprintln!("[{count} instructions, {time:.1?}, at {:#x}]", machine.pc());
+        let blocks = machine.blocks();
+        eprintln!("[{count} instructions, {blocks} blocks, {time:.1?}, at {:#x}]", machine.pc());
         if let Some(end) = end {
             eprintln!("[{end:?}]");
             return;

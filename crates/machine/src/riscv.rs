@@ -9,7 +9,7 @@ mod tree;
 use std::sync::Arc;
 use std::time::Instant;
 
-use dbt::{Board as _, Processor, Ram, Registers, Stop};
+use dbt::{Mode, Processor, Ram, Registers, Stop};
 use isa::Isa;
 use vm::Memory;
 
@@ -38,6 +38,8 @@ pub struct Start<'s> {
     pub command_line: &'s str,
     /// Bytes of memory.
     pub memory: u64,
+    /// How its processor works.
+    pub mode: Mode,
     /// Where the console writes to.
     pub output: Output,
 }
@@ -103,7 +105,7 @@ impl Machine {
             ram: ram.clone(),
             end: None,
         };
-        let processor = Processor::new(isa, ram, &mut board, &[entry, 0, tree])?;
+        let processor = Processor::new(isa, start.mode, ram, &mut board, &[entry, 0, tree])?;
         Ok(Machine { processor, board })
     }
 
@@ -116,6 +118,35 @@ impl Machine {
             }
         }
         self.board.end
+    }
+
+    /// Runs translated code for so long. Nothing if it goes on.
+    pub fn run_for(&mut self, time: std::time::Duration) -> Option<End> {
+        let until = Instant::now() + time;
+        let attention = self.processor.attention();
+        let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let ticker = {
+            let is_over = Arc::clone(&is_over);
+            std::thread::spawn(move || {
+                while !is_over.load(std::sync::atomic::Ordering::Acquire) {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    attention.store(1, std::sync::atomic::Ordering::Release);
+                }
+            })
+        };
+        while self.board.end.is_none() && Instant::now() < until {
+            if self.processor.run_fast(&mut self.board) == Stop::Waiting {
+                self.board.sleep();
+            }
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Release);
+        let _ = ticker.join();
+        self.board.end
+    }
+
+    /// How many blocks were translated.
+    pub fn blocks(&self) -> u64 {
+        self.processor.blocks()
     }
 
     /// What was typed; gives how much of it was taken.
