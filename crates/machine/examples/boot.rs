@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use machine::riscv::{Machine, Start};
+use machine::{Machine, Start};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

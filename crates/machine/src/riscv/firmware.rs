@@ -2,7 +2,8 @@
 
 use dbt::Registers;
 
-use super::{Board, End};
+use super::Board;
+use crate::machine::End;
 
 const SUCCESS: i64 = 0;
 const NOT_SUPPORTED: i64 = -2;

@@ -2,8 +2,9 @@
 
 use vm_fdt::FdtWriter;
 
-use super::{CONSOLE, CONSOLE_SOURCE, FREQUENCY, MEMORY, PLIC, Start};
+use super::{CONSOLE, CONSOLE_SOURCE, FREQUENCY, MEMORY, PLIC};
 use crate::error::Result;
+use crate::machine::Start;
 use crate::{console, plic};
 
 /// Numbers by which nodes name each other.
