@@ -32,7 +32,7 @@ impl Changes {
     }
 
     /// Something has changed.
-    fn note(&self) {
+    pub(crate) fn note(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.count += 1;
         state.waiting.drain(..).for_each(|(waits, cookie)| waits.give(cookie));
@@ -155,7 +155,7 @@ fn send(member: &Member, [queue, at, length, how]: [u64; 4]) -> Result<u64, Errn
 
 fn noting(member: &Member, result: Result<u64, Errno>) -> Result<u64, Errno> {
     if result.is_ok() {
-        member.family.changes.note();
+        member.family.note_change();
     }
     result
 }
