@@ -2,9 +2,11 @@
 //
 //   neighbours serve              makes everything, says "ready", answers for ever
 //   neighbours ask KIND COUNT     asks that often, sometimes so slowly that each sleeps; says how often the answer was right
+//   neighbours keep KIND          asks without end, and says so after the first answer
 //   neighbours time KIND COUNT    the same without a pause: prints nanoseconds for each question with its answer
+//   neighbours stay               says "here" and stays
 //   neighbours hold|look          takes a mutex in shared memory and stays; says whether it can be had
-//   neighbours cut|touch          makes the shared memory shorter; touches it where it was
+//   neighbours cut|fill           makes the shared memory shorter; sends as much as there is room for
 #include <errno.h>
 #include <fcntl.h>
 #include <mqueue.h>
@@ -31,6 +33,7 @@ struct place {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     int turn, value;
+    // Nothing is one that nobody has.
     pthread_mutex_t held;
 };
 
@@ -50,7 +53,6 @@ static void furnish(struct place *it) {
     pthread_mutexattr_init(&of_mutex);
     pthread_mutexattr_setpshared(&of_mutex, PTHREAD_PROCESS_SHARED);
     pthread_mutex_init(&it->mutex, &of_mutex);
-    pthread_mutex_init(&it->held, &of_mutex);
     pthread_condattr_t of_condition;
     pthread_condattr_init(&of_condition);
     pthread_condattr_setpshared(&of_condition, PTHREAD_PROCESS_SHARED);
@@ -197,6 +199,11 @@ int main(int count, char **words) {
     const char *what = count > 1 ? words[1] : "", *kind = count > 2 ? words[2] : "";
     int times = count > 3 ? atoi(words[3]) : 1;
     if (!strcmp(what, "serve")) serve();
+    if (!strcmp(what, "stay")) {
+        printf("here\n");
+        fflush(stdout);
+        for (;;) pause();
+    }
     alarm(60);
     if (!strcmp(what, "ask")) {
         int right = 0;
@@ -207,6 +214,13 @@ int main(int count, char **words) {
             right += hear(kind, 1) == at * 2 + 1;
         }
         printf("%s: %d right\n", kind, right);
+    } else if (!strcmp(what, "keep")) {
+        begin(kind, 1);
+        for (int at = 0;; at++) {
+            say(kind, 0, 0);
+            hear(kind, 1);
+            if (at == 0) printf("asking\n"), fflush(stdout);
+        }
     } else if (!strcmp(what, "time")) {
         begin(kind, 1);
         long began = now();
@@ -226,7 +240,6 @@ int main(int count, char **words) {
     } else if (!strcmp(what, "cut")) {
         MUST(truncate("/dev/shm/place", 0));
     } else if (!strcmp(what, "fill")) {
-        // As much as there is room for, of everything.
         int sent = 0;
         mqd_t queue = MUST(mq_open(QUEUES[1], O_WRONLY | O_NONBLOCK));
         while (mq_send(queue, "x", 1, 0) == 0) sent++;
