@@ -11,7 +11,7 @@ use crate::debug::OrdinaryUser;
 const IMAGE: &str = "deb:busybox-static";
 
 /// By what numbers go from one to the other and back.
-const KINDS: [&str; 6] = ["queue", "semaphore", "condition", "message", "set", "fifo"];
+const KINDS: [&str; 7] = ["queue", "semaphore", "condition", "message", "set", "segment", "fifo"];
 
 /// A boundary, and what executes its cells.
 type Kind = (&'static str, &'static str);
@@ -131,7 +131,7 @@ fn outlive(kind: Kind) {
     let ask = |what: &[&str]| place.env.skep(["exec", "two", "/neighbours"].iter().chain(what)).ok();
     place.kill("one");
     assert_eq!(ask(&["look"]), "held\n", "{kind:?}: nobody gave it back");
-    for what in ["queue", "semaphore", "condition", "message", "set"] {
+    for what in ["queue", "semaphore", "condition", "message", "set", "segment"] {
         assert_eq!(ask(&["ask", what, "10"]), format!("{what}: 10 right\n"), "{kind:?}");
     }
     // The memory that all have mapped is cut off under them.

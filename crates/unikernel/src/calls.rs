@@ -6,6 +6,7 @@
 mod descriptors;
 mod identities;
 mod legacy;
+mod joined;
 mod locks;
 pub(crate) mod messages;
 mod pass;

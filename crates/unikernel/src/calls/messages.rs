@@ -132,8 +132,9 @@ fn limit(member: &Member, time: u64) -> Result<Option<u64>, Errno> {
     }
 }
 
-/// Makes a call with numbers, one of which may be the address of that memory: the argument with that index.
-fn call(number: u32, numbers: [u64; 4], memory: Option<(usize, &mut [u8])>) -> Result<u64, Errno> {
+/// Makes a call with numbers, one of which may be the address of that memory: the argument with that index. No number is an
+/// address that anybody has looked behind.
+pub(super) fn call(number: u32, numbers: [u64; 4], memory: Option<(usize, &mut [u8])>) -> Result<u64, Errno> {
     let mut words = numbers.map(Argument::Number);
     if let Some((at, bytes)) = memory {
         words[at] = Argument::Memory(bytes);
