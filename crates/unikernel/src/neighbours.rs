@@ -8,8 +8,10 @@
 //! somebody for nothing is what futexes allow.
 //!
 //! **A board holds counters alone.** No tender waits for another, locks anything, or takes a place or a length from there; it
-//! cannot be made shorter. Another tender, taken over or ended in any moment, costs wakes for nothing, and those of its own.
+//! cannot be made shorter. A tender that ends at any moment leaves nothing half done; one that was taken over can wake for
+//! nothing and keep others from being woken, as its programs can in the memory that they share, and no more.
 
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -31,10 +33,13 @@ pub enum Ipc {
     Joined(OwnedFd),
 }
 
-/// The counters. All of them only ever grow, and wrap.
-#[repr(C, align(4096))]
-pub(crate) struct Counters {
-    /// Whichever was raised, this is raised after it; tenders sleep on it.
+/// How many tenders have a line of their own. Who comes later shares the last, and hears itself there.
+const LINES: usize = 32;
+
+/// The counters of a tender, which it raises and the others look at. All of them only ever grow, and wrap.
+#[repr(C)]
+struct Line {
+    /// Whichever of the others was raised, this is raised after it.
     rounds: AtomicU32,
     /// System V's messages and semaphores, all of them.
     changes: AtomicU32,
@@ -42,66 +47,107 @@ pub(crate) struct Counters {
     words: [AtomicU32; COUNTERS],
 }
 
+/// The lines of all tenders.
+#[repr(C, align(4096))]
+pub(crate) struct Counters {
+    /// Raised last, by whoever raised something; tenders sleep on it.
+    rounds: AtomicU32,
+    /// How many tenders have come so far.
+    tenders: AtomicU32,
+    lines: [Line; LINES],
+}
+
 /// The counters, mapped.
 #[derive(Debug)]
-pub(crate) struct Board(Mapped<Counters>);
+pub(crate) struct Board {
+    all: Mapped<Counters>,
+    /// Which line is the tender's.
+    own: usize,
+}
 
 impl Board {
     /// The board of such a family, if it shares anything.
     pub(crate) fn of(ipc: Ipc) -> Result<Option<Self>, Errno> {
-        Ok(match ipc {
-            Ipc::Private => None,
-            Ipc::Shareable => Some(Self(Mapped::new(|_| {})?)),
-            Ipc::Joined(file) => Some(Self(Mapped::of(file)?)),
-        })
+        let all: Mapped<Counters> = match ipc {
+            Ipc::Private => return Ok(None),
+            Ipc::Shareable => Mapped::new(|_| {})?,
+            Ipc::Joined(file) => Mapped::of(file)?,
+        };
+        let before = all.tenders.fetch_add(1, Ordering::SeqCst);
+        Ok(Some(Self { all, own: (before as usize).min(LINES - 1) }))
     }
 
     /// For others to map.
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
-        self.0.file().as_fd()
+        self.all.file().as_fd()
     }
 
     /// Others may sleep on that word.
     pub(crate) fn tell_of_word(&self, memory: u64, offset: u64) {
-        self.tell(self.0.words.get(counter(memory, offset)));
+        self.tell(|line| line.words.get(counter(memory, offset)));
     }
 
     /// Messages or semaphores have changed.
     pub(crate) fn tell_of_change(&self) {
-        self.tell(Some(&self.0.changes));
+        self.tell(|line| Some(&line.changes));
     }
 
-    fn tell(&self, counter: Option<&AtomicU32>) {
-        if let Some(counter) = counter {
-            counter.fetch_add(1, Ordering::SeqCst);
-            self.0.rounds.fetch_add(1, Ordering::SeqCst);
-            let _ = futex::wake(&self.0.rounds, futex::Flags::empty(), i32::MAX as u32);
+    fn tell(&self, which: impl Fn(&Line) -> Option<&AtomicU32>) {
+        let Some(line) = self.all.lines.get(self.own) else { return };
+        let Some(counter) = which(line) else { return };
+        for raised in [counter, &line.rounds, &self.all.rounds] {
+            raised.fetch_add(1, Ordering::SeqCst);
         }
+        if let Some(line) = NonZeroU32::new(1 << self.own) {
+            let _ = futex::wake_bitset(&self.all.rounds, futex::Flags::empty(), i32::MAX as u32, line);
+        }
+    }
+
+    /// The lines that it looks at.
+    fn others(&self) -> impl Iterator<Item = usize> {
+        let own = self.own;
+        (0..LINES).filter(move |it| *it != own || own == LINES - 1)
+    }
+
+    /// Sleeps until somebody raises something after that round.
+    fn wait(&self, round: u32) {
+        let lines = NonZeroU32::new(self.others().fold(0, |set, it| set | 1 << it));
+        let _ = lines.map(|it| futex::wait_bitset(&self.all.rounds, futex::Flags::empty(), round, None, it));
     }
 }
 
 /// What a tender has seen of a board.
 pub(crate) struct Seen {
-    changes: u32,
-    words: Vec<u32>,
+    /// Of each line: its rounds, its changes, its words.
+    lines: Vec<(u32, u32, Vec<u32>)>,
 }
 
 impl Seen {
     /// All that is there: nobody sleeps yet.
     pub(crate) fn all(board: &Board) -> Self {
-        let words = board.0.words.iter().map(|it| it.load(Ordering::SeqCst)).collect();
-        Self { changes: board.0.changes.load(Ordering::SeqCst), words }
+        let now = |it: &AtomicU32| it.load(Ordering::SeqCst);
+        let line = |it: &Line| (now(&it.rounds), now(&it.changes), it.words.iter().map(now).collect());
+        Self { lines: board.all.lines.iter().map(line).collect() }
     }
 
-    /// Looks again: which counters of words were raised, and whether that of the changes was.
+    /// Looks again at the lines of others: which counters of words were raised, and whether that of the changes was.
     fn look(&mut self, board: &Board) -> (Vec<usize>, bool) {
         let is_new = |seen: &mut u32, counter: &AtomicU32| {
             let now = counter.load(Ordering::SeqCst);
             std::mem::replace(seen, now) != now
         };
-        let words = self.words.iter_mut().zip(&board.0.words).enumerate();
-        let raised = words.filter_map(|(at, (seen, counter))| is_new(seen, counter).then_some(at)).collect();
-        (raised, is_new(&mut self.changes, &board.0.changes))
+        let (mut raised, mut has_changed) = (Vec::new(), false);
+        for at in board.others() {
+            let (Some((rounds, changes, words)), Some(line)) = (self.lines.get_mut(at), board.all.lines.get(at)) else {
+                continue;
+            };
+            if is_new(rounds, &line.rounds) {
+                let words = words.iter_mut().zip(&line.words).enumerate();
+                raised.extend(words.filter_map(|(at, (seen, counter))| is_new(seen, counter).then_some(at)));
+                has_changed |= is_new(changes, &line.changes);
+            }
+        }
+        (raised, has_changed)
     }
 }
 
@@ -109,13 +155,13 @@ impl Seen {
 pub(crate) fn listen(family: &Family, board: &Board, mut seen: Seen) {
     loop {
         // What is raised from here on ends the sleep below.
-        let round = board.0.rounds.load(Ordering::SeqCst);
+        let round = board.all.rounds.load(Ordering::SeqCst);
         let (raised, changes) = seen.look(board);
         family.futexes.wake_by_counters(&raised);
         if changes {
             family.changes.note();
         }
-        let _ = futex::wait(&board.0.rounds, futex::Flags::empty(), round, None);
+        board.wait(round);
     }
 }
 
@@ -136,6 +182,22 @@ mod tests {
         one.tell_of_change();
         assert_eq!(seen.look(&other), (Vec::new(), true));
         assert_eq!(seen.look(&other), (Vec::new(), false));
+        // What it says itself is for others.
+        let mut ones = Seen::all(&one);
+        one.tell_of_word(1, 2);
+        assert_eq!(ones.look(&one), (Vec::new(), false));
+    }
+
+    #[test]
+    fn who_comes_late_hears_and_is_heard() {
+        let one = Board::of(Ipc::Shareable).unwrap().unwrap();
+        let join = |_| Board::of(Ipc::Joined(one.file().try_clone_to_owned().unwrap())).unwrap().unwrap();
+        let late: Vec<Board> = (0..LINES + 3).map(join).collect();
+        let mut seen: Vec<Seen> = late.iter().map(Seen::all).collect();
+        let (last, before) = (late.last().unwrap(), late.len() - 2);
+        last.tell_of_word(7, 8);
+        assert_eq!(seen[before].look(&late[before]), (vec![counter(7, 8)], false));
+        assert_eq!(seen[0].look(&late[0]), (vec![counter(7, 8)], false));
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! Programs of the cells can reach the file, as they can reach each other's memory. The tender only opens it and hands it on.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, ftruncate, openat, unlinkat};
 use sys::Errno;
@@ -29,6 +28,15 @@ const SIZE: usize = 112;
 pub(super) struct Hold {
     id: i32,
     at: u64,
+}
+
+/// A child has attached what its maker has.
+impl Clone for Hold {
+    fn clone(&self) -> Self {
+        // Nothing is not let go either.
+        let at = call(ATTACH, [self.id as u64, 0, libc::SHM_RDONLY as u64, 0], None);
+        Self { id: self.id, at: at.unwrap_or(0) }
+    }
 }
 
 impl Drop for Hold {
@@ -95,7 +103,7 @@ pub(super) fn attach(member: &mut Member, id: i32, flags: i32) -> Result<(u64, u
     }
     let size = bytes[48..56].try_into().map_or(0, u64::from_ne_bytes);
     let at = call(ATTACH, [id as u64, 0, read_only as u64, 0], None)?;
-    let hold = Arc::new(Hold { id, at });
+    let hold = Hold { id, at };
     let file = content(id, size, if read_only != 0 { OFlags::RDONLY } else { OFlags::RDWR })?;
     let descriptor = member.table.add(File::new(file, Waiting::Yes, b"/SYSV"), OnExec::Close, 0)?;
     member.attached.push(id, Holding::Joint(hold));

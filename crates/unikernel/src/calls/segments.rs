@@ -64,7 +64,7 @@ pub(super) enum Holding {
     /// The family.
     Own(#[expect(dead_code, reason = "it is counted")] Arc<()>),
     /// The host, for all cells that share it.
-    Joint(#[expect(dead_code, reason = "it is let go when it is dropped")] Arc<Hold>),
+    Joint(#[expect(dead_code, reason = "it is let go when it is dropped")] Hold),
 }
 
 impl Attached {
