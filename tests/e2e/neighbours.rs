@@ -95,7 +95,10 @@ fn talk(first: Kind, second: Kind) {
     }
     // Who reads a FIFO hears that nobody writes it any more.
     place.until("one", "its other end is gone");
-    assert_eq!(place.run(second, &["--rm", "--ipc", "cell:one"], &["fill"]).ok().split(':').next(), Some("queue full after 4"));
+    assert_eq!(
+        place.run(second, &["--rm", "--ipc", "cell:one"], &["fill"]).ok().split(':').next(),
+        Some("queue full after 4")
+    );
 }
 
 #[test]
@@ -222,7 +225,8 @@ fn an_ordinary_users_cells_share_their_ipc_with_each_other_alone() {
         // Root finds no such cell, and its own is not that user's.
         if boundary == "container" {
             let env = TestEnv::with(IMAGE);
-            let refused = env.skep(["run", "--net", "none", "--ipc", "cell:a", IMAGE, "--", "busybox", "true"]).fails(3);
+            let refused =
+                env.skep(["run", "--net", "none", "--ipc", "cell:a", IMAGE, "--", "busybox", "true"]).fails(3);
             assert!(refused.contains("no such cell of yours"), "{refused}");
         }
         user.skep(&["rm", "-f", "a"]);

@@ -70,7 +70,8 @@ impl Neighbour {
     ) -> sys::Result<fork::Child> {
         let (ours, theirs) = socket::pair()?;
         let usher = fork::spawn(Namespaces::empty(), None, || {
-            let made = namespace::join(&self.pidfd, self.kinds).and_then(|()| fork::spawn_beside(further, group, child));
+            let made =
+                namespace::join(&self.pidfd, self.kinds).and_then(|()| fork::spawn_beside(further, group, child));
             let sent = match made {
                 Ok(child) => socket::send(&theirs, &child.pid.to_ne_bytes(), &[child.pidfd.as_fd()]),
                 Err(errno) => socket::send(&theirs, &errno.raw_os_error().to_ne_bytes(), &[]),

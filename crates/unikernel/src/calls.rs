@@ -5,8 +5,8 @@
 
 mod descriptors;
 mod identities;
-mod legacy;
 mod joined;
+mod legacy;
 mod locks;
 pub(crate) mod messages;
 mod pass;

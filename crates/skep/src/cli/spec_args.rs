@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use engine::CellRequest;
 use model::{
-    Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, ImageRecord, ImageRef, Init, IoLimit, Ipc, Lifetime,
-    Limits, LogPolicy, Mount, MountAccess, MountKind, NetMode, NetStack, Network, NewPrivileges, PortMapping,
+    Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, ImageRecord, ImageRef, Init, IoLimit, Ipc,
+    Lifetime, Limits, LogPolicy, Mount, MountAccess, MountKind, NetMode, NetStack, Network, NewPrivileges, PortMapping,
     RestartPolicy, RootAccess, Seccomp, Security, Span, Stdin, StopPolicy, Terminal, UserNamespace, UserSpec, Watch,
     Weight,
 };

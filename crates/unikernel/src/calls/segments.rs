@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use sys::Errno;
 
-use super::joined::{self, Hold};
 use super::Reply;
+use super::joined::{self, Hold};
 use crate::creds::{Credentials, Privilege};
 use crate::files::{File, OnExec, Waiting};
 use crate::member::Member;
