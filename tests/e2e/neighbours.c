@@ -4,6 +4,8 @@
 //   neighbours ask KIND COUNT     asks that often, sometimes so slowly that each sleeps; says how often the answer was right
 //   neighbours keep KIND          asks without end, and says so after the first answer
 //   neighbours time KIND COUNT    the same without a pause: prints nanoseconds for each question with its answer
+//   neighbours told               says "listening", and again when a message comes to a queue
+//   neighbours tell               sends one
 //   neighbours stay               says "here" and stays
 //   neighbours hold|look          takes a mutex in shared memory and stays; says whether it can be had
 //   neighbours cut|fill           makes the shared memory shorter; sends as much as there is room for
@@ -12,6 +14,7 @@
 #include <mqueue.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -199,6 +202,23 @@ int main(int count, char **words) {
     const char *what = count > 1 ? words[1] : "", *kind = count > 2 ? words[2] : "";
     int times = count > 3 ? atoi(words[3]) : 1;
     if (!strcmp(what, "serve")) serve();
+    if (!strcmp(what, "told") || !strcmp(what, "tell")) {
+        struct mq_attr attributes = {.mq_maxmsg = 4, .mq_msgsize = 16};
+        mqd_t queue = MUST(mq_open("/told", O_RDWR | O_CREAT, 0600, &attributes));
+        if (!strcmp(what, "tell")) return MUST(mq_send(queue, "x", 1, 0));
+        sigset_t signals;
+        sigemptyset(&signals);
+        sigaddset(&signals, SIGUSR1);
+        sigprocmask(SIG_BLOCK, &signals, NULL);
+        struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+        MUST(mq_notify(queue, &event));
+        printf("listening\n");
+        fflush(stdout);
+        siginfo_t info;
+        MUST(sigwaitinfo(&signals, &info));
+        printf("told %d\n", info.si_code == SI_MESGQ);
+        return 0;
+    }
     if (!strcmp(what, "stay")) {
         printf("here\n");
         fflush(stdout);

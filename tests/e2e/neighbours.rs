@@ -93,6 +93,9 @@ fn talk(first: Kind, second: Kind) {
         let told = place.run(second, &["--rm", "--ipc", "cell:one"], &["ask", kind, "20"]);
         assert_eq!(told.ok(), format!("{kind}: 20 right\n"), "{first:?} {second:?}");
     }
+    place.start(first, "told", "cell:one", &["told"], "listening");
+    place.run(second, &["--rm", "--ipc", "cell:one"], &["tell"]).ok();
+    place.until("told", "told 1");
     // Who reads a FIFO hears that nobody writes it any more.
     place.until("one", "its other end is gone");
     assert_eq!(
@@ -193,6 +196,9 @@ fn nobody_is_joined_who_does_not_agree() {
     check(5, PROCESS, &["--ipc", "cell:open"], "it is a container");
     check(5, CONTAINER, &["--ipc", "cell:open", "--userns", "auto"], "no users in common");
     check(2, CONTAINER, &["--ipc", "host"], "private, shareable, or cell:NAME");
+    place.env.skep(["pause", "open"]).ok();
+    check(4, CONTAINER, &["--ipc", "cell:open"], "'skep resume open'");
+    place.env.skep(["resume", "open"]).ok();
     // What a cell keeps to itself is not seen by one that joined another.
     assert_eq!(place.run(CONTAINER, &["--rm"], &["look"]).ok(), "free\n");
     assert_eq!(place.run(CONTAINER, &["--rm", "--ipc", "cell:open"], &["look"]).ok(), "held\n");

@@ -46,7 +46,8 @@ fn why_not(spec: &CellSpec, other: &CellSpec, state: &State) -> Option<NotJoined
     if [spec, other].iter().any(|it| it.security.user_namespace != UserNamespace::Host) {
         return Some(NotJoined::Users);
     }
-    if !state.is_live() {
+    // One that stands still would not say who is to be told of sleepers.
+    if !matches!(state, State::Running { .. }) {
         return Some(NotJoined::NotRunning(state.word()));
     }
     None

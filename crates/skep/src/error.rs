@@ -193,6 +193,7 @@ fn of_joining(message: &str, other: &model::CellName, why: &engine::NotJoined) -
         NotJoined::Joined(third) => (Kind::Conflict, format!("join the same: '--ipc cell:{third}'")),
         NotJoined::Boundary(boundary) => (Kind::Unsupported, format!("run this one with '--as {boundary}', too")),
         NotJoined::Users => (Kind::Unsupported, "leave out --userns auto for both".to_owned()),
+        NotJoined::NotRunning("paused") => (Kind::Conflict, format!("'skep resume {other}' lets it go on")),
         NotJoined::NotRunning(_) => (Kind::Conflict, format!("'skep start {other}' starts it")),
     };
     CommandError::new(kind, message).hinted(hint)
