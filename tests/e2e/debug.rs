@@ -332,6 +332,11 @@ impl OrdinaryUser {
         Self { dir }
     }
 
+    /// A directory that is the user's.
+    pub(crate) fn place(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub(crate) fn skep(&self, args: &[&str]) -> std::process::Output {
         let id = Self::UID.to_string();
         let mut command = Command::new("setpriv");

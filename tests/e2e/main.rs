@@ -22,6 +22,7 @@ mod libraries;
 mod life;
 mod limits;
 mod meetings;
+mod neighbours;
 mod networks;
 mod programs;
 mod readme;

@@ -94,6 +94,8 @@ pub(crate) struct StartRequest<'a> {
     pub(crate) store: &'a store::Store,
     /// What it goes on from, in the place of beginning.
     pub(crate) snapshot: Option<&'a Path>,
+    /// The running cell whose IPC it joins.
+    pub(crate) neighbour: Option<Cell>,
 }
 
 /// The two files of a snapshot.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use container::cgroup::Cgroup;
-use container::{Attendant, Body, Bond, Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
+use container::{Attendant, Body, Bond, Ended, IpcNs, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
 use model::{ByteSize, CellId, CellSpec, Engine, Exit, Limits, Missed, NetMode, NetStack, Process, Verb};
 use store::{Layout, Rootfs};
 
@@ -136,7 +136,10 @@ pub(crate) fn start(
 ) -> Result<Started> {
     let spec = &request.cell.spec;
     let files = Files::write(request.cell)?;
-    let plan = plan(request.cell, request.rootfs.clone(), files.mounted(), body);
+    let mut plan = plan(request.cell, request.rootfs.clone(), files.mounted(), body);
+    if let Some(neighbour) = &request.neighbour {
+        plan.ipc = IpcNs::Of(whereabouts(neighbour)?.0);
+    }
     let prepared = container::prepare(&plan, stdio(streams))?;
     let outcome = connect(request, &prepared, &files, line);
     let (attachment, service) = match outcome {
@@ -276,6 +279,8 @@ fn plan(cell: &Cell, rootfs: Rootfs, files: Vec<(PathBuf, PathBuf)>, body: Body)
         files,
         security: spec.security.clone(),
         limits: spec.limits.clone(),
+        // Whom it joins is known to who starts it.
+        ipc: IpcNs::New,
         netns: if spec.network.mode == NetMode::Host { NetNs::Host } else { NetNs::New },
         init: spec.init,
         lifetime: spec.lifetime,

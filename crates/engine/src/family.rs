@@ -112,6 +112,20 @@ fn have_kept(
     }
 }
 
+/// What a cell that joins the IPC of that one hands its tender.
+pub(crate) fn join(cell: &Cell) -> Result<OwnedFd> {
+    let line = connect(cell)?;
+    line.ask(Order::Join, &[]).map_err(silent)?;
+    if !is_readable(&line, PATIENCE) {
+        return Err(silent(sys::Errno::TIMEDOUT));
+    }
+    match line.hear_with().map_err(silent)? {
+        (Some(Word::Joined), Some(board)) => Ok(board),
+        (Some(Word::Refused(errno)), _) => Err(silent(errno)),
+        _ => Err(silent(sys::Errno::PIPE)),
+    }
+}
+
 /// The processes of the family.
 pub(crate) fn list(cell: &Cell) -> Result<Vec<Relative>> {
     let line = connect(cell)?;

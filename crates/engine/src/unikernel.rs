@@ -73,7 +73,12 @@ impl Boundary for Unikernels {
             true => unikernel::Visibility::Root,
             false => unikernel::Visibility::Owner,
         };
-        let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal, visibility, link };
+        let ipc = match (&request.neighbour, spec.ipc.is_private()) {
+            (Some(other), _) => Joining::Other(family::join(other)?),
+            (None, true) => Joining::Nobody,
+            (None, false) => Joining::Anybody,
+        };
+        let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal, visibility, link, ipc };
         let mut started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)), line)?;
         if let Some(why) = unikernel::jail::lacks() {
             started.degraded.push(Degraded { what: "a part of the tender's own jail".to_owned(), why: why.to_owned() });
@@ -104,6 +109,10 @@ impl Boundary for Unikernels {
     fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
         if cell.spec.network.stack == NetStack::Guest {
             let why = "its sockets are of a network stack in the guest (--net-stack guest)".to_owned();
+            return Err(Error::Unkept { cell: cell.spec.name.clone(), why });
+        }
+        if !cell.spec.ipc.is_private() {
+            let why = format!("it may share memory and messages with other cells (--ipc {})", cell.spec.ipc);
             return Err(Error::Unkept { cell: cell.spec.name.clone(), why });
         }
         family::keep(cell, keeping)
@@ -177,6 +186,33 @@ struct Tender {
     visibility: unikernel::Visibility,
     /// Where the cell's link comes from, if its programs' sockets are of a stack in the guest.
     link: Option<OwnedFd>,
+    ipc: Joining,
+}
+
+/// With whom it shares its messages and memory.
+#[derive(Debug)]
+enum Joining {
+    Nobody,
+    Anybody,
+    /// A running family, by what that one's tender gave.
+    Other(OwnedFd),
+}
+
+impl Joining {
+    fn board(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Nobody | Self::Anybody => None,
+            Self::Other(board) => Some(board.as_fd()),
+        }
+    }
+
+    fn tenders(&self) -> std::io::Result<unikernel::Ipc> {
+        Ok(match self {
+            Self::Nobody => unikernel::Ipc::Private,
+            Self::Anybody => unikernel::Ipc::Shareable,
+            Self::Other(board) => unikernel::Ipc::Joined(board.try_clone()?),
+        })
+    }
 }
 
 /// What a family begins with.
@@ -211,13 +247,13 @@ impl Origin {
 const OPEN_FILES: usize = 1024;
 
 impl Resident for Tender {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 5] {
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 6] {
         let (state, bytes) = match &self.origin {
             Origin::Program | Origin::Appliance(_) => (None, None),
             Origin::Snapshot(it) => (Some(it.state.as_fd()), Some(it.bytes.as_fd())),
         };
         let link = self.link.as_ref().map(AsFd::as_fd);
-        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes, link]
+        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes, link, self.ipc.board()]
     }
 
     fn prepare(&self) {
@@ -246,8 +282,10 @@ impl Resident for Tender {
             None => unikernel::Stack::Host,
             Some(line) => unikernel::Stack::Guest(receive_link(line)),
         };
+        let Ok(ipc) = self.ipc.tenders() else { return Ended::Code(125) };
         let guest = unikernel::Guest {
             snapshot,
+            ipc,
             seal: self.seal.clone(),
             visibility: self.visibility,
             stack,
@@ -290,8 +328,8 @@ struct Visitor {
 }
 
 impl Resident for Visitor {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 5] {
-        [Some(self.line.as_fd()), None, None, None, None]
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 6] {
+        [Some(self.line.as_fd()), None, None, None, None, None]
     }
 
     fn prepare(&self) {}

@@ -28,6 +28,7 @@ fn main() -> std::process::ExitCode {
         } else {
             unikernel::Stack::Host
         },
+        ipc: unikernel::Ipc::Private,
         control: None,
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],
         open_files: 1024,

@@ -43,6 +43,8 @@ pub enum Order {
     Update { cell: u32 },
     /// The first process of a cell is to be written down. With the file for it, which will be a core.
     Core { cell: u32 },
+    /// Another family shares the IPC of this one: what comes with [`Word::Joined`] is for its tender.
+    Join,
 }
 
 /// What is said of it.
@@ -69,6 +71,8 @@ pub enum Word {
     Updated(Updated),
     /// It has not, for that reason; or there is no list.
     Unchanged(String),
+    /// So it is. With the memory through which both tenders say what concerns the other.
+    Joined,
 }
 
 const RECORD: usize = 16;
@@ -104,6 +108,7 @@ impl Order {
             Self::Libraries { cell } => [16, cell, 0, 0],
             Self::Update { cell } => [17, cell, 0, 0],
             Self::Core { cell } => [19, cell, 0, 0],
+            Self::Join => [20, 0, 0, 0],
         })
     }
 
@@ -120,6 +125,7 @@ impl Order {
             [16, cell, ..] => Self::Libraries { cell },
             [17, cell, ..] => Self::Update { cell },
             [19, cell, ..] => Self::Core { cell },
+            [20, ..] => Self::Join,
             _ => return None,
         })
     }
@@ -127,7 +133,12 @@ impl Order {
 
 impl Word {
     pub(crate) fn say(&self, to: impl AsFd) -> Result<(), Errno> {
-        let plain = |words| sys::socket::send(&to, &record(words), &[]);
+        self.say_with(to, &[])
+    }
+
+    /// The same for words that come with descriptors.
+    pub(crate) fn say_with(&self, to: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let plain = |words| sys::socket::send(&to, &record(words), descriptors);
         let with = |words, text: &[u8]| sys::socket::send(&to, &[&record(words), text].concat(), &[]);
         let named = |words, text: &str| with(words, &text.as_bytes()[..text.len().min(NAME)]);
         match self {
@@ -147,11 +158,13 @@ impl Word {
                 with(words, &text)
             }
             Self::Unchanged(why) => with([18, 0, 0, 0], &library::cut(why)),
+            Self::Joined => plain([19, 0, 0, 0]),
         }
     }
 
     fn of(bytes: &[u8]) -> Option<Self> {
         Some(match words(bytes)? {
+            [19, ..] => Self::Joined,
             [1, number, ..] => Self::Started { number },
             [2, errno, ..] => Self::Refused(Errno::from_raw_os_error(errno.clamp(1, 4095) as i32)),
             [3, status, ..] => Self::Ended { status: status as i32 },
@@ -207,12 +220,17 @@ impl Line {
 
     /// What is said next; waits for it. Nothing when the family is gone. Fork-safe but for [`Word::Process`].
     pub fn hear(&self) -> Result<Option<Word>, Errno> {
+        self.hear_with().map(|it| it.0)
+    }
+
+    /// The same, with the descriptor that came with it.
+    pub fn hear_with(&self) -> Result<(Option<Word>, Option<OwnedFd>), Errno> {
         let mut bytes = [0; RECORD + TEXT];
-        let (length, _) = sys::socket::receive(&self.0, &mut bytes)?;
+        let (length, [descriptor, ..]) = sys::socket::receive(&self.0, &mut bytes)?;
         if length == 0 {
-            return Ok(None);
+            return Ok((None, None));
         }
-        Word::of(&bytes[..length]).map(Some).ok_or(Errno::BADMSG)
+        Word::of(&bytes[..length]).map(|it| (Some(it), descriptor)).ok_or(Errno::BADMSG)
     }
 }
 
@@ -325,6 +343,7 @@ mod tests {
             Word::Kept,
             Word::Unkept { why: "an inotify instance".into() },
             Word::Process { number: 2, parent: 1, cell: 1, name: "sh".into() },
+            Word::Joined,
             Word::Unchanged("it lacks 'a'".into()),
             Word::Updated(Updated { processes: 1, stood_still: 7, root: String::new() }),
         ] {
@@ -338,6 +357,7 @@ mod tests {
             Order::List,
             Order::Signal(15),
             Order::Key(2),
+            Order::Join,
         ];
         for order in orders.into_iter().chain([Order::Keep { cell: 4 }, Order::Another, Order::Libraries { cell: 1 }]) {
             assert_eq!(Order::of(&order.record()), Some(order));

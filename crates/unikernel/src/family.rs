@@ -29,6 +29,7 @@ use crate::guest::Handle;
 use crate::library::Ledger;
 use crate::link::{Shared, Stack};
 use crate::locks::Locks;
+use crate::neighbours::Board;
 use crate::port::Mapped;
 use crate::posts::Ticker;
 use crate::seal::{Gate, Seal};
@@ -132,6 +133,8 @@ pub(crate) struct Family {
     pub(crate) stack: u32,
     /// The cell's link, if such a stack has one.
     pub(crate) link: Option<Shared>,
+    /// What its tender tells those of other cells, if it shares anything with any.
+    pub(crate) board: Option<Arc<Board>>,
 }
 
 struct Account {
@@ -154,7 +157,7 @@ const LAST_NUMBER: u32 = 4 << 20;
 const MOST_PROCESSES: usize = 16 << 10;
 
 impl Family {
-    pub(crate) fn new(seal: Option<&Seal>, stack: Stack) -> Self {
+    pub(crate) fn new(seal: Option<&Seal>, stack: Stack, board: Option<Arc<Board>>) -> Self {
         let (stack, link) = match stack {
             Stack::Host => (0, None),
             Stack::Guest(link) => (1, link.map(Shared::new)),
@@ -185,6 +188,15 @@ impl Family {
             segments: Segments::default(),
             stack,
             link,
+            board,
+        }
+    }
+
+    /// Messages or semaphores have changed: whoever waits for one looks again.
+    pub(crate) fn note_change(&self) {
+        self.changes.note();
+        if let Some(board) = &self.board {
+            board.tell_of_change();
         }
     }
 

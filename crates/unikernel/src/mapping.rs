@@ -54,7 +54,8 @@ impl Member {
 
     /// Has the counters mapped.
     pub(crate) fn hand_over_counters(&mut self) -> Result<u64, Errno> {
-        let file = self.family.futexes.counters()?;
+        // Where other cells have sleepers, too, the guest cannot see that there are none.
+        let file = self.family.futexes.counters(u32::from(self.family.board.is_some()))?;
         match &mut self.body {
             Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
             Body::Machine(_, Some(guest)) => guest.map_shared(file.as_fd(), SIZE),

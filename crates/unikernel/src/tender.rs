@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::family::{FIRST, Family};
 use crate::jail;
 use crate::link::Stack;
+use crate::neighbours::{self, Board, Ipc, Seen};
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use crate::start::Starter;
@@ -35,6 +36,8 @@ pub struct Guest {
     pub visibility: Visibility,
     /// What its programs have their sockets of.
     pub stack: Stack,
+    /// With whom it shares its messages and memory.
+    pub ipc: Ipc,
     /// The socket on which it takes orders, from [`crate::control::Line::listen`].
     pub control: Option<OwnedFd>,
 }
@@ -103,7 +106,9 @@ pub fn run(guest: Guest) -> Result<Outcome> {
         Engine::Kvm(_) => jail::Kind::Machines,
     };
     jail::enter(kind, guest.seal.as_ref(), guest.visibility)?;
-    let family = Arc::new(Family::new(guest.seal.as_ref(), guest.stack));
+    let board = Board::of(guest.ipc).map_err(Error::host("meeting the cells that share its IPC"))?.map(Arc::new);
+    let seen = board.as_ref().map(|it| Seen::all(it));
+    let family = Arc::new(Family::new(guest.seal.as_ref(), guest.stack, board.clone()));
     let starter = Starter::new(guest.engine, guest.open_files);
     let number = match guest.snapshot {
         None => starter.first(&family, guest.command, guest.streams)?,
@@ -112,6 +117,10 @@ pub fn run(guest: Guest) -> Result<Outcome> {
     debug_assert_eq!(number, FIRST);
     let reaped = family.clone();
     thread("reaper", move || reap(&reaped))?;
+    if let (Some(board), Some(seen)) = (board, seen) {
+        let family = family.clone();
+        thread("neighbours", move || neighbours::listen(&family, &board, seen))?;
+    }
     let signalled = family.clone();
     thread("signals", move || pass_signals_on(&signalled))?;
     if let Some(control) = guest.control {

@@ -85,7 +85,7 @@ mod properties {
 
     #[test]
     fn no_more_numbers_are_counted_than_the_most() {
-        let family = Family::new(None, crate::link::Stack::Host);
+        let family = Family::new(None, crate::link::Stack::Host, None);
         (0..MOST_UNKNOWN as u32 * 2).for_each(|it| family.note_unknown(it));
         (0..9).for_each(|_| family.note_unknown(3));
         let unknown = family.unknown();
