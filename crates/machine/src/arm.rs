@@ -99,18 +99,20 @@ impl Board {
 
 impl dbt::Board for Board {
     fn read(&mut self, address: u64, size: u8) -> Option<u64> {
-        Some(match address {
-            DISTRIBUTOR.. if address - DISTRIBUTOR < gic::DISTRIBUTOR_SIZE => {
-                self.update_lines();
-                self.gic.read_distributor(address - DISTRIBUTOR)
-            }
-            REDISTRIBUTOR.. if address - REDISTRIBUTOR < gic::REDISTRIBUTOR_SIZE => {
-                self.update_lines();
-                self.gic.read_redistributor(address - REDISTRIBUTOR)
-            }
-            CONSOLE.. if address - CONSOLE < pl011::SIZE => self.console.read(address - CONSOLE),
-            _ => return None,
-        } & isa::ops::mask64(size * 8))
+        Some(
+            match address {
+                DISTRIBUTOR.. if address - DISTRIBUTOR < gic::DISTRIBUTOR_SIZE => {
+                    self.update_lines();
+                    self.gic.read_distributor(address - DISTRIBUTOR)
+                }
+                REDISTRIBUTOR.. if address - REDISTRIBUTOR < gic::REDISTRIBUTOR_SIZE => {
+                    self.update_lines();
+                    self.gic.read_redistributor(address - REDISTRIBUTOR)
+                }
+                CONSOLE.. if address - CONSOLE < pl011::SIZE => self.console.read(address - CONSOLE),
+                _ => return None,
+            } & isa::ops::mask64(size * 8),
+        )
     }
 
     fn write(&mut self, address: u64, size: u8, value: u64) -> Option<()> {

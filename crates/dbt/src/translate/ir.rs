@@ -21,27 +21,64 @@ pub(super) type StateId = u32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Ir {
     /// A guest register.
-    Read { offset: u32 },
+    Read {
+        offset: u32,
+    },
     /// The address of the page that the block is in, and so many bytes.
-    Page { plus: u32 },
+    Page {
+        plus: u32,
+    },
     Unary(Unary, u8, Val),
     Binary(Binary, u8, Val, Val),
     Select(u8, Val, Val, Val),
     /// So many bits of a value, from one on.
-    Slice { of: Val, low: u8, width: u8 },
+    Slice {
+        of: Val,
+        low: u8,
+        width: u8,
+    },
     /// The sign of a value of `from` bits above it, up to `to` bits.
-    Sext { of: Val, from: u8, to: u8 },
-    Flags { width: u8, a: Val, b: Val, carry: Val },
-    Load { address: Val, width: u8, how: u8, at: StateId },
-    Store { address: Val, value: Val, width: u8, how: u8, at: StateId },
+    Sext {
+        of: Val,
+        from: u8,
+        to: u8,
+    },
+    Flags {
+        width: u8,
+        a: Val,
+        b: Val,
+        carry: Val,
+    },
+    Load {
+        address: Val,
+        width: u8,
+        how: u8,
+        at: StateId,
+    },
+    Store {
+        address: Val,
+        value: Val,
+        width: u8,
+        how: u8,
+        at: StateId,
+    },
     /// The instruction is interpreted; afterwards, registers are in the state.
-    Interpret { instruction: u32, word: u32, at: StateId },
+    Interpret {
+        instruction: u32,
+        word: u32,
+        at: StateId,
+    },
     /// Leaves the block if the condition holds.
-    ExitIf { test: Test, to: Exit, at: StateId },
+    ExitIf {
+        test: Test,
+        to: Exit,
+        at: StateId,
+    },
     /// Leaves the block.
-    Exit { to: Exit, at: StateId },
-    /// Nothing any more.
-    Nothing,
+    Exit {
+        to: Exit,
+        at: StateId,
+    },
 }
 
 /// A condition.
@@ -109,7 +146,7 @@ impl Ir {
     /// Calls `f` with each operand.
     pub(super) fn each(&self, mut f: impl FnMut(Val)) {
         match *self {
-            Ir::Read { .. } | Ir::Page { .. } | Ir::Interpret { .. } | Ir::Nothing => {}
+            Ir::Read { .. } | Ir::Page { .. } | Ir::Interpret { .. } => {}
             Ir::Unary(_, _, a) | Ir::Slice { of: a, .. } | Ir::Sext { of: a, .. } => f(a),
             Ir::Binary(_, _, a, b) => [a, b].into_iter().for_each(f),
             Ir::Select(_, a, b, c) | Ir::Flags { a, b, carry: c, .. } => [a, b, c].into_iter().for_each(f),

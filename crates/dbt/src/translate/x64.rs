@@ -6,7 +6,6 @@
 /// A register of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-#[expect(missing_docs, reason = "each is what its name says")]
 pub(super) enum Reg {
     Rax,
     Rcx,
@@ -84,25 +83,8 @@ pub(super) enum Condition {
     AboveEqual = 3,
     Equal = 4,
     NotEqual = 5,
-    Sign = 8,
     Less = 12,
     GreaterEqual = 13,
-}
-
-impl Condition {
-    /// Holds when this does not.
-    pub(super) fn inverted(self) -> Condition {
-        match self {
-            Condition::Below => Condition::AboveEqual,
-            Condition::AboveEqual => Condition::Below,
-            Condition::Equal => Condition::NotEqual,
-            Condition::NotEqual => Condition::Equal,
-            Condition::Less => Condition::GreaterEqual,
-            Condition::GreaterEqual => Condition::Less,
-            // The two that are only ever asked for as they are.
-            Condition::Overflow | Condition::Sign => self,
-        }
-    }
 }
 
 /// A place in memory: a register and a number of bytes, and perhaps another register.
@@ -328,11 +310,6 @@ impl Code {
     /// Flags to ah.
     pub(super) fn lahf(&mut self) {
         self.byte(0x9f);
-    }
-
-    /// The carry the other way.
-    pub(super) fn cmc(&mut self) {
-        self.byte(0xf5);
     }
 
     pub(super) fn setcc(&mut self, condition: Condition, to: Reg) {

@@ -48,7 +48,13 @@ impl Board {
             // There is one processor, which did its own fences before it asked for those of others.
             (REMOTE_FENCE, _) => (SUCCESS, 0),
             // Started.
-            (HART_STATE, 2) => if given[0] == 0 { (SUCCESS, 0) } else { (INVALID_PARAMETER, 0) },
+            (HART_STATE, 2) => {
+                if given[0] == 0 {
+                    (SUCCESS, 0)
+                } else {
+                    (INVALID_PARAMETER, 0)
+                }
+            }
             (RESET, 0) => {
                 self.end = Some(if given[0] == 0 { End::PowerOff } else { End::Reboot });
                 (SUCCESS, 0)
