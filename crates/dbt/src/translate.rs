@@ -33,8 +33,7 @@ const PAGE: u64 = 1 << PAGE_BITS;
 pub(crate) struct Translator {
     cache: Cache,
     sets: Sets,
-    /// By physical address and modes.
-    blocks: HashMap<(u64, u32), u32>,
+    blocks: HashMap<Key, u32>,
     list: Vec<Translated>,
     /// Pages that code was made of, by physical address.
     pages: HashMap<u64, CodePage>,
@@ -44,6 +43,15 @@ pub(crate) struct Translator {
     begin: usize,
     /// Blocks that were made.
     pub(crate) made: u64,
+}
+
+/// What a block is found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    physical: u64,
+    /// The page that is behind this one, if it reaches there.
+    behind: Option<u64>,
+    modes: u32,
 }
 
 struct Translated {
@@ -58,7 +66,7 @@ struct Translated {
 struct CodePage {
     /// Which pieces of 64 bytes were translated.
     lines: u64,
-    blocks: Vec<(u64, u32)>,
+    blocks: Vec<Key>,
 }
 
 struct Link {
@@ -146,16 +154,20 @@ impl Translator {
     }
 
     /// The block is there from now on.
-    fn keep(&mut self, key: (u64, u32), block: Option<(&ir::Block, generate::Compiled, usize)>, size: u64) -> u32 {
+    fn keep(&mut self, key: Key, compiled: Option<(&generate::Compiled, usize)>, size: u64) -> u32 {
         let number = self.list.len() as u32;
-        let page = self.pages.entry(key.0 & !(PAGE - 1)).or_default();
-        let first = (key.0 & (PAGE - 1)) >> 6;
-        let last = ((key.0 & (PAGE - 1)) + size.max(1) - 1).min(PAGE - 1) >> 6;
-        (first..=last).for_each(|line| page.lines |= 1 << line);
+        let begin = key.physical & (PAGE - 1);
+        let page = self.pages.entry(key.physical - begin).or_default();
+        (begin >> 6..=(begin + size.max(1) - 1).min(PAGE - 1) >> 6).for_each(|line| page.lines |= 1 << line);
         page.blocks.push(key);
+        if let Some(behind) = key.behind {
+            let behind = self.pages.entry(behind).or_default();
+            behind.lines |= 1;
+            behind.blocks.push(key);
+        }
         self.blocks.insert(key, number);
         let mut translated = Translated { code: None, stale: 0, incoming: Vec::new() };
-        if let Some((_, compiled, at)) = block {
+        if let Some((compiled, at)) = compiled {
             self.links.extend(compiled.links.iter().map(|(link, _)| Link { at: at + link }));
             translated = Translated { code: Some(at), stale: at + compiled.stale, incoming: Vec::new() };
         }
@@ -216,11 +228,18 @@ struct Reader<'r> {
     isa: &'r Isa,
     /// Its physical address.
     page: u64,
+    /// That of the page behind it, where an instruction may end that begins here: then it is a block of its own.
+    behind: Option<u64>,
 }
 
 impl Fetch for Reader<'_> {
     fn fetch(&mut self, at: u32) -> Option<(usize, u32)> {
         let room = PAGE - u64::from(at);
+        if let (2, Some(behind)) = (room, self.behind) {
+            let low = self.processor.ram.read(self.page + u64::from(at), 16)? as u32;
+            let word = low | (self.processor.ram.read(behind, 16)? as u32) << 16;
+            return self.processor.decode_number(self.isa, word).map(|number| (number, word));
+        }
         let address = self.page + u64::from(at);
         let width = if room >= 4 { 32 } else { 16 };
         if room < 2 {
@@ -235,38 +254,82 @@ impl Fetch for Reader<'_> {
 }
 
 impl Processor {
-    /// Runs generated code from where the processor is, until it comes back.
+    /// Runs generated code from where the processor is, until somebody may want something else.
     pub(crate) fn run_translated(&mut self, isa: &Isa, board: &mut dyn Board) {
         let mut link = 0;
+        let mut is_stale = false;
         loop {
-            let Some(code) = self.find(isa, board, link) else { return };
-            let Some(translator) = &mut self.translator else { return };
-            let (enter, address) = (translator.enter, translator.cache.address(code));
-            let mut run = Run { processor: self, board, isa };
-            // SAFETY: as long as generated code runs, nobody but what it calls uses the processor.
-            let reason = unsafe {
-                let processor = run.processor;
-                (*processor).state.set_head(head::RUN, &raw mut run as u64);
-                let state = (*processor).state.address();
-                match &(*processor).translator {
-                    Some(translator) => translator.cache.call(enter, state, address),
-                    None => 0,
+            let known = if is_stale { None } else { self.known(link) };
+            let Some(address) = known.or_else(|| self.find(isa, board, link)) else { return };
+            is_stale = false;
+            match self.call(isa, board, address) {
+                0 => return,
+                head::INTERPRET_NEXT => {
+                    self.count_next(isa);
+                    self.step(isa, board);
+                    return;
                 }
-            };
-            self.pc = self.state.head(head::PC);
-            if reason == head::INTERPRET_NEXT {
-                self.step(isa, board);
-                return;
-            }
-            link = reason as u32;
-            if link == 0 {
-                return;
+                head::STALE => {
+                    link = 0;
+                    is_stale = true;
+                }
+                head::MODES_CHANGED => {
+                    link = 0;
+                    self.update_key();
+                    if self.state.head(head::PENDING) != 0 {
+                        return;
+                    }
+                }
+                number => link = number as u32,
             }
         }
     }
 
+    /// Counts the instruction at hand.
+    fn count_next(&mut self, isa: &Isa) {
+        let physical = self.tlb.look(Access::Fetch, self.pc, self.key, self.space());
+        let word = physical.and_then(|at| self.ram.read(at, 32));
+        if let Some(number) = word.and_then(|word| self.decode_number(isa, word as u32)) {
+            self.counts[number] += 1;
+        }
+    }
+
+    /// Calls generated code.
+    fn call(&mut self, isa: &Isa, board: &mut dyn Board, address: u64) -> u64 {
+        let mut run = Run { processor: self, board, isa };
+        // SAFETY: as long as generated code runs, nobody but what it calls uses the processor.
+        let reason = unsafe {
+            let processor = run.processor;
+            (*processor).state.set_head(head::RUN, &raw mut run as u64);
+            let state = (*processor).state.address();
+            match &(*processor).translator {
+                Some(translator) => translator.cache.call(translator.enter, state, address),
+                None => 0,
+            }
+        };
+        self.pc = self.state.head(head::PC);
+        reason
+    }
+
+    /// Code for where the processor is, if it ran here lately.
+    fn known(&mut self, link: u32) -> Option<u64> {
+        let (pc, key, space) = (self.pc, self.key, self.space());
+        let translator = self.translator.as_mut()?;
+        let set = translator.sets.find(key, space);
+        let set = translator.sets.get(set);
+        let address = set.jump(pc)?;
+        // A link is made by whoever finds more than the address.
+        if link != 0 {
+            return None;
+        }
+        let set = &raw mut *set as u64;
+        self.state.set_head(head::PAGE, pc & !(PAGE - 1));
+        self.state.set_head(head::SET, set);
+        Some(address)
+    }
+
     /// Code for where the processor is. Nothing if that was interpreted instead.
-    fn find(&mut self, isa: &Isa, board: &mut dyn Board, link: u32) -> Option<usize> {
+    fn find(&mut self, isa: &Isa, board: &mut dyn Board, link: u32) -> Option<u64> {
         let physical = match self.translate(isa, board, Access::Fetch, self.pc, 0) {
             Ok(physical) => physical,
             Err(_) => {
@@ -276,21 +339,27 @@ impl Processor {
             }
         };
         let (key, space) = (self.key, self.space());
-        let known = self.translator.as_ref()?.blocks.get(&(physical, key)).copied();
-        let number = match known {
-            Some(number) => number,
-            None => self.make(isa, physical)?,
+        let behind = if self.is_across(isa, physical) {
+            self.translate(isa, board, Access::Fetch, self.pc.wrapping_add(2), 0).ok()
+        } else {
+            None
+        };
+        let found = Key { physical, behind, modes: key };
+        let number = match self.translator.as_ref()?.blocks.get(&found) {
+            Some(number) => *number,
+            None => self.make(isa, found)?,
         };
         let pc = self.pc;
         let translator = self.translator.as_mut()?;
         let Some(code) = translator.list[number as usize].code else {
+            self.count_next(isa);
             self.step(isa, board);
             return None;
         };
         let set = translator.sets.find(key, space);
         let address = translator.cache.address(code);
         translator.sets.get(set).keep_jump(pc, address);
-        if link != 0 && (link as usize) < translator.links.len() {
+        if link != 0 && behind.is_none() && (link as usize) < translator.links.len() {
             // Whoever came here by a link can come straight from now on.
             translator.cache.direct(translator.links[link as usize].at, code);
             translator.list[number as usize].incoming.push(link);
@@ -304,14 +373,26 @@ impl Processor {
             (head::LOAD, load as *const () as u64),
             (head::STORE, store as *const () as u64),
             (head::INTERPRET, interpret as *const () as u64),
+            (head::TOUCH, touch as *const () as u64),
+            (head::CLOCK_MULTIPLIER, self.clock.multiplier),
+            (head::CLOCK_OFFSET, self.clock.offset),
             (head::ATTENTION, self.attention.as_ptr() as u64),
         ];
         head_values.into_iter().for_each(|(word, value)| self.state.set_head(word, value));
-        Some(code)
+        Some(address)
+    }
+
+    /// Whether an instruction begins there that may end on the next page.
+    fn is_across(&self, isa: &Isa, physical: u64) -> bool {
+        isa.unit == 16 && physical & (PAGE - 1) == PAGE - 2
     }
 
     /// Translates the block at a physical address.
-    fn make(&mut self, isa: &Isa, physical: u64) -> Option<u32> {
+    ///
+    /// An instruction that ends on another page is a block that only holds as long as that page is behind this one: it is
+    /// found through the tables of its address space alone, which forget it when either page is somewhere else.
+    fn make(&mut self, isa: &Isa, key: Key) -> Option<u32> {
+        let Key { physical, behind, .. } = key;
         let page = physical & !(PAGE - 1);
         let modes: Vec<u64> = isa
             .registers
@@ -319,12 +400,15 @@ impl Processor {
             .map(|register| if register.is_mode { self.state.narrow(register.offset) } else { 0 })
             .collect();
         let begin = (physical & (PAGE - 1)) as u32;
-        let block = specialise::block(isa, &modes, begin, &mut Reader { processor: self, isa, page });
+        let questions = std::mem::take(&mut self.questions);
+        let given = specialise::Given { isa, modes: &modes, questions: &questions };
+        let block = specialise::block(&given, begin, &mut Reader { processor: self, isa, page, behind });
+        self.questions = questions;
         let host = self.ram.host_page(page);
-        let key = (physical, self.key);
+        let behind_host = behind.and_then(|behind| self.ram.host_page(behind));
         let translator = self.translator.as_mut()?;
         translator.made += 1;
-        if let Some(host) = host {
+        for host in [host, behind_host].into_iter().flatten() {
             translator.sets.protect(host);
         }
         if block.instructions == 0 {
@@ -339,24 +423,25 @@ impl Processor {
             Some(at) => at,
             None => {
                 translator.forget_all();
-                return self.make(isa, physical);
+                return self.make(isa, key);
             }
         };
-        Some(translator.keep(key, Some((&block, compiled, at)), size))
+        Some(translator.keep(key, Some((&compiled, at)), size))
     }
 
-    /// The next access to a page finds it by itself.
-    fn remember(&mut self, address: u64, access: Access) {
+    /// The next access to a page finds it by itself, if it may. Says whether.
+    fn remember(&mut self, address: u64, access: Access) -> bool {
         let (key, space) = (self.key, self.space());
-        let Some(physical) = self.tlb.look(access, address, key, space) else { return };
-        let Some(host) = self.ram.host_page(physical) else { return };
-        let Some(translator) = &mut self.translator else { return };
+        let Some(physical) = self.tlb.look(access, address, key, space) else { return false };
+        let Some(host) = self.ram.host_page(physical) else { return false };
+        let Some(translator) = &mut self.translator else { return false };
         let is_write = access == Access::Write;
         if is_write && translator.pages.contains_key(&(physical & !(PAGE - 1))) {
-            return;
+            return false;
         }
         let set = translator.sets.find(key, space);
         translator.sets.get(set).keep(is_write, address, host);
+        true
     }
 }
 
@@ -412,6 +497,19 @@ extern "sysv64" fn store(state: *mut u64, address: u64, meta: u64, value: u64) -
     }
 }
 
+/// Looks for a page that is to be written. Gives 0 if generated code can write to it.
+extern "sysv64" fn touch(state: *mut u64, address: u64, meta: u64) -> u64 {
+    // SAFETY: generated code calls with its state.
+    let (processor, board, isa) = unsafe { context(state) };
+    processor.pc = processor.state.head(head::PAGE) + (meta >> 16);
+    let size = u64::from(meta as u8 / 8);
+    let is_across = address % PAGE + size > PAGE;
+    if is_across || processor.translate(isa, board, Access::Write, address, 0).is_err() {
+        return 1;
+    }
+    u64::from(!processor.remember(address, Access::Write))
+}
+
 /// Does an instruction. Gives 0 if the next one comes behind it, in the same modes.
 extern "sysv64" fn interpret(state: *mut u64, number: u64, word: u64, plus: u64) -> u64 {
     // SAFETY: generated code calls with its state.
@@ -419,6 +517,7 @@ extern "sysv64" fn interpret(state: *mut u64, number: u64, word: u64, plus: u64)
     processor.pc = processor.state.head(head::PAGE) + plus;
     let before = (processor.key, processor.space());
     let instruction = &isa.instructions[number as usize];
+    processor.counts[number as usize] += 1;
     match processor.interpret(isa, board, &instruction.plan, Some((instruction, word as u32)), &[]) {
         End::Next | End::Give(_) => {
             processor.pc = processor.pc.wrapping_add(instruction.size.into());
