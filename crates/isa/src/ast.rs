@@ -131,14 +131,40 @@ pub(crate) struct Block {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Statement {
-    Let { names: Vec<Name>, class: Option<Type>, value: Expr, is_variable: bool },
-    Assign { target: Expr, value: Expr },
-    If { condition: Expr, yes: Block, no: Block },
-    Match { of: Expr, arms: Vec<Arm> },
-    For { name: Name, from: Expr, to: Expr, body: Block },
-    Return { value: Option<Expr>, place: Place },
+    Let {
+        names: Vec<Name>,
+        class: Option<Type>,
+        value: Expr,
+        is_variable: bool,
+    },
+    Assign {
+        target: Expr,
+        value: Expr,
+    },
+    If {
+        condition: Expr,
+        yes: Block,
+        no: Block,
+    },
+    Match {
+        of: Expr,
+        arms: Vec<Arm>,
+    },
+    For {
+        name: Name,
+        from: Expr,
+        to: Expr,
+        body: Block,
+    },
+    Return {
+        value: Option<Expr>,
+        place: Place,
+    },
     /// `throw ENTRY(…);`: the instruction has done nothing more than it has; the engine goes on with the entry.
-    Throw { entry: Name, arguments: Vec<Expr> },
+    Throw {
+        entry: Name,
+        arguments: Vec<Expr>,
+    },
     Do(Expr),
 }
 

@@ -122,8 +122,8 @@ fn systems<'a>(items: &'a [Item], symbols: &mut Symbols<'a>) -> Result<()> {
             return Err(Error::at(system.name.place, message));
         }
         symbols.systems.push((key, system));
-        let is_plain = (system.reads.is_some() && system.read.is_none())
-            || (system.writes.is_some() && system.write.is_none());
+        let is_plain =
+            (system.reads.is_some() && system.read.is_none()) || (system.writes.is_some() && system.write.is_none());
         if is_plain && !symbols.is_register(&system.name.text) {
             symbols.add_register(&system.name.text, 64, None, RegisterKind::One);
         }

@@ -141,9 +141,8 @@ impl Parser {
             }
             "sysreg" => self.system(),
             "insn" => self.instruction(),
-            _ => Err(self.unexpected(
-                "an item (arch, bank, reg, mode, const, names, extern fn, fn, entry fn, sysreg or insn)",
-            )),
+            _ => Err(self
+                .unexpected("an item (arch, bank, reg, mode, const, names, extern fn, fn, entry fn, sysreg or insn)")),
         }
     }
 

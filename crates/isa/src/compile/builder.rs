@@ -259,13 +259,9 @@ fn renumber(op: Op, to: &impl Fn(Id) -> Id) -> Op {
         Op::CompareAndSwap { address, old, new, how } => {
             Op::CompareAndSwap { address: to(address), old: to(old), new: to(new), how }
         }
-        Op::Atomic { kind, address, value, how } => {
-            Op::Atomic { kind, address: to(address), value: to(value), how }
-        }
+        Op::Atomic { kind, address, value, how } => Op::Atomic { kind, address: to(address), value: to(value), how },
         Op::PhysicalLoad(a) => Op::PhysicalLoad(to(a)),
-        Op::PhysicalSwap { address, old, new } => {
-            Op::PhysicalSwap { address: to(address), old: to(old), new: to(new) }
-        }
+        Op::PhysicalSwap { address, old, new } => Op::PhysicalSwap { address: to(address), old: to(old), new: to(new) },
         Op::Put(slot, a) => Op::Put(slot, to(a)),
         Op::If(condition, other) => Op::If(to(condition), to(other)),
         Op::Else(end) => Op::Else(to(end)),

@@ -3,7 +3,7 @@
 use super::elaborate::{Elaborator, Flow, Value};
 use crate::ast::{Expr, Name};
 use crate::error::{Error, Place, Result};
-use crate::ops::{Binary, INTRINSICS, Unary};
+use crate::ops::{Binary, INTRINSICS, Shape, Unary};
 use crate::plan::{Atomic, Id, Op};
 
 const UNARY: &[(&str, Unary)] = &[
@@ -102,8 +102,9 @@ impl<'a> Elaborator<'_, 'a> {
             let width = self.builder.width(a);
             return Ok(Value::Bits(self.builder.pure(Op::Binary(operator, a, by), width)));
         }
-        if let Some((_, which, count)) = INTRINSICS.iter().find(|(known, ..)| *known == text) {
-            return self.intrinsic(*which, *count, arguments, name.place);
+        if let Some((_, which, count, shape)) = INTRINSICS.iter().find(|(known, ..)| *known == text) {
+            let (lane, width, of) = self.lanes(*count, *shape, arguments, name.place)?;
+            return Ok(Value::Bits(self.builder.pure(Op::Intrinsic { which: *which, lane, of }, width)));
         }
         if let Some(kind) = find(ATOMICS, text) {
             let [address, value, how] = exactly(arguments, name.place)?;
@@ -200,13 +201,8 @@ impl<'a> Elaborator<'_, 'a> {
         Ok(Value::Bits(self.compare_or_compute(operator, a, b, is_inverted)))
     }
 
-    fn intrinsic(
-        &mut self,
-        which: crate::ops::Intrinsic,
-        count: usize,
-        arguments: &'a [Expr],
-        place: Place,
-    ) -> Result<Value> {
+    /// The width of lanes, that of the result, and operands.
+    fn lanes(&mut self, count: usize, shape: Shape, arguments: &'a [Expr], place: Place) -> Result<(u8, u8, [Id; 3])> {
         let [lane, operands @ ..] = arguments else {
             return Err(Error::at(place, "the first argument is the width of a lane"));
         };
@@ -214,13 +210,14 @@ impl<'a> Elaborator<'_, 'a> {
             return Err(Error::at(place, format!("this takes {count} operands behind the lane's width")));
         }
         let lane = self.width(lane)?;
-        let ids = operands.iter().map(|operand| self.some_bits(operand)).collect::<Result<Vec<_>>>()?;
+        let ids = operands.iter().map(|operand| self.amount(operand)).collect::<Result<Vec<_>>>()?;
         let width = self.builder.width(ids[0]);
         if width % lane != 0 {
             return Err(Error::at(place, format!("{width} bits are not whole lanes of {lane}")));
         }
-        let of = [0, 1, 2].map(|at| *ids.get(at).unwrap_or(&ids[0]));
-        Ok(Value::Bits(self.builder.pure(Op::Intrinsic { which, lane, of }, width)))
+        let result = shape.width(lane, width);
+        let result = result.ok_or_else(|| Error::at(place, format!("a result of {width} bits is no value")))?;
+        Ok((lane, result, [0, 1, 2].map(|at| *ids.get(at).unwrap_or(&ids[0]))))
     }
 
     fn resize(&mut self, how: &str, [width, value]: [&'a Expr; 2]) -> Result<Value> {

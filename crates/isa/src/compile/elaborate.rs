@@ -180,9 +180,7 @@ impl<'s, 'a> Elaborator<'s, 'a> {
         match &expr.kind {
             ExprKind::If(condition, yes, no) => self.returning_if(condition, yes, no, expected, rest),
             ExprKind::Match(of, arms) => self.returning_match(of, arms, expected, rest),
-            ExprKind::Block(block) => {
-                self.statements(&block.statements, block.value.as_deref(), expected, Some(rest))
-            }
+            ExprKind::Block(block) => self.statements(&block.statements, block.value.as_deref(), expected, Some(rest)),
             _ => Err(Error::at(expr.place, "this can't return")),
         }
     }
@@ -217,14 +215,19 @@ impl<'s, 'a> Elaborator<'s, 'a> {
 
     fn statement(&mut self, statement: &'a Statement) -> Result<Flow> {
         match statement {
-            Statement::Let { names, class, value, is_variable } => self.binding(names, class.as_ref(), value, *is_variable)?,
+            Statement::Let { names, class, value, is_variable } => {
+                self.binding(names, class.as_ref(), value, *is_variable)?
+            }
             Statement::Assign { target, value } => self.assign(target, value)?,
             Statement::If { condition, yes, no } => {
                 let condition_value = self.value(condition, Some(1))?;
-                let flow = self.branch(condition_value, None, Behind::More, |this, is| this.unvalued(if is { yes } else { no }));
+                let flow = self
+                    .branch(condition_value, None, Behind::More, |this, is| this.unvalued(if is { yes } else { no }));
                 return flow.map_err(|error| located(error, condition.place));
             }
-            Statement::Match { of, arms } => return self.switch(of, arms, None, Behind::More, &mut |this, block| this.unvalued(block)),
+            Statement::Match { of, arms } => {
+                return self.switch(of, arms, None, Behind::More, &mut |this, block| this.unvalued(block));
+            }
             Statement::For { name, from, to, body } => {
                 let (from, to) = self.range(from, to)?;
                 for number in from..to {
@@ -260,7 +263,13 @@ impl<'s, 'a> Elaborator<'s, 'a> {
         Ok((first, end))
     }
 
-    fn binding(&mut self, names: &'a [Name], class: Option<&'a Type>, value: &'a Expr, is_variable: bool) -> Result<()> {
+    fn binding(
+        &mut self,
+        names: &'a [Name],
+        class: Option<&'a Type>,
+        value: &'a Expr,
+        is_variable: bool,
+    ) -> Result<()> {
         let expected = match class {
             Some(Type::Bits(width)) => Some(self.width(width)?),
             _ => None,

@@ -20,7 +20,8 @@ impl<'a> Elaborator<'_, 'a> {
                 flow.map_err(|error| located(error, expr.place))
             }
             ExprKind::Match(of, arms) => {
-                let flow = self.switch(of, arms, expected, Behind::More, &mut |this, block| this.block(block, expected));
+                let flow =
+                    self.switch(of, arms, expected, Behind::More, &mut |this, block| this.block(block, expected));
                 flow.map_err(|error| located(error, expr.place))
             }
             ExprKind::Block(block) => self.block(block, expected),
@@ -125,9 +126,7 @@ impl<'a> Elaborator<'_, 'a> {
                 self.slice(base_value, high, low, expr.place)
             }
             ExprKind::Unary(operator, of) => self.unary(*operator, of, expected),
-            ExprKind::Binary(operator, a, b) => {
-                self.binary(*operator, a, b, expected, expr.place)
-            }
+            ExprKind::Binary(operator, a, b) => self.binary(*operator, a, b, expected, expr.place),
             ExprKind::Tuple(list) => {
                 list.iter().map(|part| self.value(part, None)).collect::<Result<_>>().map(Value::Tuple)
             }
@@ -246,9 +245,9 @@ impl<'a> Elaborator<'_, 'a> {
         }
         let right = self.value(b, expected)?;
         if let (Value::Int(left), Value::Int(right)) = (&left, &right) {
-            return of_numbers(operator, *left, *right).map(Value::Int).ok_or_else(|| {
-                Error::at(place, "this is not a number that the description can hold")
-            });
+            return of_numbers(operator, *left, *right)
+                .map(Value::Int)
+                .ok_or_else(|| Error::at(place, "this is not a number that the description can hold"));
         }
         let is_shift = matches!(operator, ast::Binary::ShiftLeft | ast::Binary::ShiftRight);
         let (left, right) = if is_shift {

@@ -27,7 +27,10 @@ pub(super) fn compile<'a>(
     }
     let variants = 1u64 << widths.iter().map(|width| u32::from(*width)).sum::<u32>().min(63);
     if variants > MOST_VARIANTS {
-        return Err(Error::at(described.name.place, format!("'each' would make more than {MOST_VARIANTS} instructions")));
+        return Err(Error::at(
+            described.name.place,
+            format!("'each' would make more than {MOST_VARIANTS} instructions"),
+        ));
     }
     for variant in 0..variants {
         let mut given = Vec::new();
@@ -179,7 +182,8 @@ impl<'m, 'a> Maker<'m, 'a> {
     fn fixed(&self, mut elaborator: Elaborator<'m, 'a>, value: u32, expr: &Expr) -> Result<Plan> {
         elaborator.builder.effect(Op::Give(value), 0);
         let plan = elaborator.builder.finish();
-        let is_fixed = |op: &Op| !matches!(op, Op::Read { .. } | Op::Write { .. } | Op::Call { .. } | Op::Load { .. } | Op::Pc);
+        let is_fixed =
+            |op: &Op| !matches!(op, Op::Read { .. } | Op::Write { .. } | Op::Call { .. } | Op::Load { .. } | Op::Pc);
         if plan.nodes.iter().all(|node| is_fixed(&node.op)) {
             return Ok(plan);
         }

@@ -58,9 +58,9 @@ impl<'a> Elaborator<'_, 'a> {
         let yes = self.arm(|this| arm(this, true))?;
         let no = self.arm(|this| arm(this, false))?;
         let is_straight = !self.builder.is_node_fixed(id)
-            && [&yes, &no].iter().all(|built| {
-                !matches!(built.flow, Flow::Diverged) && self.builder.is_harmless(&built.arm)
-            });
+            && [&yes, &no]
+                .iter()
+                .all(|built| !matches!(built.flow, Flow::Diverged) && self.builder.is_harmless(&built.arm));
         if is_straight {
             return self.straight(id, yes, no, expected, behind);
         }
@@ -151,7 +151,13 @@ impl<'a> Elaborator<'_, 'a> {
         Ok(met)
     }
 
-    fn join(&mut self, arms: &mut [Built<'a>], live: &[usize], values: Vec<Value>, expected: Option<u8>) -> Result<Joined> {
+    fn join(
+        &mut self,
+        arms: &mut [Built<'a>],
+        live: &[usize],
+        values: Vec<Value>,
+        expected: Option<u8>,
+    ) -> Result<Joined> {
         let first = &values[0];
         if values.iter().all(|value| value == first) {
             return Ok(Joined::Same(first.clone()));

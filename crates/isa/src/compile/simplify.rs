@@ -65,9 +65,7 @@ fn of_slice(builder: &mut Builder, a: Id, low: u8, width: u8) -> Option<Id> {
     }
     match builder.op(a) {
         Op::Slice(inner, inner_low) => Some(builder.pure(Op::Slice(inner, inner_low + low), width)),
-        Op::Concat(_, below) if low + width <= builder.width(below) => {
-            Some(builder.pure(Op::Slice(below, low), width))
-        }
+        Op::Concat(_, below) if low + width <= builder.width(below) => Some(builder.pure(Op::Slice(below, low), width)),
         Op::Concat(above, below) if low >= builder.width(below) => {
             let low = low - builder.width(below);
             Some(builder.pure(Op::Slice(above, low), width))
