@@ -69,6 +69,19 @@ pub struct Processor {
     pub(crate) attention: Arc<AtomicU32>,
 }
 
+/// What came of a single instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// What comes next in memory is next.
+    Next,
+    /// This is.
+    Jumped(u64),
+    /// It failed: what would be done about it was not.
+    Failed,
+    /// There is none of these bits.
+    Undefined,
+}
+
 /// How a processor does instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -209,6 +222,19 @@ impl Processor {
         let poll = Thrown { entry: self.entries.poll, arguments: [0; MOST_ARGUMENTS] };
         if self.enter(isa, board, poll) {
             self.is_waiting = false;
+        }
+    }
+
+    /// Does the instruction of these bits as if it were at an address, on the registers as they are: for tests.
+    pub fn try_word(&mut self, board: &mut dyn Board, address: u64, word: u32) -> Outcome {
+        let isa = Arc::clone(&self.isa);
+        self.update_key();
+        self.pc = address;
+        let Some(instruction) = self.decode(&isa, word) else { return Outcome::Undefined };
+        match self.interpret(&isa, board, &instruction.plan, Some((instruction, word)), &[]) {
+            End::Next | End::Give(_) => Outcome::Next,
+            End::Jump(to) => Outcome::Jumped(to),
+            End::Throw(_) => Outcome::Failed,
         }
     }
 
