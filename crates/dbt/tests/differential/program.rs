@@ -87,7 +87,6 @@ pub(crate) fn run(target: &dyn Target, cases: &[Case], data: &[u8]) -> Result<(V
 
 fn execute(target: &dyn Target, file: &std::path::Path) -> Result<Vec<u8>, String> {
     let mut child = Command::new(target.qemu())
-        .args(["-cpu", "max"])
         .arg(file)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
