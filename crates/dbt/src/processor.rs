@@ -57,6 +57,8 @@ pub struct Processor {
     pub(crate) key: u32,
     /// Where the number of the address space is in the state.
     space: Option<u32>,
+    /// Where flags of floating-point operations are.
+    float_flags: Option<u32>,
     pub(crate) must_attend: bool,
     pub(crate) is_waiting: bool,
     pub(crate) scratch: Vec<Scratch>,
@@ -111,6 +113,7 @@ impl Processor {
             state: State::new(isa.state_size()),
             questions: isa.externs.iter().map(|question| Question::of(&question.name)).collect(),
             space: isa.register("address_space").map(|register| register.offset),
+            float_flags: isa.register("float_flags").map(|register| register.offset),
             ram,
             pc: 0,
             tlb: Tlb::default(),
@@ -154,6 +157,14 @@ impl Processor {
     #[inline]
     pub(crate) fn space(&self) -> u32 {
         self.space.map_or(0, |offset| self.state.narrow(offset) as u32)
+    }
+
+    /// Adds flags of a floating-point operation to those that were met before.
+    pub(crate) fn raise(&mut self, flags: u8) {
+        if let Some(offset) = self.float_flags {
+            let met = self.state.narrow(offset) | u64::from(flags);
+            self.state.set_narrow(offset, met);
+        }
     }
 
     /// Modes may have changed.

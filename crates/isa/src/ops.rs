@@ -6,8 +6,10 @@
 
 mod crypto;
 mod estimate;
+pub mod float;
 mod lanes;
 
+pub use float::{FLOATS, Float};
 pub use lanes::{INTRINSICS, Intrinsic, Saturating, Shape, intrinsic};
 
 /// Operators of one operand.

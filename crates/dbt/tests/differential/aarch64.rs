@@ -77,7 +77,7 @@ impl Target for Aarch64 {
         }
         registers.set("sp_el0", 0, word(block, SP).into());
         registers.set("nzcv", 0, (word(block, NZCV) >> 28).into());
-        registers.set("fpcr", 0, word(block, FPCR).into());
+        registers.set("fpcr", 0, (word(block, FPCR) >> 22).into());
         let status = word(block, FPSR);
         registers.set("saturated", 0, (status >> 27 & 1).into());
         registers.set("float_flags", 0, (status >> 2 & 0x20 | status & 0x1f).into());
