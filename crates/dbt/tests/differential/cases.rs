@@ -167,13 +167,15 @@ impl<'t> Work<'t> {
         if instruction.size == 2 {
             word &= 0xffff;
         }
-        let is_free = |field: &isa::Field| field.width == 5 && field.of(word) == self.target.base();
+        let is_ours = |field: &isa::Field| {
+            field.width == 5 && field.of(word) == self.target.base() && field.of(instruction.mask) == 0
+        };
         let is_it = self.isa.decode(word).is_some_and(|found| std::ptr::eq(found, instruction));
         let is_loaded_twice = field(instruction, "rt", word).is_some_and(|rt| field(instruction, "rt2", word) == Some(rt));
         // What an architecture leaves open, qemu does in its own way.
         let writes_base = accesses_memory(instruction) && field(instruction, "rt", word) == field(instruction, "rn", word);
         let is_open = is_loaded_twice || writes_base && field(instruction, "rt", word).is_some();
-        (is_it && !is_open && !instruction.fields.iter().any(is_free)).then_some(word)
+        (is_it && !is_open && !instruction.fields.iter().any(is_ours)).then_some(word)
     }
 
     fn done(&mut self, number: usize, word: u32, place: u64) -> Option<Case> {
@@ -183,7 +185,6 @@ impl<'t> Work<'t> {
             before[16 * at..16 * at + 16].copy_from_slice(&self.random.vector().to_le_bytes());
             set_word(&mut before, GENERAL + 8 * at, self.random.general());
         }
-        // A stack pointer is aligned where anything else makes no sense.
         self.target.special(&mut self.random, &mut before);
         let is_memory = accesses_memory(instruction);
         if is_memory {
