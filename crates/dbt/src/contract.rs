@@ -11,6 +11,10 @@
 //! An engine answers these questions itself, and the board all others: `tlb_flush()`, `tlb_flush_page(address)`,
 //! `tlb_flush_space(space)`, `wait()` for an interrupt, `attend()`, `clock()`, which is the board's [`Clock`](crate::Clock). If there is a register `address_space`, what was found
 //! in one space is not used in another.
+//!
+//! Floating-point operations (`Op::Float`) add their flags, of [`isa::ops::float::flags`], to the register `float_flags`,
+//! whose bits a description neither sets without them nor clears but by writing all of it. An engine may hold new ones
+//! elsewhere as long as nothing reads or writes that register.
 
 use isa::Isa;
 use isa::plan::EntryId;

@@ -60,6 +60,8 @@ pub struct Processor {
     modes: Vec<(u32, u8)>,
     /// Where the number of the address space is in the state.
     space: Option<u32>,
+    /// Where flags of floating-point operations are.
+    float_flags: Option<u32>,
     pub(crate) must_attend: bool,
     pub(crate) is_waiting: bool,
     pub(crate) scratch: Vec<Scratch>,
@@ -73,6 +75,19 @@ pub struct Processor {
     pub(crate) translator: Option<Translator>,
     /// Not zero if somebody wants the processor to look at its board.
     pub(crate) attention: Arc<AtomicU32>,
+}
+
+/// What came of a single instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// What comes next in memory is next.
+    Next,
+    /// This is.
+    Jumped(u64),
+    /// It failed: what would be done about it was not.
+    Failed,
+    /// There is none of these bits.
+    Undefined,
 }
 
 /// How a processor does instructions.
@@ -99,6 +114,7 @@ impl Processor {
             state: State::new(isa.state_size()),
             questions: isa.externs.iter().map(|question| Question::of(&question.name)).collect(),
             space: isa.register("address_space").map(|register| register.offset),
+            float_flags: isa.register("float_flags").map(|register| register.offset),
             ram,
             pc: 0,
             tlb: Tlb::default(),
@@ -145,6 +161,14 @@ impl Processor {
     #[inline]
     pub(crate) fn space(&self) -> u32 {
         self.space.map_or(0, |offset| self.state.narrow(offset) as u32)
+    }
+
+    /// Adds flags of a floating-point operation to those that were met before.
+    pub(crate) fn raise(&mut self, flags: u8) {
+        if let Some(offset) = self.float_flags {
+            let met = self.state.narrow(offset) | u64::from(flags);
+            self.state.set_narrow(offset, met);
+        }
     }
 
     /// Modes may have changed.
@@ -230,6 +254,19 @@ impl Processor {
             }
             End::Give(pending) => self.state.set_head(head::PENDING, pending as u64),
             End::Next | End::Jump(_) => {}
+        }
+    }
+
+    /// Does the instruction of these bits as if it were at an address, on the registers as they are: for tests.
+    pub fn try_word(&mut self, board: &mut dyn Board, address: u64, word: u32) -> Outcome {
+        let isa = Arc::clone(&self.isa);
+        self.update_key();
+        self.pc = address;
+        let Some(instruction) = self.decode(&isa, word) else { return Outcome::Undefined };
+        match self.interpret(&isa, board, &instruction.plan, Some((instruction, word)), &[]) {
+            End::Next | End::Give(_) => Outcome::Next,
+            End::Jump(to) => Outcome::Jumped(to),
+            End::Throw(_) => Outcome::Failed,
         }
     }
 
