@@ -47,6 +47,7 @@ fn tend(socket: &Path, program: &str, snapshot: Option<&Path>) {
         seal: None,
         visibility: unikernel::Visibility::Root,
         stack: unikernel::Stack::Host,
+        patched: Vec::new(),
         control: Some(Line::listen(socket).expect("a socket")),
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],
         open_files: 1024,

@@ -28,6 +28,7 @@ use crate::futexes::Futexes;
 use crate::guest::Handle;
 use crate::library::Ledger;
 use crate::link::{Shared, Stack};
+use crate::patched::Copies;
 use crate::locks::Locks;
 use crate::port::Mapped;
 use crate::posts::Ticker;
@@ -122,6 +123,9 @@ pub(crate) struct Family {
     pub(crate) notices: Notices,
     pub(crate) gate: Gate,
     pub(crate) libraries: Ledger,
+    pub(crate) copies: Copies,
+    /// How many system calls came by a trap, of processes that have ended.
+    pub(crate) traps: AtomicU64,
     /// Who sleeps on memory that processes share.
     pub(crate) futexes: Futexes,
     /// Who waits for messages and semaphores.
@@ -154,7 +158,7 @@ const LAST_NUMBER: u32 = 4 << 20;
 const MOST_PROCESSES: usize = 16 << 10;
 
 impl Family {
-    pub(crate) fn new(seal: Option<&Seal>, stack: Stack) -> Self {
+    pub(crate) fn new(seal: Option<&Seal>, stack: Stack, copies: Copies) -> Self {
         let (stack, link) = match stack {
             Stack::Host => (0, None),
             Stack::Guest(link) => (1, link.map(Shared::new)),
@@ -180,6 +184,8 @@ impl Family {
             notices: Notices::default(),
             gate: Gate::new(seal),
             libraries: Ledger::default(),
+            copies,
+            traps: AtomicU64::new(0),
             futexes: Futexes::default(),
             changes: Changes::default(),
             segments: Segments::default(),

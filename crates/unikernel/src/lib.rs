@@ -35,6 +35,7 @@ mod locks;
 mod mapping;
 mod member;
 mod memory;
+mod patched;
 mod pipes;
 mod port;
 mod posts;
@@ -54,6 +55,7 @@ use std::os::fd::OwnedFd;
 
 pub use error::{Error, Result};
 pub use link::Stack;
+pub use patched::{Cache, Patched};
 pub use seal::{Code, OUTSIDE, Seal};
 pub use snapshot::{Snapshot, calls_of, digest_of};
 pub use tender::{Command, Engine, Guest, Outcome, Visibility, run};

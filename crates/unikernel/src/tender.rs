@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::family::{FIRST, Family};
 use crate::jail;
 use crate::link::Stack;
+use crate::patched::{Copies, Patched};
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use crate::start::Starter;
@@ -35,6 +36,8 @@ pub struct Guest {
     pub visibility: Visibility,
     /// What its programs have their sockets of.
     pub stack: Stack,
+    /// Copies of code that it will execute, in which system calls are jumps.
+    pub patched: Vec<Patched>,
     /// The socket on which it takes orders, from [`crate::control::Line::listen`].
     pub control: Option<OwnedFd>,
 }
@@ -83,6 +86,8 @@ pub struct Outcome {
     pub status: i32,
     /// System calls that its programs made and nothing implements: number, and how often.
     pub unknown: Vec<(u32, u64)>,
+    /// How many system calls of its programs came by a trap.
+    pub traps: u64,
 }
 
 /// As many files as a process of Linux can have open by default, if it may.
@@ -103,7 +108,7 @@ pub fn run(guest: Guest) -> Result<Outcome> {
         Engine::Kvm(_) => jail::Kind::Machines,
     };
     jail::enter(kind, guest.seal.as_ref(), guest.visibility)?;
-    let family = Arc::new(Family::new(guest.seal.as_ref(), guest.stack));
+    let family = Arc::new(Family::new(guest.seal.as_ref(), guest.stack, Copies::new(guest.patched)));
     let starter = Starter::new(guest.engine, guest.open_files);
     let number = match guest.snapshot {
         None => starter.first(&family, guest.command, guest.streams)?,
@@ -121,7 +126,7 @@ pub fn run(guest: Guest) -> Result<Outcome> {
     let status = family.wait_for_first();
     family.tell_last_news();
     let unknown = family.unknown().into_iter().collect();
-    Ok(Outcome { status, unknown })
+    Ok(Outcome { status, unknown, traps: family.traps() })
 }
 
 pub(crate) fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {

@@ -1,0 +1,113 @@
+//! Code in which system calls are jumps from the start: of each file that holds many of them (the C library, its loader),
+//! a copy of its text is made once for all cells, and mapped in the place of the file's own.
+//!
+//! Who starts a cell makes the copies ([`Cache`]), outside of it and before its first instruction, and hands over those of
+//! files in the cell's root, each with what its file is known by ([`Known`]). The tender maps a copy where a guest asks for
+//! code of a file that is still what it was. **No tender can write to a copy**, so no guest has another's code changed; and
+//! whoever reads a file gets its own bytes.
+
+mod cache;
+mod elf;
+mod instruction;
+mod text;
+
+use std::os::fd::OwnedFd;
+
+use abi::patched::Nest;
+use rustix::fs::Stat;
+use sys::Errno;
+
+pub use cache::Cache;
+
+/// What a file is known by: where it is, and what changes when it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known([u64; 5]);
+
+impl Known {
+    pub(crate) fn of(it: &Stat) -> Self {
+        let nanoseconds =
+            |seconds: i64, more: i64| (seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(more as u64);
+        let changed = nanoseconds(it.st_ctime, it.st_ctime_nsec as i64);
+        Self([it.st_dev, it.st_ino, it.st_size as u64, nanoseconds(it.st_mtime, it.st_mtime_nsec as i64), changed])
+    }
+}
+
+/// A copy of a file's code.
+#[derive(Debug)]
+pub struct Patched {
+    of: Known,
+    file: OwnedFd,
+    offset: u64,
+    length: u64,
+    nest: Nest,
+}
+
+/// As long as what goes over a socket with a copy.
+const RECORD: usize = 9 * 8;
+
+impl Patched {
+    /// Whether the copy is of exactly that part.
+    pub(crate) fn is_of(&self, offset: u64, length: u64) -> bool {
+        self.offset == offset && length.checked_next_multiple_of(4096) == Some(self.length)
+    }
+
+    pub(crate) fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
+    /// How much of it there is to be mapped.
+    pub(crate) fn length(&self) -> u64 {
+        self.length + self.nest.length() as u64
+    }
+
+    /// What the guest is told.
+    pub(crate) fn word(&self) -> u64 {
+        self.nest.word()
+    }
+
+    /// Hands it to the process at the other end.
+    pub fn send(&self, line: &OwnedFd) -> Result<(), Errno> {
+        let [a, b, c, d, e] = self.of.0;
+        let words = [a, b, c, d, e, self.offset, self.length, self.nest.word(), 0];
+        let record = words.map(u64::to_ne_bytes).concat();
+        sys::socket::send(line, &record, &[std::os::fd::AsFd::as_fd(&self.file)])
+    }
+
+    /// What was handed over, up to the end.
+    pub fn receive_all(line: &OwnedFd) -> Vec<Self> {
+        let mut all = Vec::new();
+        let mut record = [0; RECORD];
+        while let Ok((RECORD, [Some(file), ..])) = sys::socket::receive(line, &mut record) {
+            let mut words = [0; 9];
+            for (word, bytes) in words.iter_mut().zip(record.as_chunks::<8>().0) {
+                *word = u64::from_ne_bytes(*bytes);
+            }
+            let [a, b, c, d, e, offset, length, nest, _] = words;
+            let Some(nest) = Nest::of(nest) else { break };
+            all.push(Self { of: Known([a, b, c, d, e]), file, offset, length, nest });
+        }
+        all
+    }
+}
+
+/// The copies that a tender has.
+#[derive(Debug, Default)]
+pub(crate) struct Copies(Vec<Patched>);
+
+impl Copies {
+    pub(crate) fn new(all: Vec<Patched>) -> Self {
+        Self(all)
+    }
+
+    /// The copy of that file's code.
+    pub(crate) fn of(&self, file: &Stat) -> Option<&Patched> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let known = Known::of(file);
+        self.0.iter().find(|it| it.of == known)
+    }
+}
+
+#[cfg(test)]
+mod tests;
