@@ -27,6 +27,7 @@ mod launch;
 mod library;
 mod logs;
 mod observe;
+mod patched;
 mod process;
 mod recover;
 mod request;

@@ -72,6 +72,8 @@ impl Family {
             let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
             news.iter().for_each(|it| it.tell(&Word::Unknown { call, times }));
         }
+        let (news, times) = (self.news.lock().unwrap_or_else(PoisonError::into_inner), self.traps());
+        news.iter().for_each(|it| it.tell(&Word::Traps { times }));
     }
 
     /// How many system calls came by a trap so far.

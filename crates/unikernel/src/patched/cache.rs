@@ -63,10 +63,10 @@ impl Cache {
 
     /// Copies of the code in that root which a program there will execute: the C library's, its loader's, and the program's
     /// own. `scope` names what the root is of: files of another are not taken for those of this.
-    pub fn of_root(&self, root: BorrowedFd<'_>, program: Option<&Path>, scope: &str) -> Vec<Patched> {
+    pub fn of_root(&self, root: BorrowedFd<'_>, programs: &[PathBuf], scope: &str) -> Vec<Patched> {
         let usual = USUAL.iter().map(Path::new);
         let mut all: Vec<Patched> = Vec::new();
-        for path in usual.chain(program) {
+        for path in usual.chain(programs.iter().map(PathBuf::as_path)) {
             let Some((file, stat)) = open_within(root, path) else { continue };
             if all.iter().all(|it| it.of != Known::of(&stat)) {
                 all.extend(self.of_file(&file, &stat, scope));

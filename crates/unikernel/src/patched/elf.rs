@@ -78,7 +78,8 @@ impl Text {
         text.starts.extend(functions.and_then(|it| functions_of(file, &it)).unwrap_or_default());
         text.starts.extend(symbols(file).unwrap_or_default());
         text.starts.extend(unwound(file).unwrap_or_default());
-        let place = |address: u64| usize::try_from(address.checked_sub(text.address)?.checked_add(text.part.start)?).ok();
+        let place =
+            |address: u64| usize::try_from(address.checked_sub(text.address)?.checked_add(text.part.start)?).ok();
         let starts: Vec<usize> = text.starts.iter().filter_map(|it| place(*it as u64)).collect();
         text.starts = starts.into_iter().filter(|it| text.code.contains(it)).collect();
         text.starts.sort_unstable();

@@ -11,11 +11,10 @@ mod elf;
 mod instruction;
 mod text;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use abi::patched::Nest;
 use rustix::fs::Stat;
-use sys::Errno;
 
 pub use cache::Cache;
 
@@ -43,7 +42,7 @@ pub struct Patched {
 }
 
 /// As long as what goes over a socket with a copy.
-const RECORD: usize = 9 * 8;
+const RECORD: usize = 8 * 8;
 
 impl Patched {
     /// Whether the copy is of exactly that part.
@@ -65,12 +64,17 @@ impl Patched {
         self.nest.word()
     }
 
-    /// Hands it to the process at the other end.
-    pub fn send(&self, line: &OwnedFd) -> Result<(), Errno> {
-        let [a, b, c, d, e] = self.of.0;
-        let words = [a, b, c, d, e, self.offset, self.length, self.nest.word(), 0];
-        let record = words.map(u64::to_ne_bytes).concat();
-        sys::socket::send(line, &record, &[std::os::fd::AsFd::as_fd(&self.file)])
+    /// Hands those over to the process at the other end, which waits for them.
+    pub fn send_all(all: &[Self], line: &OwnedFd) {
+        for it in all {
+            let [a, b, c, d, e] = it.of.0;
+            let record = [a, b, c, d, e, it.offset, it.length, it.nest.word()].map(u64::to_ne_bytes).concat();
+            if sys::socket::send(line, &record, &[it.file.as_fd()]).is_err() {
+                return;
+            }
+        }
+        // That is all.
+        let _ = sys::socket::send(line, &[0], &[]);
     }
 
     /// What was handed over, up to the end.
@@ -78,11 +82,11 @@ impl Patched {
         let mut all = Vec::new();
         let mut record = [0; RECORD];
         while let Ok((RECORD, [Some(file), ..])) = sys::socket::receive(line, &mut record) {
-            let mut words = [0; 9];
+            let mut words = [0; 8];
             for (word, bytes) in words.iter_mut().zip(record.as_chunks::<8>().0) {
                 *word = u64::from_ne_bytes(*bytes);
             }
-            let [a, b, c, d, e, offset, length, nest, _] = words;
+            let [a, b, c, d, e, offset, length, nest] = words;
             let Some(nest) = Nest::of(nest) else { break };
             all.push(Self { of: Known([a, b, c, d, e]), file, offset, length, nest });
         }

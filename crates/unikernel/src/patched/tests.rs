@@ -190,7 +190,7 @@ impl Place {
 
     fn copies(&self, scope: &str) -> Vec<Patched> {
         let root = File::open(self.dir.path().join("root")).unwrap();
-        Cache::at(self.dir.path().join("cache")).of_root(root.as_fd(), None, scope)
+        Cache::at(self.dir.path().join("cache")).of_root(root.as_fd(), &[], scope)
     }
 
     /// The file with the copy, of which there is one.
@@ -242,7 +242,8 @@ fn a_file_that_changed_has_another_copy() {
     let after = rustix::fs::stat(place.library()).unwrap();
     assert!(super::Copies::new(before).of(&after).is_none());
     assert_eq!(place.copies("one").len(), 1);
-    let count = std::fs::read_dir(place.dir.path().join("cache")).unwrap().filter(|it| it.as_ref().unwrap().path().is_file());
+    let count =
+        std::fs::read_dir(place.dir.path().join("cache")).unwrap().filter(|it| it.as_ref().unwrap().path().is_file());
     assert_eq!(count.count(), 2);
 }
 
@@ -258,8 +259,7 @@ fn copies_are_handed_over_with_what_they_are_of() {
     let place = Place::new();
     let copies = place.copies("one");
     let (ours, theirs) = sys::socket::pair().unwrap();
-    copies.iter().for_each(|it| it.send(&ours).unwrap());
-    drop(ours);
+    Patched::send_all(&copies, &ours);
     let received = Patched::receive_all(&theirs);
     assert_eq!(received.len(), 1);
     assert_eq!((received[0].word(), received[0].length()), (copies[0].word(), copies[0].length()));

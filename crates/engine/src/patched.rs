@@ -1,0 +1,30 @@
+//! Copies of code in which system calls are jumps, for a cell that is about to start: of what its root holds, made here, outside
+//! of the cell, unless an earlier start has made them.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use model::Process;
+use unikernel::{Cache, Patched};
+
+use crate::boundary::StartRequest;
+
+/// Sends the tender at the other end the copies of what the cell will execute. Where there are none, its guests do without.
+pub(crate) fn hand_over(request: &StartRequest<'_>, root: Option<BorrowedFd<'_>>, line: &OwnedFd) {
+    let spec = &request.cell.spec;
+    let cache = Cache::at(request.store.dir().join("patched"));
+    // Files of one tree are told apart by their numbers; those of two may have the same.
+    let scope = spec.image.tree.to_string();
+    let copies = root.map(|root| cache.of_root(root, &programs(&spec.process), &scope)).unwrap_or_default();
+    Patched::send_all(&copies, line);
+}
+
+/// Where the program may be.
+fn programs(process: &Process) -> Vec<PathBuf> {
+    let Some(name) = process.argv.first() else { return Vec::new() };
+    if name.contains('/') {
+        return vec![process.cwd.join(name)];
+    }
+    let path = process.env.iter().find_map(|it| it.strip_prefix("PATH=")).unwrap_or(container::DEFAULT_PATH);
+    path.split(':').map(|it| process.cwd.join(it).join(name)).collect()
+}
