@@ -27,6 +27,8 @@ pub(super) struct Text {
     pub(super) code: Range<usize>,
     /// Where functions begin, as places in the file, in order.
     pub(super) starts: Vec<usize>,
+    /// Those of them of which it is known that no exception leads into the function.
+    pub(super) plain: Vec<usize>,
 }
 
 fn number<const N: usize>(file: &[u8], at: usize) -> Option<u64> {
@@ -73,18 +75,26 @@ impl Text {
             fixed: (kind == 2).then_some(end),
             code: code.offset as usize..whole as usize,
             starts: Vec::new(),
+            plain: Vec::new(),
         };
         let functions = segments(FUNCTIONS).next();
-        text.starts.extend(functions.and_then(|it| functions_of(file, &it)).unwrap_or_default());
-        text.starts.extend(symbols(file).unwrap_or_default());
-        text.starts.extend(unwound(file).unwrap_or_default());
-        let place =
-            |address: u64| usize::try_from(address.checked_sub(text.address)?.checked_add(text.part.start)?).ok();
-        let starts: Vec<usize> = text.starts.iter().filter_map(|it| place(*it as u64)).collect();
-        text.starts = starts.into_iter().filter(|it| text.code.contains(it)).collect();
-        text.starts.sort_unstable();
-        text.starts.dedup();
+        let mut starts = functions.and_then(|it| functions_of(file, &it)).unwrap_or_default();
+        starts.extend(symbols(file).unwrap_or_default());
+        let unwound = unwound(file).unwrap_or_default();
+        starts.extend(unwound.iter().map(|it| it.0));
+        text.starts = text.places(starts.into_iter());
+        text.plain = text.places(unwound.into_iter().filter(|it| it.1 == Landing::None).map(|it| it.0));
         Some(text)
+    }
+
+    /// Those addresses as places in the file's code, in order.
+    fn places(&self, addresses: impl Iterator<Item = u64>) -> Vec<usize> {
+        let place = |address: u64| address.checked_sub(self.address)?.checked_add(self.part.start);
+        let places = addresses.filter_map(place).filter_map(|it| usize::try_from(it).ok());
+        let mut places: Vec<usize> = places.filter(|it| self.code.contains(it)).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
     }
 }
 
@@ -99,7 +109,7 @@ fn segment(header: &[u8]) -> Option<Segment> {
 }
 
 /// The sorted table of functions, as every linker writes it: pairs of distances from the table.
-fn functions_of(file: &[u8], table: &Segment) -> Option<Vec<usize>> {
+fn functions_of(file: &[u8], table: &Segment) -> Option<Vec<u64>> {
     const USUAL: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
     let begin = usize::try_from(table.offset).ok()?;
     let whole = file.get(begin..begin.checked_add(usize::try_from(table.in_file).ok()?)?)?;
@@ -109,7 +119,7 @@ fn functions_of(file: &[u8], table: &Segment) -> Option<Vec<usize>> {
     let count = number::<4>(whole, 8)? as usize;
     let entries = whole.get(12..)?.chunks_exact(8).take(count);
     let first = |it: &[u8]| number::<4>(it, 0).map(|it| i64::from(it as u32 as i32));
-    Some(entries.filter_map(first).map(|it| table.address.wrapping_add_signed(it) as usize).collect())
+    Some(entries.filter_map(first).map(|it| table.address.wrapping_add_signed(it)).collect())
 }
 
 /// The sections of a file: kind, name, address and content.
@@ -132,7 +142,7 @@ fn sections(file: &[u8]) -> Option<impl Iterator<Item = (u64, &[u8], u64, &[u8])
 }
 
 /// Where functions begin that have names.
-fn symbols(file: &[u8]) -> Option<Vec<usize>> {
+fn symbols(file: &[u8]) -> Option<Vec<u64>> {
     const TABLES: [u64; 2] = [2, 11];
     const SYMBOL: usize = 24;
     const FUNCTION: u64 = 2;
@@ -140,14 +150,21 @@ fn symbols(file: &[u8]) -> Option<Vec<usize>> {
     for (_, _, _, table) in sections(file)?.filter(|it| TABLES.contains(&it.0)) {
         for symbol in table.chunks_exact(SYMBOL) {
             let is_function = number::<1>(symbol, 4)? & 15 == FUNCTION && number::<2>(symbol, 6)? != 0;
-            found.extend(number::<8>(symbol, 8).filter(|_| is_function).map(|it| it as usize));
+            found.extend(number::<8>(symbol, 8).filter(|_| is_function));
         }
     }
     Some(found)
 }
 
+/// Whether exceptions lead into a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Landing {
+    None,
+    Some,
+}
+
 /// Where functions begin of which the table for exceptions tells: programs with all in one have no sorted one.
-fn unwound(file: &[u8]) -> Option<Vec<usize>> {
+fn unwound(file: &[u8]) -> Option<Vec<(u64, Landing)>> {
     /// A distance from where it stands, in four bytes: as every compiler writes it.
     const USUAL: u8 = 0x1b;
     let (_, _, address, table) = sections(file)?.find(|it| it.1 == b".eh_frame")?;
@@ -157,11 +174,11 @@ fn unwound(file: &[u8]) -> Option<Vec<usize>> {
         let here = at + 4;
         let Some(record) = here.checked_add(length).and_then(|end| table.get(here..end)) else { break };
         let common = number::<4>(record, 0).filter(|it| *it != 0).and_then(|it| here.checked_sub(it as usize));
-        if common.and_then(|it| encoding(table.get(it..)?)) == Some(USUAL)
+        if let Some((USUAL, landing)) = common.and_then(|it| encoding(table.get(it..)?))
             && let Some(distance) = number::<4>(record, 4)
         {
             let begin = address.wrapping_add(here as u64 + 4);
-            found.push(begin.wrapping_add_signed(i64::from(distance as u32 as i32)) as usize);
+            found.push((begin.wrapping_add_signed(i64::from(distance as u32 as i32)), landing));
         }
         at = here + length;
     }
@@ -169,14 +186,14 @@ fn unwound(file: &[u8]) -> Option<Vec<usize>> {
 }
 
 /// How records that refer to this one write addresses.
-fn encoding(common: &[u8]) -> Option<u8> {
+fn encoding(common: &[u8]) -> Option<(u8, Landing)> {
     // Behind its length, its kind and a version: how what is behind is to be read, and three numbers of a byte each.
     let text = common.get(9..)?;
     let end = text.iter().take(8).position(|it| *it == 0)?;
     let data = text.get(end + 1 + 3 + 1..)?;
     match &text[..end] {
-        b"zR" | b"zRS" => data.first().copied(),
-        b"zPLR" => data.get(6).copied(),
+        b"zR" | b"zRS" => Some((*data.first()?, Landing::None)),
+        b"zPLR" => Some((*data.get(6)?, Landing::Some)),
         _ => None,
     }
 }

@@ -10,6 +10,20 @@ pub(super) struct Instruction {
     pub(super) length: usize,
     /// How far behind its end a relative jump or call goes.
     pub(super) jump: Option<i64>,
+    pub(super) kind: Kind,
+}
+
+/// What matters of it to somebody who wants it to be done elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It does the same anywhere.
+    Movable,
+    /// A system call.
+    Call,
+    /// A jump to where a register or memory says.
+    Anywhere,
+    /// It depends on where it is, or leads away from there.
+    Bound,
 }
 
 /// No instruction is longer.
@@ -68,12 +82,23 @@ pub(super) fn read(code: &[u8]) -> Option<Instruction> {
     }
     let opcode = *code.get(at)?;
     at += 1;
+    let mut kind = match opcode {
+        0xff => match code.get(at)? >> 3 & 7 {
+            2 | 3 => Kind::Bound,
+            4 | 5 => Kind::Anywhere,
+            _ => Kind::Movable,
+        },
+        0xc2 | 0xc3 | 0xca..=0xcf | 0xf1 | 0xf4 => Kind::Bound,
+        _ => Kind::Movable,
+    };
     let shape = match opcode {
         0x0f => {
             let second = *code.get(at)?;
             at += 1;
             match second {
                 0x38 | 0x3a => at += 1,
+                0x05 => kind = Kind::Call,
+                0x0b => kind = Kind::Bound,
                 _ => {}
             }
             match second {
@@ -96,16 +121,24 @@ pub(super) fn read(code: &[u8]) -> Option<Instruction> {
         }
         _ => first_map(opcode, code.get(at).copied(), prefixes)?,
     };
-    finish(code, at, shape)
+    finish(code, at, shape, kind)
 }
 
 /// Puts together what is there: `at` is behind the opcode.
-fn finish(code: &[u8], mut at: usize, shape: Shape) -> Option<Instruction> {
+fn finish(code: &[u8], mut at: usize, shape: Shape, mut kind: Kind) -> Option<Instruction> {
     let mut jump = None;
     match shape {
         Plain(more) => at += more,
-        Operands(more) => at += operands(code.get(at..)?)? + more,
+        Operands(more) => {
+            const NEAR: u8 = 0b00_000_101;
+            // Memory at a distance from the instruction.
+            if code.get(at)? & 0b11_000_111 == NEAR && kind == Kind::Movable {
+                kind = Kind::Bound;
+            }
+            at += operands(code.get(at..)?)? + more;
+        }
         Jump(size) => {
+            kind = Kind::Bound;
             let bytes = code.get(at..at + size)?;
             jump = match *bytes {
                 [a] => Some(i64::from(a as i8)),
@@ -115,7 +148,7 @@ fn finish(code: &[u8], mut at: usize, shape: Shape) -> Option<Instruction> {
             at += size;
         }
     }
-    (at <= LONGEST && at <= code.len()).then_some(Instruction { length: at, jump })
+    (at <= LONGEST && at <= code.len()).then_some(Instruction { length: at, jump, kind })
 }
 
 /// How long a ModRM byte is with what it brings along.

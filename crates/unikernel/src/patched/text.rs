@@ -1,17 +1,18 @@
 //! The copy of a file's code in which system calls are jumps: a decision on the file's bytes, and on nothing else.
 //!
-//! A place is replaced only if all of this holds: from the beginning of its function on, one instruction after the other, one
-//! ends where the five bytes begin; those put the call's number, or its last argument, into the register, and the call is
-//! right behind; and nothing in the function jumps between. Whoever was interrupted anywhere finds what he left: **only the
-//! five bytes of one instruction become one jump**, and the call stays for whoever is about to make it.
-
-use std::collections::BTreeMap;
+//! What is before a call becomes a jump to a trampoline that does the same and comes back behind the call, only if all of this
+//! holds: from the beginning of the function on, one instruction ends where the next begins, up to the call; what is replaced
+//! are whole instructions that do the same anywhere; and nothing can lead between them. Where they are several, that takes to
+//! know of all jumps: no direct one anywhere in the code does, the function has none to where a register says, and no
+//! exception leads into it. **The call itself stays**, for whoever was interrupted in it, and for whoever looks at where a thread
+//! is; but for one shape that leaves no room (a zeroed register, the call and the comparison behind it), which is replaced as
+//! the library operating system replaces it.
 
 use abi::layout::PATCHED_ENTRY;
 use abi::patched::Nest;
 
 use super::elf::Text;
-use super::instruction::{self, Instruction};
+use super::instruction::{self, Instruction, Kind};
 
 /// Another number whenever the same file would give another copy.
 pub(super) const VERSION: u32 = 1;
@@ -19,23 +20,17 @@ pub(super) const VERSION: u32 = 1;
 const PAGE: usize = 4096;
 const CALL: [u8; 2] = [0x0f, 0x05];
 const JUMP: usize = 5;
-/// What is replaced, and the call behind it.
-const PLACE: usize = JUMP + CALL.len();
-const SET_NUMBER: u8 = 0xb8;
-/// `mov r9, [rsp + 8]`.
-const LAST_ARGUMENT: [u8; JUMP] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
-/// Numbers that system calls can have.
-const NUMBERS: std::ops::Range<u32> = 0..1024;
-/// Whoever unwinds a stack knows a signal's frame by the bytes of this call.
-const SIGNAL_RETURN: u32 = 15;
+/// A register zeroed, the call, and how callers tell errors.
+const ZERO: [u8; 10] = [0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff];
+/// Where in that the call ends.
+const ZERO_CALL: usize = 4;
+/// How a signal's frame is left, which whoever unwinds a stack knows by its bytes: `mov eax, 15` in both of its forms.
+const SIGNAL_RETURN: [&[u8]; 2] = [&[0xb8, 15, 0, 0, 0], &[0xc7, 0xc0, 15, 0, 0, 0]];
 /// The trampolines of code that may be anywhere are so far below it: where a loader puts libraries side by side, theirs are
 /// side by side, too, and out of the way.
 const BELOW: i64 = 256 << 20;
 /// A jump reaches two gibibytes.
 const NEAR: i64 = 1 << 30;
-/// At the beginning of the trampolines: `movabs r11, PATCHED_ENTRY; jmp [r11]`.
-const STUB: usize = 16;
-const TRAMPOLINE: usize = JUMP + 7 + JUMP;
 
 /// A copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,44 +43,69 @@ pub(super) struct Copy {
     pub(super) nest: Nest,
     /// The code, and the trampolines behind it.
     pub(super) bytes: Vec<u8>,
-    /// How many calls are jumps.
-    pub(super) calls: usize,
+    /// What is replaced, as places in the code, in order.
+    pub(super) places: Vec<Place>,
+}
+
+/// What is replaced before a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) begin: usize,
+    /// Behind the call instruction.
+    pub(super) back: usize,
+    /// For a call that is not left where it is: up to where it is replaced along with what is behind it.
+    pub(super) end: Option<usize>,
 }
 
 /// The copy of that file's code; nothing when there is nothing to replace in it.
 pub(super) fn copy(file: &[u8]) -> Option<Copy> {
     let text = Text::of(file)?;
-    let places = places(file, &text);
-    let length = (text.part.end - text.part.start) as usize;
-    let pages = (STUB + places.len() * TRAMPOLINE).div_ceil(PAGE);
+    let (begin, length) = (text.part.start as usize, (text.part.end - text.part.start) as usize);
     let distance = match text.fixed {
         Some(end) => i64::try_from(end.checked_sub(text.address)?).ok().filter(|it| *it < NEAR)?,
         None => -BELOW,
     };
+    let mut bytes = vec![0; length];
+    let there = file.get(begin..file.len().min(begin + length))?;
+    bytes[..there.len()].copy_from_slice(there);
+    let places = places(&bytes, &text);
     if places.is_empty() {
         return None;
     }
-    let nest = Nest { distance: (distance / PAGE as i64) as i32, pages: u16::try_from(pages).ok()? };
-    let mut bytes = vec![0; length + nest.length()];
-    let begin = text.part.start as usize;
-    let there = file.get(begin..file.len().min(begin + length))?;
-    bytes[..there.len()].copy_from_slice(there);
-    bytes[length..length + STUB].copy_from_slice(&stub());
-    for (index, place) in places.iter().map(|it| it - begin).enumerate() {
-        // Distances are those in memory, where the trampolines are not behind the code.
-        let inside = STUB + index * TRAMPOLINE;
-        let here = distance + inside as i64;
-        let mut code = [0; TRAMPOLINE];
-        code[..JUMP].copy_from_slice(&bytes[place..place + JUMP]);
-        // lea rcx, [rip + …]: behind the call.
-        code[JUMP..JUMP + 3].copy_from_slice(&[0x48, 0x8d, 0x0d]);
-        let back = (place + PLACE) as i64 - (here + JUMP as i64 + 7);
-        code[JUMP + 3..JUMP + 7].copy_from_slice(&(back as i32).to_le_bytes());
-        code[JUMP + 7..].copy_from_slice(&jump(here + JUMP as i64 + 7, distance));
-        bytes[length + inside..length + inside + TRAMPOLINE].copy_from_slice(&code);
-        bytes[place..place + JUMP].copy_from_slice(&jump(place as i64, here));
+    let mut nest = stub().to_vec();
+    for place in &places {
+        let here = distance + nest.len() as i64;
+        nest.extend(trampoline(&bytes, place, here, distance));
+        bytes[place.begin..place.begin + JUMP].copy_from_slice(&jump(place.begin as i64, here));
     }
-    Some(Copy { offset: text.part.start, length: length as u64, nest, bytes, calls: places.len() })
+    nest.resize(nest.len().next_multiple_of(PAGE), 0xcc);
+    let pages = u16::try_from(nest.len() / PAGE).ok()?;
+    bytes.extend(nest);
+    let nest = Nest { distance: (distance / PAGE as i64) as i32, pages };
+    Some(Copy { offset: text.part.start, length: length as u64, nest, bytes, places })
+}
+
+/// What is done in the place of what is replaced. Distances are those in memory: from the beginning of the code.
+fn trampoline(code: &[u8], place: &Place, here: i64, stub: i64) -> Vec<u8> {
+    const LOAD: usize = 7;
+    let call = place.back - CALL.len();
+    let mut all = code[place.begin..call].to_vec();
+    let loaded = here + (all.len() + LOAD) as i64;
+    let back = match place.end {
+        None => place.back as i64,
+        // Behind the call in here, which is for whoever was interrupted.
+        Some(_) => loaded + (JUMP + CALL.len()) as i64,
+    };
+    // lea rcx, [rip + …]
+    all.extend([0x48, 0x8d, 0x0d]);
+    all.extend(((back - loaded) as i32).to_le_bytes());
+    all.extend(jump(loaded, stub));
+    if let Some(end) = place.end {
+        all.extend(CALL);
+        all.extend(&code[place.back..end]);
+        all.extend(jump(here + all.len() as i64, end as i64));
+    }
+    all
 }
 
 fn jump(from: i64, to: i64) -> [u8; JUMP] {
@@ -93,58 +113,102 @@ fn jump(from: i64, to: i64) -> [u8; JUMP] {
     [0xe9, a, b, c, d]
 }
 
-fn stub() -> [u8; STUB] {
-    let mut code = [0xcc; STUB];
+/// At the beginning of the trampolines: `movabs r11, PATCHED_ENTRY; jmp [r11]`.
+fn stub() -> [u8; 16] {
+    let mut code = [0xcc; 16];
     code[..2].copy_from_slice(&[0x49, 0xbb]);
     code[2..10].copy_from_slice(&PATCHED_ENTRY.to_le_bytes());
     code[10..13].copy_from_slice(&[0x41, 0xff, 0x23]);
     code
 }
 
-/// Where calls are that become jumps, as places in the file, in order.
-fn places(file: &[u8], text: &Text) -> Vec<usize> {
-    let mut by_function: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for at in text.code.clone().take(text.code.len().saturating_sub(PLACE - 1)) {
-        let function = || text.starts[..text.starts.partition_point(|it| *it <= at)].last();
-        if is_place(&file[at..at + PLACE])
-            && let Some(begin) = function()
-        {
-            by_function.entry(*begin).or_default().push(at);
-        }
+/// What is replaced, in order.
+fn places(code: &[u8], text: &Text) -> Vec<Place> {
+    let base = text.part.start as usize;
+    let ends = text.starts.iter().skip(1).copied().chain([text.code.end]);
+    let functions = || text.starts.iter().copied().zip(ends.clone()).map(|(begin, end)| (begin - base, end - base));
+    let mut targets = Vec::new();
+    for (begin, end) in functions() {
+        targets.extend(Function::read(code, begin, end).targets());
     }
+    targets.sort_unstable();
     let mut places = Vec::new();
-    for (begin, seeming) in by_function {
-        let next = text.starts.partition_point(|it| *it <= begin);
-        let end = text.starts.get(next).copied().unwrap_or(text.code.end);
-        places.extend(confirmed(&file[begin..end], &seeming, begin));
+    for (begin, end) in functions() {
+        if code[begin..end].windows(CALL.len()).any(|it| it == CALL) {
+            let function = Function::read(code, begin, end);
+            let is_plain = text.plain.binary_search(&(begin + base)).is_ok();
+            places.extend(function.places(code, &targets, is_plain && !function.jumps_anywhere()));
+        }
     }
     places
 }
 
-fn is_place(bytes: &[u8]) -> bool {
-    let [a, b, c, d, e, rest @ ..] = bytes else { return false };
-    let number = u32::from_le_bytes([*b, *c, *d, *e]);
-    let sets_number = *a == SET_NUMBER && NUMBERS.contains(&number) && number != SIGNAL_RETURN;
-    rest == CALL && (sets_number || bytes[..JUMP] == LAST_ARGUMENT)
+/// A function, instruction by instruction, as far as each is known.
+struct Function {
+    /// Where each begins.
+    all: Vec<(usize, Instruction)>,
+    end: usize,
 }
 
-/// Those of some places in a function that are what they seem.
-fn confirmed(function: &[u8], seeming: &[usize], begin: usize) -> Vec<usize> {
-    let mut boundaries = Vec::new();
-    let mut targets = Vec::new();
-    let mut at = 0;
-    while let Some(Instruction { length, jump }) = function.get(at..).and_then(instruction::read) {
-        boundaries.push(at);
-        targets.extend(jump.and_then(|it| usize::try_from((at + length) as i64 + it).ok()));
-        at += length;
+impl Function {
+    fn read(code: &[u8], begin: usize, end: usize) -> Self {
+        let mut all = Vec::new();
+        let mut at = begin;
+        while let Some(it) = code.get(at..end).and_then(instruction::read) {
+            all.push((at, it));
+            at += it.length;
+        }
+        Self { all, end }
     }
-    targets.sort_unstable();
-    let is_right = |place: &usize| {
-        let at = place - begin;
-        let is_boundary = |it: usize| boundaries.binary_search(&it).is_ok();
-        let first = targets.partition_point(|it| *it <= at);
-        let jumped_into = targets.get(first).is_some_and(|it| *it < at + JUMP);
-        is_boundary(at) && is_boundary(at + JUMP) && !jumped_into
-    };
-    seeming.iter().copied().filter(is_right).collect()
+
+    /// Where it jumps to and calls.
+    fn targets(&self) -> impl Iterator<Item = usize> {
+        let target = |(at, it): &(usize, Instruction)| usize::try_from((at + it.length) as i64 + it.jump?).ok();
+        self.all.iter().filter_map(target)
+    }
+
+    fn jumps_anywhere(&self) -> bool {
+        self.all.iter().any(|it| it.1.kind == Kind::Anywhere)
+    }
+
+    /// What is replaced in it. `targets` is where anything jumps to; `is_known` says that nothing else leads into the middle of
+    /// the function.
+    fn places(&self, code: &[u8], targets: &[usize], is_known: bool) -> Vec<Place> {
+        let mut places = Vec::new();
+        let mut free = 0;
+        for (index, _) in self.all.iter().enumerate().filter(|it| it.1.1.kind == Kind::Call) {
+            let is_jumped_into = |from: usize, to: usize| {
+                targets.get(targets.partition_point(|it| *it <= from)).is_some_and(|it| *it < to)
+            };
+            let place = self.before(code, index, is_known).or_else(|| self.around(code, index, is_known));
+            let last = |it: &Place| it.end.unwrap_or(it.back);
+            let is_right = |it: &Place| {
+                let changed = it.end.unwrap_or(it.back - CALL.len());
+                it.begin >= free && last(it) <= self.end && !is_jumped_into(it.begin, changed)
+            };
+            if let Some(place) = place.filter(is_right) {
+                free = last(&place);
+                places.push(place);
+            }
+        }
+        places
+    }
+
+    /// The instructions before the call that is of that number: as few as make room for a jump.
+    fn before(&self, code: &[u8], index: usize, is_known: bool) -> Option<Place> {
+        let call = self.all[index].0;
+        let movable = self.all[..index].iter().rev().take_while(|(_, it)| it.kind == Kind::Movable);
+        let (count, begin) = movable.map(|it| it.0).enumerate().find(|it| call - it.1 >= JUMP)?;
+        let is_known = count == 0 || is_known;
+        let is_signals = SIGNAL_RETURN.iter().any(|it| code[..call].ends_with(it));
+        (is_known && !is_signals).then_some(Place { begin, back: call + CALL.len(), end: None })
+    }
+
+    /// The shape that takes the call with it.
+    fn around(&self, code: &[u8], index: usize, is_known: bool) -> Option<Place> {
+        let begin = self.all.get(index.checked_sub(1)?)?.0;
+        let end = begin + ZERO.len();
+        let is_zero = code.get(begin..end)? == ZERO && self.all[index].0 == begin + ZERO_CALL - CALL.len();
+        (is_zero && is_known).then_some(Place { begin, back: begin + ZERO_CALL, end: Some(end) })
+    }
 }
