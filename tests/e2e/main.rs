@@ -23,6 +23,7 @@ mod life;
 mod limits;
 mod meetings;
 mod networks;
+mod patched;
 mod programs;
 mod readme;
 mod reference;
