@@ -132,8 +132,11 @@ pub(crate) struct Handover<'a> {
     /// Over this line, the cell's link goes to who makes a network of it.
     pub(crate) link: Option<OwnedFd>,
     /// Told of the cell's root, if this process mounted it.
-    pub(crate) root: Option<Box<dyn FnOnce(Option<BorrowedFd<'_>>) + 'a>>,
+    pub(crate) root: Option<Ready<'a>>,
 }
+
+/// Somebody who is told of a cell's root.
+pub(crate) type Ready<'a> = Box<dyn FnOnce(Option<BorrowedFd<'_>>) + 'a>;
 
 /// Starts a cell in namespaces of the host, whose program that body executes.
 pub(crate) fn start(

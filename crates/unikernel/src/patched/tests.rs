@@ -148,36 +148,40 @@ fn nearly_all_calls_of_the_c_library_become_jumps() {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(256)))]
+mod properties {
+    use super::*;
 
-    #[test]
-    fn a_file_with_any_bytes_changed_gives_a_right_copy_or_none(
-        changes in prop::collection::vec((prop_oneof![0..0x400usize, any::<prop::sample::Index>().prop_map(|it| it.index(200_000))], any::<u8>()), 1..12),
-        cut in prop::option::of(any::<prop::sample::Index>()),
-    ) {
-        let mut file = std::fs::read(LOADER).unwrap();
-        for (at, byte) in changes {
-            let length = file.len();
-            file[at % length] = byte;
-        }
-        if let Some(cut) = cut {
-            file.truncate(cut.index(file.len() + 1));
-        }
-        if let Some(copy) = copy(&file) {
-            prop_assert!(copy.offset % 4096 == 0 && copy.length % 4096 == 0);
-            prop_assert_eq!(copy.bytes.len() as u64, copy.length + copy.nest.length() as u64);
-            prop_assert!(copy.offset < file.len() as u64);
-            check(LOADER, &file, &copy);
-        }
-    }
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(256)))]
 
-    #[test]
-    fn any_bytes_are_read_within_bounds(bytes in prop::collection::vec(any::<u8>(), 0..24)) {
-        if let Some(it) = instruction::read(&bytes) {
-            prop_assert!(it.length > 0 && it.length <= bytes.len().min(15));
-            let known = decode(&bytes, 0);
-            prop_assert!(known.is_invalid() || known.len() == it.length, "{known:?} {bytes:x?} {it:?}");
+        #[test]
+        fn a_file_with_any_bytes_changed_gives_a_right_copy_or_none(
+            changes in prop::collection::vec((prop_oneof![0..0x400usize, any::<prop::sample::Index>().prop_map(|it| it.index(200_000))], any::<u8>()), 1..12),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let mut file = std::fs::read(LOADER).unwrap();
+            for (at, byte) in changes {
+                let length = file.len();
+                file[at % length] = byte;
+            }
+            if let Some(cut) = cut {
+                file.truncate(cut.index(file.len() + 1));
+            }
+            if let Some(copy) = copy(&file) {
+                prop_assert!(copy.offset % 4096 == 0 && copy.length % 4096 == 0);
+                prop_assert_eq!(copy.bytes.len() as u64, copy.length + copy.nest.length() as u64);
+                prop_assert!(copy.offset < file.len() as u64);
+                check(LOADER, &file, &copy);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_within_bounds(bytes in prop::collection::vec(any::<u8>(), 0..24)) {
+            if let Some(it) = instruction::read(&bytes) {
+                prop_assert!(it.length > 0 && it.length <= bytes.len().min(15));
+                let known = decode(&bytes, 0);
+                prop_assert!(known.is_invalid() || known.len() == it.length, "{known:?} {bytes:x?} {it:?}");
+            }
         }
     }
 }
