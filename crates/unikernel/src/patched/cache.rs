@@ -1,13 +1,14 @@
 //! The directory of copies, which whoever starts cells keeps.
 //!
 //! ```text
-//! DIR/CONTENT.V     a copy: its code, its trampolines, and a page that says what it is (V: which patcher made it)
-//! DIR/known/FILE    what a file's content is, by what the file is known by; and which copy of it was looked at
+//! DIR/CONTENT.V           a copy: its code, its trampolines, and a page that says what it is (V: which patcher made it)
+//! DIR/known/SCOPE/FILE    what a file's content is, by what the file is known by; and which copy of it was looked at
 //! ```
 //! Both can be made again from the files themselves, and are: **a copy whose page does not say what its bytes are is none**.
 //! Its bytes are looked at when it was not seen before as it is. Everything is written aside, made durable and renamed; what
 //! cannot be written is done without.
 
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -62,7 +63,7 @@ impl Cache {
     }
 
     /// Copies of the code in that root which a program there will execute: the C library's, its loader's, and the program's
-    /// own. `scope` names what the root is of: files of another are not taken for those of this.
+    /// own. `scope` names what the root is of: files of another are not taken for those of this. It is a file's name.
     pub fn of_root(&self, root: BorrowedFd<'_>, programs: &[PathBuf], scope: &str) -> Vec<Patched> {
         let usual = USUAL.iter().map(Path::new);
         let mut all: Vec<Patched> = Vec::new();
@@ -78,7 +79,7 @@ impl Cache {
     /// The copy of that file's code; made, if there is none yet.
     fn of_file(&self, file: &File, stat: &Stat, scope: &str) -> Option<Patched> {
         let known = Known::of(stat);
-        let note = self.dir.join("known").join(name_of(scope, &known));
+        let note = self.known().join(scope).join(name_of(&known));
         if let Some(found) = read_note(&note) {
             match found.copy {
                 None => return None,
@@ -101,6 +102,29 @@ impl Cache {
             let _ = self.write(&note, &[&text]);
         }
         describe(copy?, known)
+    }
+
+    /// Throws away what is known of scopes that nobody needs, and copies of which nothing is known then. Gives how many bytes
+    /// that was. Who starts a cell meanwhile makes anew what he misses.
+    pub fn collect(&self, is_needed: impl Fn(&str) -> bool) -> u64 {
+        let mut needed = HashSet::new();
+        for scope in entries(&self.known()) {
+            if !scope.file_name().is_some_and(|it| it.to_str().is_some_and(&is_needed)) {
+                let _ = std::fs::remove_dir_all(&scope);
+                continue;
+            }
+            needed.extend(entries(&scope).iter().filter_map(|it| read_note(it)).map(|it| self.path(&it.content)));
+        }
+        let unneeded = entries(&self.dir).into_iter().filter(|it| it.is_file() && !needed.contains(it));
+        let freed = |it: PathBuf| {
+            let length = it.metadata().map_or(0, |it| it.len());
+            std::fs::remove_file(it).map_or(0, |()| length)
+        };
+        unneeded.map(freed).sum()
+    }
+
+    fn known(&self) -> PathBuf {
+        self.dir.join("known")
     }
 
     fn path(&self, content: &str) -> PathBuf {
@@ -154,15 +178,19 @@ impl Cache {
     }
 }
 
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().map(|it| it.path()).collect()
+}
+
 fn digest(body: &[u8], words: &[u8]) -> blake3::Hash {
     blake3::Hasher::new().update(body).update(words).finalize()
 }
 
 /// By everything but the device: that of a cell's root is another each time.
-fn name_of(scope: &str, known: &Known) -> String {
+fn name_of(known: &Known) -> String {
     let words = known.0.map(u64::to_le_bytes)[1..].concat();
     let mut hasher = blake3::Hasher::new();
-    hasher.update(scope.as_bytes()).update(&words).update(&[0]).update(&text::VERSION.to_le_bytes());
+    hasher.update(&words).update(&text::VERSION.to_le_bytes()).update(&abi::VERSION.to_le_bytes());
     hasher.finalize().to_hex().to_string()
 }
 
