@@ -52,6 +52,11 @@ fn a_fresh_cell_traps_hardly_ever_and_a_second_one_makes_nothing_anew() {
             assert_eq!(there.len(), files, "{there:?}");
             assert_eq!(*first.get_or_insert_with(|| there.clone()), there, "{engine}");
         }
+        env.skep(["pool", "gc"]).ok();
+        assert_eq!(Some(copies(&env)), first, "they are needed");
+        env.skep(["image", "rm", image]).ok();
+        env.skep(["pool", "gc"]).ok();
+        assert!(copies(&env).is_empty(), "they are not");
     }
 }
 

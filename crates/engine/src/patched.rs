@@ -2,12 +2,13 @@
 //! of the cell, unless an earlier start has made them.
 
 use std::collections::HashSet;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use model::Process;
-use store::Store;
-use unikernel::{Cache, Patched};
+use store::{Rootfs, Store};
+use unikernel::{Cache, Patched, View};
 
 use crate::boundary::StartRequest;
 use crate::error::Result;
@@ -19,7 +20,15 @@ pub(crate) fn hand_over(request: &StartRequest<'_>, root: Option<BorrowedFd<'_>>
     let cache = cache(request.store);
     // Files of one tree are told apart by their numbers; those of two may have the same.
     let scope = spec.image.tree.to_string();
-    let copies = root.map(|root| cache.of_root(root, &programs(&spec.process), &scope)).unwrap_or_default();
+    let find = |root: BorrowedFd<'_>, view| cache.of_root(root, &programs(&spec.process), &scope, view);
+    let copies = match (root, &request.rootfs) {
+        (Some(root), _) => find(root, View::FromInside),
+        // What the cell has changed since is not what is found there, and so nothing that a copy is of.
+        (None, Rootfs::Plain { dir, .. }) => {
+            File::open(dir).map(|dir| find(dir.as_fd(), View::FromBelow)).unwrap_or_default()
+        }
+        (None, _) => Vec::new(),
+    };
     Patched::send_all(&copies, line);
 }
 

@@ -30,7 +30,7 @@ fn main() -> std::process::ExitCode {
         },
         patched: std::env::var_os("SKEP_PATCHED").map_or_else(Vec::new, |dir| {
             let root = std::fs::File::open("/").expect("there is a root");
-            unikernel::Cache::at(dir).of_root(root.as_fd(), &[], "this machine")
+            unikernel::Cache::at(dir).of_root(root.as_fd(), &[], "this machine", unikernel::View::FromInside)
         }),
         control: None,
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],

@@ -55,7 +55,7 @@ use std::os::fd::OwnedFd;
 
 pub use error::{Error, Result};
 pub use link::Stack;
-pub use patched::{Cache, Patched};
+pub use patched::{Cache, Patched, View};
 pub use seal::{Code, OUTSIDE, Seal};
 pub use snapshot::{Snapshot, calls_of, digest_of};
 pub use tender::{Command, Engine, Guest, Outcome, Visibility, run};

@@ -5,8 +5,8 @@
 //! DIR/known/SCOPE/FILE    what a file's content is, by what the file is known by; and which copy of it was looked at
 //! ```
 //! Both can be made again from the files themselves, and are: **a copy whose page does not say what its bytes are is none**.
-//! Its bytes are looked at when it was not seen before as it is. Everything is written aside, made durable and renamed; what
-//! cannot be written is done without.
+//! Its bytes are looked at when it was not seen before as it is. Everything is written aside and renamed; a copy is on the disk
+//! before it has its name, so that none is there whose bytes a power cut took. What cannot be written is done without.
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::patched::Nest;
-use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, fstat, openat2, renameat_with};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2};
 use serde::{Deserialize, Serialize};
 
 use super::{Known, Patched, text};
@@ -33,6 +33,15 @@ pub struct Cache {
     dir: PathBuf,
 }
 
+/// What a power cut may leave of a file that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lasting {
+    /// All or nothing.
+    Whole,
+    /// Also what cannot be read.
+    Perhaps,
+}
+
 /// What is known of a file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +50,15 @@ struct Note {
     content: String,
     /// The copy as it was when its bytes were right; nothing when there is nothing to replace in the file.
     copy: Option<[u64; 5]>,
+}
+
+/// How a root is seen by who looks for what to make copies of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// As the cell sees it.
+    FromInside,
+    /// It is a layer below what the cell sees, in which files have the same numbers on another device.
+    FromBelow,
 }
 
 /// Where system calls are in nearly all programs.
@@ -64,7 +82,7 @@ impl Cache {
 
     /// Copies of the code in that root which a program there will execute: the C library's, its loader's, and the program's
     /// own. `scope` names what the root is of: files of another are not taken for those of this. It is a file's name.
-    pub fn of_root(&self, root: BorrowedFd<'_>, programs: &[PathBuf], scope: &str) -> Vec<Patched> {
+    pub fn of_root(&self, root: BorrowedFd<'_>, programs: &[PathBuf], scope: &str, view: View) -> Vec<Patched> {
         let usual = USUAL.iter().map(Path::new);
         let mut all: Vec<Patched> = Vec::new();
         for path in usual.chain(programs.iter().map(PathBuf::as_path)) {
@@ -72,6 +90,9 @@ impl Cache {
             if all.iter().all(|it| it.of != Known::of(&stat)) {
                 all.extend(self.of_file(&file, &stat, scope));
             }
+        }
+        if view == View::FromBelow {
+            all.iter_mut().for_each(|it| it.of = it.of.on_any_device());
         }
         all
     }
@@ -99,7 +120,7 @@ impl Cache {
         if seen.is_some() || is_nothing {
             let text = serde_json::to_vec(&Note { content, copy: seen }).ok()?;
             // What is not known is looked at again.
-            let _ = self.write(&note, &[&text]);
+            let _ = self.write(&note, &[&text], Lasting::Perhaps);
         }
         describe(copy?, known)
     }
@@ -153,12 +174,12 @@ impl Cache {
         let words = [copy.offset, copy.length, copy.nest.word()].map(u64::to_le_bytes).concat();
         let mut page = [&HEAD[..], &words, digest(&copy.bytes, &words).as_bytes()].concat();
         page.resize(PAGE as usize, 0);
-        self.write(&self.path(content), &[&copy.bytes, &page]).ok()?;
+        self.write(&self.path(content), &[&copy.bytes, &page], Lasting::Whole).ok()?;
         self.open(content).map(|it| it.0)
     }
 
     /// Puts that at a path, in the place of what may be there.
-    fn write(&self, path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
+    fn write(&self, path: &Path, parts: &[&[u8]], lasting: Lasting) -> std::io::Result<()> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let directory = path.parent().unwrap_or(&self.dir);
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -167,9 +188,10 @@ impl Cache {
             let _ = std::fs::remove_file(&aside);
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&aside)?;
             parts.iter().try_for_each(|it| file.write_all(it))?;
-            file.sync_all()?;
-            renameat_with(CWD, &aside, CWD, path, RenameFlags::empty())?;
-            File::open(directory)?.sync_all()
+            if lasting == Lasting::Whole {
+                file.sync_all()?;
+            }
+            std::fs::rename(&aside, path)
         })();
         if written.is_err() {
             let _ = std::fs::remove_file(&aside);

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use abi::patched::Nest;
 use rustix::fs::Stat;
 
-pub use cache::Cache;
+pub use cache::{Cache, View};
 
 /// What a file is known by: where it is, and what changes when it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,22 @@ impl Known {
             |seconds: i64, more: i64| (seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(more as u64);
         let changed = nanoseconds(it.st_ctime, it.st_ctime_nsec as i64);
         Self([it.st_dev, it.st_ino, it.st_size as u64, nanoseconds(it.st_mtime, it.st_mtime_nsec as i64), changed])
+    }
+}
+
+impl Known {
+    /// In the place of a device.
+    const ANY: u64 = u64::MAX;
+
+    fn on_any_device(self) -> Self {
+        let [_, rest @ ..] = self.0;
+        let [number, size, written, changed] = rest;
+        Self([Self::ANY, number, size, written, changed])
+    }
+
+    /// Whether that file is the one that this is known of.
+    fn is(&self, other: &Self) -> bool {
+        *self == *other || *self == other.on_any_device()
     }
 }
 
@@ -109,7 +125,7 @@ impl Copies {
             return None;
         }
         let known = Known::of(file);
-        self.0.iter().find(|it| it.of == known)
+        self.0.iter().find(|it| it.of.is(&known))
     }
 }
 

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::elf::Text;
 use super::text::{self, Copy, copy};
-use super::{Cache, Patched, instruction};
+use super::{Cache, Copies, Known, Patched, View, instruction};
 
 /// In every Debian: a library, its loader, and a program with all in one, at its own address.
 const LIBC: &str = "/lib/x86_64-linux-gnu/libc.so.6";
@@ -206,7 +206,7 @@ impl Place {
 
     fn copies(&self, scope: &str) -> Vec<Patched> {
         let root = File::open(self.dir.path().join("root")).unwrap();
-        Cache::at(self.dir.path().join("cache")).of_root(root.as_fd(), &[], scope)
+        Cache::at(self.dir.path().join("cache")).of_root(root.as_fd(), &[], scope, View::FromInside)
     }
 
     /// The file with the copy, of which there is one.
@@ -272,11 +272,25 @@ fn a_file_that_changed_has_another_copy() {
     let before = place.copies("one");
     change(&place.library(), 0x200);
     let after = rustix::fs::stat(place.library()).unwrap();
-    assert!(super::Copies::new(before).of(&after).is_none());
+    assert!(Copies::new(before).of(&after).is_none());
     assert_eq!(place.copies("one").len(), 1);
     let count =
         std::fs::read_dir(place.dir.path().join("cache")).unwrap().filter(|it| it.as_ref().unwrap().path().is_file());
     assert_eq!(count.count(), 2);
+}
+
+#[test]
+fn a_layer_below_has_the_same_files_on_another_device() {
+    let place = Place::new();
+    let root = File::open(place.dir.path().join("root")).unwrap();
+    let cache = Cache::at(place.dir.path().join("cache"));
+    let mut seen = rustix::fs::stat(place.library()).unwrap();
+    seen.st_dev += 1;
+    assert!(Copies::new(cache.of_root(root.as_fd(), &[], "one", View::FromInside)).of(&seen).is_none());
+    let copies = Copies::new(cache.of_root(root.as_fd(), &[], "one", View::FromBelow));
+    assert!(copies.of(&seen).is_some());
+    seen.st_ctime_nsec += 1;
+    assert!(copies.of(&seen).is_none(), "{:?}", Known::of(&seen));
 }
 
 #[test]
@@ -298,5 +312,5 @@ fn copies_are_handed_over_with_what_they_are_of() {
     assert!(received[0].is_of(copies[0].offset, copies[0].length - 5));
     assert!(!received[0].is_of(copies[0].offset, copies[0].length + 1));
     let known = rustix::fs::stat(place.library()).unwrap();
-    assert!(super::Copies::new(received).of(&known).is_some());
+    assert!(Copies::new(received).of(&known).is_some());
 }
