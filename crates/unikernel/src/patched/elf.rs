@@ -10,9 +10,8 @@ const PAGE: u64 = 4096;
 const LONGEST: u64 = 64 << 20;
 const HEADER: usize = 56;
 const MOST_HEADERS: usize = 64;
-/// A loaded part of a file, and the table of functions that exceptions need.
+/// A loaded part of a file.
 const LOADED: u64 = 1;
-const FUNCTIONS: u64 = 0x6474_e550;
 
 /// The code of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +24,27 @@ pub(super) struct Text {
     pub(super) fixed: Option<u64>,
     /// What is code in it, as places in the file.
     pub(super) code: Range<usize>,
-    /// Where functions begin, as places in the file, in order.
-    pub(super) starts: Vec<usize>,
-    /// Those of them of which it is known that no exception leads into the function.
-    pub(super) plain: Vec<usize>,
+    /// Its functions, in order; none begins within another.
+    pub(super) functions: Vec<Function>,
 }
+
+/// A function, as places in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Function {
+    pub(super) part: Range<usize>,
+    pub(super) landing: Landing,
+}
+
+/// Whether exceptions lead into a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Landing {
+    None,
+    /// They do, or it is not known.
+    Perhaps,
+}
+
+/// A function by its address, and how long it is.
+type Extent = (u64, u64, Landing);
 
 fn number<const N: usize>(file: &[u8], at: usize) -> Option<u64> {
     let mut bytes = [0; 8];
@@ -74,27 +89,34 @@ impl Text {
             address: code.address - into,
             fixed: (kind == 2).then_some(end),
             code: code.offset as usize..whole as usize,
-            starts: Vec::new(),
-            plain: Vec::new(),
+            functions: Vec::new(),
         };
-        let functions = segments(FUNCTIONS).next();
-        let mut starts = functions.and_then(|it| functions_of(file, &it)).unwrap_or_default();
-        starts.extend(symbols(file).unwrap_or_default());
-        let unwound = unwound(file).unwrap_or_default();
-        starts.extend(unwound.iter().map(|it| it.0));
-        text.starts = text.places(starts.into_iter());
-        text.plain = text.places(unwound.into_iter().filter(|it| it.1 == Landing::None).map(|it| it.0));
+        let extents = unwound(file).unwrap_or_default().into_iter().chain(symbols(file).unwrap_or_default());
+        text.functions = text.functions(extents);
         Some(text)
     }
 
-    /// Those addresses as places in the file's code, in order.
-    fn places(&self, addresses: impl Iterator<Item = u64>) -> Vec<usize> {
-        let place = |address: u64| address.checked_sub(self.address)?.checked_add(self.part.start);
-        let places = addresses.filter_map(place).filter_map(|it| usize::try_from(it).ok());
-        let mut places: Vec<usize> = places.filter(|it| self.code.contains(it)).collect();
-        places.sort_unstable();
-        places.dedup();
-        places
+    /// Those of them that are in the file's code. Who says least of one is believed.
+    fn functions(&self, extents: impl Iterator<Item = Extent>) -> Vec<Function> {
+        let place = |address: u64| {
+            let place = address.checked_sub(self.address)?.checked_add(self.part.start)?;
+            usize::try_from(place).ok().filter(|it| self.code.contains(it))
+        };
+        let function = |(address, length, landing): Extent| {
+            let begin = place(address)?;
+            let end = begin.checked_add(usize::try_from(length).ok()?).filter(|it| *it <= self.code.end)?;
+            (begin < end).then_some((begin, landing, end))
+        };
+        let mut all: Vec<_> = extents.filter_map(function).collect();
+        all.sort_unstable();
+        all.dedup_by_key(|it| it.0);
+        let begins: Vec<usize> = all.iter().skip(1).map(|it| it.0).chain([self.code.end]).collect();
+        // What another begins in is not known to its end.
+        let within = |((begin, landing, end), next): ((usize, Landing, usize), usize)| Function {
+            part: begin..end.min(next),
+            landing: if end > next { Landing::Perhaps } else { landing },
+        };
+        all.into_iter().zip(begins).map(within).collect()
     }
 }
 
@@ -108,23 +130,11 @@ fn segment(header: &[u8]) -> Option<Segment> {
     })
 }
 
-/// The sorted table of functions, as every linker writes it: pairs of distances from the table.
-fn functions_of(file: &[u8], table: &Segment) -> Option<Vec<u64>> {
-    const USUAL: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
-    let begin = usize::try_from(table.offset).ok()?;
-    let whole = file.get(begin..begin.checked_add(usize::try_from(table.in_file).ok()?)?)?;
-    if !whole.starts_with(&USUAL) {
-        return None;
-    }
-    let count = number::<4>(whole, 8)? as usize;
-    let entries = whole.get(12..)?.chunks_exact(8).take(count);
-    let first = |it: &[u8]| number::<4>(it, 0).map(|it| i64::from(it as u32 as i32));
-    Some(entries.filter_map(first).map(|it| table.address.wrapping_add_signed(it)).collect())
-}
-
 /// The sections of a file: kind, name, address and content.
 fn sections(file: &[u8]) -> Option<impl Iterator<Item = (u64, &[u8], u64, &[u8])>> {
     const SECTION: usize = 64;
+    const MOST_SECTIONS: usize = 1024;
+    const LONGEST_NAME: usize = 16;
     let (at, count) = (usize::try_from(number::<8>(file, 40)?).ok()?, number::<2>(file, 60)? as usize);
     if number::<2>(file, 58)? as usize != SECTION {
         return None;
@@ -134,37 +144,36 @@ fn sections(file: &[u8]) -> Option<impl Iterator<Item = (u64, &[u8], u64, &[u8])
         let begin = usize::try_from(number::<8>(section, 24)?).ok()?;
         file.get(begin..begin.checked_add(usize::try_from(number::<8>(section, 32)?).ok()?)?)
     };
+    if count > MOST_SECTIONS {
+        return None;
+    }
     let names = all.clone().nth(number::<2>(file, 62)? as usize).and_then(content).unwrap_or_default();
     Some(all.filter_map(move |it| {
-        let name = names.get(number::<4>(it, 0)? as usize..)?.split(|it| *it == 0).next()?;
+        let name = names.get(number::<4>(it, 0)? as usize..)?;
+        let name = name[..name.len().min(LONGEST_NAME)].split(|it| *it == 0).next()?;
         Some((number::<4>(it, 4)?, name, number::<8>(it, 16)?, content(it)?))
     }))
 }
 
-/// Where functions begin that have names.
-fn symbols(file: &[u8]) -> Option<Vec<u64>> {
+/// Functions that have names.
+fn symbols(file: &[u8]) -> Option<Vec<Extent>> {
+    /// What is linked and what is only told: there is one of each.
     const TABLES: [u64; 2] = [2, 11];
     const SYMBOL: usize = 24;
     const FUNCTION: u64 = 2;
     let mut found = Vec::new();
-    for (_, _, _, table) in sections(file)?.filter(|it| TABLES.contains(&it.0)) {
+    for (_, _, _, table) in sections(file)?.filter(|it| TABLES.contains(&it.0)).take(TABLES.len()) {
         for symbol in table.chunks_exact(SYMBOL) {
             let is_function = number::<1>(symbol, 4)? & 15 == FUNCTION && number::<2>(symbol, 6)? != 0;
-            found.extend(number::<8>(symbol, 8).filter(|_| is_function));
+            let extent = (number::<8>(symbol, 8)?, number::<8>(symbol, 16)?, Landing::Perhaps);
+            found.extend(Some(extent).filter(|_| is_function));
         }
     }
     Some(found)
 }
 
-/// Whether exceptions lead into a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Landing {
-    None,
-    Some,
-}
-
-/// Where functions begin of which the table for exceptions tells: programs with all in one have no sorted one.
-fn unwound(file: &[u8]) -> Option<Vec<(u64, Landing)>> {
+/// Functions of which the table for exceptions tells.
+fn unwound(file: &[u8]) -> Option<Vec<Extent>> {
     /// A distance from where it stands, in four bytes: as every compiler writes it.
     const USUAL: u8 = 0x1b;
     let (_, _, address, table) = sections(file)?.find(|it| it.1 == b".eh_frame")?;
@@ -175,10 +184,10 @@ fn unwound(file: &[u8]) -> Option<Vec<(u64, Landing)>> {
         let Some(record) = here.checked_add(length).and_then(|end| table.get(here..end)) else { break };
         let common = number::<4>(record, 0).filter(|it| *it != 0).and_then(|it| here.checked_sub(it as usize));
         if let Some((USUAL, landing)) = common.and_then(|it| encoding(table.get(it..)?))
-            && let Some(distance) = number::<4>(record, 4)
+            && let (Some(distance), Some(size)) = (number::<4>(record, 4), number::<4>(record, 8))
         {
             let begin = address.wrapping_add(here as u64 + 4);
-            found.push((begin.wrapping_add_signed(i64::from(distance as u32 as i32)), landing));
+            found.push((begin.wrapping_add_signed(i64::from(distance as u32 as i32)), size, landing));
         }
         at = here + length;
     }
@@ -193,7 +202,7 @@ fn encoding(common: &[u8]) -> Option<(u8, Landing)> {
     let data = text.get(end + 1 + 3 + 1..)?;
     match &text[..end] {
         b"zR" | b"zRS" => Some((*data.first()?, Landing::None)),
-        b"zPLR" => Some((*data.get(6)?, Landing::Some)),
+        b"zPLR" => Some((*data.get(6)?, Landing::Perhaps)),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Copies of what is on this machine, and of what strangers write; the cache where it is damaged.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -27,9 +28,9 @@ fn instructions_are_as_long_as_a_decoder_says() {
     for path in [LIBC, LOADER, STATIC, "/usr/bin/redis-server", "/usr/bin/python3"] {
         let Ok(file) = std::fs::read(path) else { continue };
         let text = Text::of(&file).unwrap();
-        assert!(text.starts.len() > 20, "{path}: {}", text.starts.len());
+        assert!(text.functions.len() > 20, "{path}: {}", text.functions.len());
         let (mut known, mut unknown) = (0, 0);
-        for (begin, end) in text.starts.iter().zip(text.starts[1..].iter().chain([&text.code.end])) {
+        for Range { start: begin, end } in text.functions.iter().map(|it| &it.part) {
             let mut decoder = Decoder::with_ip(64, &file[*begin..*end], *begin as u64, DecoderOptions::NONE);
             while decoder.can_decode() {
                 let (at, it) = (decoder.ip() as usize, decoder.decode());
@@ -107,7 +108,7 @@ fn check_boundaries(path: &str, file: &[u8], copy: &Copy) -> [usize; 2] {
         place.filter(|it| it.begin <= at)
     };
     let (mut calls, mut whole, mut is_broken) = (0, 0, false);
-    for (start, stop) in text.starts.iter().zip(text.starts[1..].iter().chain([&text.code.end])) {
+    for Range { start, end: stop } in text.functions.iter().map(|it| &it.part) {
         let from = (start - begin) as u64;
         for it in Decoder::with_ip(64, &file[*start..*stop], from, DecoderOptions::NONE) {
             if it.is_invalid() {

@@ -2,16 +2,19 @@
 //!
 //! What is before a call becomes a jump to a trampoline that does the same and comes back behind the call, only if all of this
 //! holds: from the beginning of the function on, one instruction ends where the next begins, up to the call; what is replaced
-//! are whole instructions that do the same anywhere; and nothing can lead between them. Where they are several, that takes to
-//! know of all jumps: no direct one anywhere in the code does, the function has none to where a register says, and no
-//! exception leads into it. **The call itself stays**, for whoever was interrupted in it, and for whoever looks at where a thread
-//! is; but for one shape that leaves no room (a zeroed register, the call and the comparison behind it), which is replaced as
-//! the library operating system replaces it.
+//! are whole instructions that do the same anywhere; and nothing can lead between them. Unless it is the one instruction that
+//! nearly all calls have before them, that takes a function that is known to its end, as long as who made the file says that it is:
+//! no direct jump anywhere in the code leads between, the function has none to where a register says, and no exception leads
+//! into it. **The call itself stays**, for whoever was interrupted in it, and for whoever looks at where a thread is; but for one
+//! shape that leaves no room (a zeroed register, the call and the comparison behind it), which is replaced as the library
+//! operating system replaces it.
+
+use std::ops::Range;
 
 use abi::layout::PATCHED_ENTRY;
 use abi::patched::Nest;
 
-use super::elf::Text;
+use super::elf::{self, Landing, Text};
 use super::instruction::{self, Instruction, Kind};
 
 /// Another number whenever the same file would give another copy.
@@ -20,6 +23,9 @@ pub(super) const VERSION: u32 = 1;
 const PAGE: usize = 4096;
 const CALL: [u8; 2] = [0x0f, 0x05];
 const JUMP: usize = 5;
+const SET_NUMBER: u8 = 0xb8;
+/// `mov r9, [rsp + 8]`.
+const LAST_ARGUMENT: [u8; JUMP] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
 /// A register zeroed, the call, and how callers tell errors.
 const ZERO: [u8; 10] = [0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff];
 /// Where in that the call ends.
@@ -125,22 +131,15 @@ fn stub() -> [u8; 16] {
 /// What is replaced, in order.
 fn places(code: &[u8], text: &Text) -> Vec<Place> {
     let base = text.part.start as usize;
-    let ends = text.starts.iter().skip(1).copied().chain([text.code.end]);
-    let functions = || text.starts.iter().copied().zip(ends.clone()).map(|(begin, end)| (begin - base, end - base));
+    let read = |it: &elf::Function| Function::read(code, it.part.start - base..it.part.end - base, it.landing);
     let mut targets = Vec::new();
-    for (begin, end) in functions() {
-        targets.extend(Function::read(code, begin, end).targets());
+    for it in &text.functions {
+        targets.extend(read(it).targets());
     }
     targets.sort_unstable();
-    let mut places = Vec::new();
-    for (begin, end) in functions() {
-        if code[begin..end].windows(CALL.len()).any(|it| it == CALL) {
-            let function = Function::read(code, begin, end);
-            let is_plain = text.plain.binary_search(&(begin + base)).is_ok();
-            places.extend(function.places(code, &targets, is_plain && !function.jumps_anywhere()));
-        }
-    }
-    places
+    let has_call =
+        |it: &&elf::Function| code[it.part.start - base..it.part.end - base].windows(CALL.len()).any(|it| it == CALL);
+    text.functions.iter().filter(has_call).flat_map(|it| read(it).places(code, &targets)).collect()
 }
 
 /// A function, instruction by instruction, as far as each is known.
@@ -148,17 +147,21 @@ struct Function {
     /// Where each begins.
     all: Vec<(usize, Instruction)>,
     end: usize,
+    /// Whether all that may lead into its middle is known.
+    is_known: bool,
 }
 
 impl Function {
-    fn read(code: &[u8], begin: usize, end: usize) -> Self {
+    fn read(code: &[u8], part: Range<usize>, landing: Landing) -> Self {
         let mut all = Vec::new();
-        let mut at = begin;
-        while let Some(it) = code.get(at..end).and_then(instruction::read) {
+        let mut at = part.start;
+        while let Some(it) = code.get(at..part.end).and_then(instruction::read) {
             all.push((at, it));
             at += it.length;
         }
-        Self { all, end }
+        let jumps_anywhere = all.iter().any(|it| it.1.kind == Kind::Anywhere);
+        let is_known = at == part.end && landing == Landing::None && !jumps_anywhere;
+        Self { all, end: part.end, is_known }
     }
 
     /// Where it jumps to and calls.
@@ -167,20 +170,15 @@ impl Function {
         self.all.iter().filter_map(target)
     }
 
-    fn jumps_anywhere(&self) -> bool {
-        self.all.iter().any(|it| it.1.kind == Kind::Anywhere)
-    }
-
-    /// What is replaced in it. `targets` is where anything jumps to; `is_known` says that nothing else leads into the middle of
-    /// the function.
-    fn places(&self, code: &[u8], targets: &[usize], is_known: bool) -> Vec<Place> {
+    /// What is replaced in it. `targets` is where anything jumps to.
+    fn places(&self, code: &[u8], targets: &[usize]) -> Vec<Place> {
         let mut places = Vec::new();
         let mut free = 0;
         for (index, _) in self.all.iter().enumerate().filter(|it| it.1.1.kind == Kind::Call) {
             let is_jumped_into = |from: usize, to: usize| {
                 targets.get(targets.partition_point(|it| *it <= from)).is_some_and(|it| *it < to)
             };
-            let place = self.before(code, index, is_known).or_else(|| self.around(code, index, is_known));
+            let place = self.before(code, index).or_else(|| self.around(code, index));
             let last = |it: &Place| it.end.unwrap_or(it.back);
             let is_right = |it: &Place| {
                 let changed = it.end.unwrap_or(it.back - CALL.len());
@@ -195,20 +193,29 @@ impl Function {
     }
 
     /// The instructions before the call that is of that number: as few as make room for a jump.
-    fn before(&self, code: &[u8], index: usize, is_known: bool) -> Option<Place> {
+    fn before(&self, code: &[u8], index: usize) -> Option<Place> {
         let call = self.all[index].0;
         let movable = self.all[..index].iter().rev().take_while(|(_, it)| it.kind == Kind::Movable);
-        let (count, begin) = movable.map(|it| it.0).enumerate().find(|it| call - it.1 >= JUMP)?;
-        let is_known = count == 0 || is_known;
+        let begin = movable.map(|it| it.0).find(|it| call - it >= JUMP)?;
         let is_signals = SIGNAL_RETURN.iter().any(|it| code[..call].ends_with(it));
-        (is_known && !is_signals).then_some(Place { begin, back: call + CALL.len(), end: None })
+        let is_right = is_usual(&code[begin..call]) || self.is_known;
+        (is_right && !is_signals).then_some(Place { begin, back: call + CALL.len(), end: None })
     }
 
     /// The shape that takes the call with it.
-    fn around(&self, code: &[u8], index: usize, is_known: bool) -> Option<Place> {
+    fn around(&self, code: &[u8], index: usize) -> Option<Place> {
         let begin = self.all.get(index.checked_sub(1)?)?.0;
         let end = begin + ZERO.len();
         let is_zero = code.get(begin..end)? == ZERO && self.all[index].0 == begin + ZERO_CALL - CALL.len();
-        (is_zero && is_known).then_some(Place { begin, back: begin + ZERO_CALL, end: Some(end) })
+        (is_zero && self.is_known).then_some(Place { begin, back: begin + ZERO_CALL, end: Some(end) })
+    }
+}
+
+/// Whether those bytes are what nearly all calls have before them, and nothing else has: data among code, which a decoder takes
+/// for instructions, is not taken for that. One instruction is nothing that could be led into.
+fn is_usual(before: &[u8]) -> bool {
+    match before {
+        [SET_NUMBER, number @ ..] if number.len() == 4 => number[2..] == [0, 0] && number[1] < 4,
+        _ => before == LAST_ARGUMENT,
     }
 }
