@@ -59,7 +59,7 @@ pub enum Body {
 /// What executes a program that the kernel does not.
 pub trait Resident: Debug + Send + Sync {
     /// The descriptors that it needs and would not find in the cell.
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 6];
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7];
 
     /// Does what the cell's privileges do not allow, before they are all that is left. It must not be what a hostile root
     /// can lead astray.

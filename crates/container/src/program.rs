@@ -90,8 +90,8 @@ impl Program {
         match &self.body {
             Body::Command => streams.connect(self.identity.uid, &[control])?,
             Body::Resident(resident) => {
-                let [a, b, c, d, e, f] = resident.keeps().map(|it| it.unwrap_or(control));
-                streams.connect(self.identity.uid, &[control, a, b, c, d, e, f])?;
+                let [a, b, c, d, e, f, g] = resident.keeps().map(|it| it.unwrap_or(control));
+                streams.connect(self.identity.uid, &[control, a, b, c, d, e, f, g])?;
                 resident.prepare();
             }
         }

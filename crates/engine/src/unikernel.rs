@@ -13,9 +13,10 @@ use unikernel::control::{CommandText, Line};
 
 use crate::boundary::{Boundary, Companion, Forked, Keeping, ProgramStreams, Relative, StartRequest, Started, lacks};
 use crate::cell::Cell;
-use crate::container::Containers;
+use crate::container::{Containers, Handover};
 use crate::error::{Error, Result};
 use crate::family;
+use crate::patched;
 use crate::stats::Stats;
 use crate::wire::CopyFrom;
 
@@ -78,8 +79,13 @@ impl Boundary for Unikernels {
             (None, true) => Joining::Nobody,
             (None, false) => Joining::Anybody,
         };
-        let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal, visibility, link, ipc };
-        let mut started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)), line)?;
+        let (patches, patched) = sys::socket::pair().map_err(|e| Error::io("making a line for copies of code", e))?;
+        let patched = Some(patched);
+        let control = family::listen(request.cell)?;
+        let tender = Tender { kvm, control, origin, seal, visibility, link, ipc, patched };
+        let ready = |root: Option<BorrowedFd<'_>>| patched::hand_over(request, root, &patches);
+        let handover = Handover { link: line, root: Some(Box::new(ready)) };
+        let mut started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)), handover)?;
         if let Some(why) = unikernel::jail::lacks() {
             started.degraded.push(Degraded { what: "a part of the tender's own jail".to_owned(), why: why.to_owned() });
         }
@@ -184,6 +190,8 @@ struct Tender {
     origin: Origin,
     seal: Option<unikernel::Seal>,
     visibility: unikernel::Visibility,
+    /// Where copies of code come from.
+    patched: Option<OwnedFd>,
     /// Where the cell's link comes from, if its programs' sockets are of a stack in the guest.
     link: Option<OwnedFd>,
     ipc: Joining,
@@ -247,13 +255,14 @@ impl Origin {
 const OPEN_FILES: usize = 1024;
 
 impl Resident for Tender {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 6] {
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
         let (state, bytes) = match &self.origin {
             Origin::Program | Origin::Appliance(_) => (None, None),
             Origin::Snapshot(it) => (Some(it.state.as_fd()), Some(it.bytes.as_fd())),
         };
         let link = self.link.as_ref().map(AsFd::as_fd);
-        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes, link, self.ipc.board()]
+        let patched = self.patched.as_ref().map(AsFd::as_fd);
+        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes, link, patched, self.ipc.board()]
     }
 
     fn prepare(&self) {
@@ -284,6 +293,7 @@ impl Resident for Tender {
         };
         let Ok(ipc) = self.ipc.tenders() else { return Ended::Code(125) };
         let guest = unikernel::Guest {
+            patched: self.patched.as_ref().map(unikernel::Patched::receive_all).unwrap_or_default(),
             snapshot,
             ipc,
             seal: self.seal.clone(),
@@ -328,8 +338,8 @@ struct Visitor {
 }
 
 impl Resident for Visitor {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 6] {
-        [Some(self.line.as_fd()), None, None, None, None, None]
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
+        [Some(self.line.as_fd()), None, None, None, None, None, None]
     }
 
     fn prepare(&self) {}

@@ -48,6 +48,7 @@ fn tend(socket: &Path, program: &str, snapshot: Option<&Path>) {
         visibility: unikernel::Visibility::Root,
         stack: unikernel::Stack::Host,
         ipc: unikernel::Ipc::Private,
+        patched: Vec::new(),
         control: Some(Line::listen(socket).expect("a socket")),
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],
         open_files: 1024,

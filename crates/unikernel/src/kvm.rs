@@ -164,6 +164,12 @@ impl Guest {
         self.place(file.as_fd(), offset, length, sharing)
     }
 
+    /// Maps the beginning of a copy of code; gives its physical address.
+    pub(crate) fn map_copy(&mut self, copy: BorrowedFd<'_>, length: u64) -> std::result::Result<u64, Errno> {
+        let length = usize::try_from(length).map_err(|_| Errno::NOMEM)?;
+        self.place(copy, 0, length, Sharing::ReadOnly)
+    }
+
     /// Maps memory that members share; gives its physical address.
     pub(crate) fn map_shared(&mut self, memory: BorrowedFd<'_>, length: usize) -> std::result::Result<u64, Errno> {
         self.place(memory, 0, length, Sharing::Shared)
