@@ -60,10 +60,10 @@ pub trait Resident: Debug + Send + Sync {
     fn keeps(&self) -> [Option<BorrowedFd<'_>>; 5];
 
     /// Does what the cell's privileges do not allow, before they are all that is left. It must not be what a hostile root
-    /// can lead astray.
+    /// can lead astray. A thread that it makes keeps the privileges: it must have ended before there is anything to fear.
     fn prepare(&self);
 
-    /// Executes the command to its end. In a process of its own, single-threaded at first, with the cell's standard
+    /// Executes the command to its end. In a process of its own, whose only threads are those that it prepared, with the cell's standard
     /// streams as descriptors 0, 1 and 2, what it keeps and has prepared, and nothing else open.
     fn live(&self, command: &Inhabitant<'_>) -> Ended;
 }

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use model::{CellId, Degraded, Engine, NetStack, Process, Verb};
@@ -49,6 +49,7 @@ impl Boundary for Unikernels {
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
+        unikernel::compare_clocks();
         let kvm = open_kvm(request.cell.record.engine)?;
         let spec = &request.cell.spec;
         let origin = match (request.snapshot, spec.labels.get(image::APPLIANCE_LABEL)) {
@@ -73,7 +74,8 @@ impl Boundary for Unikernels {
             true => unikernel::Visibility::Root,
             false => unikernel::Visibility::Owner,
         };
-        let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal, visibility, link };
+        let (control, machines) = (family::listen(request.cell)?, Mutex::default());
+        let tender = Tender { kvm, machines, control, origin, seal, visibility, link };
         let mut started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)), line)?;
         if let Some(why) = unikernel::jail::lacks() {
             started.degraded.push(Degraded { what: "a part of the tender's own jail".to_owned(), why: why.to_owned() });
@@ -170,6 +172,8 @@ fn open_kvm(engine: Engine) -> Result<Option<OwnedFd>> {
 struct Tender {
     /// The host's virtual machines, for members that are some.
     kvm: Option<OwnedFd>,
+    /// What the tender made of that, until it is used.
+    machines: Mutex<Option<unikernel::Machines>>,
     /// Where it takes orders.
     control: OwnedFd,
     origin: Origin,
@@ -207,6 +211,12 @@ impl Origin {
     }
 }
 
+impl Tender {
+    fn machines(&self) -> MutexGuard<'_, Option<unikernel::Machines>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// How many files a process of a guest may have open, unless it asks for fewer.
 const OPEN_FILES: usize = 1024;
 
@@ -221,6 +231,13 @@ impl Resident for Tender {
     }
 
     fn prepare(&self) {
+        if let Some(Ok(kvm)) = self.kvm.as_ref().map(OwnedFd::try_clone) {
+            let beginning = match &self.origin {
+                Origin::Program => unikernel::Beginning::Program,
+                Origin::Snapshot(_) | Origin::Appliance(_) => unikernel::Beginning::Snapshot,
+            };
+            *self.machines() = Some(unikernel::Machines::begin(kvm, beginning));
+        }
         unikernel::prepare();
     }
 
@@ -230,10 +247,10 @@ impl Resident for Tender {
         let streams =
             (stream(std::io::stdin().as_fd()), stream(std::io::stdout().as_fd()), stream(std::io::stderr().as_fd()));
         let (Ok(stdin), Ok(stdout), Ok(stderr)) = streams else { return Ended::Code(125) };
-        let engine = match self.kvm.as_ref().map(OwnedFd::try_clone) {
-            None => unikernel::Engine::Process,
-            Some(Ok(kvm)) => unikernel::Engine::Kvm(kvm),
-            Some(Err(_)) => return Ended::Code(125),
+        let engine = match (&self.kvm, self.machines().take()) {
+            (None, _) => unikernel::Engine::Process,
+            (Some(_), Some(machines)) => unikernel::Engine::Kvm(machines),
+            (Some(_), None) => return Ended::Code(125),
         };
         let snapshot = match self.origin.snapshot() {
             Ok(snapshot) => snapshot,

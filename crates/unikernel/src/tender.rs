@@ -11,6 +11,7 @@ use crate::desk;
 use crate::error::{Error, Result};
 use crate::family::{FIRST, Family};
 use crate::jail;
+use crate::kvm::Machines;
 use crate::link::Stack;
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
@@ -72,8 +73,8 @@ pub enum Visibility {
 pub enum Engine {
     /// Processes of the host.
     Process,
-    /// Virtual machines, made with that handle on the host's, from [`crate::open_kvm`].
-    Kvm(OwnedFd),
+    /// Virtual machines.
+    Kvm(Machines),
 }
 
 /// How a family ended.
@@ -110,8 +111,10 @@ pub fn run(guest: Guest) -> Result<Outcome> {
         Some(snapshot) => starter.go_on(&family, snapshot, guest.streams)?,
     };
     debug_assert_eq!(number, FIRST);
-    let reaped = family.clone();
-    thread("reaper", move || reap(&reaped))?;
+    if kind == jail::Kind::Processes {
+        let reaped = family.clone();
+        thread("reaper", move || reap(&reaped))?;
+    }
     let signalled = family.clone();
     thread("signals", move || pass_signals_on(&signalled))?;
     if let Some(control) = guest.control {
