@@ -104,7 +104,7 @@ impl Program {
             Body::Resident(resident) => {
                 let [a, b, c, d, e] = resident.keeps().map(|it| it.unwrap_or(control));
                 streams.connect(self.identity.uid, &[control, signal, a, b, c, d, e])?;
-                resident.prepare();
+                resident.begin();
                 Ok(())
             }
         }
@@ -112,6 +112,9 @@ impl Program {
 
     /// Becomes the program once it has approached it. Returns only when that failed. Fork-safe.
     pub(crate) fn arrive(&self, control: BorrowedFd<'_>) -> std::result::Result<Infallible, Failure> {
+        if let Body::Resident(resident) = &self.body {
+            resident.prepare();
+        }
         own_null_devices().map_err(|errno| Stage::Streams.fail(errno))?;
         let _ = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         self.confine(control)?;
