@@ -37,7 +37,10 @@ fn main() -> std::process::ExitCode {
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],
         open_files: 1024,
         engine: match std::env::var("SKEP_ENGINE").as_deref() {
-            Ok("kvm") => unikernel::Engine::Kvm(unikernel::open_kvm().expect("there is /dev/kvm")),
+            Ok("kvm") => {
+                let kvm = unikernel::open_kvm().expect("there is /dev/kvm");
+                unikernel::Engine::Kvm(unikernel::Machines::begin(kvm, unikernel::Beginning::Program))
+            }
             _ => unikernel::Engine::Process,
         },
     };

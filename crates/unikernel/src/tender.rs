@@ -11,6 +11,7 @@ use crate::desk;
 use crate::error::{Error, Result};
 use crate::family::{FIRST, Family};
 use crate::jail;
+use crate::kvm::Machines;
 use crate::link::Stack;
 use crate::neighbours::{self, Board, Ipc, Seen};
 use crate::patched::{Copies, Patched};
@@ -78,8 +79,8 @@ pub enum Visibility {
 pub enum Engine {
     /// Processes of the host.
     Process,
-    /// Virtual machines, made with that handle on the host's, from [`crate::open_kvm`].
-    Kvm(OwnedFd),
+    /// Virtual machines.
+    Kvm(Machines),
 }
 
 /// How a family ended.
@@ -121,11 +122,13 @@ pub fn run(guest: Guest) -> Result<Outcome> {
         Some(snapshot) => starter.go_on(&family, snapshot, guest.streams)?,
     };
     debug_assert_eq!(number, FIRST);
-    let reaped = family.clone();
-    thread("reaper", move || reap(&reaped))?;
     if let (Some(board), Some(seen)) = (board, seen) {
         let family = family.clone();
         thread("neighbours", move || neighbours::listen(&family, &board, seen))?;
+    }
+    if kind == jail::Kind::Processes {
+        let reaped = family.clone();
+        thread("reaper", move || reap(&reaped))?;
     }
     let signalled = family.clone();
     thread("signals", move || pass_signals_on(&signalled))?;
