@@ -20,8 +20,9 @@ const LAYERS: &[&[&str]] = &[
 const UNSAFE_MODULES: &[&str] = &[
     "crates/dbt/src/clock.rs",
     "crates/dbt/src/ram.rs",
-    "crates/dbt/src/translate.rs",
     "crates/dbt/src/translate/cache.rs",
+    "crates/dbt/src/translate/callbacks.rs",
+    "crates/dbt/src/translate/run.rs",
     "crates/sys/src/capability.rs",
     "crates/sys/src/exec.rs",
     "crates/sys/src/fanotify.rs",
