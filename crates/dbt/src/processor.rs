@@ -61,7 +61,7 @@ pub struct Processor {
     /// Where the number of the address space is in the state.
     space: Option<u32>,
     /// Where flags of floating-point operations are.
-    float_flags: Option<u32>,
+    pub(crate) float_flags: Option<u32>,
     pub(crate) must_attend: bool,
     pub(crate) is_waiting: bool,
     pub(crate) scratch: Vec<Scratch>,

@@ -29,8 +29,13 @@ pub(crate) mod head {
     /// What makes ticks of the time stamp counter: see `Clock`.
     pub(crate) const CLOCK_MULTIPLIER: u32 = 12;
     pub(crate) const CLOCK_OFFSET: u32 = 13;
+    /// What does not fit the registers of a call: two words.
+    pub(crate) const WIDE: u32 = 14;
+    /// The control word of floating-point operations: as they begin, and as they left it.
+    pub(crate) const FLOAT_CONTROL: u32 = 16;
+    pub(crate) const FLOAT_LEFT: u32 = 17;
     /// All of it, in words and in bytes.
-    pub(crate) const WORDS: usize = 16;
+    pub(crate) const WORDS: usize = 18;
     pub(crate) const SIZE: u32 = WORDS as u32 * 8;
     /// The reason that asks for the instruction to be interpreted.
     pub(crate) const INTERPRET_NEXT: u64 = u32::MAX as u64;

@@ -16,7 +16,7 @@ mod x64;
 use std::collections::HashMap;
 
 use self::cache::Cache;
-use self::generate::PLACES;
+use self::generate::{PLACES, WIDE_PLACES};
 use self::sets::Sets;
 use self::x64::{Alu, Code, Condition, Mem, Reg, Shift, Size};
 use crate::state::head;
@@ -72,7 +72,11 @@ struct Link {
 impl Translator {
     /// Nothing if the host can't execute what we generate.
     pub(crate) fn new() -> Option<Translator> {
-        if !(std::is_x86_feature_detected!("bmi2") && std::is_x86_feature_detected!("lzcnt")) {
+        if !(std::is_x86_feature_detected!("bmi2")
+            && std::is_x86_feature_detected!("lzcnt")
+            && std::is_x86_feature_detected!("avx2")
+            && std::is_x86_feature_detected!("fma"))
+        {
             return None;
         }
         let mut cache = Cache::new()?;
@@ -162,14 +166,16 @@ impl Translator {
 fn enter_code() -> Vec<u8> {
     let mut code = Code::default();
     let kept = [Reg::Rbp, Reg::Rbx, Reg::R12, Reg::R13, Reg::R14, Reg::R15];
-    let frame = (PLACES * 8 + 8) as i32;
+    let frame = (PLACES * 8 + WIDE_PLACES * 16 + 8) as i32;
     let header = |word: u32| Mem::at(Reg::Rbp, (word * 8) as i32);
     kept.iter().for_each(|reg| code.push(*reg));
     code.alu_imm(Alu::Sub, Size::S64, Reg::Rsp, frame);
     code.mov(Size::S64, Reg::Rbp, Reg::Rdi);
     code.load(64, Reg::R14, header(head::SET));
+    code.float_control(header(head::FLOAT_CONTROL), false);
     code.jmp_reg(Reg::Rsi);
     pad(&mut code, LEAVE);
+    code.float_control(header(head::FLOAT_LEFT), true);
     code.alu_imm(Alu::Add, Size::S64, Reg::Rsp, frame);
     kept.iter().rev().for_each(|reg| code.pop(*reg));
     code.ret();

@@ -13,6 +13,9 @@ use crate::processor::Processor;
 use crate::state::head;
 use crate::tlb::Access;
 
+/// Every exception masked, no flag set, rounding to the nearest.
+pub(super) const PLAIN_CONTROL: u32 = 0x1f80;
+
 /// Instructions of a page.
 struct Reader<'r> {
     processor: &'r mut Processor,
@@ -85,6 +88,17 @@ impl Processor {
         }
     }
 
+    /// Floating-point operations have left these flags in the host's control word.
+    pub(super) fn add_float_flags(&mut self, control: u32) {
+        if control & 0x3d == 0 {
+            return;
+        }
+        let Some(offset) = self.float_flags else { return };
+        // Invalid, (denormal operand), division by zero, overflow, underflow, inexact.
+        let flags = control & 1 | control >> 1 & 0x1e;
+        self.state.set_narrow(offset, self.state.narrow(offset) | u64::from(flags));
+    }
+
     /// Calls generated code.
     fn call(&mut self, isa: &Isa, board: &mut dyn Board, address: u64) -> u64 {
         let mut run = Run { processor: self, board, isa };
@@ -99,6 +113,8 @@ impl Processor {
             }
         };
         self.pc = self.state.head(head::PC);
+        let control = self.state.head(head::FLOAT_LEFT) as u32;
+        self.add_float_flags(control);
         reason
     }
 
@@ -167,6 +183,7 @@ impl Processor {
             (head::TOUCH, touch as *const () as u64),
             (head::CLOCK_MULTIPLIER, self.clock.multiplier),
             (head::CLOCK_OFFSET, self.clock.offset),
+            (head::FLOAT_CONTROL, PLAIN_CONTROL.into()),
             (head::ATTENTION, self.attention.as_ptr() as u64),
         ];
         head_values.into_iter().for_each(|(word, value)| self.state.set_head(word, value));

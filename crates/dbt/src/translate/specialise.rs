@@ -6,13 +6,14 @@
 
 mod plans;
 mod values;
+mod vectors;
 
 use std::collections::HashMap;
 
 use isa::plan::{Op, Plan};
 use isa::{Instruction, Isa};
 
-use super::ir::{Block, Exit, Ir, Known, Modes, StateId, Test, Val};
+use super::ir::{Block, Dirty, Exit, Ir, Known, Modes, StateId, Test, Val};
 use crate::contract::Question;
 
 /// A block has at most so many instructions.
@@ -88,7 +89,7 @@ struct Maker<'i> {
     /// What registers hold, by offset.
     registers: HashMap<u32, Val>,
     /// Which of them are not in the state.
-    dirty: Vec<(u32, Val)>,
+    dirty: Vec<Dirty>,
 }
 
 /// An instruction that is being translated.
@@ -101,7 +102,9 @@ struct Work<'p> {
     values: Vec<Val>,
     slots: Vec<Val>,
     /// What it writes.
-    writes: Vec<(u32, Val)>,
+    writes: Vec<Dirty>,
+    /// Where its operations begin in the block.
+    begin: usize,
     next: Option<Branch>,
     /// The state before it, once it was asked for.
     state: Option<StateId>,
@@ -139,6 +142,7 @@ impl<'i> Maker<'i> {
             values: vec![Val::Number(0); plan.nodes.len()],
             slots: vec![Val::Number(0); plan.slots.into()],
             writes: Vec::new(),
+            begin: before,
             next: None,
             state: None,
             has_accessed: false,
@@ -159,11 +163,11 @@ impl<'i> Maker<'i> {
 
     /// All of it is known: its writes take effect.
     fn finish(&mut self, work: Work<'_>) -> Next {
-        for (offset, value) in work.writes {
-            self.registers.insert(offset, value);
-            match self.dirty.iter_mut().find(|(known, _)| *known == offset) {
-                Some((_, old)) => *old = value,
-                None => self.dirty.push((offset, value)),
+        for write in work.writes {
+            self.registers.insert(write.offset, write.value);
+            match self.dirty.iter_mut().find(|known| known.offset == write.offset) {
+                Some(old) => *old = write,
+                None => self.dirty.push(write),
             }
         }
         let after = work.at + u32::from(work.instruction.size);

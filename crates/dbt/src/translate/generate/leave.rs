@@ -1,20 +1,23 @@
 //! How a block is left, and what is written before: to another block, to an address, to the interpreter.
 
-use super::super::ir::{Exit, StateId, Test, TestKind};
+use super::super::ir::{Dirty, Exit, StateId, Test, TestKind};
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Size};
-use super::{Cold, Generator, Source, Target, header, slot, state};
+use super::vectors::SCRATCH;
+use super::{Cold, Flush, Generator, Source, Target, header, slot, state, wide_slot};
 use crate::state::head;
 
 impl Generator<'_> {
-    pub(super) fn flush_of(&self, at: StateId) -> Vec<(u32, Source)> {
+    pub(super) fn flush_of(&self, at: StateId) -> Vec<Flush> {
         let dirty = &self.block.states[at as usize].dirty;
-        dirty.iter().map(|(offset, value)| (*offset, self.source(*value))).collect()
+        let flush =
+            |dirty: &Dirty| Flush { offset: dirty.offset, from: self.source(dirty.value), is_wide: dirty.is_wide };
+        dirty.iter().map(flush).collect()
     }
 
-    pub(super) fn flush(&mut self, flush: &[(u32, Source)]) {
-        for (offset, source) in flush {
+    pub(super) fn flush(&mut self, flush: &[Flush]) {
+        for Flush { offset, from, is_wide } in flush {
             let to = state(*offset);
-            match *source {
+            match *from {
                 Source::Host(reg) => self.code.store(64, to, reg),
                 Source::Number(number) => match i32::try_from(number as i64) {
                     Ok(number) => self.code.store_imm(to, number),
@@ -23,10 +26,22 @@ impl Generator<'_> {
                         self.code.store(64, to, Reg::Rdx);
                     }
                 },
+                Source::Vector(xmm) => {
+                    self.code.vector_store(if *is_wide { 128 } else { 64 }, to, xmm);
+                    continue;
+                }
+                Source::Wide(place) => {
+                    self.code.vector_load(128, SCRATCH, wide_slot(place));
+                    self.code.vector_store(if *is_wide { 128 } else { 64 }, to, SCRATCH);
+                    continue;
+                }
                 Source::Stack(place) => {
                     self.code.load(64, Reg::Rdx, slot(place));
                     self.code.store(64, to, Reg::Rdx);
                 }
+            }
+            if *is_wide {
+                self.code.store_imm(state(*offset + 8), 0);
             }
         }
     }
