@@ -181,8 +181,14 @@ impl<'t> Work<'t> {
     fn done(&mut self, number: usize, word: u32, place: u64) -> Option<Case> {
         let instruction = &self.isa.instructions[number];
         let mut before = vec![0; BLOCK];
+        let mut vectors: Vec<u128> = (0..32).map(|_| self.random.vector()).collect();
+        if self.random.below(3) == 0 {
+            // Operands that are close to each other.
+            let first = vectors[0];
+            vectors.iter_mut().for_each(|vector| *vector = self.random.beside(first));
+        }
         for at in 0..32 {
-            before[16 * at..16 * at + 16].copy_from_slice(&self.random.vector().to_le_bytes());
+            before[16 * at..16 * at + 16].copy_from_slice(&vectors[at].to_le_bytes());
             set_word(&mut before, GENERAL + 8 * at, self.random.general());
         }
         self.target.special(&mut self.random, &mut before);

@@ -80,6 +80,23 @@ impl Random {
         (self.next() as u16 & 0x83ff) | exponent << 10
     }
 
+    /// A vector like another one: of lanes of 32 or 64 bits, signs are turned, or the least or the exponent changed a little.
+    pub(crate) fn beside(&mut self, vector: u128) -> u128 {
+        let lane = if self.below(2) == 0 { 32 } else { 64 };
+        let exponent = if lane == 32 { 23 } else { 52 };
+        (0..128 / lane).fold(vector, |vector, number| {
+            let change = match self.below(6) {
+                0 => 1 << (lane - 1),
+                1 => self.below(4),
+                2 => self.below(4) << exponent,
+                3 => 1 << (lane - 1) | self.below(16),
+                4 => 1 << (lane - 1) | self.below(4) << exponent | self.below(2),
+                _ => 0,
+            };
+            vector ^ u128::from(change) << (number * lane)
+        })
+    }
+
     /// A vector register.
     pub(crate) fn vector(&mut self) -> u128 {
         let mut bytes = [0; 16];
