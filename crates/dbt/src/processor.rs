@@ -101,13 +101,7 @@ const NONE: u32 = u32::MAX;
 
 impl Processor {
     /// A processor that is switched on, with these arguments of `reset`.
-    pub fn new(
-        isa: Arc<Isa>,
-        mode: Mode,
-        ram: Ram,
-        board: &mut dyn Board,
-        arguments: &[u64],
-    ) -> Result<Processor> {
+    pub fn new(isa: Arc<Isa>, mode: Mode, ram: Ram, board: &mut dyn Board, arguments: &[u64]) -> Result<Processor> {
         let entries = Entries::of(&isa)?;
         let mut processor = Processor {
             state: State::new(isa.state_size()),

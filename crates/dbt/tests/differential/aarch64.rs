@@ -111,8 +111,7 @@ impl Target for Aarch64 {
     }
 
     fn save(&self, load_length: usize, first_length: usize) -> Vec<u8> {
-        let mut code: Vec<u32> =
-            (0..31).filter(|t| *t != BASE).map(|t| str(t, GENERAL + 8 * t as usize)).collect();
+        let mut code: Vec<u32> = (0..31).filter(|t| *t != BASE).map(|t| str(t, GENERAL + 8 * t as usize)).collect();
         code.extend((0..32).map(|t| 0x3d80_0000 | t << 10 | BASE << 5 | t));
         code.extend([0x9100_03e0, str(0, SP), 0xd53b_4200, str(0, NZCV), 0xd53b_4420, str(0, FPSR)]);
         code.push(0x9100_0000 | (BLOCK as u32) << 10 | BASE << 5 | BASE);

@@ -99,18 +99,15 @@ pub(crate) fn run(target: &dyn Target) -> Report {
 fn is_tried(isa: &Isa, instruction: &Instruction, target: &dyn Target) -> bool {
     instruction.plan.nodes.iter().all(|node| match node.op {
         Op::Jump(_) | Op::Call { .. } => false,
-        Op::Write { register, .. } => {
-            target.registers().contains(&isa.registers[usize::from(register)].name.as_str())
-        }
+        Op::Write { register, .. } => target.registers().contains(&isa.registers[usize::from(register)].name.as_str()),
         Op::Read { register, .. } => !isa.registers[usize::from(register)].name.starts_with("exclusive"),
         _ => true,
     })
 }
 
 fn accesses_memory(instruction: &Instruction) -> bool {
-    let accesses = |op: &Op| {
-        matches!(op, Op::Load { .. } | Op::Store { .. } | Op::CompareAndSwap { .. } | Op::Atomic { .. })
-    };
+    let accesses =
+        |op: &Op| matches!(op, Op::Load { .. } | Op::Store { .. } | Op::CompareAndSwap { .. } | Op::Atomic { .. });
     instruction.plan.nodes.iter().any(|node| accesses(&node.op))
 }
 
@@ -171,9 +168,11 @@ impl<'t> Work<'t> {
             field.width == 5 && field.of(word) == self.target.base() && field.of(instruction.mask) == 0
         };
         let is_it = self.isa.decode(word).is_some_and(|found| std::ptr::eq(found, instruction));
-        let is_loaded_twice = field(instruction, "rt", word).is_some_and(|rt| field(instruction, "rt2", word) == Some(rt));
+        let is_loaded_twice =
+            field(instruction, "rt", word).is_some_and(|rt| field(instruction, "rt2", word) == Some(rt));
         // What an architecture leaves open, qemu does in its own way.
-        let writes_base = accesses_memory(instruction) && field(instruction, "rt", word) == field(instruction, "rn", word);
+        let writes_base =
+            accesses_memory(instruction) && field(instruction, "rt", word) == field(instruction, "rn", word);
         let is_open = is_loaded_twice || writes_base && field(instruction, "rt", word).is_some();
         (is_it && !is_open && !instruction.fields.iter().any(is_ours)).then_some(word)
     }
@@ -266,7 +265,11 @@ impl<'t> Work<'t> {
                 case.stored.as_ref().is_some_and(|(from, bytes)| (*from..from + bytes.len()).contains(&at))
             });
             let what = last.map_or("nobody".into(), |case| self.title(case));
-            let text = format!("memory at {at:#x}, stored to by {what}: {:02x?}, not {:02x?}", &expected[at..at + 16], &memory[at..at + 16]);
+            let text = format!(
+                "memory at {at:#x}, stored to by {what}: {:02x?}, not {:02x?}",
+                &expected[at..at + 16],
+                &memory[at..at + 16]
+            );
             report.disagreements.push(text);
             expected.copy_from_slice(&memory);
         }
@@ -300,7 +303,13 @@ impl<'t> Work<'t> {
             let (ours, theirs) = (&case.expected[at..at + 8], &after[at..at + 8]);
             if ours != theirs {
                 let hex = |bytes: &[u8]| format!("{:016x}", u64::from_le_bytes(bytes.try_into().unwrap()));
-                let _ = write!(text, "\n  at {at}: {} not {} (was {})", hex(ours), hex(theirs), hex(&case.before[at..at + 8]));
+                let _ = write!(
+                    text,
+                    "\n  at {at}: {} not {} (was {})",
+                    hex(ours),
+                    hex(theirs),
+                    hex(&case.before[at..at + 8])
+                );
             }
         }
         for field in self.isa.instructions[case.instruction].fields.iter().filter(|field| field.width == 5) {

@@ -182,10 +182,10 @@ impl Context {
             Float::Root => self.root(format, a),
             Float::Integral => self.integral(format, a, false),
             Float::IntegralExact => self.integral(format, a, true),
-            Float::ToSigned => self.to_integer(a, lane, true, of[1] as u8),
-            Float::ToUnsigned => self.to_integer(a, lane, false, of[1] as u8),
-            Float::ToSignedHalf => self.to_integer(a, lane / 2, true, of[1] as u8),
-            Float::ToUnsignedHalf => self.to_integer(a, lane / 2, false, of[1] as u8),
+            Float::ToSigned => self.integer(a, lane, true, of[1] as u8),
+            Float::ToUnsigned => self.integer(a, lane, false, of[1] as u8),
+            Float::ToSignedHalf => self.integer(a, lane / 2, true, of[1] as u8),
+            Float::ToUnsignedHalf => self.integer(a, lane / 2, false, of[1] as u8),
             Float::Widen => self.convert(format, to(self, lane * 2), a),
             Float::Narrow => self.convert(format, to(self, lane / 2), a),
             Float::NarrowTwice => self.convert(format, to(self, lane / 4), a),
@@ -240,7 +240,9 @@ impl Context {
 
 /// Whether the second operand is a number for all lanes.
 fn has_fraction(which: Float) -> bool {
-    use Float::{OfSigned, OfSignedHalf, OfUnsigned, OfUnsignedHalf, ToSigned, ToSignedHalf, ToUnsigned, ToUnsignedHalf};
+    use Float::{
+        OfSigned, OfSignedHalf, OfUnsigned, OfUnsignedHalf, ToSigned, ToSignedHalf, ToUnsigned, ToUnsignedHalf,
+    };
     matches!(
         which,
         ToSigned | ToUnsigned | ToSignedHalf | ToUnsignedHalf | OfSigned | OfUnsigned | OfSignedHalf | OfUnsignedHalf
@@ -252,7 +254,9 @@ pub fn float(which: Float, lane: u8, width: u8, mode: u8, of: [u128; 3]) -> (u12
     let mut context = Context { mode, flags: 0 };
     let result = match which {
         Float::Widen => lane * 2,
-        Float::ToSignedHalf | Float::ToUnsignedHalf | Float::OfSignedHalf | Float::OfUnsignedHalf | Float::Narrow => lane / 2,
+        Float::ToSignedHalf | Float::ToUnsignedHalf | Float::OfSignedHalf | Float::OfUnsignedHalf | Float::Narrow => {
+            lane / 2
+        }
         Float::NarrowTwice => lane / 4,
         _ => lane,
     };

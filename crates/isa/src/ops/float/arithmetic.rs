@@ -72,7 +72,9 @@ impl Context {
         }
         let negative = a.negative != b.negative;
         match (a.kind, b.kind) {
-            (Kind::Infinite, Kind::Zero) | (Kind::Zero, Kind::Infinite) if is_extended => format.power(negative, 1, false),
+            (Kind::Infinite, Kind::Zero) | (Kind::Zero, Kind::Infinite) if is_extended => {
+                format.power(negative, 1, false)
+            }
             (Kind::Infinite, Kind::Zero) | (Kind::Zero, Kind::Infinite) => self.invalid(format),
             (Kind::Infinite, _) | (_, Kind::Infinite) => format.infinity(negative),
             (Kind::Zero, _) | (_, Kind::Zero) => format.sign(negative),
