@@ -2,7 +2,6 @@
 //! rounding modes and flags.
 
 #![expect(
-    clippy::float_arithmetic,
     clippy::cast_precision_loss,
     reason = "the host's numbers are what is compared with"
 )]
