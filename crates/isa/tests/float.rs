@@ -1,10 +1,7 @@
 //! Floating-point operations against two others that know them: the host's own numbers, and `rustc_apfloat`, which has all
 //! rounding modes and flags.
 
-#![expect(
-    clippy::cast_precision_loss,
-    reason = "the host's numbers are what is compared with"
-)]
+#![expect(clippy::cast_precision_loss, reason = "the host's numbers are what is compared with")]
 
 use isa::ops::Float;
 use isa::ops::float::{flags, float, mode};

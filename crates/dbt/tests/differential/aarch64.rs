@@ -54,6 +54,10 @@ impl Target for Aarch64 {
         ("rn", "rm")
     }
 
+    fn stack(&self) -> usize {
+        31
+    }
+
     fn registers(&self) -> &'static [&'static str] {
         &["X", "V", "nzcv", "float_flags", "saturated", "sp_el0", "sp_el1"]
     }
@@ -71,7 +75,7 @@ impl Target for Aarch64 {
         let field = instruction.fields.iter().find(|field| field.name == "imm" && field.width >= 14);
         field.map_or(word, |field| {
             let mask = ((1 << field.width) - 1) << field.low;
-            word & !mask | ((by / 4) as u32) << field.low
+            word & !mask | ((by / 4) as u32) << field.low & mask
         })
     }
 

@@ -46,6 +46,8 @@ impl Board for Nothing {
 
 /// Cases of one program.
 const BATCH: usize = 20_000;
+/// Where in memory most accesses are.
+const MIDDLE: u64 = DATA + (40 << 10);
 /// What is tried before an instruction is given up.
 const PATIENCE: usize = 60;
 
@@ -153,10 +155,16 @@ impl<'t> Work<'t> {
         (0..PATIENCE).find_map(|_| {
             let instruction = &self.isa.instructions[number];
             let by = u64::from(instruction.size) + JUMP;
-            let is_jump = instruction.plan.nodes.iter().any(|node| matches!(node.op, Op::Jump(_)));
+            let has = |is: fn(&Op) -> bool| instruction.plan.nodes.iter().any(|node| is(&node.op));
+            let by = if has(|op| matches!(op, Op::Jump(_))) {
+                Some(by)
+            } else if has(|op| matches!(op, Op::Pc)) && accesses_memory(instruction) {
+                Some((MIDDLE + self.random.below(1 << 10) / 4 * 4).wrapping_sub(place))
+            } else {
+                None
+            };
             let word = self.word(number)?;
-            let instruction = &self.isa.instructions[number];
-            let word = if is_jump { self.target.aimed(instruction, word, by) } else { word };
+            let word = by.map_or(word, |by| self.target.aimed(&self.isa.instructions[number], word, by));
             self.done(number, word, place)
         })
     }
@@ -205,10 +213,12 @@ impl<'t> Work<'t> {
         self.target.special(&mut self.random, &mut before);
         let is_memory = accesses_memory(instruction);
         if is_memory {
+            let stack = MIDDLE + self.random.below(1 << 8) * 8;
+            set_word(&mut before, GENERAL + 8 * self.target.stack(), stack);
             for field in &instruction.fields {
                 let name = field.name.as_str();
                 if name == base || name == offset {
-                    let within = if name == base { DATA + (40 << 10) } else { 0 };
+                    let within = if name == base { MIDDLE } else { 0 };
                     let aligned = if self.random.below(4) == 0 { 1 } else { 16 };
                     let value = within + self.random.below(1 << 10) / aligned * aligned;
                     let which = if field.width == 3 { field.of(bits) + 8 } else { field.of(bits) };

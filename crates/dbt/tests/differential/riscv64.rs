@@ -56,6 +56,10 @@ impl Target for Riscv64 {
         ("rs1", "")
     }
 
+    fn stack(&self) -> usize {
+        2
+    }
+
     fn registers(&self) -> &'static [&'static str] {
         &["X", "F", "float_flags", "fs"]
     }

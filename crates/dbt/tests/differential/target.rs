@@ -25,6 +25,8 @@ pub(crate) trait Target {
     fn machine(&self) -> u16;
     /// A general register that no case uses.
     fn base(&self) -> u64;
+    /// The general register that has an address where no field says so.
+    fn stack(&self) -> usize;
     /// The field that says which register has an address, and which may have what is added to it.
     fn address_field(&self) -> (&'static str, &'static str);
     /// Registers of the description that are compared: an instruction that writes others is not tried.
