@@ -100,7 +100,7 @@ impl Random {
     /// A vector register.
     pub(crate) fn vector(&mut self) -> u128 {
         let mut bytes = [0; 16];
-        let kind = self.below(7);
+        let kind = self.below(8);
         let byte = self.next() as u8;
         for at in 0..16 {
             match kind {
@@ -109,6 +109,7 @@ impl Random {
                 4 => bytes[at] = self.of(&[0, 1, 2, 7, 8, 15, 16, 31, 32, 63, 64, 0x7f, 0x80, 0x81, 0xf8, 0xff, byte]),
                 5 if at % 2 == 0 => bytes[at..at + 2].copy_from_slice(&self.half().to_le_bytes()),
                 6 => bytes[at] = self.next() as u8,
+                7 if at % 8 == 0 => bytes[at..at + 8].copy_from_slice(&self.general().to_le_bytes()),
                 _ => {}
             }
         }
