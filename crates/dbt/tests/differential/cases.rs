@@ -24,7 +24,7 @@ pub(crate) struct Report {
 }
 
 /// A machine with nothing in it.
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Board for Nothing {
     fn read(&mut self, _address: u64, _size: u8) -> Option<u64> {
@@ -55,7 +55,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-fn description(name: &str) -> Isa {
+pub(crate) fn description(name: &str) -> Isa {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../isa").join(name);
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
