@@ -20,6 +20,7 @@ mod cases;
 mod program;
 mod riscv64;
 mod target;
+mod traps;
 mod values;
 
 use target::Target;
@@ -32,6 +33,20 @@ fn aarch64_does_as_qemu_does() {
 #[test]
 fn riscv64_does_as_qemu_does() {
     agree(&riscv64::Riscv64);
+}
+
+#[test]
+fn without_floating_point_its_instructions_trap() {
+    for (target, least) in [(&aarch64::Aarch64 as &dyn Target, 1000), (&riscv64::Riscv64, 50)] {
+        let (trapped, wrong) = traps::run(target);
+        assert!(
+            wrong.is_empty(),
+            "{}: these do not trap, or do something before:\n{}",
+            target.name(),
+            wrong.join("\n")
+        );
+        assert!(trapped > least, "{}: hardly anything was tried", target.name());
+    }
 }
 
 fn agree(target: &dyn Target) {

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use crate::target::{BLOCK, CODE, Target, set_word};
 
-/// Where the memory of cases is.
-pub(crate) const DATA: u64 = 0x2000_0000;
+/// Where the memory of cases is: so near to the code that instructions can say how far it is.
+pub(crate) const DATA: u64 = 0x0ffc_0000;
 /// Its bytes.
 pub(crate) const DATA_SIZE: usize = 128 << 10;
 const TEXT: u64 = 0x1000_0000;

@@ -80,10 +80,27 @@ impl Random {
         (self.next() as u16 & 0x83ff) | exponent << 10
     }
 
+    /// A vector like another one: of lanes of 32 or 64 bits, signs are turned, or the least or the exponent changed a little.
+    pub(crate) fn beside(&mut self, vector: u128) -> u128 {
+        let lane = if self.below(2) == 0 { 32 } else { 64 };
+        let exponent = if lane == 32 { 23 } else { 52 };
+        (0..128 / lane).fold(vector, |vector, number| {
+            let change = match self.below(6) {
+                0 => 1 << (lane - 1),
+                1 => self.below(4),
+                2 => self.below(4) << exponent,
+                3 => 1 << (lane - 1) | self.below(16),
+                4 => 1 << (lane - 1) | self.below(4) << exponent | self.below(2),
+                _ => 0,
+            };
+            vector ^ u128::from(change) << (number * lane)
+        })
+    }
+
     /// A vector register.
     pub(crate) fn vector(&mut self) -> u128 {
         let mut bytes = [0; 16];
-        let kind = self.below(7);
+        let kind = self.below(8);
         let byte = self.next() as u8;
         for at in 0..16 {
             match kind {
@@ -92,6 +109,7 @@ impl Random {
                 4 => bytes[at] = self.of(&[0, 1, 2, 7, 8, 15, 16, 31, 32, 63, 64, 0x7f, 0x80, 0x81, 0xf8, 0xff, byte]),
                 5 if at % 2 == 0 => bytes[at..at + 2].copy_from_slice(&self.half().to_le_bytes()),
                 6 => bytes[at] = self.next() as u8,
+                7 if at % 8 == 0 => bytes[at..at + 8].copy_from_slice(&self.general().to_le_bytes()),
                 _ => {}
             }
         }

@@ -90,7 +90,7 @@ impl<'a> Elaborator<'_, 'a> {
             let [a] = exactly(arguments, name.place)?;
             let a = self.some_bits(a)?;
             let width = self.builder.width(a);
-            if operator == Unary::ReverseBytes && width % 8 != 0 {
+            if operator == Unary::ReverseBytes && !width.is_multiple_of(8) {
                 return Err(Error::at(name.place, format!("{width} bits are not whole bytes")));
             }
             return Ok(Value::Bits(self.builder.pure(Op::Unary(operator, a), width)));
@@ -251,7 +251,7 @@ impl<'a> Elaborator<'_, 'a> {
         let lane = self.width(lane)?;
         let ids = operands.iter().map(|operand| self.amount(operand)).collect::<Result<Vec<_>>>()?;
         let width = self.builder.width(ids[0]);
-        if width % lane != 0 {
+        if !width.is_multiple_of(lane) {
             return Err(Error::at(place, format!("{width} bits are not whole lanes of {lane}")));
         }
         let result = shape.width(lane, width);

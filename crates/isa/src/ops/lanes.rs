@@ -416,8 +416,8 @@ enum Rounding {
 fn shifted(value: i128, by: i8, rounding: Rounding) -> (i128, bool) {
     let places = u32::from(by.unsigned_abs());
     if by >= 0 {
-        let is_lost = value != 0 && places > 62;
-        return (value.checked_shl(places).unwrap_or(0), is_lost);
+        let moved = value.checked_shl(places).unwrap_or(0);
+        return (moved, moved >> places.min(127) != value);
     }
     let half = if rounding == Rounding::Nearest { 1i128.checked_shl(places - 1).unwrap_or(0) } else { 0 };
     if places > 126 {
@@ -458,6 +458,9 @@ mod tests {
         assert_eq!(both(Saturating::SignedShift, 8, 0xc1, 7), (0x80, 1));
         assert_eq!(both(Saturating::SignedShift, 8, 0xff, 7), (0x80, 0));
         assert_eq!(both(Saturating::UnsignedShift, 64, 1, 64), (u64::MAX.into(), 1));
+        assert_eq!(both(Saturating::UnsignedShift, 64, 1, 63), (1 << 63, 0));
+        assert_eq!(both(Saturating::SignedShift, 64, u64::MAX.into(), 63), (1 << 63, 0));
+        assert_eq!(both(Saturating::UnsignedShift, 64, 1, 127), (u64::MAX.into(), 1));
         assert_eq!(both(Saturating::SignedShift, 64, u64::MAX.into(), 100), (1 << 63, 1));
         assert_eq!(both(Saturating::RoundedSignedShift, 8, 0xff, 0xff), (0, 0));
         assert_eq!(both(Saturating::SignedToUnsignedShift, 8, 0xff, 1), (0, 1));
