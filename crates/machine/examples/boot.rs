@@ -57,7 +57,9 @@ fn devices() -> (Devices, Vec<String>) {
         let mut value = || arguments.next().expect("a value");
         match argument.as_str() {
             "--disk" => {
-                let disk = Disk::open(Path::new(&value()), Format::Raw, Access::ReadWrite, "disk");
+                let path = value();
+                let format = if path.ends_with(".qcow2") { Format::Qcow2 } else { Format::Raw };
+                let disk = Disk::open(Path::new(&path), format, Access::ReadWrite, "disk");
                 devices.disks.push(disk.unwrap_or_else(|error| panic!("{error}")));
             }
             "--console" => {
