@@ -341,3 +341,6 @@ impl Medium for Qcow2 {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
