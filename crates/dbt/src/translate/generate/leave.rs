@@ -103,7 +103,10 @@ impl Generator<'_> {
                 self.code.mov_imm(Reg::Rax, 0);
                 self.code.jmp_mem(header(head::LEAVE));
             }
-            Target::Interpreter(pc) => {
+            Target::Interpreter(pc) | Target::InterpreterAsBefore(pc) => {
+                if let Target::InterpreterAsBefore(_) = to {
+                    self.code.float_control(header(head::FLOAT_BEFORE), false);
+                }
                 self.set_pc(pc.into());
                 self.code.mov_imm(Reg::Rax, head::INTERPRET_NEXT);
                 self.code.jmp_mem(header(head::LEAVE));
@@ -119,7 +122,7 @@ impl Generator<'_> {
                 self.move_to(Reg::Rax, source);
                 self.code.store(64, header(head::PC), Reg::Rax);
             }
-            Target::Interpreter(pc) | Target::Poll(pc) => self.set_pc(pc.into()),
+            Target::Interpreter(pc) | Target::InterpreterAsBefore(pc) | Target::Poll(pc) => self.set_pc(pc.into()),
         }
         self.code.mov_imm(Reg::Rax, head::MODES_CHANGED);
         self.code.jmp_mem(header(head::LEAVE));
