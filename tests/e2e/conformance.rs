@@ -103,6 +103,39 @@ fn sockets_of_a_confined_processs_own_stack_are_the_hosts() {
     check_stack("process", &["root", "cc"]);
 }
 
+/// The groups about what cells can share, in cells that others may join.
+fn check_shared(engine: &str, needs: &[&str]) {
+    if !can_run(needs) {
+        return;
+    }
+    let env = TestEnv::with(IMAGE);
+    let Some(program) = build(&env) else { return };
+    let volume = format!("{}:/conformance:ro", program.display());
+    let run = |boundary: &str| {
+        let run = ["run", "--rm", "--net", "none", "--ipc", "shareable", "-v", &volume, "--as", boundary];
+        let groups =
+            [IMAGE, "--", "/conformance", "segments", "shared_words", "messages", "semaphores", "message_queues"];
+        env.finish(env.command(run.iter().chain(&groups)).env("SKEP_ENGINE", engine)).ok()
+    };
+    let (right, found) = (run("container"), run("unikernel"));
+    // To the host, the tender makes them all.
+    let differs = |it: &(&str, &str)| it.0 != it.1 && !it.0.starts_with("segments/ds.shm_cpid");
+    let complaints: Vec<_> = right.lines().zip(found.lines()).filter(differs).collect();
+    assert!(complaints.is_empty(), "{engine}: on the host, and here:\n{complaints:#?}");
+    assert_eq!(right.lines().count(), found.lines().count(), "{engine}");
+    assert!(right.contains("segments/") && right.contains("shared_words/"), "{right}");
+}
+
+#[test]
+fn what_a_virtual_machine_shares_with_others_is_as_the_hosts() {
+    check_shared("kvm", &["root", "kvm", "cc"]);
+}
+
+#[test]
+fn what_a_confined_process_shares_with_others_is_as_the_hosts() {
+    check_shared("process", &["root", "cc"]);
+}
+
 fn check(engine: &str, needs: &[&str]) {
     if !can_run(needs) {
         return;

@@ -81,6 +81,7 @@ fn plan(root: &std::path::Path, upper: &std::path::Path, argv: &[&str]) -> Plan 
         security: Security::default(),
         limits: Limits::default(),
         netns: NetNs::New,
+        ipc: container::IpcNs::New,
         init: Init::Reaper,
         lifetime: Lifetime::RemoveOnExit,
         watch: model::Watch::Nothing,

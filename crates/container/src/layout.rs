@@ -12,6 +12,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::ids::Ids;
 use crate::mounts::{DeviceFiles, Links, MountStep};
+use crate::neighbour::Neighbour;
 use crate::path::{Kind, in_cell};
 use crate::plan::{Body, NetNs, Plan};
 
@@ -58,11 +59,18 @@ enum Gathering {
 }
 
 /// Everything to be mounted, in order.
-pub(crate) fn steps(plan: &Plan, ids: &Ids, cgroup: &Cgroup, words: &mut Vec<String>) -> Result<Vec<MountStep>> {
+pub(crate) fn steps(
+    plan: &Plan,
+    ids: &Ids,
+    neighbour: Option<&Neighbour>,
+    cgroup: &Cgroup,
+    words: &mut Vec<String>,
+) -> Result<Vec<MountStep>> {
     let gathering = if matches!(ids, Ids::Mapped(_)) { Gathering::ByParent } else { Gathering::ByChild };
     let mut steps = Steps { words, steps: Vec::with_capacity(32 + plan.mounts.len() + plan.files.len()), gathering };
     let privileged = plan.security.capabilities.contains(&Capability::SysAdmin);
     steps.kernel(plan, ids, if privileged { SAFE } else { SAFE | READ_ONLY });
+    steps.ipc(neighbour)?;
     if !plan.limits.is_empty() && shows_kernel(plan) {
         steps.cgroups(cgroup);
     }
@@ -145,8 +153,23 @@ impl Steps<'_> {
             pts.push(("gid", "5"));
         }
         self.fresh(c"devpts", &pts, NO_SUID | NO_EXEC, "dev/pts", Links::Follow);
-        self.fresh(c"tmpfs", &[("mode", "1777"), ("size", "65536k")], SAFE, "dev/shm", Links::Follow);
-        self.fresh(c"mqueue", &[], SAFE, "dev/mqueue", Links::Follow);
+    }
+
+    /// What programs share with each other, and with those of another cell.
+    fn ipc(&mut self, neighbour: Option<&Neighbour>) -> Result<()> {
+        let Some(Neighbour { memory, queues, .. }) = neighbour else {
+            self.fresh(c"tmpfs", &[("mode", "1777"), ("size", "65536k")], SAFE, "dev/shm", Links::Follow);
+            self.fresh(c"mqueue", &[], SAFE, "dev/mqueue", Links::Follow);
+            return Ok(());
+        };
+        for (what, tree) in [("dev/shm", memory), ("dev/mqueue", queues)] {
+            let tree = rustix::io::fcntl_dupfd_cloexec(tree, 0);
+            let tree = tree.map_err(|errno| Error::start(StartStep::Mounts, format!("mounting /{what}"), errno))?;
+            let (path, kind, gathered) = (text(what), Kind::Directory, OnceCell::from(tree));
+            let (access, target) = (MountAccess::ReadWrite, path.clone());
+            self.add(what, MountStep::Host { path, access, target, kind, gathered });
+        }
+        Ok(())
     }
 
     /// The cell's own view of its control groups, for programs that size themselves by their limits.

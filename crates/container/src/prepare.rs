@@ -19,7 +19,8 @@ use crate::command::Streams;
 use crate::error::{Error, Result};
 use crate::ids::{self, Ids};
 use crate::layout;
-use crate::plan::{NetNs, Plan, Stdio};
+use crate::neighbour::Neighbour;
+use crate::plan::{IpcNs, NetNs, Plan, Stdio};
 use crate::program::{self, Program};
 use crate::protocol::{self, Failure, Report, Stage};
 use crate::rootfs::{Mounter, Overlay};
@@ -112,12 +113,21 @@ pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
     if matches!(ids, Ids::Host) {
         degraded.extend(program::ungivable(&plan.security)?);
     }
-    let script = compile(plan, stdio, &cell.cgroup, &ids, &mut words)?;
+    let neighbour = match plan.ipc {
+        IpcNs::New => None,
+        IpcNs::Of(first) => Some(Neighbour::open(first)?),
+    };
+    let script = compile(plan, stdio, &cell.cgroup, &ids, neighbour.as_ref(), &mut words)?;
     let handshake = |errno| Error::start(StartStep::Namespaces, "making the cell's first process", errno);
     let (control, theirs) = socket::pair().map_err(handshake)?;
     let group = cell.cgroup.directory()?;
-    let kinds = namespaces(plan, script.user);
-    let child = fork::spawn(kinds, group.as_ref().map(AsFd::as_fd), || child::live(&script, theirs.as_fd()));
+    let joined = neighbour.as_ref().map_or(Namespaces::empty(), Neighbour::kinds);
+    let kinds = namespaces(plan, script.user).without(joined);
+    let (group, live) = (group.as_ref().map(AsFd::as_fd), || child::live(&script, theirs.as_fd()));
+    let child = match &neighbour {
+        None => fork::spawn(kinds, group, live),
+        Some(it) => it.spawn(kinds, group, live),
+    };
     let pid = cell.child.insert(child.map_err(handshake)?).pid;
     let root = script.root_handle();
     drop((theirs, script));
@@ -125,8 +135,11 @@ pub fn prepare(plan: &Plan, stdio: Stdio) -> Result<Prepared> {
     let netns = format!("/proc/{pid}/ns/net");
     let netns = rustix::fs::openat(CWD, netns, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     if let Some((map, writer)) = ids.map() {
-        namespace::write_id_map(pid, map, writer)
-            .map_err(|errno| Error::start(StartStep::Namespaces, "mapping the users of the cell (--userns)", errno))?;
+        if kinds.contains(Namespaces::USER) {
+            namespace::write_id_map(pid, map, writer).map_err(|errno| {
+                Error::start(StartStep::Namespaces, "mapping the users of the cell (--userns)", errno)
+            })?;
+        }
         protocol::go(control.as_fd()).map_err(handshake)?;
     }
     let netns = match netns {
@@ -151,7 +164,14 @@ fn namespaces(plan: &Plan, user: UserMode) -> Namespaces {
     }
 }
 
-fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Words) -> Result<Script> {
+fn compile(
+    plan: &Plan,
+    stdio: Stdio,
+    cgroup: &Cgroup,
+    ids: &Ids,
+    neighbour: Option<&Neighbour>,
+    words: &mut Words,
+) -> Result<Script> {
     let mapping = match ids {
         Ids::Mapped(claim) => Some(
             namespace::user_namespace(claim.map())
@@ -201,7 +221,7 @@ fn compile(plan: &Plan, stdio: Stdio, cgroup: &Cgroup, ids: &Ids, words: &mut Wo
         loopback: if plan.netns == NetNs::New { Loopback::BringUp } else { Loopback::Leave },
         user: ids.mode(),
         root,
-        mounts: layout::steps(plan, ids, cgroup, &mut words.mounts)?,
+        mounts: layout::steps(plan, ids, neighbour, cgroup, &mut words.mounts)?,
         title: Title::of_this_process(c"skep-init"),
         root_access: plan.security.root,
         working_directory: layout::cell_path(&plan.process.cwd)?,

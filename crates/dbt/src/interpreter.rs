@@ -204,6 +204,7 @@ impl Run<'_> {
             Question::FlushSpace => self.cpu.flush_space(first as u32),
             Question::Wait => self.cpu.is_waiting = true,
             Question::Attend => self.cpu.must_attend = true,
+            Question::Clock => return self.cpu.clock.now(),
             Question::Board => {
                 let mut registers = Registers { isa: self.isa, state: &mut self.cpu.state };
                 let answer = self.board.answer(which.into(), arguments, &mut registers);

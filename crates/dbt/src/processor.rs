@@ -7,11 +7,12 @@ use isa::plan::{EntryId, MOST_ARGUMENTS};
 use isa::{Instruction, Isa};
 
 use crate::board::{Board, Registers};
+use crate::clock::Clock;
 use crate::contract::{Entries, Question};
 use crate::error::Result;
 use crate::interpreter::Scratch;
 use crate::ram::Ram;
-use crate::state::State;
+use crate::state::{State, head};
 use crate::tlb::{Access, Tlb};
 use crate::translate::Translator;
 
@@ -55,17 +56,22 @@ pub struct Processor {
     pub(crate) questions: Vec<Question>,
     /// The modes, put together: what code is translated for.
     pub(crate) key: u32,
+    /// Where the modes are, and their widths.
+    modes: Vec<(u32, u8)>,
     /// Where the number of the address space is in the state.
     space: Option<u32>,
     /// Where flags of floating-point operations are.
-    float_flags: Option<u32>,
+    pub(crate) float_flags: Option<u32>,
     pub(crate) must_attend: bool,
     pub(crate) is_waiting: bool,
     pub(crate) scratch: Vec<Scratch>,
     /// What bits were decoded before, and as what.
     decoded: Box<[(u32, u32)]>,
+    pub(crate) clock: Clock,
     /// Instructions done by the interpreter.
     count: u64,
+    /// How often each instruction was, by its number.
+    pub(crate) counts: Vec<u64>,
     pub(crate) translator: Option<Translator>,
     /// Not zero if somebody wants the processor to look at its board.
     pub(crate) attention: Arc<AtomicU32>,
@@ -103,6 +109,7 @@ impl Processor {
     /// A processor that is switched on, with these arguments of `reset`.
     pub fn new(isa: Arc<Isa>, mode: Mode, ram: Ram, board: &mut dyn Board, arguments: &[u64]) -> Result<Processor> {
         let entries = Entries::of(&isa)?;
+        let modes = isa.registers.iter().filter(|register| register.is_mode);
         let mut processor = Processor {
             state: State::new(isa.state_size()),
             questions: isa.externs.iter().map(|question| Question::of(&question.name)).collect(),
@@ -113,11 +120,14 @@ impl Processor {
             tlb: Tlb::default(),
             entries,
             key: 0,
+            modes: modes.map(|mode| (mode.offset, mode.width)).collect(),
             must_attend: true,
             is_waiting: false,
             scratch: Vec::new(),
             decoded: vec![(0, NONE); DECODED].into(),
+            clock: board.clock(),
             count: 0,
+            counts: vec![0; isa.instructions.len()],
             translator: match mode {
                 Mode::Interpret => None,
                 Mode::Translate => Translator::new(),
@@ -163,8 +173,8 @@ impl Processor {
 
     /// Modes may have changed.
     pub(crate) fn update_key(&mut self) {
-        let modes = self.isa.registers.iter().filter(|register| register.is_mode);
-        self.key = modes.fold(0, |key, mode| key << mode.width | self.state.narrow(mode.offset) as u32);
+        let state = &self.state;
+        self.key = self.modes.iter().fold(0, |key, (offset, width)| key << width | state.narrow(*offset) as u32);
     }
 
     /// Does so many instructions, or fewer if it then waits for an interrupt.
@@ -194,7 +204,8 @@ impl Processor {
         let isa = Arc::clone(&self.isa);
         loop {
             let is_wanted = self.attention.swap(0, Ordering::AcqRel) != 0;
-            if self.must_attend || (is_wanted && board.attention()) {
+            let is_pending = self.state.head(head::PENDING) != 0;
+            if self.must_attend || is_pending || (is_wanted && board.attention()) {
                 self.attend(&isa, board);
             }
             if self.is_waiting {
@@ -221,12 +232,28 @@ impl Processor {
         self.translator.as_ref().map_or(0, |translator| translator.made)
     }
 
-    /// Looks for interrupts.
+    /// Instructions that were interpreted, the most often first: what a translator would do well to know.
+    pub fn interpreted(&self) -> Vec<(&str, u64)> {
+        let counts = self.isa.instructions.iter().zip(&self.counts).filter(|(_, count)| **count > 0);
+        let mut list: Vec<(&str, u64)> = counts.map(|(instruction, count)| (&*instruction.name, *count)).collect();
+        list.dedup();
+        list.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        list
+    }
+
+    /// Looks for interrupts. What waits and is masked is noted.
     fn attend(&mut self, isa: &Isa, board: &mut dyn Board) {
         self.must_attend = false;
-        let poll = Thrown { entry: self.entries.poll, arguments: [0; MOST_ARGUMENTS] };
-        if self.enter(isa, board, poll) {
-            self.is_waiting = false;
+        let plan = &isa.entries[usize::from(self.entries.poll)].plan;
+        match self.interpret(isa, board, plan, None, &[0; MOST_ARGUMENTS]) {
+            End::Throw(thrown) => {
+                self.enter(isa, board, thrown);
+                self.is_waiting = false;
+                // There may be another.
+                self.state.set_head(head::PENDING, 1);
+            }
+            End::Give(pending) => self.state.set_head(head::PENDING, pending as u64),
+            End::Next | End::Jump(_) => {}
         }
     }
 

@@ -121,7 +121,9 @@ impl Ram {
         // SAFETY: the place was checked and is aligned; every access to it is by a pointer.
         let found = unsafe {
             match width {
-                8 => AtomicU8::from_ptr(at).compare_exchange(old as u8, new as u8, order, order).map_or_else(u64::from, u64::from),
+                8 => AtomicU8::from_ptr(at)
+                    .compare_exchange(old as u8, new as u8, order, order)
+                    .map_or_else(u64::from, u64::from),
                 16 => AtomicU16::from_ptr(at.cast())
                     .compare_exchange(old as u16, new as u16, order, order)
                     .map_or_else(u64::from, u64::from),

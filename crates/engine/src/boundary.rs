@@ -94,6 +94,8 @@ pub(crate) struct StartRequest<'a> {
     pub(crate) store: &'a store::Store,
     /// What it goes on from, in the place of beginning.
     pub(crate) snapshot: Option<&'a Path>,
+    /// The running cell whose IPC it joins.
+    pub(crate) neighbour: Option<Cell>,
 }
 
 /// The two files of a snapshot.
@@ -161,6 +163,11 @@ pub(crate) trait LiveCell {
     /// System calls of its programs that its boundary does not have, as far as that is new.
     fn unknown(&mut self) -> Vec<UnknownCall> {
         Vec::new()
+    }
+
+    /// How many system calls of its programs came by a trap, as far as that is known.
+    fn traps(&self) -> u64 {
+        0
     }
 
     /// Collects the ending. Call once, after [`LiveCell::ended`] became readable.

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use model::{
-    Arch, Boundary, CellId, CellImage, CellName, CellSpec, Exit, ExitReport, Init, Lifetime, Limits, LogPolicy,
+    Arch, Boundary, CellId, CellImage, CellName, CellSpec, Exit, ExitReport, Init, Ipc, Lifetime, Limits, LogPolicy,
     NetMode, Network, ObjectId, Process, Progress, RestartPolicy, Security, Span, Stdin, StopPolicy, Terminal,
     UserSpec, Watch,
 };
@@ -119,6 +119,7 @@ impl Engine {
             },
             limits: Limits::default(),
             network: Network { mode: NetMode::None, ..Network::default() },
+            ipc: Ipc::Private,
             mounts: Vec::new(),
             security: Security::default(),
             init: Init::Reaper,

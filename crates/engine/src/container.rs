@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use container::cgroup::Cgroup;
-use container::{Attendant, Body, Bond, Ended, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
+use container::{Attendant, Body, Bond, Ended, IpcNs, NetNs, Plan, Prepared, Running, Stdio, Target, WindowSize};
 use model::{ByteSize, CellId, CellSpec, Engine, Exit, Limits, Missed, NetMode, NetStack, Process, Verb};
 use store::{Layout, Rootfs};
 
@@ -35,7 +35,7 @@ impl Boundary for Containers {
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
-        start(request, streams, Body::Command, None)
+        start(request, streams, Body::Command, Handover::default())
     }
 
     fn exec(
@@ -126,19 +126,36 @@ impl Boundary for Containers {
     }
 }
 
-/// Starts a cell in namespaces of the host, whose program that body executes. Over the line, if there is one, the cell's link
-/// goes to who makes a network of it.
+/// What a body is given of a cell that is ready, before it begins.
+#[derive(Default)]
+pub(crate) struct Handover<'a> {
+    /// Over this line, the cell's link goes to who makes a network of it.
+    pub(crate) link: Option<OwnedFd>,
+    /// Told of the cell's root, if this process mounted it.
+    pub(crate) root: Option<Ready<'a>>,
+}
+
+/// Somebody who is told of a cell's root.
+pub(crate) type Ready<'a> = Box<dyn FnOnce(Option<BorrowedFd<'_>>) + 'a>;
+
+/// Starts a cell in namespaces of the host, whose program that body executes.
 pub(crate) fn start(
     request: &StartRequest<'_>,
     streams: ProgramStreams,
     body: Body,
-    line: Option<OwnedFd>,
+    handover: Handover<'_>,
 ) -> Result<Started> {
     let spec = &request.cell.spec;
     let files = Files::write(request.cell)?;
-    let plan = plan(request.cell, request.rootfs.clone(), files.mounted(), body);
+    let mut plan = plan(request.cell, request.rootfs.clone(), files.mounted(), body);
+    if let Some(neighbour) = &request.neighbour {
+        plan.ipc = IpcNs::Of(whereabouts(neighbour)?.0);
+    }
     let prepared = container::prepare(&plan, stdio(streams))?;
-    let outcome = connect(request, &prepared, &files, line);
+    if let Some(tell) = handover.root {
+        tell(prepared.root());
+    }
+    let outcome = connect(request, &prepared, &files, handover.link);
     let (attachment, service) = match outcome {
         Ok(connected) => connected,
         Err(error) => {
@@ -276,6 +293,8 @@ fn plan(cell: &Cell, rootfs: Rootfs, files: Vec<(PathBuf, PathBuf)>, body: Body)
         files,
         security: spec.security.clone(),
         limits: spec.limits.clone(),
+        // Whom it joins is known to who starts it.
+        ipc: IpcNs::New,
         netns: if spec.network.mode == NetMode::Host { NetNs::Host } else { NetNs::New },
         init: spec.init,
         lifetime: spec.lifetime,

@@ -52,6 +52,16 @@ pub enum Error {
         /// The state's word.
         state: &'static str,
     },
+    /// The cell cannot share messages and memory with the other one.
+    #[error("{cell} cannot join the IPC of {other}: {why}")]
+    NotJoined {
+        /// The cell's name.
+        cell: CellName,
+        /// Whom it was to join.
+        other: CellName,
+        /// Why not.
+        why: NotJoined,
+    },
     /// The boundary cannot do that.
     #[error("a {boundary} cell cannot {verb}")]
     Unsupported {
@@ -179,6 +189,26 @@ pub enum Error {
     /// The network.
     #[error(transparent)]
     Net(#[from] net::Error),
+}
+
+/// Why a cell does not join the IPC of another.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
+pub enum NotJoined {
+    #[error("there is no such cell of yours")]
+    Missing,
+    #[error("it is the same cell")]
+    Itself,
+    #[error("it keeps its own to itself")]
+    Private,
+    #[error("it has joined {0} itself")]
+    Joined(CellName),
+    #[error("it is a {0}, and who sleeps in one is not woken from the other")]
+    Boundary(Boundary),
+    #[error("with --userns auto they have no users in common")]
+    Users,
+    #[error("it is not running (it is {0})")]
+    NotRunning(&'static str),
 }
 
 impl From<container::Error> for Error {

@@ -112,6 +112,20 @@ fn have_kept(
     }
 }
 
+/// What a cell that joins the IPC of that one hands its tender.
+pub(crate) fn join(cell: &Cell) -> Result<OwnedFd> {
+    let line = connect(cell)?;
+    line.ask(Order::Join, &[]).map_err(silent)?;
+    if !is_readable(&line, PATIENCE) {
+        return Err(silent(sys::Errno::TIMEDOUT));
+    }
+    match line.hear_with().map_err(silent)? {
+        (Some(Word::Joined), Some(board)) => Ok(board),
+        (Some(Word::Refused(errno)), _) => Err(silent(errno)),
+        _ => Err(silent(sys::Errno::PIPE)),
+    }
+}
+
 /// The processes of the family.
 pub(crate) fn list(cell: &Cell) -> Result<Vec<Relative>> {
     let line = connect(cell)?;
@@ -137,13 +151,14 @@ pub(crate) fn is_readable(line: &impl AsFd, patience: Duration) -> bool {
 /// Has what was started hear of what happens in its family. Without that it is a cell nevertheless.
 pub(crate) fn listening_to_news(cell: &Cell, started: Started) -> Started {
     let news = connect(cell).and_then(|line| line.ask(Order::News, &[]).map_err(silent).map(|()| line)).ok();
-    Started { live: Box::new(LiveFamily { first: started.live, news }), ..started }
+    Started { live: Box::new(LiveFamily { first: started.live, news, traps: 0 }), ..started }
 }
 
 /// The cell that a family began with, in the hands of its supervisor: a container, of which the tender says more.
 struct LiveFamily {
     first: Box<dyn LiveCell>,
     news: Option<Line>,
+    traps: u64,
 }
 
 impl LiveCell for LiveFamily {
@@ -169,11 +184,16 @@ impl LiveCell for LiveFamily {
         while let Some(line) = self.news.as_ref().filter(|it| is_readable(it, Duration::ZERO)) {
             match line.hear() {
                 Ok(Some(Word::Unknown { call, times })) => calls.push(UnknownCall { call, times }),
+                Ok(Some(Word::Traps { times })) => self.traps = times,
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => self.news = None,
             }
         }
         calls
+    }
+
+    fn traps(&self) -> u64 {
+        self.traps
     }
 
     fn reap(&mut self, limits: &Limits) -> Result<Exit> {

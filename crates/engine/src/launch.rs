@@ -21,6 +21,7 @@ impl Engine {
     /// Starts a cell that does not run. The conversation is attached when `attach` says so from the very first byte.
     pub fn start(&self, cell: &Cell, lock: CellLock, attach: Attach) -> Result<Conversation> {
         crate::boundary::boundary(cell.spec.boundary)?;
+        self.check_neighbour(&cell.spec)?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| Error::io("making a socket pair", e))?;
         let mut conversation = Conversation::new(cell.spec.name.clone(), ours);
         match attach {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use model::{
-    Boundary, CellId, CellImage, CellName, CellSpec, ImageRecord, Init, Lifetime, Limits, LogPolicy, Mount, NetMode,
-    Network, ObjectId, Process, RestartPolicy, Seccomp, Security, Stdin, StopPolicy, Terminal, Timestamp, UserSpec,
-    Watch,
+    Boundary, CellId, CellImage, CellName, CellSpec, ImageRecord, Init, Ipc, Lifetime, Limits, LogPolicy, Mount,
+    NetMode, Network, ObjectId, Process, RestartPolicy, Seccomp, Security, Stdin, StopPolicy, Terminal, Timestamp,
+    UserSpec, Watch,
 };
 
 /// What a command asks for. What it leaves out comes from the image.
@@ -27,6 +27,7 @@ pub struct CellRequest {
     pub hostname: Option<String>,
     pub limits: Limits,
     pub network: Network,
+    pub ipc: Ipc,
     pub mounts: Vec<Mount>,
     pub security: Security,
     pub init: Init,
@@ -64,6 +65,7 @@ impl CellRequest {
             hostname: None,
             limits: Limits::default(),
             network: Network { mode: NetMode::None, ..Network::default() },
+            ipc: Ipc::Private,
             mounts: Vec::new(),
             security: Security::default(),
             init: Init::Reaper,
@@ -139,6 +141,7 @@ pub fn specify(request: CellRequest, image: NamedImage<'_>, id: CellId, now: Tim
         process,
         limits: request.limits,
         network: request.network,
+        ipc: request.ipc,
         mounts: request.mounts,
         security: request.security,
         init: request.init,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use machine::riscv::{Machine, Start};
+use machine::{Machine, Start};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +34,9 @@ fn main() {
         eprintln!("[{count} instructions, {blocks} blocks, {time:.1?}, at {:#x}]", machine.pc());
         if let Some(end) = end {
             eprintln!("[{end:?}]");
+            for (name, count) in machine.interpreted().into_iter().take(20) {
+                eprintln!("{count:12} {name}");
+            }
             return;
         }
     }

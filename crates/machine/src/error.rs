@@ -37,6 +37,12 @@ pub enum Error {
         /// The machine's memory.
         memory: u64,
     },
+    /// There is a description, and no board for its processors.
+    #[error("there is no board for processors of {architecture}")]
+    NoBoard {
+        /// Of which.
+        architecture: String,
+    },
     /// The tree that tells the kernel of the machine could not be made.
     #[error("describing the machine to its kernel: {0}")]
     Tree(#[from] vm_fdt::Error),

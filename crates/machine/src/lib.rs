@@ -4,11 +4,16 @@
 //! tells a kernel of all that in a device tree. **Invariant: what a guest writes anywhere is bytes;** each device checks
 //! what it is told, and the worst that a guest can do to a device is to make it useless for itself.
 
+mod arm;
 pub mod boot;
 mod console;
 mod error;
+mod gic;
+mod machine;
+mod pl011;
 mod plic;
-pub mod riscv;
+mod riscv;
 
 pub use console::Output;
 pub use error::{Error, Result};
+pub use machine::{End, Machine, Start};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::arch::Arch;
 use crate::boundary::{Boundary, named_enum};
 use crate::digest::ObjectId;
+use crate::ipc::Ipc;
 use crate::limits::Limits;
 use crate::name::{CellId, CellName};
 use crate::network::Network;
@@ -38,6 +39,9 @@ pub struct CellSpec {
     pub limits: Limits,
     /// How it is reached.
     pub network: Network,
+    /// With whom its programs exchange messages and share memory.
+    #[serde(default, skip_serializing_if = "Ipc::is_private")]
+    pub ipc: Ipc,
     /// What else is mounted in it.
     pub mounts: Vec<Mount>,
     /// What its programs may do.

@@ -135,6 +135,7 @@ impl From<EngineError> for CommandError {
                 let hint = format!("'skep why {cell}' tells why, 'skep start {cell}' starts it");
                 Self::new(Kind::Conflict, message).hinted(hint)
             }
+            EngineError::NotJoined { ref other, ref why, .. } => of_joining(&message, other, why),
             EngineError::Unsupported { by: Some(by), .. } => {
                 Self::new(Kind::Unsupported, message).hinted(format!("a cell run with '--as {by}' can"))
             }
@@ -178,6 +179,24 @@ impl From<EngineError> for CommandError {
             | EngineError::Net(_) => Self::failed(message),
         }
     }
+}
+
+/// What to do about a cell that cannot be joined.
+fn of_joining(message: &str, other: &model::CellName, why: &engine::NotJoined) -> CommandError {
+    use engine::NotJoined;
+    let (kind, hint) = match why {
+        NotJoined::Missing => (Kind::NotFound, "'skep ps -a' lists the cells there are".to_owned()),
+        NotJoined::Itself => (Kind::Usage, "name another cell".to_owned()),
+        NotJoined::Private => {
+            (Kind::Conflict, format!("make it with '--ipc shareable': 'skep run --ipc shareable --name {other} ...'"))
+        }
+        NotJoined::Joined(third) => (Kind::Conflict, format!("join the same: '--ipc cell:{third}'")),
+        NotJoined::Boundary(boundary) => (Kind::Unsupported, format!("run this one with '--as {boundary}', too")),
+        NotJoined::Users => (Kind::Unsupported, "leave out --userns auto for both".to_owned()),
+        NotJoined::NotRunning("paused") => (Kind::Conflict, format!("'skep resume {other}' lets it go on")),
+        NotJoined::NotRunning(_) => (Kind::Conflict, format!("'skep start {other}' starts it")),
+    };
+    CommandError::new(kind, message).hinted(hint)
 }
 
 /// What to do about a library that was not replaced.

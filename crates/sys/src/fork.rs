@@ -38,9 +38,39 @@ impl Drop for NoReturn {
 /// shares no memory with its parent. If the caller has other threads, the closure must be fork-safe: the child has only
 /// the calling thread, and locks that others held (the allocator's among them) stay locked for ever.
 pub fn spawn(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> u8) -> Result<Child> {
+    spawn_as(Relation::Child, namespaces, cgroup, child)
+}
+
+/// The same, but the process is its maker's sibling: a child of the maker's parent, which waits for it and hears of its end as
+/// of the maker's.
+pub fn spawn_beside(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> u8,
+) -> Result<Child> {
+    spawn_as(Relation::Sibling, namespaces, cgroup, child)
+}
+
+/// What a new process is to its maker.
+enum Relation {
+    Child,
+    Sibling,
+}
+
+fn spawn_as(
+    relation: Relation,
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> u8,
+) -> Result<Child> {
     let mut pidfd: RawFd = -1;
     let mut args = arguments(&mut pidfd, cgroup);
     args.flags |= namespaces.bits();
+    if let Relation::Sibling = relation {
+        args.flags |= libc::CLONE_PARENT as u64;
+        // How its end is told is as the maker's is.
+        args.exit_signal = 0;
+    }
     // SAFETY: `args` is a valid `clone_args` of the size given. Without CLONE_VM and with no stack of its own the child
     // goes on here with a copy of this memory, as after fork(2), and below it never returns from this function.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;

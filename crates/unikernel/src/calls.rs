@@ -5,6 +5,7 @@
 
 mod descriptors;
 mod identities;
+mod joined;
 mod legacy;
 mod locks;
 pub(crate) mod messages;

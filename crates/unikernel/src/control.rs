@@ -43,6 +43,8 @@ pub enum Order {
     Update { cell: u32 },
     /// The first process of a cell is to be written down. With the file for it, which will be a core.
     Core { cell: u32 },
+    /// Another family shares the IPC of this one: what comes with [`Word::Joined`] is for its tender.
+    Join,
 }
 
 /// What is said of it.
@@ -57,6 +59,8 @@ pub enum Word {
     Ended { status: i32 },
     /// A program made a system call that nothing implements, so often by now.
     Unknown { call: u32, times: u64 },
+    /// So many system calls came by a trap. Said when the family has ended.
+    Traps { times: u64 },
     /// The process is kept, or written down.
     Kept,
     /// It cannot be, for that reason.
@@ -69,6 +73,8 @@ pub enum Word {
     Updated(Updated),
     /// It has not, for that reason; or there is no list.
     Unchanged(String),
+    /// So it is. With the memory through which both tenders say what concerns the other.
+    Joined,
 }
 
 const RECORD: usize = 16;
@@ -104,6 +110,7 @@ impl Order {
             Self::Libraries { cell } => [16, cell, 0, 0],
             Self::Update { cell } => [17, cell, 0, 0],
             Self::Core { cell } => [19, cell, 0, 0],
+            Self::Join => [20, 0, 0, 0],
         })
     }
 
@@ -120,6 +127,7 @@ impl Order {
             [16, cell, ..] => Self::Libraries { cell },
             [17, cell, ..] => Self::Update { cell },
             [19, cell, ..] => Self::Core { cell },
+            [20, ..] => Self::Join,
             _ => return None,
         })
     }
@@ -127,7 +135,12 @@ impl Order {
 
 impl Word {
     pub(crate) fn say(&self, to: impl AsFd) -> Result<(), Errno> {
-        let plain = |words| sys::socket::send(&to, &record(words), &[]);
+        self.say_with(to, &[])
+    }
+
+    /// The same for words that come with descriptors.
+    pub(crate) fn say_with(&self, to: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let plain = |words| sys::socket::send(&to, &record(words), descriptors);
         let with = |words, text: &[u8]| sys::socket::send(&to, &[&record(words), text].concat(), &[]);
         let named = |words, text: &str| with(words, &text.as_bytes()[..text.len().min(NAME)]);
         match self {
@@ -135,6 +148,7 @@ impl Word {
             Self::Refused(errno) => plain([2, errno.raw_os_error() as u32, 0, 0]),
             Self::Ended { status } => plain([3, *status as u32, 0, 0]),
             Self::Unknown { call, times } => plain([4, *call, *times as u32, (*times >> 32) as u32]),
+            Self::Traps { times } => plain([9, 0, *times as u32, (*times >> 32) as u32]),
             Self::Kept => plain([6, 0, 0, 0]),
             Self::Unkept { why } => named([7, 0, 0, 0], why),
             Self::Process { number, parent, cell, name } => named([5, *number, *parent, *cell], name),
@@ -147,15 +161,18 @@ impl Word {
                 with(words, &text)
             }
             Self::Unchanged(why) => with([18, 0, 0, 0], &library::cut(why)),
+            Self::Joined => plain([19, 0, 0, 0]),
         }
     }
 
     fn of(bytes: &[u8]) -> Option<Self> {
         Some(match words(bytes)? {
+            [19, ..] => Self::Joined,
             [1, number, ..] => Self::Started { number },
             [2, errno, ..] => Self::Refused(Errno::from_raw_os_error(errno.clamp(1, 4095) as i32)),
             [3, status, ..] => Self::Ended { status: status as i32 },
             [4, call, low, high] => Self::Unknown { call, times: u64::from(high) << 32 | u64::from(low) },
+            [9, _, low, high] => Self::Traps { times: u64::from(high) << 32 | u64::from(low) },
             [6, ..] => Self::Kept,
             [7, ..] => Self::Unkept { why: String::from_utf8_lossy(bytes.get(RECORD..)?).into_owned() },
             [5, number, parent, cell] => {
@@ -207,12 +224,17 @@ impl Line {
 
     /// What is said next; waits for it. Nothing when the family is gone. Fork-safe but for [`Word::Process`].
     pub fn hear(&self) -> Result<Option<Word>, Errno> {
+        self.hear_with().map(|it| it.0)
+    }
+
+    /// The same, with the descriptor that came with it.
+    pub fn hear_with(&self) -> Result<(Option<Word>, Option<OwnedFd>), Errno> {
         let mut bytes = [0; RECORD + TEXT];
-        let (length, _) = sys::socket::receive(&self.0, &mut bytes)?;
+        let (length, [descriptor, ..]) = sys::socket::receive(&self.0, &mut bytes)?;
         if length == 0 {
-            return Ok(None);
+            return Ok((None, None));
         }
-        Word::of(&bytes[..length]).map(Some).ok_or(Errno::BADMSG)
+        Word::of(&bytes[..length]).map(|it| (Some(it), descriptor)).ok_or(Errno::BADMSG)
     }
 }
 
@@ -325,6 +347,7 @@ mod tests {
             Word::Kept,
             Word::Unkept { why: "an inotify instance".into() },
             Word::Process { number: 2, parent: 1, cell: 1, name: "sh".into() },
+            Word::Joined,
             Word::Unchanged("it lacks 'a'".into()),
             Word::Updated(Updated { processes: 1, stood_still: 7, root: String::new() }),
         ] {
@@ -338,6 +361,7 @@ mod tests {
             Order::List,
             Order::Signal(15),
             Order::Key(2),
+            Order::Join,
         ];
         for order in orders.into_iter().chain([Order::Keep { cell: 4 }, Order::Another, Order::Libraries { cell: 1 }]) {
             assert_eq!(Order::of(&order.record()), Some(order));

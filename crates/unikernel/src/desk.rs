@@ -188,6 +188,13 @@ impl Caller {
                 }
                 return None;
             }
+            (Order::Join, _) => {
+                let told = match &family.board {
+                    Some(board) => Word::Joined.say_with(&*self.line, &[board.file()]),
+                    None => Word::Refused(Errno::PERM).say(&*self.line),
+                };
+                return told.ok().filter(|()| false);
+            }
             (Order::Core { cell }, [Some(file), None, None, None]) => {
                 let written = family.libraries.write_core(family, cell, file);
                 self.say(&written.map_or_else(|why| Word::Unkept { why }, |()| Word::Kept));

@@ -29,6 +29,8 @@ use crate::guest::Handle;
 use crate::library::Ledger;
 use crate::link::{Shared, Stack};
 use crate::locks::Locks;
+use crate::neighbours::Board;
+use crate::patched::Copies;
 use crate::port::Mapped;
 use crate::posts::Ticker;
 use crate::seal::{Gate, Seal};
@@ -122,6 +124,9 @@ pub(crate) struct Family {
     pub(crate) notices: Notices,
     pub(crate) gate: Gate,
     pub(crate) libraries: Ledger,
+    pub(crate) copies: Copies,
+    /// How many system calls came by a trap, of processes that have ended.
+    pub(crate) traps: AtomicU64,
     /// Who sleeps on memory that processes share.
     pub(crate) futexes: Futexes,
     /// Who waits for messages and semaphores.
@@ -132,6 +137,8 @@ pub(crate) struct Family {
     pub(crate) stack: u32,
     /// The cell's link, if such a stack has one.
     pub(crate) link: Option<Shared>,
+    /// What its tender tells those of other cells, if it shares anything with any.
+    pub(crate) board: Option<Arc<Board>>,
 }
 
 struct Account {
@@ -154,7 +161,7 @@ const LAST_NUMBER: u32 = 4 << 20;
 const MOST_PROCESSES: usize = 16 << 10;
 
 impl Family {
-    pub(crate) fn new(seal: Option<&Seal>, stack: Stack) -> Self {
+    pub(crate) fn new(seal: Option<&Seal>, stack: Stack, copies: Copies, board: Option<Arc<Board>>) -> Self {
         let (stack, link) = match stack {
             Stack::Host => (0, None),
             Stack::Guest(link) => (1, link.map(Shared::new)),
@@ -180,11 +187,22 @@ impl Family {
             notices: Notices::default(),
             gate: Gate::new(seal),
             libraries: Ledger::default(),
+            copies,
+            traps: AtomicU64::new(0),
             futexes: Futexes::default(),
             changes: Changes::default(),
             segments: Segments::default(),
             stack,
             link,
+            board,
+        }
+    }
+
+    /// Messages or semaphores have changed: whoever waits for one looks again.
+    pub(crate) fn note_change(&self) {
+        self.changes.note();
+        if let Some(board) = &self.board {
+            board.tell_of_change();
         }
     }
 

@@ -13,6 +13,8 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use sys::Errno;
 
+use crate::neighbours;
+
 /// Zeroes, for whoever is given the descriptor.
 pub(crate) fn memory(name: &str, length: u64) -> Result<OwnedFd, Errno> {
     let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
@@ -56,6 +58,13 @@ unsafe impl Layout for link::Link {
     const MAPPED: usize = link::WHOLE;
 }
 
+// SAFETY: all of it is atomic.
+unsafe impl Layout for neighbours::Counters {
+    const NAME: &str = "board";
+    const WHOLE: usize = size_of::<Self>();
+    const MAPPED: usize = Self::WHOLE;
+}
+
 /// Such memory, mapped.
 pub(crate) struct Mapped<T: Layout> {
     at: NonNull<T>,
@@ -70,13 +79,22 @@ unsafe impl<T: Layout> Sync for Mapped<T> {}
 impl<T: Layout> Mapped<T> {
     /// Makes it; `begin` gets the zeroes before anybody else has them.
     pub(crate) fn new(begin: impl FnOnce(&mut T)) -> Result<Self, Errno> {
-        let file = memory(T::NAME, T::WHOLE as u64)?;
-        let rights = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping, of a file of at least that size.
-        let at = unsafe { mmap(std::ptr::null_mut(), T::MAPPED, rights, MapFlags::SHARED, &file, 0) }?;
-        let mut at = NonNull::new(at.cast::<T>()).ok_or(Errno::FAULT)?;
+        let mut it = Self::of(memory(T::NAME, T::WHOLE as u64)?)?;
         // SAFETY: zeroes are one, and nobody else has it yet.
-        begin(unsafe { at.as_mut() });
+        begin(unsafe { it.at.as_mut() });
+        Ok(it)
+    }
+
+    /// Maps what somebody else made, who is believed nothing.
+    pub(crate) fn of(file: OwnedFd) -> Result<Self, Errno> {
+        let is_whole = rustix::fs::fstat(&file)?.st_size == T::WHOLE as i64;
+        if !is_whole || !rustix::fs::fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
+            return Err(Errno::INVAL);
+        }
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping, of a file of at least that size, which stays so.
+        let at = unsafe { mmap(std::ptr::null_mut(), T::MAPPED, rights, MapFlags::SHARED, &file, 0) }?;
+        let at = NonNull::new(at.cast::<T>()).ok_or(Errno::FAULT)?;
         Ok(Self { at, file })
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use abi::futex::SIZE;
+use abi::futex::{COUNTERS, SIZE, counter};
 use sys::Errno;
 
 use crate::member::Member;
@@ -82,12 +82,32 @@ impl Futexes {
         self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn counters(&self) -> Result<&OwnedFd, Errno> {
+    /// The counters, of which each begins with that: no guest takes one that began above nothing for nobody's.
+    pub(crate) fn counters(&self, first: u32) -> Result<&OwnedFd, Errno> {
         if let Some(file) = self.counters.get() {
             return Ok(file);
         }
         let file = crate::fixed::memory("futexes", SIZE as u64)?;
+        if first != 0 {
+            rustix::io::pwrite(&file, &first.to_ne_bytes().repeat(COUNTERS), 0)?;
+        }
         Ok(self.counters.get_or_init(|| file))
+    }
+
+    /// Wakes all whose words have one of those counters.
+    pub(crate) fn wake_by_counters(&self, counters: &[usize]) {
+        if counters.is_empty() {
+            return;
+        }
+        let mut sleepers = self.sleepers();
+        let is_meant = |word: &&Word| counters.contains(&counter(word.0, word.1));
+        let words: Vec<Word> = sleepers.words.keys().filter(is_meant).copied().collect();
+        for word in words {
+            sleepers.retain(word, |it| {
+                it.waits.give(it.cookie);
+                false
+            });
+        }
     }
 
     fn add(&self, word: Word, sleeper: Sleeper) -> Result<u64, Errno> {
@@ -139,7 +159,14 @@ impl Member {
     }
 
     pub(crate) fn wake_on_word(&self, [memory, offset, most, bits, ..]: [u64; 6]) -> u64 {
-        self.family.futexes.wake((memory, offset), most, bits as u32)
+        let woken = self.family.futexes.wake((memory, offset), most, bits as u32);
+        // Who was to wake one and did has nothing to say to others.
+        if woken < most
+            && let Some(board) = &self.family.board
+        {
+            board.tell_of_word(memory, offset);
+        }
+        woken
     }
 
     pub(crate) fn leave_word(&self, [memory, offset, cookie, ..]: [u64; 6]) -> u64 {

@@ -72,6 +72,7 @@ impl Fixture {
             security: Security::default(),
             limits: Limits::default(),
             netns: NetNs::New,
+            ipc: container::IpcNs::New,
             init: Init::Reaper,
             lifetime: Lifetime::RemoveOnExit,
             watch: model::Watch::Nothing,

@@ -170,6 +170,7 @@ impl<'a> Session<'a> {
             stop.signal = signal;
         }
         let request = CellRequest {
+            ipc: model::Ipc::Private,
             name: slim_name(id),
             boundary: Boundary::Container,
             command,

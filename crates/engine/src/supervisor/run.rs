@@ -36,7 +36,8 @@ impl Run {
         let rootfs = engine.store.rootfs(&cell.spec.image.tree, layout, &())?;
         let (mut streams, theirs) = Streams::for_program(&cell.spec.process, window)?;
         let net = net::Net::open(engine.home.net())?;
-        let request = StartRequest { cell, rootfs, net: &net, store: &engine.store, snapshot };
+        let neighbour = engine.neighbour(&cell.spec)?;
+        let request = StartRequest { cell, rootfs, net: &net, store: &engine.store, snapshot, neighbour };
         let started = boundary(cell.spec.boundary)?.start(&request, theirs)?;
         cell.record.cgroup = started.cgroup;
         cell.record.attachment = started.attachment;

@@ -2,7 +2,8 @@
 
 use dbt::Registers;
 
-use super::{Board, End};
+use super::Board;
+use crate::machine::End;
 
 const SUCCESS: i64 = 0;
 const NOT_SUPPORTED: i64 = -2;
@@ -47,7 +48,13 @@ impl Board {
             // There is one processor, which did its own fences before it asked for those of others.
             (REMOTE_FENCE, _) => (SUCCESS, 0),
             // Started.
-            (HART_STATE, 2) => if given[0] == 0 { (SUCCESS, 0) } else { (INVALID_PARAMETER, 0) },
+            (HART_STATE, 2) => {
+                if given[0] == 0 {
+                    (SUCCESS, 0)
+                } else {
+                    (INVALID_PARAMETER, 0)
+                }
+            }
             (RESET, 0) => {
                 self.end = Some(if given[0] == 0 { End::PowerOff } else { End::Reboot });
                 (SUCCESS, 0)

@@ -2,8 +2,9 @@
 
 use vm_fdt::FdtWriter;
 
-use super::{CONSOLE, CONSOLE_SOURCE, FREQUENCY, MEMORY, PLIC, Start};
+use super::{CONSOLE, CONSOLE_SOURCE, FREQUENCY, MEMORY, PLIC};
 use crate::error::Result;
+use crate::machine::{self, Start};
 use crate::{console, plic};
 
 /// Numbers by which nodes name each other.
@@ -23,6 +24,7 @@ pub(super) fn describe(start: &Start<'_>, initrd: u64) -> Result<Vec<u8>> {
 
     let chosen = tree.begin_node("chosen")?;
     tree.property_string("bootargs", start.command_line)?;
+    tree.property("rng-seed", &machine::seed())?;
     tree.property_string("stdout-path", &format!("/soc/serial@{CONSOLE:x}"))?;
     if !start.initrd.is_empty() {
         tree.property_u64("linux,initrd-start", initrd)?;

@@ -36,6 +36,7 @@ fn run(context: &Context, args: Args) -> Result<()> {
     let interactive = args.spec.interactive;
     let engine = context.engine()?;
     let spec = args.spec.specify(&engine)?;
+    engine.check_neighbour(&spec)?;
     let (cell, lock) = engine.create(spec)?;
     if !args.detach {
         let signals = CaughtSignals::catch()?;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use engine::CellRequest;
 use model::{
-    Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, ImageRecord, ImageRef, Init, IoLimit, Lifetime,
-    Limits, LogPolicy, Mount, MountAccess, MountKind, NetMode, NetStack, Network, NewPrivileges, PortMapping,
+    Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, ImageRecord, ImageRef, Init, IoLimit, Ipc,
+    Lifetime, Limits, LogPolicy, Mount, MountAccess, MountKind, NetMode, NetStack, Network, NewPrivileges, PortMapping,
     RestartPolicy, RootAccess, Seccomp, Security, Span, Stdin, StopPolicy, Terminal, UserNamespace, UserSpec, Watch,
     Weight,
 };
@@ -82,6 +82,9 @@ pub(super) struct SpecArgs {
     /// Whose network stack its sockets are of: host, or guest, a unikernel's own
     #[arg(long, value_name = "WHOSE", default_value = "host", hide_default_value = true)]
     net_stack: NetStack,
+    /// Whose messages and shared memory it sees: private, shareable, or cell:NAME to join a cell's
+    #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
+    ipc: Ipc,
     /// Mount a file or directory of the host
     #[arg(short, long, value_name = "HOST:CELL[:ro]")]
     volume: Vec<Mount>,
@@ -170,6 +173,10 @@ impl SpecArgs {
             let what = format!("{name} is an appliance: it goes on as it was made, with the host's network stack");
             return Err(CommandError::usage(what).hinted("leave out --net-stack guest"));
         }
+        if found.record.config.labels.contains_key(image::APPLIANCE_LABEL) && !self.ipc.is_private() {
+            let what = format!("{name} is an appliance: it goes on as it was made, and shares no memory with others");
+            return Err(CommandError::usage(what).hinted("leave out --ipc"));
+        }
         self.check_restoring(&name, &found.record)?;
         let stop_signal =
             self.stop_signal.clone().or(Some(found.record.config.stop_signal.clone()).filter(|it| !it.is_empty()));
@@ -250,6 +257,7 @@ impl SpecArgs {
                 io: self.io,
             },
             network: Network { mode: self.net, ports: self.publish, stack: self.net_stack },
+            ipc: self.ipc,
             mounts,
             init: if self.no_init { Init::Program } else { Init::Reaper },
             restart: self.restart,

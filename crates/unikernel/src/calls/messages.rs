@@ -32,7 +32,7 @@ impl Changes {
     }
 
     /// Something has changed.
-    fn note(&self) {
+    pub(crate) fn note(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.count += 1;
         state.waiting.drain(..).for_each(|(waits, cookie)| waits.give(cookie));
@@ -132,8 +132,9 @@ fn limit(member: &Member, time: u64) -> Result<Option<u64>, Errno> {
     }
 }
 
-/// Makes a call with numbers, one of which may be the address of that memory: the argument with that index.
-fn call(number: u32, numbers: [u64; 4], memory: Option<(usize, &mut [u8])>) -> Result<u64, Errno> {
+/// Makes a call with numbers, one of which may be the address of that memory: the argument with that index. No number is an
+/// address that anybody has looked behind.
+pub(super) fn call(number: u32, numbers: [u64; 4], memory: Option<(usize, &mut [u8])>) -> Result<u64, Errno> {
     let mut words = numbers.map(Argument::Number);
     if let Some((at, bytes)) = memory {
         words[at] = Argument::Memory(bytes);
@@ -155,7 +156,7 @@ fn send(member: &Member, [queue, at, length, how]: [u64; 4]) -> Result<u64, Errn
 
 fn noting(member: &Member, result: Result<u64, Errno>) -> Result<u64, Errno> {
     if result.is_ok() {
-        member.family.changes.note();
+        member.family.note_change();
     }
     result
 }

@@ -1,5 +1,5 @@
 //! Shared memory of System V: files in memory, kept by the family under their keys and numbers. The library operating
-//! system maps one by a descriptor that it is given for that time.
+//! system maps one by a descriptor that it is given for that time. Where other cells share them, [`joined`] keeps them.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use sys::Errno;
 
 use super::Reply;
+use super::joined::{self, Hold};
 use crate::creds::{Credentials, Privilege};
 use crate::files::{File, OnExec, Waiting};
 use crate::member::Member;
@@ -25,14 +26,19 @@ struct Table {
     last: i32,
 }
 
+/// Who may use one.
+pub(super) struct Perm {
+    pub(super) mode: u32,
+    pub(super) owner: [u32; 2],
+    pub(super) creator: [u32; 2],
+}
+
 struct Segment {
     /// 0 when there is none, or no more.
     key: i32,
     memory: Arc<File>,
     size: u64,
-    mode: u32,
-    owner: [u32; 2],
-    creator: [u32; 2],
+    perm: Perm,
     processes: [u32; 2],
     /// When it was attached, detached and changed last, in seconds.
     times: [u64; 3],
@@ -50,21 +56,43 @@ enum Fate {
 
 /// What a process has attached.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Attached(Vec<(i32, Arc<()>)>);
+pub(crate) struct Attached(Vec<(i32, Holding)>);
+
+/// An attachment, by who counts it.
+#[derive(Clone, Debug)]
+pub(super) enum Holding {
+    /// The family.
+    Own(#[expect(dead_code, reason = "it is counted")] Arc<()>),
+    /// The host, for all cells that share it.
+    Joint(#[expect(dead_code, reason = "it is let go when it is dropped")] Hold),
+}
+
+impl Attached {
+    pub(super) fn has_room(&self) -> Result<(), Errno> {
+        if self.0.len() < MOST_ATTACHED { Ok(()) } else { Err(Errno::MFILE) }
+    }
+
+    pub(super) fn push(&mut self, id: i32, holding: Holding) {
+        self.0.push((id, holding));
+    }
+}
 
 const MOST: usize = 4096;
 /// How often one process may have some attached.
 const MOST_ATTACHED: usize = 16 << 10;
 
 pub(crate) fn answer(member: &mut Member, number: u32, [a, b, c, ..]: [u64; 6]) -> Option<Reply> {
+    let is_joint = member.family.board.is_some();
     Some(match i64::from(number) {
+        libc::SYS_shmget if is_joint => joined::get(member, a as i32, b, c as i32).into(),
         libc::SYS_shmget => get(member, a as i32, b, c as i32).into(),
-        libc::SYS_shmat => match attach(member, a as i32, c as i32) {
+        libc::SYS_shmat => match if is_joint { joined::attach } else { attach }(member, a as i32, c as i32) {
             Ok((descriptor, size)) => Reply::Mapped { at: descriptor, memory: size },
             Err(errno) => Err(errno).into(),
         },
         // By its number: which address that was, the library operating system knows.
         libc::SYS_shmdt => detach(member, a as i32).into(),
+        libc::SYS_shmctl if is_joint => joined::control(member, a as i32, b as i32, c).into(),
         libc::SYS_shmctl => control(member, a as i32, b as i32, c).into(),
         _ => return None,
     })
@@ -82,9 +110,9 @@ impl Segments {
     }
 }
 
-impl Segment {
+impl Perm {
     /// Whether a process may use it so: 4 to read, 2 to write.
-    fn allows(&self, who: &Credentials, wanted: u32) -> bool {
+    pub(super) fn allows(&self, who: &Credentials, wanted: u32) -> bool {
         let groups = [who.group.effective].into_iter().chain(who.groups.iter().copied());
         let shift = if [self.owner[0], self.creator[0]].contains(&who.user.effective) {
             6
@@ -96,13 +124,20 @@ impl Segment {
         who.privilege() == Privilege::Root || self.mode >> shift & wanted == wanted
     }
 
+    /// Whether a process may change or remove it.
+    pub(super) fn owns(&self, who: &Credentials) -> bool {
+        who.privilege() == Privilege::Root || [self.owner[0], self.creator[0]].contains(&who.user.effective)
+    }
+}
+
+impl Segment {
     /// `struct shmid_ds`.
     fn describe(&self) -> Vec<u8> {
         const DEST: u32 = 0o1000;
         let dest = if self.fate == Fate::Removed { DEST } else { 0 };
         let mut bytes = Vec::with_capacity(112);
-        let [[uid, gid], [cuid, cgid]] = [self.owner, self.creator];
-        for word in [self.key as u32, uid, gid, cuid, cgid, self.mode | dest] {
+        let [[uid, gid], [cuid, cgid]] = [self.perm.owner, self.perm.creator];
+        for word in [self.key as u32, uid, gid, cuid, cgid, self.perm.mode | dest] {
             bytes.extend_from_slice(&word.to_ne_bytes());
         }
         bytes.resize(48, 0);
@@ -126,7 +161,7 @@ fn get(member: &Member, key: i32, size: u64, flags: i32) -> Result<u64, Errno> {
         let wanted = (flags >> 6 | flags >> 3 | flags) as u32 & 6;
         return match () {
             () if flags & BOTH == BOTH => Err(Errno::EXIST),
-            () if !it.allows(&member.credentials, wanted) => Err(Errno::ACCESS),
+            () if !it.perm.allows(&member.credentials, wanted) => Err(Errno::ACCESS),
             () if size > it.size => Err(Errno::INVAL),
             () => Ok(*id as u64),
         };
@@ -148,9 +183,7 @@ fn get(member: &Member, key: i32, size: u64, flags: i32) -> Result<u64, Errno> {
         key,
         memory: File::new(memory(size)?, Waiting::Yes, b"/SYSV"),
         size,
-        mode: flags as u32 & 0o777,
-        owner: own,
-        creator: own,
+        perm: Perm { mode: flags as u32 & 0o777, owner: own, creator: own },
         processes: [member.number, 0],
         times: [0, 0, now()],
         fate: Fate::Kept,
@@ -170,18 +203,16 @@ fn memory(size: u64) -> Result<OwnedFd, Errno> {
 
 /// Gives the guest a descriptor to map, and how long it is.
 fn attach(member: &mut Member, id: i32, flags: i32) -> Result<(u64, u64), Errno> {
-    if member.attached.0.len() >= MOST_ATTACHED {
-        return Err(Errno::MFILE);
-    }
+    member.attached.has_room()?;
     let (memory, size) = {
         let mut table = member.family.segments.table();
         let it = table.segments.get_mut(&id).ok_or(Errno::INVAL)?;
         let wanted = if flags & libc::SHM_RDONLY != 0 { 4 } else { 6 };
-        if !it.allows(&member.credentials, wanted) {
+        if !it.perm.allows(&member.credentials, wanted) {
             return Err(Errno::ACCESS);
         }
         (it.times[0], it.processes[1]) = (now(), member.number);
-        member.attached.0.push((id, it.users.clone()));
+        member.attached.push(id, Holding::Own(it.users.clone()));
         (it.memory.clone(), it.size)
     };
     let added = member.table.add(memory, OnExec::Close, 0);
@@ -205,16 +236,15 @@ fn control(member: &Member, id: i32, operation: i32, at: u64) -> Result<u64, Err
     let mut table = member.family.segments.table();
     let it = table.segments.get_mut(&id).ok_or(Errno::INVAL)?;
     let who = &member.credentials;
-    let owns = who.privilege() == Privilege::Root || [it.owner[0], it.creator[0]].contains(&who.user.effective);
     match operation {
-        libc::IPC_STAT if !it.allows(who, 4) => Err(Errno::ACCESS),
+        libc::IPC_STAT if !it.perm.allows(who, 4) => Err(Errno::ACCESS),
         libc::IPC_STAT => member.memory.write(at, &it.describe()).map(|()| 0),
-        libc::IPC_SET | libc::IPC_RMID if !owns => Err(Errno::PERM),
+        libc::IPC_SET | libc::IPC_RMID if !it.perm.owns(who) => Err(Errno::PERM),
         libc::IPC_SET => {
             let bytes: [u8; 48] = member.memory.number(at)?;
             let word = |at: usize| bytes[at..at + 4].try_into().map_or(0, u32::from_ne_bytes);
-            it.owner = [word(4), word(8)];
-            (it.mode, it.times[2]) = (word(20) & 0o777, now());
+            it.perm.owner = [word(4), word(8)];
+            (it.perm.mode, it.times[2]) = (word(20) & 0o777, now());
             Ok(0)
         }
         libc::IPC_RMID => {

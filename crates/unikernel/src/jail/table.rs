@@ -277,7 +277,7 @@ pub(super) const ALLOWED: &[Group] = &[
         whose: Tender,
         when: Always,
     },
-    // Messages and semaphores of the cell's IPC namespace. Shared memory is a file of the tender's.
+    // Messages and semaphores of the cell's IPC namespace.
     Group {
         calls: &[
             c::SYS_msgget,
@@ -297,6 +297,13 @@ pub(super) const ALLOWED: &[Group] = &[
         ],
         whose: Tender,
         when: Always,
+    },
+    // Shared memory that other cells share is in the host's account, too. It is never code.
+    Group { calls: &[c::SYS_shmget, c::SYS_shmctl, c::SYS_shmdt], whose: Tender, when: Always },
+    Group {
+        calls: &[c::SYS_shmat],
+        whose: Tender,
+        when: Without { argument: 2, bits: c::SHM_EXEC as u32, otherwise: c::EPERM },
     },
     // Threads, memory and time of its own, as the C library needs them.
     Group {

@@ -51,6 +51,7 @@ fn arguments_decide_where_a_call_has_both_uses() {
     let cases = [
         ("executable memory", libc::SYS_mmap, [0, 4096, EXECUTABLE, 0x22, NOBODY, 0], Errno::PERM),
         ("making memory executable", libc::SYS_mprotect, [0x1000, 4096, EXECUTABLE, 0, 0, 0], Errno::PERM),
+        ("executable memory of others", libc::SYS_shmat, [0, 0, libc::SHM_EXEC as u64, 0, 0, 0], Errno::PERM),
         ("a process", libc::SYS_clone, [17, 0, 0, 0, 0, 0], Errno::PERM),
         ("a process that shares memory", libc::SYS_clone, [0x111, 0, 0, 0, 0, 0], Errno::PERM),
         ("a thread in a namespace", libc::SYS_clone, [0x4001_0f00, 0, 0, 0, 0, 0], Errno::PERM),
