@@ -6,14 +6,26 @@
 
 mod arm;
 pub mod boot;
+mod bus;
+mod clock;
 mod console;
+mod devices;
+mod disk;
 mod error;
 mod gic;
 mod machine;
 mod pl011;
 mod plic;
 mod riscv;
+mod share;
+mod virtio;
+mod watch;
 
 pub use console::Output;
+pub use devices::Devices;
+pub use disk::{Access, Disk, Format};
 pub use error::{Error, Result};
 pub use machine::{End, Machine, Start};
+pub use share::Share;
+pub use virtio::console::Port;
+pub use virtio::network::Card;
