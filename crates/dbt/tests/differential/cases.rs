@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use dbt::{Board, Mode, Outcome, Processor, Ram, Registers};
+use dbt::{Board, Clock, Mode, Outcome, Processor, Ram, Registers};
 use isa::plan::Op;
 use isa::{Instruction, Isa, Source};
 
@@ -37,6 +37,10 @@ impl Board for Nothing {
 
     fn answer(&mut self, _question: usize, _arguments: &[u64], _registers: &mut Registers<'_>) -> u64 {
         0
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::new(1_000_000)
     }
 
     fn attention(&self) -> bool {
