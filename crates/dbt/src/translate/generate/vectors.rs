@@ -369,7 +369,9 @@ impl Generator<'_> {
             F::Root => {
                 let to = self.vector_destination(own)?;
                 let a = self.vector_operand(a, SCRATCH);
-                self.code.vector(Self::float_vex(lane, width, 0x51), to, a, a);
+                let vex = Self::float_vex(lane, width, 0x51);
+                // Of several lanes, there is no other operand.
+                if lane == width { self.code.vector(vex, to, a, a) } else { self.code.vector_one(vex, to, a) }
                 self.unless_number(to, lane, width, at);
             }
             F::MultiplyAdd => {
