@@ -371,7 +371,11 @@ impl Generator<'_> {
                 let a = self.vector_operand(a, SCRATCH);
                 let vex = Self::float_vex(lane, width, 0x51);
                 // Of several lanes, there is no other operand.
-                if lane == width { self.code.vector(vex, to, a, a) } else { self.code.vector_one(vex, to, a) }
+                if lane == width {
+                    self.code.vector(vex, to, a, a)
+                } else {
+                    self.code.vector_one(vex, to, a)
+                }
                 self.unless_number(to, lane, width, at);
             }
             F::MultiplyAdd => {
