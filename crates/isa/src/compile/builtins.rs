@@ -223,8 +223,11 @@ impl<'a> Elaborator<'_, 'a> {
         }
         let mode = self.bits(mode, 8)?;
         let (lane, width, of) = self.lanes_of(count, shape, lane, operands, place)?;
-        if !matches!(lane, 16 | 32 | 64) {
-            return Err(Error::at(place, format!("no floating-point number has {lane} bits")));
+        let given = shape.width(lane, lane).unwrap_or(0);
+        for bits in [lane, given] {
+            if !(matches!(bits, 16 | 32 | 64) || which == Float::Order) {
+                return Err(Error::at(place, format!("no floating-point number has {bits} bits")));
+            }
         }
         Ok(Value::Bits(self.builder.effect(Op::Float { which, lane, mode, of }, width)))
     }
@@ -248,7 +251,11 @@ impl<'a> Elaborator<'_, 'a> {
         if operands.len() != count {
             return Err(Error::at(place, format!("this takes {count} operands behind the lane's width")));
         }
+        let place = lane.place;
         let lane = self.width(lane)?;
+        if !matches!(lane, 8 | 16 | 32 | 64) {
+            return Err(Error::at(place, format!("a lane has 8, 16, 32 or 64 bits, not {lane}")));
+        }
         let ids = operands.iter().map(|operand| self.amount(operand)).collect::<Result<Vec<_>>>()?;
         let width = self.builder.width(ids[0]);
         if !width.is_multiple_of(lane) {

@@ -371,6 +371,7 @@ impl Generator<'_> {
                 let to = self.vector_destination(own)?;
                 let a = self.vector_operand(a, SCRATCH);
                 let vex = Self::float_vex(lane, width, 0x51);
+                // Of several lanes, there is no other operand.
                 if lane == width {
                     self.code.vector(vex, to, a, a);
                 } else {
