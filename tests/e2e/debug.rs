@@ -399,4 +399,10 @@ fn an_ordinary_user_reaches_into_a_unikernel() {
     let script = ["--toolbox", "host:/bin/busybox", "--", "/bin/busybox", "cat", "/target/made"];
     let seen = user.skep(&[&["debug", "a"], script.as_slice()].concat());
     assert_eq!(text(&seen.stdout), "inside\n", "{}", text(&seen.stderr));
+    // Its code is a copy in which calls are jumps, as in root's cells.
+    user.skep(&["rm", "-f", "a"]);
+    let ran = user.skep(&[&["run", "--as", "unikernel"], image.as_slice(), &["true"]].concat());
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let cells: serde_json::Value = serde_json::from_slice(&user.skep(&["inspect", "a"]).stdout).unwrap();
+    assert!(cells[0]["record"]["traps"].as_u64().unwrap() <= 2, "{cells}");
 }

@@ -24,6 +24,7 @@ mod limits;
 mod meetings;
 mod neighbours;
 mod networks;
+mod patched;
 mod programs;
 mod readme;
 mod reference;

@@ -202,7 +202,8 @@ fn locks_hold_between(holder: [&str; 2], other: [&str; 2]) {
         env.finish(env.command(words).env("SKEP_ENGINE", engine))
     };
     run(other, "--rm", "sqlite3 /room/db 'create table n(v)'").ok();
-    let hold = "sqlite3 /room/db 'begin immediate' 'insert into n values(1)' \
+    // Who looks whether it is locked is in the way of the commit for a moment.
+    let hold = "sqlite3 -cmd '.timeout 60000' /room/db 'begin immediate' 'insert into n values(1)' \
         '.shell touch /room/held; while [ ! -e /room/go ]; do sleep 0.05; done' 'commit'";
     run(holder, "-d", hold).ok();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);

@@ -26,7 +26,8 @@ pub const FORK_AS_CHILD: u64 = 0;
 /// [`FORK`]: the process becomes the first of a cell of its own, as [`crate::port::Port::copies`] asked for.
 pub const FORK_AS_CELL: u64 = 1;
 
-/// `(descriptor, offset, length, protection | sharing)`: asks for a part of a file to be mapped. A process of
+/// `(descriptor, offset, length, protection | sharing, ahead)`: asks for a part of a file to be mapped; so many bytes behind
+/// it, too, if it is [`MAP_CODE`] and there is no copy. A process of
 /// the host is sent the file; a guest with page tables of its own is told at which physical address it is, and for a part
 /// that is only to be read, how many bytes of the file there are from there on ([`crate::port::Call::limit`]). It gives
 /// parts back by [`crate::post::Released`].
@@ -106,6 +107,10 @@ pub const LINK: u32 = 0x101a;
 
 /// [`MAP`]: writes go to the file.
 pub const MAP_SHARED: u64 = 1 << 32;
+
+/// In the fourth argument of [`MAP`]: it is code of a program, for which a copy with calls that are jumps will do
+/// ([`crate::patched`]).
+pub const MAP_CODE: u64 = 1 << 33;
 
 /// In [`crate::port::Call::wait`]: which argument is the descriptor to wait for, from this bit on.
 pub const WAIT_ARGUMENT: u32 = 16;

@@ -36,6 +36,10 @@ pub const PROGRAM_END: usize = 0x6f00_0000_0000;
 /// Where the library operating system is linked to be; the guest's linker script says the same.
 pub const LIBOS: usize = 0x7000_0000_0000;
 
+/// Where it says at which address calls come in that the program makes by a jump, with the address to come back to in rcx: see
+/// [`crate::patched`].
+pub const PATCHED_ENTRY: usize = LIBOS + 24;
+
 /// The most that it may take.
 pub const LIBOS_SIZE: usize = 0x1000_0000;
 
@@ -129,7 +133,7 @@ pub mod kvm {
     pub const TAP: u8 = 0x20;
 
     /// What the first words of the library operating system are: this number, where a guest begins, where its system call
-    /// instructions go.
+    /// instructions go, and what [`super::PATCHED_ENTRY`] says.
     pub const MAGIC: u64 = 0x706b_7376_6d00_0001;
 
     /// A page table entry: there is a page.

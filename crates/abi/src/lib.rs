@@ -13,10 +13,11 @@ pub mod kept;
 pub mod layout;
 pub mod library;
 pub mod link;
+pub mod patched;
 pub mod port;
 pub mod post;
 pub mod ring;
 pub mod signal;
 
 /// Both sides refuse each other when theirs differs.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;

@@ -50,8 +50,10 @@ pub struct Port {
     pub libraries: AtomicU32,
     /// Not 0 when the program's sockets are of a stack in the guest: [`crate::link`].
     pub stack: AtomicU32,
+    /// How many system calls of the program came by a trap.
+    pub traps: AtomicU32,
     /// Keeps the clock's fields apart from what changes often.
-    pub reserved: [u32; 9],
+    pub reserved: [u32; 8],
     /// How to tell the time without asking.
     pub clock: Clock,
     /// Files that the guest keeps for when the program opens them again: see [`crate::kept`].

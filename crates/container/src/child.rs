@@ -1,6 +1,7 @@
 //! What a cell's first process does between the clone and the program: an interpreter of the script that the parent
 //! compiled. **Nothing here allocates, locks or panics** (see [`sys::fork::spawn`]).
 
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -20,7 +21,7 @@ use crate::init;
 use crate::mounts::MountStep;
 use crate::path::{self, Kind};
 use crate::program::Program;
-use crate::protocol::{Failure, Report, Stage, report, wait_for_go};
+use crate::protocol::{Failure, Report, Stage, go, report, wait_for_go};
 use crate::rootfs::Overlay;
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -113,6 +114,7 @@ fn run(script: &Script, control: BorrowedFd<'_>) -> Result<u8> {
     // Not before the map is written: an ordinary user may only do that while the process is not hidden.
     exec::hide().map_err(|errno| Stage::Handshake.fail(errno))?;
     namespace::leave(script.late_namespaces).map_err(|errno| Stage::Unshare.fail(errno))?;
+    let settler = Settler::begin(script, control)?;
     if !script.hostname.is_empty() {
         rustix::system::sethostname(script.hostname.to_bytes()).map_err(|errno| Stage::Hostname.fail(errno))?;
     }
@@ -161,8 +163,43 @@ fn run(script: &Script, control: BorrowedFd<'_>) -> Result<u8> {
             signal::block(SignalSet::NONE).map_err(handshake)?;
             script.program.become_it(streams, control).map(|never| match never {})
         }
-        Init::Reaper => reaper(script, streams, control),
+        Init::Reaper => reaper(script, streams, settler, control),
     }
+}
+
+/// The process that something other than the kernel executes the program in, made before the cell's root is there: what it
+/// has to prepare takes as long as the mounts do. When this process ends, the kernel ends that one, too.
+struct Settler {
+    process: fork::Child,
+    /// Over which it hears that all is there.
+    signal: OwnedFd,
+}
+
+impl Settler {
+    /// Makes it, where its streams are known so early. A cell's own terminal is not: it is in the root.
+    fn begin(script: &Script, control: BorrowedFd<'_>) -> Result<Option<Self>> {
+        let StreamPlan::Given(streams) = &script.streams else { return Ok(None) };
+        if script.program.executes() || script.init != Init::Reaper {
+            return Ok(None);
+        }
+        let failed = |errno| Stage::Fork.fail(errno);
+        become_reaper(script)?;
+        let (signal, theirs) = sys::socket::pair().map_err(failed)?;
+        let process = fork::spawn(Namespaces::empty(), None, || {
+            let approached = script.program.approach(streams, control, theirs.as_fd());
+            let ready = approached.and_then(|()| wait_for_go(theirs.as_fd()).map_err(|it| Stage::Handshake.fail(it)));
+            exec::close_for_good(theirs.as_fd());
+            settle(control, || ready.and_then(|()| script.program.arrive(control)))
+        });
+        Ok(Some(Self { process: process.map_err(failed)?, signal }))
+    }
+}
+
+/// Signals wait for the program from here on, and nobody in the cell sees the supervisor's command line.
+fn become_reaper(script: &Script) -> Result<()> {
+    signal::block(SignalSet::ALL).map_err(|errno| Stage::Fork.fail(errno))?;
+    script.title.take();
+    Ok(())
 }
 
 fn enter_root(root: BorrowedFd<'_>) -> Result<OwnedFd> {
@@ -181,9 +218,8 @@ fn open_terminal(root: BorrowedFd<'_>, size: WindowSize) -> sys::Result<pty::Pty
 }
 
 /// What lives in the program's place says itself when it does, or that it cannot.
-fn settle(script: &Script, streams: &Streams, control: BorrowedFd<'_>) -> u8 {
-    let blocked = signal::block(SignalSet::NONE).map_err(|errno| Stage::Fork.fail(errno));
-    match blocked.and_then(|_| script.program.become_it(streams, control)) {
+fn settle(control: BorrowedFd<'_>, become_it: impl FnOnce() -> Result<Infallible>) -> u8 {
+    match become_it() {
         Ok(never) => match never {},
         Err(failure) => {
             let _ = report(control, Report::Failed(failure), &[]);
@@ -193,16 +229,19 @@ fn settle(script: &Script, streams: &Streams, control: BorrowedFd<'_>) -> u8 {
 }
 
 /// Runs the program as process 2 and serves as process 1 until it ends.
-fn reaper(script: &Script, streams: &Streams, control: BorrowedFd<'_>) -> Result<u8> {
-    signal::block(SignalSet::ALL).map_err(|errno| Stage::Fork.fail(errno))?;
-    script.title.take();
-    let program = if script.program.executes() {
+fn reaper(script: &Script, streams: &Streams, settler: Option<Settler>, control: BorrowedFd<'_>) -> Result<u8> {
+    become_reaper(script)?;
+    let program = if let Some(Settler { process, signal }) = settler {
+        go(signal.as_fd()).map_err(|errno| Stage::Handshake.fail(errno))?;
+        process
+    } else if script.program.executes() {
         let program = start_program(|| script.program.become_it(streams, control))?;
         // When the supervisor is gone, the kernel is about to kill this process.
         let _ = report(control, Report::Started, &[]);
         program
     } else {
-        let resident = fork::spawn(Namespaces::empty(), None, || settle(script, streams, control));
+        let resident =
+            fork::spawn(Namespaces::empty(), None, || settle(control, || script.program.become_it(streams, control)));
         resident.map_err(|errno| Stage::Fork.fail(errno))?
     };
     script.program.drop_to_reaper()?;

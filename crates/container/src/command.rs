@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::protocol::{Failure, Stage};
 
 /// What is searched for a command without a slash when the environment has no `PATH`.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A command, compiled before the process that becomes it is made.
 pub struct Command {

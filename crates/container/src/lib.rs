@@ -35,7 +35,7 @@ mod visit;
 
 pub use access::{open_in, program_of, root_of_running, root_of_stopped};
 pub use attend::Attendant;
-pub use command::{Command, Streams};
+pub use command::{Command, DEFAULT_PATH, Streams};
 pub use error::{Error, Result};
 pub use exec::{Target, exec, exec_as, exec_attended};
 pub use plan::{Body, Inhabitant, IpcNs, NetNs, Plan, Resident, Stdio};

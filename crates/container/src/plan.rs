@@ -59,13 +59,18 @@ pub enum Body {
 /// What executes a program that the kernel does not.
 pub trait Resident: Debug + Send + Sync {
     /// The descriptors that it needs and would not find in the cell.
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 6];
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7];
+
+    /// Begins what takes long and needs nothing of the cell, while the cell's root and mounts are still being made: it must not
+    /// be what slows those down. A thread that it makes keeps its privileges: it must have ended before there is anything to
+    /// fear.
+    fn begin(&self) {}
 
     /// Does what the cell's privileges do not allow, before they are all that is left. It must not be what a hostile root
     /// can lead astray.
     fn prepare(&self);
 
-    /// Executes the command to its end. In a process of its own, single-threaded at first, with the cell's standard
+    /// Executes the command to its end. In a process of its own, whose only threads are those that it began, with the cell's standard
     /// streams as descriptors 0, 1 and 2, what it keeps and has prepared, and nothing else open.
     fn live(&self, command: &Inhabitant<'_>) -> Ended;
 }

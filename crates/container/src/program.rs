@@ -87,13 +87,33 @@ impl Program {
         streams: &Streams,
         control: BorrowedFd<'_>,
     ) -> std::result::Result<Infallible, Failure> {
+        self.approach(streams, control, control)?;
+        self.arrive(control)
+    }
+
+    /// What can be done before the cell's root is there: takes its streams, and closes all else but `control`, `signal` and what
+    /// it needs. Fork-safe.
+    pub(crate) fn approach(
+        &self,
+        streams: &Streams,
+        control: BorrowedFd<'_>,
+        signal: BorrowedFd<'_>,
+    ) -> std::result::Result<(), Failure> {
         match &self.body {
-            Body::Command => streams.connect(self.identity.uid, &[control])?,
+            Body::Command => streams.connect(self.identity.uid, &[control, signal]),
             Body::Resident(resident) => {
-                let [a, b, c, d, e, f] = resident.keeps().map(|it| it.unwrap_or(control));
-                streams.connect(self.identity.uid, &[control, a, b, c, d, e, f])?;
-                resident.prepare();
+                let [a, b, c, d, e, f, g] = resident.keeps().map(|it| it.unwrap_or(control));
+                streams.connect(self.identity.uid, &[control, signal, a, b, c, d, e, f, g])?;
+                resident.begin();
+                Ok(())
             }
+        }
+    }
+
+    /// Becomes the program once it has approached it. Returns only when that failed. Fork-safe.
+    pub(crate) fn arrive(&self, control: BorrowedFd<'_>) -> std::result::Result<Infallible, Failure> {
+        if let Body::Resident(resident) = &self.body {
+            resident.prepare();
         }
         own_null_devices().map_err(|errno| Stage::Streams.fail(errno))?;
         let _ = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));

@@ -165,6 +165,11 @@ pub(crate) trait LiveCell {
         Vec::new()
     }
 
+    /// How many system calls of its programs came by a trap, as far as that is known.
+    fn traps(&self) -> u64 {
+        0
+    }
+
     /// Collects the ending. Call once, after [`LiveCell::ended`] became readable.
     fn reap(&mut self, limits: &Limits) -> Result<Exit>;
 

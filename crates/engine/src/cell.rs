@@ -54,6 +54,9 @@ pub struct Record {
     /// System calls that its programs made and its boundary does not have.
     #[serde(default)]
     pub unknown: Vec<UnknownCall>,
+    /// How many system calls of its programs came by a trap, in the run that ended last.
+    #[serde(default)]
+    pub traps: u64,
     /// Where it comes from, when it was made from another cell.
     #[serde(default)]
     pub kin: Option<Kin>,
@@ -95,6 +98,7 @@ impl Record {
             degraded: Vec::new(),
             missed: Vec::new(),
             unknown: Vec::new(),
+            traps: 0,
             kin: None,
         }
     }

@@ -35,7 +35,7 @@ impl Boundary for Containers {
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
-        start(request, streams, Body::Command, None)
+        start(request, streams, Body::Command, Handover::default())
     }
 
     fn exec(
@@ -126,13 +126,24 @@ impl Boundary for Containers {
     }
 }
 
-/// Starts a cell in namespaces of the host, whose program that body executes. Over the line, if there is one, the cell's link
-/// goes to who makes a network of it.
+/// What a body is given of a cell that is ready, before it begins.
+#[derive(Default)]
+pub(crate) struct Handover<'a> {
+    /// Over this line, the cell's link goes to who makes a network of it.
+    pub(crate) link: Option<OwnedFd>,
+    /// Told of the cell's root, if this process mounted it.
+    pub(crate) root: Option<Ready<'a>>,
+}
+
+/// Somebody who is told of a cell's root.
+pub(crate) type Ready<'a> = Box<dyn FnOnce(Option<BorrowedFd<'_>>) + 'a>;
+
+/// Starts a cell in namespaces of the host, whose program that body executes.
 pub(crate) fn start(
     request: &StartRequest<'_>,
     streams: ProgramStreams,
     body: Body,
-    line: Option<OwnedFd>,
+    handover: Handover<'_>,
 ) -> Result<Started> {
     let spec = &request.cell.spec;
     let files = Files::write(request.cell)?;
@@ -141,7 +152,10 @@ pub(crate) fn start(
         plan.ipc = IpcNs::Of(whereabouts(neighbour)?.0);
     }
     let prepared = container::prepare(&plan, stdio(streams))?;
-    let outcome = connect(request, &prepared, &files, line);
+    if let Some(tell) = handover.root {
+        tell(prepared.root());
+    }
+    let outcome = connect(request, &prepared, &files, handover.link);
     let (attachment, service) = match outcome {
         Ok(connected) => connected,
         Err(error) => {

@@ -151,13 +151,14 @@ pub(crate) fn is_readable(line: &impl AsFd, patience: Duration) -> bool {
 /// Has what was started hear of what happens in its family. Without that it is a cell nevertheless.
 pub(crate) fn listening_to_news(cell: &Cell, started: Started) -> Started {
     let news = connect(cell).and_then(|line| line.ask(Order::News, &[]).map_err(silent).map(|()| line)).ok();
-    Started { live: Box::new(LiveFamily { first: started.live, news }), ..started }
+    Started { live: Box::new(LiveFamily { first: started.live, news, traps: 0 }), ..started }
 }
 
 /// The cell that a family began with, in the hands of its supervisor: a container, of which the tender says more.
 struct LiveFamily {
     first: Box<dyn LiveCell>,
     news: Option<Line>,
+    traps: u64,
 }
 
 impl LiveCell for LiveFamily {
@@ -183,11 +184,16 @@ impl LiveCell for LiveFamily {
         while let Some(line) = self.news.as_ref().filter(|it| is_readable(it, Duration::ZERO)) {
             match line.hear() {
                 Ok(Some(Word::Unknown { call, times })) => calls.push(UnknownCall { call, times }),
+                Ok(Some(Word::Traps { times })) => self.traps = times,
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => self.news = None,
             }
         }
         calls
+    }
+
+    fn traps(&self) -> u64 {
+        self.traps
     }
 
     fn reap(&mut self, limits: &Limits) -> Result<Exit> {

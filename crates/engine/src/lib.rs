@@ -28,6 +28,7 @@ mod library;
 mod logs;
 mod neighbour;
 mod observe;
+mod patched;
 mod process;
 mod recover;
 mod request;

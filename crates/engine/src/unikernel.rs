@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use model::{CellId, Degraded, Engine, NetStack, Process, Verb};
@@ -13,9 +13,10 @@ use unikernel::control::{CommandText, Line};
 
 use crate::boundary::{Boundary, Companion, Forked, Keeping, ProgramStreams, Relative, StartRequest, Started, lacks};
 use crate::cell::Cell;
-use crate::container::Containers;
+use crate::container::{Containers, Handover};
 use crate::error::{Error, Result};
 use crate::family;
+use crate::patched;
 use crate::stats::Stats;
 use crate::wire::CopyFrom;
 
@@ -49,6 +50,7 @@ impl Boundary for Unikernels {
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
+        unikernel::compare_clocks();
         let kvm = open_kvm(request.cell.record.engine)?;
         let spec = &request.cell.spec;
         let origin = match (request.snapshot, spec.labels.get(image::APPLIANCE_LABEL)) {
@@ -78,8 +80,13 @@ impl Boundary for Unikernels {
             (None, true) => Joining::Nobody,
             (None, false) => Joining::Anybody,
         };
-        let tender = Tender { kvm, control: family::listen(request.cell)?, origin, seal, visibility, link, ipc };
-        let mut started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)), line)?;
+        let (patches, patched) = sys::socket::pair().map_err(|e| Error::io("making a line for copies of code", e))?;
+        let patched = Some(patched);
+        let (control, machines) = (family::listen(request.cell)?, Mutex::default());
+        let tender = Tender { kvm, machines, control, origin, seal, visibility, link, ipc, patched };
+        let ready = |root: Option<BorrowedFd<'_>>| patched::hand_over(request, root, &patches);
+        let handover = Handover { link: line, root: Some(Box::new(ready)) };
+        let mut started = crate::container::start(request, streams, Body::Resident(Arc::new(tender)), handover)?;
         if let Some(why) = unikernel::jail::lacks() {
             started.degraded.push(Degraded { what: "a part of the tender's own jail".to_owned(), why: why.to_owned() });
         }
@@ -179,11 +186,15 @@ fn open_kvm(engine: Engine) -> Result<Option<OwnedFd>> {
 struct Tender {
     /// The host's virtual machines, for members that are some.
     kvm: Option<OwnedFd>,
+    /// What the tender made of that, until it is used.
+    machines: Mutex<Option<unikernel::Machines>>,
     /// Where it takes orders.
     control: OwnedFd,
     origin: Origin,
     seal: Option<unikernel::Seal>,
     visibility: unikernel::Visibility,
+    /// Where copies of code come from.
+    patched: Option<OwnedFd>,
     /// Where the cell's link comes from, if its programs' sockets are of a stack in the guest.
     link: Option<OwnedFd>,
     ipc: Joining,
@@ -243,20 +254,37 @@ impl Origin {
     }
 }
 
+impl Tender {
+    fn machines(&self) -> MutexGuard<'_, Option<unikernel::Machines>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// How many files a process of a guest may have open, unless it asks for fewer.
 const OPEN_FILES: usize = 1024;
 
 impl Resident for Tender {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 6] {
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
         let (state, bytes) = match &self.origin {
             Origin::Program | Origin::Appliance(_) => (None, None),
             Origin::Snapshot(it) => (Some(it.state.as_fd()), Some(it.bytes.as_fd())),
         };
         let link = self.link.as_ref().map(AsFd::as_fd);
-        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes, link, self.ipc.board()]
+        let patched = self.patched.as_ref().map(AsFd::as_fd);
+        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes, link, patched, self.ipc.board()]
+    }
+
+    fn begin(&self) {
+        let Some(Ok(kvm)) = self.kvm.as_ref().map(OwnedFd::try_clone) else { return };
+        let beginning = match &self.origin {
+            Origin::Program => unikernel::Beginning::Program,
+            Origin::Snapshot(_) | Origin::Appliance(_) => unikernel::Beginning::Snapshot,
+        };
+        *self.machines() = Some(unikernel::Machines::begin(kvm, beginning));
     }
 
     fn prepare(&self) {
+        // Not with the above: it takes a mount apart, behind which the cell's own would wait for 0.2 ms.
         unikernel::prepare();
     }
 
@@ -266,10 +294,10 @@ impl Resident for Tender {
         let streams =
             (stream(std::io::stdin().as_fd()), stream(std::io::stdout().as_fd()), stream(std::io::stderr().as_fd()));
         let (Ok(stdin), Ok(stdout), Ok(stderr)) = streams else { return Ended::Code(125) };
-        let engine = match self.kvm.as_ref().map(OwnedFd::try_clone) {
-            None => unikernel::Engine::Process,
-            Some(Ok(kvm)) => unikernel::Engine::Kvm(kvm),
-            Some(Err(_)) => return Ended::Code(125),
+        let engine = match (&self.kvm, self.machines().take()) {
+            (None, _) => unikernel::Engine::Process,
+            (Some(_), Some(machines)) => unikernel::Engine::Kvm(machines),
+            (Some(_), None) => return Ended::Code(125),
         };
         let snapshot = match self.origin.snapshot() {
             Ok(snapshot) => snapshot,
@@ -284,6 +312,7 @@ impl Resident for Tender {
         };
         let Ok(ipc) = self.ipc.tenders() else { return Ended::Code(125) };
         let guest = unikernel::Guest {
+            patched: self.patched.as_ref().map(unikernel::Patched::receive_all).unwrap_or_default(),
             snapshot,
             ipc,
             seal: self.seal.clone(),
@@ -328,8 +357,8 @@ struct Visitor {
 }
 
 impl Resident for Visitor {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 6] {
-        [Some(self.line.as_fd()), None, None, None, None, None]
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
+        [Some(self.line.as_fd()), None, None, None, None, None, None]
     }
 
     fn prepare(&self) {}

@@ -43,6 +43,9 @@ fn main() {
         eprintln!("[{count} instructions, {blocks} blocks, {time:.1?}, at {:#x}]", machine.pc());
         if let Some(end) = end {
             eprintln!("[{end:?}]");
+            for (name, count) in machine.interpreted().into_iter().take(20) {
+                eprintln!("{count:12} {name}");
+            }
             return;
         }
     }

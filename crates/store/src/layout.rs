@@ -13,6 +13,7 @@
 //! fresh/BOOT/   files unpacked one by one, or fetched from elsewhere, since this boot: whole, but perhaps not durable
 //! farm/         unpacked files with owner and mode, named by both: what plain root file systems link to
 //! plain/        plain root file systems
+//! patched/      code in which unikernels' system calls are jumps: the engine's
 //! tmp/          what is not finished; emptied by a collector
 //! aside/        what fsck found damaged
 //! ```
@@ -48,6 +49,7 @@ pub(crate) struct Paths {
     pub(crate) fresh: PathBuf,
     pub(crate) farm: PathBuf,
     pub(crate) plain: PathBuf,
+    pub(crate) patched: PathBuf,
     pub(crate) tmp: PathBuf,
     pub(crate) aside: PathBuf,
 }
@@ -67,6 +69,7 @@ impl Paths {
             fresh: dir.join("fresh"),
             farm: dir.join("farm"),
             plain: dir.join("plain"),
+            patched: dir.join("patched"),
             tmp: dir.join("tmp"),
             aside: dir.join("aside"),
             dir,

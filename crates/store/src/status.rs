@@ -57,6 +57,7 @@ impl Store {
             &self.paths.objects,
             &self.paths.roots,
             &self.paths.fresh,
+            &self.paths.patched,
             &self.paths.farm,
             &self.paths.plain,
         ])?;

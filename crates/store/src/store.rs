@@ -44,6 +44,11 @@ impl Store {
         &self.paths.dir
     }
 
+    /// Where copies of code are that whoever starts cells makes of unpacked files.
+    pub fn patched(&self) -> &Path {
+        &self.paths.patched
+    }
+
     /// The same pool, with another time to wait for the writer's lock before [`Error::Busy`].
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;

@@ -48,10 +48,14 @@ fn tend(socket: &Path, program: &str, snapshot: Option<&Path>) {
         visibility: unikernel::Visibility::Root,
         stack: unikernel::Stack::Host,
         ipc: unikernel::Ipc::Private,
+        patched: Vec::new(),
         control: Some(Line::listen(socket).expect("a socket")),
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],
         open_files: 1024,
-        engine: unikernel::Engine::Kvm(unikernel::open_kvm().expect("there is /dev/kvm")),
+        engine: unikernel::Engine::Kvm(unikernel::Machines::begin(
+            unikernel::open_kvm().expect("there is /dev/kvm"),
+            if snapshot.is_some() { unikernel::Beginning::Snapshot } else { unikernel::Beginning::Program },
+        )),
     };
     unikernel::run(guest).expect("the tender runs");
 }

@@ -29,16 +29,26 @@ fn main() -> std::process::ExitCode {
             unikernel::Stack::Host
         },
         ipc: unikernel::Ipc::Private,
+        patched: std::env::var_os("SKEP_PATCHED").map_or_else(Vec::new, |dir| {
+            let root = std::fs::File::open("/").expect("there is a root");
+            unikernel::Cache::at(dir).of_root(root.as_fd(), &[], "this machine", unikernel::View::FromInside)
+        }),
         control: None,
         streams: [copy(std::io::stdin().as_fd()), copy(std::io::stdout().as_fd()), copy(std::io::stderr().as_fd())],
         open_files: 1024,
         engine: match std::env::var("SKEP_ENGINE").as_deref() {
-            Ok("kvm") => unikernel::Engine::Kvm(unikernel::open_kvm().expect("there is /dev/kvm")),
+            Ok("kvm") => {
+                let kvm = unikernel::open_kvm().expect("there is /dev/kvm");
+                unikernel::Engine::Kvm(unikernel::Machines::begin(kvm, unikernel::Beginning::Program))
+            }
             _ => unikernel::Engine::Process,
         },
     };
     match unikernel::run(guest) {
         Ok(outcome) => {
+            if std::env::var_os("SKEP_TRAPS").is_some() {
+                eprintln!("traps: {}", outcome.traps);
+            }
             if !outcome.unknown.is_empty() {
                 eprintln!("not implemented: {:?}", outcome.unknown);
             }

@@ -2,8 +2,8 @@
 
 #![expect(unsafe_code, reason = "reads the processor's counter, and clocks by their numbers")]
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use abi::port::Clock;
 use rustix::time::{ClockId, clock_gettime};
@@ -68,7 +68,8 @@ pub(crate) fn used(by: Counted) -> Option<u64> {
     (told == 0).then_some((time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64))
 }
 
-static FIRST: OnceLock<Moment> = OnceLock::new();
+/// When the comparison began.
+static FIRST: Mutex<Option<Moment>> = Mutex::new(None);
 
 /// For how long the counter is compared with the clock at least, before it is believed.
 const SHORTEST: u64 = 1_000_000;
@@ -95,14 +96,28 @@ pub(crate) fn be_later_than(moment: u64) {
     AHEAD.fetch_add(behind, Ordering::Relaxed);
 }
 
-/// Begins to compare them, so that nobody waits for it later.
+fn first() -> MutexGuard<'static, Option<Moment>> {
+    FIRST.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Begins to compare them, so that nobody waits for it later, unless somebody has: waiting here was 0.6 of the 10 ms that a
+/// whole cell took to say hello.
 pub(crate) fn begin() {
-    FIRST.get_or_init(Moment::now);
+    begun();
+}
+
+fn begun() -> Moment {
+    *first().get_or_insert_with(Moment::now)
+}
+
+/// Begins to compare them, whenever that was done before: while a machine slept only one of them may have gone on.
+pub(crate) fn begin_anew() {
+    *first() = Some(Moment::now());
 }
 
 /// Writes how they relate. The longer ago the first time was, the more exact is the rate.
 pub(crate) fn write(clock: &Clock) {
-    let first = *FIRST.get_or_init(Moment::now);
+    let first = begun();
     let mut now = Moment::now();
     while now.nanoseconds - first.nanoseconds < SHORTEST {
         std::hint::spin_loop();

@@ -59,6 +59,8 @@ pub enum Word {
     Ended { status: i32 },
     /// A program made a system call that nothing implements, so often by now.
     Unknown { call: u32, times: u64 },
+    /// So many system calls came by a trap. Said when the family has ended.
+    Traps { times: u64 },
     /// The process is kept, or written down.
     Kept,
     /// It cannot be, for that reason.
@@ -146,6 +148,7 @@ impl Word {
             Self::Refused(errno) => plain([2, errno.raw_os_error() as u32, 0, 0]),
             Self::Ended { status } => plain([3, *status as u32, 0, 0]),
             Self::Unknown { call, times } => plain([4, *call, *times as u32, (*times >> 32) as u32]),
+            Self::Traps { times } => plain([9, 0, *times as u32, (*times >> 32) as u32]),
             Self::Kept => plain([6, 0, 0, 0]),
             Self::Unkept { why } => named([7, 0, 0, 0], why),
             Self::Process { number, parent, cell, name } => named([5, *number, *parent, *cell], name),
@@ -169,6 +172,7 @@ impl Word {
             [2, errno, ..] => Self::Refused(Errno::from_raw_os_error(errno.clamp(1, 4095) as i32)),
             [3, status, ..] => Self::Ended { status: status as i32 },
             [4, call, low, high] => Self::Unknown { call, times: u64::from(high) << 32 | u64::from(low) },
+            [9, _, low, high] => Self::Traps { times: u64::from(high) << 32 | u64::from(low) },
             [6, ..] => Self::Kept,
             [7, ..] => Self::Unkept { why: String::from_utf8_lossy(bytes.get(RECORD..)?).into_owned() },
             [5, number, parent, cell] => {

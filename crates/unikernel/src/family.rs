@@ -30,6 +30,7 @@ use crate::library::Ledger;
 use crate::link::{Shared, Stack};
 use crate::locks::Locks;
 use crate::neighbours::Board;
+use crate::patched::Copies;
 use crate::port::Mapped;
 use crate::posts::Ticker;
 use crate::seal::{Gate, Seal};
@@ -123,6 +124,9 @@ pub(crate) struct Family {
     pub(crate) notices: Notices,
     pub(crate) gate: Gate,
     pub(crate) libraries: Ledger,
+    pub(crate) copies: Copies,
+    /// How many system calls came by a trap, of processes that have ended.
+    pub(crate) traps: AtomicU64,
     /// Who sleeps on memory that processes share.
     pub(crate) futexes: Futexes,
     /// Who waits for messages and semaphores.
@@ -157,7 +161,7 @@ const LAST_NUMBER: u32 = 4 << 20;
 const MOST_PROCESSES: usize = 16 << 10;
 
 impl Family {
-    pub(crate) fn new(seal: Option<&Seal>, stack: Stack, board: Option<Arc<Board>>) -> Self {
+    pub(crate) fn new(seal: Option<&Seal>, stack: Stack, copies: Copies, board: Option<Arc<Board>>) -> Self {
         let (stack, link) = match stack {
             Stack::Host => (0, None),
             Stack::Guest(link) => (1, link.map(Shared::new)),
@@ -183,6 +187,8 @@ impl Family {
             notices: Notices::default(),
             gate: Gate::new(seal),
             libraries: Ledger::default(),
+            copies,
+            traps: AtomicU64::new(0),
             futexes: Futexes::default(),
             changes: Changes::default(),
             segments: Segments::default(),

@@ -35,7 +35,8 @@ pub fn lacks() -> Option<&'static str> {
     }
 }
 
-/// Puts the calling thread, which is the only one, into the jail for good.
+/// Puts the calling thread into the jail for good, and with it all that it makes. The only other thread there may be makes the
+/// first machine ([`crate::kvm::Machines`]) and ends before there is a guest.
 pub(crate) fn enter(kind: Kind, seal: Option<&Seal>, visibility: Visibility) -> Result<()> {
     give_capabilities_up(seal).map_err(Error::host("giving capabilities up"))?;
     sys::exec::no_new_privileges().map_err(Error::host("giving new privileges up"))?;

@@ -3,6 +3,7 @@
 
 mod aside;
 mod build;
+mod first;
 mod locked;
 mod shells;
 mod space;
@@ -16,6 +17,8 @@ use abi::layout::kvm::{BELLS, DOORBELL_PHYSICAL, MEMORY_STEP, MOST_MEMORY, TABLE
 use sys::Errno;
 use vm::{Exit, Frozen, Interrupter, Kept, Layout, Machine, Memory, Part, Region, Registers, Room, Sharing, Window};
 
+use self::first::First;
+pub use self::first::{Beginning, Machines};
 use self::locked::Locked;
 pub(crate) use self::shells::{Kvm, Shell};
 pub(crate) use self::space::{OfGuest, Space};
@@ -63,15 +66,12 @@ fn failed(error: vm::Error) -> Error {
 }
 
 impl Guest {
-    /// A machine that begins with the library operating system.
-    pub(crate) fn first(kvm: &Kvm, port: &Arc<Mapped>) -> Result<Self> {
-        let memory = Memory::new_in(room(port)?).map_err(failed)?;
-        let built = build::build(&memory)?;
-        // Room for files there is once one is mapped: many programs map none.
-        let space = Space::new(built.layout.tables, vec![memory], Vec::new());
-        let mut machine = assemble(kvm, &space)?;
-        machine.begin(&built.layout, &built.start).map_err(failed)?;
-        Ok(Self { machine, layout: built.layout, space, bells: Vec::new() })
+    /// A machine in which the library operating system has made its first call, and its port.
+    pub(crate) fn first(kvm: &Kvm) -> Result<(Self, Arc<Mapped>)> {
+        let First::Asking { shell, memory, layout } = kvm.first()? else { return Err(Error::Image) };
+        let Shell { machine, window, port, .. } = shell;
+        let space = Space::new(layout.tables, vec![memory], vec![window]);
+        Ok((Self { machine, layout, space, bells: Vec::new() }, port))
     }
 
     /// A copy of another, in that shell if there is one. The port is the shell's.
@@ -85,10 +85,16 @@ impl Guest {
         Ok(Self { machine, layout: seed.layout, space, bells: Vec::new() })
     }
 
-    /// One that goes on from where another was kept.
-    pub(crate) fn go_on(kvm: &Kvm, saved: &SavedMachine, port: &Arc<Mapped>, whose: TablesOf) -> Result<Self> {
+    /// One that goes on from where another was kept, in that shell if there is one. The port is the shell's.
+    pub(crate) fn go_on(
+        kvm: &Kvm,
+        saved: &SavedMachine,
+        port: &Arc<Mapped>,
+        shell: Option<Shell>,
+        whose: TablesOf,
+    ) -> Result<Self> {
         let (tables, windows) = (saved.layout.tables, saved.windows.clone());
-        let (mut machine, space) = fill(kvm, None, port, tables, &saved.memory, windows)?;
+        let (mut machine, space) = fill(kvm, shell, port, tables, &saved.memory, windows)?;
         let mut real = saved.layout;
         if whose == TablesOf::Tender {
             let locked = Locked::of(&space, tables)?;
@@ -162,6 +168,12 @@ impl Guest {
         let sharing = if how & call::MAP_SHARED != 0 && how & 2 != 0 { Sharing::Shared } else { Sharing::ReadOnly };
         let length = usize::try_from(length).map_err(|_| Errno::NOMEM)?;
         self.place(file.as_fd(), offset, length, sharing)
+    }
+
+    /// Maps the beginning of a copy of code; gives its physical address.
+    pub(crate) fn map_copy(&mut self, copy: BorrowedFd<'_>, length: u64) -> std::result::Result<u64, Errno> {
+        let length = usize::try_from(length).map_err(|_| Errno::NOMEM)?;
+        self.place(copy, 0, length, Sharing::ReadOnly)
     }
 
     /// Maps memory that members share; gives its physical address.

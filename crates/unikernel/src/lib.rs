@@ -36,6 +36,7 @@ mod mapping;
 mod member;
 mod memory;
 mod neighbours;
+mod patched;
 mod pipes;
 mod port;
 mod posts;
@@ -54,8 +55,10 @@ mod waits;
 use std::os::fd::OwnedFd;
 
 pub use error::{Error, Result};
+pub use kvm::{Beginning, Machines};
 pub use link::Stack;
 pub use neighbours::Ipc;
+pub use patched::{Cache, Patched, View};
 pub use seal::{Code, OUTSIDE, Seal};
 pub use snapshot::{Snapshot, calls_of, digest_of};
 pub use tender::{Command, Engine, Guest, Outcome, Visibility, run};
@@ -75,4 +78,10 @@ pub fn open_kvm() -> Result<OwnedFd> {
 /// What a tender needs of its process before it enters a root that has no `/proc`.
 pub fn prepare() {
     sys::pagemap::prepare();
+}
+
+/// Begins to compare the clocks, for tenders that the calling process will fork: a guest's clock is of use once they were
+/// compared for a millisecond, which a tender that begins with it waits for.
+pub fn compare_clocks() {
+    clock::begin_anew();
 }

@@ -6,25 +6,21 @@ use std::os::fd::AsFd;
 use abi::call;
 use abi::futex::SIZE;
 use abi::layout::kvm::MOST_WINDOW;
+use abi::patched::HAS;
 use rustix::fs::OFlags;
 use sys::Errno;
 
 use crate::calls::Reply;
-use crate::files::File;
 use crate::member::{Body, Member};
 use crate::{futexes, process};
 
-/// How many bytes of a file there are from an offset on.
-fn there(file: &File, offset: u64) -> u64 {
-    rustix::fs::fstat(file).map_or(0, |it| it.st_size.unsigned_abs().saturating_sub(offset))
-}
-
 impl Member {
     /// Has a part of a file mapped: sends it to the member, or puts it into its machine.
-    pub(crate) fn lend(&mut self, [descriptor, offset, length, how, ..]: [u64; 6]) -> Result<Reply, Errno> {
+    pub(crate) fn lend(&mut self, [descriptor, offset, length, how, ahead, _]: [u64; 6]) -> Result<Reply, Errno> {
         const WRITE: u64 = 2;
         const PAGE: u64 = 4096;
-        let file = match descriptor == abi::library::FILE as u64 {
+        let is_new = descriptor == abi::library::FILE as u64;
+        let file = match is_new {
             true => self.family.libraries.file(self.number)?,
             false => self.table.get(descriptor)?.clone(),
         };
@@ -40,14 +36,28 @@ impl Member {
         if length == 0 || length > MOST_WINDOW || offset % PAGE != 0 || offset > i64::MAX as u64 - MOST_WINDOW {
             return Err(Errno::INVAL);
         }
+        let stat = rustix::fs::fstat(&*file)?;
+        let family = self.family.clone();
+        let copy = if is_new { None } else { family.copies.of(&stat) };
+        if let Some(copy) = copy.filter(|it| how & call::MAP_CODE != 0 && it.is_of(offset, length)) {
+            let at = match &mut self.body {
+                Body::Process(socket) => process::send(socket, &[copy.file().as_fd()]).map(|()| 0),
+                Body::Machine(_, Some(guest)) => guest.map_copy(copy.file().as_fd(), copy.length()),
+                Body::Machine(_, None) => Err(Errno::NOSYS),
+            }?;
+            return Ok(Reply::Mapped { at, memory: copy.word() });
+        }
+        // For code, what will be mapped next stands by itself.
+        let length = if how & call::MAP_CODE != 0 { length.saturating_add(ahead).min(MOST_WINDOW) } else { length };
         let at = match &mut self.body {
             Body::Process(socket) => process::send(socket, &[file.as_fd()]).map(|()| 0),
             Body::Machine(_, Some(guest)) => guest.map(&file, offset, length, how),
             Body::Machine(_, None) => Err(Errno::NOSYS),
         }?;
+        let there = || stat.st_size.unsigned_abs().saturating_sub(offset).min(HAS - 1);
         let memory = match how & call::MAP_SHARED != 0 {
             true => futexes::identity(&*file).unwrap_or(0),
-            false => there(&file, offset),
+            false => there() | if copy.is_some() { HAS } else { 0 },
         };
         Ok(Reply::Mapped { at, memory })
     }

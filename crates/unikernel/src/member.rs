@@ -189,6 +189,7 @@ impl Member {
 
     /// The process has ended. Its files are closed before anybody hears of that.
     pub(crate) fn end(&mut self, status: i32) {
+        self.family.traps.fetch_add(self.living.port.traps.load(Ordering::Relaxed).into(), Ordering::Relaxed);
         self.let_go();
         self.give_up_all_locks();
         self.family.notices.forget(self.number, None);

@@ -36,7 +36,7 @@ impl Starter {
     pub(crate) fn new(engine: Engine, open_files: usize) -> Self {
         let kvm = match engine {
             Engine::Process => None,
-            Engine::Kvm(kvm) => Some(Arc::new(Kvm::new(kvm.into()))),
+            Engine::Kvm(machines) => Some(Arc::new(Kvm::new(machines))),
         };
         Self { kvm, open_files, template: OnceLock::new() }
     }
@@ -98,9 +98,8 @@ impl Starter {
                 (living, Body::Process(socket), Box::new(OfProcess(pid)))
             }
             Some(kvm) => {
-                let port = Arc::new(Mapped::new(abi::port::Engine::Kvm)?);
+                let (guest, port) = kvm::Guest::first(kvm)?;
                 clock::write(&port.clock);
-                let guest = kvm::Guest::first(kvm, &port)?;
                 let memory = Box::new(OfGuest(guest.space()));
                 let living = Living { port, waits, handle: Arc::new(Handle::machine()) };
                 (living, Body::Machine(kvm.clone(), Some(Box::new(guest))), memory)

@@ -11,8 +11,10 @@ use crate::desk;
 use crate::error::{Error, Result};
 use crate::family::{FIRST, Family};
 use crate::jail;
+use crate::kvm::Machines;
 use crate::link::Stack;
 use crate::neighbours::{self, Board, Ipc, Seen};
+use crate::patched::{Copies, Patched};
 use crate::seal::Seal;
 use crate::snapshot::Snapshot;
 use crate::start::Starter;
@@ -38,6 +40,8 @@ pub struct Guest {
     pub stack: Stack,
     /// With whom it shares its messages and memory.
     pub ipc: Ipc,
+    /// Copies of code that it will execute, in which system calls are jumps.
+    pub patched: Vec<Patched>,
     /// The socket on which it takes orders, from [`crate::control::Line::listen`].
     pub control: Option<OwnedFd>,
 }
@@ -75,8 +79,8 @@ pub enum Visibility {
 pub enum Engine {
     /// Processes of the host.
     Process,
-    /// Virtual machines, made with that handle on the host's, from [`crate::open_kvm`].
-    Kvm(OwnedFd),
+    /// Virtual machines.
+    Kvm(Machines),
 }
 
 /// How a family ended.
@@ -86,6 +90,8 @@ pub struct Outcome {
     pub status: i32,
     /// System calls that its programs made and nothing implements: number, and how often.
     pub unknown: Vec<(u32, u64)>,
+    /// How many system calls of its programs came by a trap.
+    pub traps: u64,
 }
 
 /// As many files as a process of Linux can have open by default, if it may.
@@ -108,18 +114,21 @@ pub fn run(guest: Guest) -> Result<Outcome> {
     jail::enter(kind, guest.seal.as_ref(), guest.visibility)?;
     let board = Board::of(guest.ipc).map_err(Error::host("meeting the cells that share its IPC"))?.map(Arc::new);
     let seen = board.as_ref().map(|it| Seen::all(it));
-    let family = Arc::new(Family::new(guest.seal.as_ref(), guest.stack, board.clone()));
+    let copies = Copies::new(guest.patched);
+    let family = Arc::new(Family::new(guest.seal.as_ref(), guest.stack, copies, board.clone()));
     let starter = Starter::new(guest.engine, guest.open_files);
     let number = match guest.snapshot {
         None => starter.first(&family, guest.command, guest.streams)?,
         Some(snapshot) => starter.go_on(&family, snapshot, guest.streams)?,
     };
     debug_assert_eq!(number, FIRST);
-    let reaped = family.clone();
-    thread("reaper", move || reap(&reaped))?;
     if let (Some(board), Some(seen)) = (board, seen) {
         let family = family.clone();
         thread("neighbours", move || neighbours::listen(&family, &board, seen))?;
+    }
+    if kind == jail::Kind::Processes {
+        let reaped = family.clone();
+        thread("reaper", move || reap(&reaped))?;
     }
     let signalled = family.clone();
     thread("signals", move || pass_signals_on(&signalled))?;
@@ -130,7 +139,7 @@ pub fn run(guest: Guest) -> Result<Outcome> {
     let status = family.wait_for_first();
     family.tell_last_news();
     let unknown = family.unknown().into_iter().collect();
-    Ok(Outcome { status, unknown })
+    Ok(Outcome { status, unknown, traps: family.traps() })
 }
 
 pub(crate) fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {

@@ -10,7 +10,7 @@
 mod detour;
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
@@ -134,7 +134,26 @@ pub struct Host {
     kvm: Kvm,
     /// What its processors can do: asked once, since where the processor is virtual itself each answer costs hundreds of
     /// microseconds.
-    features: OnceLock<CpuId>,
+    features: Mutex<Option<Arc<CpuId>>>,
+}
+
+impl Host {
+    /// What its processors can do. Who asks while somebody else does waits for that answer.
+    fn features(&self) -> Result<Arc<CpuId>> {
+        let mut known = self.features.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(features) = &*known {
+            return Ok(features.clone());
+        }
+        let asked = self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+        let asked = Arc::new(asked.map_err(Error::kvm("asking for its features"))?);
+        *known = Some(asked.clone());
+        Ok(asked)
+    }
+
+    /// Asks for what a machine will need, for a thread that has nothing else to do while another makes one.
+    pub fn look(&self) {
+        let _ = self.features();
+    }
 }
 
 impl From<OwnedFd> for Host {
@@ -142,7 +161,7 @@ impl From<OwnedFd> for Host {
     fn from(kvm: OwnedFd) -> Self {
         // SAFETY: the descriptor is given away; what it is of, each call on it tells.
         let kvm = unsafe { Kvm::from_raw_fd(kvm.into_raw_fd()) };
-        Self { kvm, features: OnceLock::new() }
+        Self { kvm, features: Mutex::default() }
     }
 }
 
@@ -154,18 +173,10 @@ impl Machine {
     }
 
     /// Makes one without memory.
-    pub fn new(Host { kvm, features }: &Host) -> Result<Self> {
-        let vm = kvm.create_vm().map_err(Error::kvm("making a virtual machine"))?;
+    pub fn new(host: &Host) -> Result<Self> {
+        let vm = host.kvm.create_vm().map_err(Error::kvm("making a virtual machine"))?;
         let vcpu = vm.create_vcpu(0).map_err(Error::kvm("making a virtual processor"))?;
-        let features = match features.get() {
-            Some(features) => features,
-            None => {
-                let asked = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
-                let asked = asked.map_err(Error::kvm("asking for its features"))?;
-                features.get_or_init(|| asked)
-            }
-        };
-        vcpu.set_cpuid2(features).map_err(Error::kvm("setting a virtual processor's features"))?;
+        vcpu.set_cpuid2(&*host.features()?).map_err(Error::kvm("setting a virtual processor's features"))?;
         Ok(Self { vcpu, vm, slots: Vec::new() })
     }
 

@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use sys::Errno;
 use sys::pagemap;
 
@@ -328,6 +328,15 @@ impl Memory {
             }
         }
         Ok(merged)
+    }
+
+    /// Says that about that much will be written there soon, which is cheaper than to notice it page by page: 0.3 ms of a
+    /// start were faults of the first hundred pages. Where it cannot be said nothing is lost.
+    pub fn expect(&self, offset: usize, length: usize) {
+        if let Some(at) = self.inside(offset, length) {
+            // SAFETY: inside the mapping, whose pages stay what they are.
+            let _ = unsafe { madvise(at.cast(), length, Advice::LinuxPopulateWrite) };
+        }
     }
 
     /// Makes whole pages zero, and gives back what they took.

@@ -25,11 +25,26 @@ pub fn port() -> &'static Port {
 pub enum Source {
     /// Zeroes, of this process alone.
     Anonymous,
-    /// A file of the tender's, from that offset; writes stay with this process. So many bytes behind it will be mapped next.
-    Private { descriptor: i32, offset: u64, ahead: usize },
+    /// A part of a file of the tender's; writes stay with this process.
+    Private(Part),
     /// The same; writes are the file's.
     Shared { descriptor: i32, offset: u64 },
 }
+
+/// A part of a file, from an offset on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub descriptor: i32,
+    pub offset: u64,
+    /// So many bytes behind it will be mapped next.
+    pub ahead: usize,
+}
+
+/// Whether there is room for so many bytes at an address.
+pub type Room<'a> = &'a dyn Fn(usize, usize) -> bool;
+
+/// Where trampolines are, and how many bytes of them.
+pub type Nest = (usize, usize);
 
 /// Whether the guest has page tables of its own.
 fn has_tables() -> bool {
@@ -40,6 +55,16 @@ fn has_tables() -> bool {
 /// Says which memory a shared mapping is of, or 0.
 pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> Result<u64> {
     if has_tables() { kvm::map(at, length, protection, source) } else { process::map(at, length, protection, source) }
+}
+
+/// Maps a part of a file that is code, for which a copy with calls that are jumps will do. Gives where the trampolines of those
+/// are; where there is no room for them, there are none, and it is the file itself that is mapped.
+pub fn map_code(at: usize, length: usize, protection: Protection, file: Part, room: Room<'_>) -> Result<Option<Nest>> {
+    if has_tables() {
+        kvm::map_code(at, length, protection, file, room)
+    } else {
+        process::map_code(at, length, protection, file, room)
+    }
 }
 
 /// Removes whole pages.

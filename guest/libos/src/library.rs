@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 
 use abi::library::{FILE, FILL, MAP, ORDER, PROTECT, RESERVE, SHARED, UNMAP, VISIT};
 
-use crate::engine::{self, Source};
+use crate::engine::{self, Part, Source};
 use crate::errno::{EINVAL, Result, to_raw};
 use crate::space::{Place, Protection, SPACE, Sharing};
 use crate::sync::Local;
@@ -73,7 +73,7 @@ fn carry_out(order: &[u64]) -> Result<()> {
         UNMAP => return space.unmap(at, length),
         RESERVE => (Place::AtFree(at), Source::Anonymous),
         FILL => (Place::At(at), Source::Anonymous),
-        MAP => (Place::At(at), Source::Private { descriptor: FILE, offset, ahead: 0 }),
+        MAP => (Place::At(at), Source::Private(Part { descriptor: FILE, offset, ahead: 0 })),
         _ => return Err(EINVAL),
     };
     space.map(place, length, rights, source).map(drop)

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use abi::layout::{PAGE, PROGRAM, STACK_END};
 
 use self::header::{Elf, Kind, Segment};
-use crate::engine::Source;
+use crate::engine::{Part, Source};
 use crate::errno::{E2BIG, EACCES, ELOOP, ENOEXEC, Errno, Result};
 use crate::space::{Place, Protection, SPACE};
 use crate::{number, port, string};
@@ -202,7 +202,7 @@ fn place_segment(file: &File, segment: &Segment, bias: usize, ahead: usize) -> R
     let (file_end, end) = (begin + segment.in_file, begin + segment.in_memory);
     let mut mapped_to = page;
     if segment.in_file > 0 {
-        let source = Source::Private { descriptor: file.0, offset: segment.offset - into as u64, ahead };
+        let source = Source::Private(Part { descriptor: file.0, offset: segment.offset - into as u64, ahead });
         SPACE.get().map(Place::At(page), into + segment.in_file, segment.rights, source)?;
         mapped_to = file_end.next_multiple_of(PAGE);
         let beyond = mapped_to.min(end.next_multiple_of(PAGE)) - file_end;

@@ -1,5 +1,6 @@
 //! System calls without a trap: the first time that an instruction traps, what is before it is replaced by a jump to a
-//! trampoline, which makes the same call and comes back behind the instruction.
+//! trampoline, which makes the same call and comes back behind the instruction. Most instructions never do: where the tender
+//! has a copy of a file's code in which that was done before ([`abi::patched`]), the copy is what is mapped.
 //!
 //! Three shapes are replaced, which are nearly all there are. A number put into the register right before the instruction,
 //! or the last argument, as the C library's `syscall` does: either has five bytes, which make a jump, and the instruction
@@ -60,9 +61,12 @@ pub fn forget() {
 
 /// If the call came by a trap, sees to it that the next one from there need not.
 pub fn consider(frame: &mut Frame) {
-    if TRAPPED.swap(false, Ordering::Relaxed)
-        // In a sealed guest nobody writes into code.
-        && engine::port().sealed.load(Ordering::Relaxed) == 0
+    if !TRAPPED.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    engine::port().traps.fetch_add(1, Ordering::Relaxed);
+    // In a sealed guest nobody writes into code.
+    if engine::port().sealed.load(Ordering::Relaxed) == 0
         && let Some(site) = site_before(frame.rip as usize, frame.call)
         // What cannot be replaced goes on trapping.
         && let Ok(trampoline) = replace(&site)

@@ -97,11 +97,22 @@ impl Space {
         if at % PAGE != 0 || !in_program(at, length) {
             return Err(if at % PAGE != 0 { EINVAL } else { ENOMEM });
         }
-        let memory = engine::map(at, length, protection, source)?;
+        let (memory, nest) = match source {
+            Source::Private(part) if is_code(protection) => {
+                let room = |at, length| in_program(at, length) && self.is_free(at, length);
+                (0, engine::map_code(at, length, protection, part, &room)?)
+            }
+            _ => (engine::map(at, length, protection, source)?, None),
+        };
         self.forget(at, at + length);
+        if let Some((begin, length)) = nest {
+            let protection = Protection::READ | Protection::EXECUTE;
+            let area = Area { end: begin + length, protection, sharing: Sharing::Private, memory: 0, ahead: 0 };
+            self.record(begin, area);
+        }
         let (sharing, ahead) = match source {
             Source::Shared { offset, .. } => (Sharing::Shared, at.wrapping_sub(offset as usize)),
-            Source::Anonymous | Source::Private { .. } => (Sharing::Private, 0),
+            Source::Anonymous | Source::Private(_) => (Sharing::Private, 0),
         };
         self.record(at, Area { end: at + length, protection, sharing, memory, ahead });
         Ok(at)
@@ -180,8 +191,11 @@ impl Space {
         Ok(to)
     }
 
-    /// Where the program's heap begins: behind the program.
-    pub fn begin_heap(&mut self, at: usize) {
+    /// Where the program's heap begins: behind the program, and whatever else is there.
+    pub fn begin_heap(&mut self, mut at: usize) {
+        while let Some(area) = self.area(at) {
+            at = area.end;
+        }
         (self.heap_begin, self.heap_end) = (at, at);
     }
 
@@ -329,6 +343,11 @@ pub enum Resize {
 }
 
 const LARGE_PAGE: usize = 2 << 20;
+
+/// Whether a part of a file that is so mapped is code as it stands.
+fn is_code(protection: Protection) -> bool {
+    protection.contains(Protection::EXECUTE) && !protection.contains(Protection::WRITE)
+}
 
 fn in_program(at: usize, length: usize) -> bool {
     at >= LOWEST && at.checked_add(length).is_some_and(|end| end <= PROGRAM_END)

@@ -16,8 +16,8 @@ mod leave;
 mod operations;
 mod places;
 
-use super::ir::{Block, Ir, Val, Value};
-use super::x64::{Alu, Code, Condition, Fixup, Mem, Reg, Shift, Size};
+use super::ir::{Block, Ir, Modes, Val, Value};
+use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size};
 use crate::state::head;
 
 const VALUES: [Reg; 10] =
@@ -64,6 +64,16 @@ enum Cold {
         meta: u64,
         to: Option<Reg>,
     },
+    /// The page of an access is looked for, and then the access is tried again.
+    Touch {
+        jumps: Fixup,
+        again: usize,
+        flush: Vec<(u32, Source)>,
+        save: Vec<Reg>,
+        address: Source,
+        meta: u64,
+        pc: u32,
+    },
     Exit {
         jumps: Fixup,
         flush: Vec<(u32, Source)>,
@@ -76,6 +86,8 @@ enum Target {
     Direct(i64),
     Indirect(Source),
     Interpreter(u32),
+    /// At this instruction, when interrupts were looked at.
+    Poll(u32),
 }
 
 struct Generator<'b> {
@@ -177,6 +189,16 @@ impl Generator<'_> {
                 self.code.load(64, to, header(head::PAGE));
                 self.code.alu_imm(Alu::Add, Size::S64, to, plus as i32);
             }
+            Ir::Clock => {
+                let to = self.destination(own)?;
+                self.code.rdtsc();
+                self.code.shift_imm(Shift::Shl, Size::S64, Reg::Rdx, 32);
+                self.code.alu(Alu::Or, Size::S64, Reg::Rax, Reg::Rdx);
+                self.code.load(64, Reg::Rcx, header(head::CLOCK_MULTIPLIER));
+                self.code.group(Group::Mul, Size::S64, Reg::Rcx);
+                self.code.mov(Size::S64, to, Reg::Rdx);
+                self.code.alu_mem(Alu::Add, Size::S64, to, header(head::CLOCK_OFFSET));
+            }
             Ir::Unary(operator, width, a) => self.unary(own, operator, width, a)?,
             Ir::Binary(operator, width, a, b) => self.binary(own, operator, width, a, b)?,
             Ir::Select(_, condition, yes, no) => {
@@ -210,11 +232,18 @@ impl Generator<'_> {
             Ir::Store { address, value, width, how, at } => self.store(address, value, width, how, at),
             Ir::Interpret { instruction, word, at } => self.interpret(instruction, word, at),
             Ir::ExitIf { test, to, at } => self.exit_if(test, to, at),
-            Ir::Exit { to, at } => {
+            Ir::Atomic { kind, address, value, width, at } => self.atomic(own, kind, (address, width, at), value)?,
+            Ir::CompareAndSwap { address, old, new, width, at } => {
+                self.compare_and_swap(own, (address, width, at), old, new)?;
+            }
+            Ir::Poll { next, at } => self.poll(next, at),
+            Ir::Exit { to, at, modes } => {
                 let flush = self.flush_of(at);
                 self.flush(&flush);
-                let to = self.target(to, at);
-                self.leave(to);
+                match (modes, self.target(to, at)) {
+                    (Modes::Same, to) => self.leave(to),
+                    (Modes::Changed, to) => self.leave_for_modes(to),
+                }
             }
         }
         Ok(())
@@ -229,6 +258,12 @@ impl Generator<'_> {
                     self.flush(&flush);
                     self.leave(to);
                 }
+                Cold::Touch { jumps, again, flush, save, address, meta, pc } => {
+                    self.code.land(jumps);
+                    self.flush(&flush);
+                    self.touch(&save, address, meta, pc);
+                    self.code.jmp_to(again);
+                }
                 Cold::Access { jumps, back, flush, save, address, value, meta, to } => {
                     self.code.land(jumps);
                     self.flush(&flush);
@@ -239,7 +274,7 @@ impl Generator<'_> {
         }
         let stale = self.code.here();
         self.set_pc(self.block.begin.into());
-        self.code.mov_imm(Reg::Rax, 0);
+        self.code.mov_imm(Reg::Rax, head::STALE);
         self.code.jmp_mem(header(head::LEAVE));
         stale
     }

@@ -4,6 +4,7 @@
 //! knows of them is in a [`Known`] of each place where somebody may look, and is written there only if somebody does.
 
 use isa::ops::{Binary, Unary};
+use isa::plan::Atomic;
 
 /// What an operation gives, by the operation's index.
 pub(super) type Value = u32;
@@ -28,6 +29,8 @@ pub(super) enum Ir {
     Page {
         plus: u32,
     },
+    /// The clock.
+    Clock,
     Unary(Unary, u8, Val),
     Binary(Binary, u8, Val, Val),
     Select(u8, Val, Val, Val),
@@ -62,6 +65,26 @@ pub(super) enum Ir {
         how: u8,
         at: StateId,
     },
+    /// Changes memory as one; gives what was there.
+    Atomic {
+        kind: Atomic,
+        address: Val,
+        value: Val,
+        width: u8,
+        at: StateId,
+    },
+    CompareAndSwap {
+        address: Val,
+        old: Val,
+        new: Val,
+        width: u8,
+        at: StateId,
+    },
+    /// Leaves if an interrupt waits that was masked.
+    Poll {
+        next: u32,
+        at: StateId,
+    },
     /// The instruction is interpreted; afterwards, registers are in the state.
     Interpret {
         instruction: u32,
@@ -74,11 +97,19 @@ pub(super) enum Ir {
         to: Exit,
         at: StateId,
     },
-    /// Leaves the block.
+    /// Leaves the block; if modes have changed, other code comes next.
     Exit {
         to: Exit,
         at: StateId,
+        modes: Modes,
     },
+}
+
+/// Whether code for the same modes comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Modes {
+    Same,
+    Changed,
 }
 
 /// A condition.
@@ -146,12 +177,16 @@ impl Ir {
     /// Calls `f` with each operand.
     pub(super) fn each(&self, mut f: impl FnMut(Val)) {
         match *self {
-            Ir::Read { .. } | Ir::Page { .. } | Ir::Interpret { .. } => {}
+            Ir::Read { .. } | Ir::Page { .. } | Ir::Clock | Ir::Interpret { .. } | Ir::Poll { .. } => {}
             Ir::Unary(_, _, a) | Ir::Slice { of: a, .. } | Ir::Sext { of: a, .. } => f(a),
             Ir::Binary(_, _, a, b) => [a, b].into_iter().for_each(f),
-            Ir::Select(_, a, b, c) | Ir::Flags { a, b, carry: c, .. } => [a, b, c].into_iter().for_each(f),
+            Ir::Select(_, a, b, c)
+            | Ir::Flags { a, b, carry: c, .. }
+            | Ir::CompareAndSwap { address: a, old: b, new: c, .. } => [a, b, c].into_iter().for_each(f),
             Ir::Load { address, .. } => f(address),
-            Ir::Store { address, value, .. } => [address, value].into_iter().for_each(f),
+            Ir::Store { address, value, .. } | Ir::Atomic { address, value, .. } => {
+                [address, value].into_iter().for_each(f)
+            }
             Ir::ExitIf { test, to, .. } => {
                 f(test.a);
                 f(test.b);
@@ -172,6 +207,9 @@ impl Ir {
         match *self {
             Ir::Load { at, .. }
             | Ir::Store { at, .. }
+            | Ir::Atomic { at, .. }
+            | Ir::CompareAndSwap { at, .. }
+            | Ir::Poll { at, .. }
             | Ir::Interpret { at, .. }
             | Ir::ExitIf { at, .. }
             | Ir::Exit { at, .. } => Some(at),

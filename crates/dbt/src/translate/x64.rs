@@ -350,6 +350,12 @@ impl Code {
         self.rr(size, &[0x0f, opcode], to as u8, from);
     }
 
+    /// The time stamp counter, in edx and eax.
+    pub(super) fn rdtsc(&mut self) {
+        self.byte(0x0f);
+        self.byte(0x31);
+    }
+
     pub(super) fn cqo(&mut self, size: Size) {
         self.rex(size, 0, 0, 0, false);
         self.byte(0x99);
@@ -390,9 +396,44 @@ impl Code {
         Fixup(self.here() - 4)
     }
 
+    /// Swaps a register with memory as one, or adds it and leaves what was there.
+    pub(super) fn exchange(&mut self, width: u8, mem: Mem, reg: Reg, adds: bool) {
+        if adds {
+            self.byte(0xf0);
+        }
+        if width == 16 {
+            self.byte(0x66);
+        }
+        let size = if width == 64 { Size::S64 } else { Size::S32 };
+        match (adds, width) {
+            (true, 8) => self.rm(size, &[0x0f, 0xc0], reg as u8, mem, true),
+            (true, _) => self.rm(size, &[0x0f, 0xc1], reg as u8, mem, false),
+            (false, 8) => self.rm(size, &[0x86], reg as u8, mem, true),
+            (false, _) => self.rm(size, &[0x87], reg as u8, mem, false),
+        }
+    }
+
+    /// Stores `new` as one if memory holds what rax does; or else loads rax.
+    pub(super) fn compare_exchange(&mut self, width: u8, mem: Mem, new: Reg) {
+        self.byte(0xf0);
+        if width == 16 {
+            self.byte(0x66);
+        }
+        let size = if width == 64 { Size::S64 } else { Size::S32 };
+        match width {
+            8 => self.rm(size, &[0x0f, 0xb0], new as u8, mem, true),
+            _ => self.rm(size, &[0x0f, 0xb1], new as u8, mem, false),
+        }
+    }
+
     /// A jump to a place in this code.
     pub(super) fn jmp_to(&mut self, at: usize) {
         let fixup = self.jmp();
+        self.patch(fixup, at);
+    }
+
+    /// The jump goes there.
+    pub(super) fn land_at(&mut self, fixup: Fixup, at: usize) {
         self.patch(fixup, at);
     }
 

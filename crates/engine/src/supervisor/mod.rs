@@ -190,6 +190,7 @@ impl Supervisor {
         // Started anew, it is a cell by itself, whatever it was made from.
         self.cell.record.kin = None;
         self.cell.record.unknown.clear();
+        self.cell.record.traps = 0;
         self.cell.write_record(&self.lock, Durability::Relaxed)?;
         let mut run = Run::start(&self.engine, &mut self.cell, self.window, self.back_to.take().as_deref())?;
         let pid = run.pid;

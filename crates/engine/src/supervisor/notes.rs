@@ -36,9 +36,11 @@ impl Supervisor {
     /// Writes down which system calls its boundary does not have.
     pub(super) fn note_unknown(&mut self) {
         let unknown = self.run.as_mut().map(|run| run.live.unknown()).unwrap_or_default();
-        if unknown.is_empty() {
+        let traps = self.run.as_ref().map_or(0, |run| run.live.traps());
+        if unknown.is_empty() && self.cell.record.traps == traps {
             return;
         }
+        self.cell.record.traps = traps;
         for it in unknown {
             let known = &mut self.cell.record.unknown;
             match known.iter_mut().find(|known| known.call == it.call) {

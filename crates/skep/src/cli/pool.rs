@@ -1,6 +1,6 @@
 //! `skep pool`: the store beneath images.
 
-use model::counted;
+use model::{ByteSize, counted};
 use store::{DamageState, Repair};
 
 use super::Context;
@@ -57,7 +57,8 @@ fn status(engine: &engine::Engine, json: bool) -> Result<()> {
 }
 
 fn gc(engine: &engine::Engine, json: bool) -> Result<()> {
-    let report = engine.store().gc(&engine.trees_in_use()?, &Reporter::new())?;
+    let mut report = engine.store().gc(&engine.trees_in_use()?, &Reporter::new())?;
+    report.freed = ByteSize::bytes(report.freed.get().saturating_add(engine.collect_copies()?));
     if json {
         return output::json(&report);
     }

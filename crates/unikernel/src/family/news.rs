@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use crate::control::Word;
 use crate::desk::Listener;
@@ -71,6 +72,15 @@ impl Family {
             let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
             news.iter().for_each(|it| it.tell(&Word::Unknown { call, times }));
         }
+        let (news, times) = (self.news.lock().unwrap_or_else(PoisonError::into_inner), self.traps());
+        news.iter().for_each(|it| it.tell(&Word::Traps { times }));
+    }
+
+    /// How many system calls came by a trap so far.
+    pub(crate) fn traps(&self) -> u64 {
+        let mut traps = self.traps.load(Ordering::Relaxed);
+        self.each_living(|_, it| traps += u64::from(it.port.traps.load(Ordering::Relaxed)));
+        traps
     }
 
     /// Those counts.
@@ -85,7 +95,7 @@ mod properties {
 
     #[test]
     fn no_more_numbers_are_counted_than_the_most() {
-        let family = Family::new(None, crate::link::Stack::Host, None);
+        let family = Family::new(None, crate::link::Stack::Host, crate::patched::Copies::default(), None);
         (0..MOST_UNKNOWN as u32 * 2).for_each(|it| family.note_unknown(it));
         (0..9).for_each(|_| family.note_unknown(3));
         let unknown = family.unknown();

@@ -37,6 +37,8 @@ pub(super) fn build(memory: &Memory) -> Result<Built> {
     // The first page stays empty: 0 is nobody's address.
     let mut builder = Builder { memory, next: PAGE, tables: 0 };
     builder.tables = builder.page()?;
+    let surroundings = (CONTROL_PAGES + BOOT_STACK_PAGES) * PAGE as usize;
+    memory.expect(PAGE as usize, (crate::process::LIBOS.len() + surroundings).next_multiple_of(PAGE as usize));
     let words = builder.load(crate::process::LIBOS)?;
     builder.fresh(CONTROL as u64, CONTROL_PAGES as u64)?;
     let stack_pages = BOOT_STACK_PAGES as u64;

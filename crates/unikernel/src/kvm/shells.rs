@@ -12,7 +12,8 @@ use std::time::Duration;
 use abi::layout::kvm::WINDOW;
 use vm::{Host, Machine, Room, Window};
 
-use super::{WINDOW_STEP, failed};
+use super::first::{Coming, First, Machines};
+use super::{Beginning, WINDOW_STEP, failed};
 use crate::error::Result;
 use crate::port::Mapped;
 use crate::tender::thread;
@@ -26,7 +27,7 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    fn new(host: &Host) -> Result<Self> {
+    pub(super) fn new(host: &Host) -> Result<Self> {
         let port = Arc::new(Mapped::new(abi::port::Engine::Kvm)?);
         let room = super::room(&port)?;
         let window = Arc::new(Window::new(WINDOW_STEP).map_err(failed)?);
@@ -40,6 +41,8 @@ impl Shell {
 /// Makes machines of a family.
 pub(crate) struct Kvm {
     host: Arc<Host>,
+    /// The family's first machine, until it is used.
+    first: Mutex<Option<Coming>>,
     shells: Arc<Shells>,
 }
 
@@ -97,9 +100,24 @@ impl Shells {
 }
 
 impl Kvm {
-    pub(crate) fn new(host: Host) -> Self {
+    pub(crate) fn new(Machines { host, first }: Machines) -> Self {
         let shells = Shells { state: Mutex::default() };
-        Self { host: Arc::new(host), shells: Arc::new(shells) }
+        Self { host, first: Mutex::new(first), shells: Arc::new(shells) }
+    }
+
+    /// A machine with the library operating system in it: the one that was made ahead, if nobody has it, or a new one.
+    pub(super) fn first(&self) -> Result<First> {
+        let coming = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        coming.map_or_else(|| First::new(&self.host, Beginning::Program), Coming::wait)
+    }
+
+    /// The machine that was made ahead for a snapshot, if nobody has it.
+    pub(crate) fn empty(&self) -> Result<Option<Shell>> {
+        let coming = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(match coming.map(Coming::wait).transpose()? {
+            Some(First::Empty(shell)) => Some(shell),
+            Some(First::Asking { .. }) | None => None,
+        })
     }
 
     pub(super) fn host(&self) -> &Host {

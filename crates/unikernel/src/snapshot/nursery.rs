@@ -39,13 +39,17 @@ impl Drop for Unborn {
 impl Unborn {
     /// Makes one, which begins to run at once.
     pub(super) fn new(kvm: &Arc<Kvm>, machine: &SavedMachine, sealed: u32) -> Result<Self> {
-        let port = Arc::new(Mapped::new(abi::port::Engine::Kvm)?);
+        let shell = kvm.empty()?;
+        let port = match &shell {
+            Some(shell) => shell.port.clone(),
+            None => Arc::new(Mapped::new(abi::port::Engine::Kvm)?),
+        };
         crate::clock::write(&port.clock);
         port.sealed.store(sealed, std::sync::atomic::Ordering::Relaxed);
         // It stands in a call for a copy, of which it is one.
         port.answer(0, 0);
         let whose = if sealed == 0 { TablesOf::Guest } else { TablesOf::Tender };
-        let guest = Guest::go_on(kvm, machine, &port, whose)?;
+        let guest = Guest::go_on(kvm, machine, &port, shell, whose)?;
         let space = guest.space();
         let (thread_end, wanted) = channel();
         let handle = Arc::new(Handle::machine());

@@ -21,7 +21,7 @@ use abi::{VERSION, call};
 
 use self::frames::FRAMES;
 use self::tables::{BORROWED, RESERVED, SHARED};
-use super::{Bells, Source, port};
+use super::{Bells, Nest, Part, Room, Source, port};
 use crate::errno::{EFAULT, ENOMEM, Result};
 use crate::space::Protection;
 use crate::string;
@@ -32,9 +32,11 @@ global_asm!(
     ".quad {magic}",
     ".quad {start}",
     ".quad {call}",
+    ".quad {patched}",
     magic = const MAGIC,
     start = sym start,
     call = sym traps::kvm_call_entry,
+    patched = sym crate::entry::patched_entry,
 );
 
 /// The top table.
@@ -120,7 +122,7 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
             fill(at, length, bits(protection))?;
             tables::settle().map(|()| 0)
         }
-        Source::Private { descriptor, offset, ahead } => {
+        Source::Private(Part { descriptor, offset, ahead }) => {
             let physical = borrow_to_read(descriptor, offset, [length, ahead], protection)?;
             let readable = protection - Protection::WRITE | Protection::READ;
             tables::map(at, physical, length, bits(readable) | BORROWED)?;
@@ -141,6 +143,34 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
     }
 }
 
+/// The copy, if there is one and room for its trampolines; else the file.
+pub fn map_code(at: usize, length: usize, protection: Protection, file: Part, room: Room<'_>) -> Result<Option<Nest>> {
+    if frames::is_known_without_copy(file.descriptor) {
+        return map(at, length, protection, Source::Private(file)).map(|_| None);
+    }
+    let how = u64::from(protection.bits()) | call::MAP_CODE;
+    let arguments = [file.descriptor as u64, file.offset, length as u64, how, file.ahead as u64, 0];
+    let answer = crate::port::ask(call::MAP, arguments, 0);
+    let (physical, word) = (answer.result? as u64, answer.limit);
+    let nest = abi::patched::Nest::of(word).map(|it| (it.beside(at), it.length()));
+    frames::borrowed(physical, length + nest.map_or(0, |it| it.1));
+    match nest {
+        None => frames::note_latest(physical, length.saturating_add(file.ahead), word, file.descriptor, file.offset),
+        Some((there, size)) if !room(there, size) => {
+            frames::give_back(physical, length + size, BORROWED);
+            frames::release();
+            return map(at, length, protection, Source::Private(file)).map(|_| None);
+        }
+        Some((there, size)) => {
+            let rights = bits(Protection::READ | Protection::EXECUTE);
+            tables::map(there, physical + length as u64, size, rights | BORROWED)?;
+        }
+    }
+    unmap(at, length)?;
+    tables::map(at, physical, length, bits(protection) | BORROWED)?;
+    tables::settle().map(|()| nest)
+}
+
 /// In a sealed guest the tender is asked each time that something shall be executed.
 fn borrow_to_read(descriptor: i32, offset: u64, lengths: [usize; 2], protection: Protection) -> Result<u64> {
     let [length, ahead] = lengths;
@@ -149,9 +179,9 @@ fn borrow_to_read(descriptor: i32, offset: u64, lengths: [usize; 2], protection:
         return Ok(physical);
     }
     let whole = length.next_multiple_of(PAGE).saturating_add(ahead);
-    let (physical, there) = borrow(descriptor, offset, whole, u64::from(protection.bits()))?;
+    let (physical, word) = borrow(descriptor, offset, whole, u64::from(protection.bits()))?;
     frames::borrowed(physical, length);
-    frames::note_latest(physical, whole.min(there as usize), descriptor, offset);
+    frames::note_latest(physical, whole, word, descriptor, offset);
     Ok(physical)
 }
 

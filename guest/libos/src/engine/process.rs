@@ -17,7 +17,7 @@ use abi::layout::{PAGE, PORT};
 use abi::port::{CALLED, DOZING, Engine, Port};
 use abi::{VERSION, call};
 
-use super::{Source, port};
+use super::{Nest, Part, Room, Source, port};
 use crate::errno::{EINVAL, Result, from_raw};
 use crate::number;
 use crate::space::Protection;
@@ -100,13 +100,13 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
                 let _ = host(number::MADVISE, [at, length, HUGE_PAGE, 0, 0, 0]);
             }
         }
-        Source::Private { descriptor, offset, .. } => {
-            let file = lend(descriptor, offset, length, protection, PRIVATE)?;
+        Source::Private(Part { descriptor, offset, .. }) => {
+            let file = lend(descriptor, offset, length, protection, 0)?;
             let mapped = host(number::MMAP, [at, length, rights, PRIVATE | FIXED, file.0, offset as usize]);
             mapped?;
         }
         Source::Shared { descriptor, offset } => {
-            let file = lend(descriptor, offset, length, protection, SHARED)?;
+            let file = lend(descriptor, offset, length, protection, call::MAP_SHARED)?;
             let mapped = host(number::MMAP, [at, length, rights, SHARED | FIXED, file.0, offset as usize]);
             mapped?;
             return Ok(file.1);
@@ -115,7 +115,30 @@ pub fn map(at: usize, length: usize, protection: Protection, source: Source) -> 
     Ok(0)
 }
 
-/// A file lent by the tender for the time of mapping it, and which memory it is.
+/// The copy, if there is one and room for its trampolines; else the file.
+pub fn map_code(at: usize, length: usize, protection: Protection, file: Part, room: Room<'_>) -> Result<Option<Nest>> {
+    let lent = lend(file.descriptor, file.offset, length, protection, call::MAP_CODE)?;
+    let descriptor = lent.0;
+    let map =
+        |at, length, rights, offset| host(number::MMAP, [at, length, rights, PRIVATE | FIXED, descriptor, offset]);
+    let rights = protection.bits() as usize;
+    let Some(nest) = abi::patched::Nest::of(lent.1) else {
+        return map(at, length, rights, file.offset as usize).map(|_| None);
+    };
+    let (there, size) = (nest.beside(at), nest.length());
+    if !room(there, size) {
+        drop(lent);
+        return self::map(at, length, protection, Source::Private(file)).map(|_| None);
+    }
+    map(there, size, (Protection::READ | Protection::EXECUTE).bits() as usize, length)?;
+    if let Err(errno) = map(at, length, rights, 0) {
+        let _ = unmap(there, size);
+        return Err(errno);
+    }
+    Ok(Some((there, size)))
+}
+
+/// A file lent by the tender for the time of mapping it, and what else the tender says of it: which memory it is.
 struct Lent(usize, u64);
 
 impl Drop for Lent {
@@ -124,9 +147,9 @@ impl Drop for Lent {
     }
 }
 
-fn lend(descriptor: i32, offset: u64, length: usize, protection: Protection, sharing: usize) -> Result<Lent> {
-    let shared = if sharing == SHARED { call::MAP_SHARED } else { 0 };
-    let how = u64::from(protection.bits()) | shared;
+/// `more` says beside the protection what it is for: a bit of [`call::MAP`]'s.
+fn lend(descriptor: i32, offset: u64, length: usize, protection: Protection, more: u64) -> Result<Lent> {
+    let how = u64::from(protection.bits()) | more;
     let answer = crate::port::ask(call::MAP, [descriptor as u64, offset, length as u64, how, 0, 0], 0);
     answer.result?;
     let [file] = receive()?;

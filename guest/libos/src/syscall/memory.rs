@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 
 use abi::layout::PAGE;
 
-use crate::engine::{self, Source};
+use crate::engine::{self, Part, Source};
 use crate::errno::{EACCES, EEXIST, EINVAL, ENOMEM, EPERM, Result};
 use crate::space::{Place, Protection, Resize, SPACE};
 use crate::sync::Local;
@@ -51,7 +51,9 @@ pub fn map(hint: u64, length: u64, rights: u64, flags: u64, descriptor: i32, off
             let memory = Memory::new(length)?;
             SPACE.get().map(place, length, rights, Source::Shared { descriptor: memory.0, offset: 0 })
         }
-        (false, false) => SPACE.get().map(place, length, rights, Source::Private { descriptor, offset, ahead: 0 }),
+        (false, false) => {
+            SPACE.get().map(place, length, rights, Source::Private(Part { descriptor, offset, ahead: 0 }))
+        }
         (false, true) => SPACE.get().map(place, length, rights, Source::Shared { descriptor, offset }),
     }
 }

@@ -72,7 +72,8 @@ impl Generator<'_> {
 
     pub(super) fn leave(&mut self, to: Target) {
         match to {
-            Target::Direct(plus) if (0..4096).contains(&plus) => self.link(plus),
+            // At the last two bytes of a page, an instruction may begin that is not all of this page.
+            Target::Direct(plus) if (0..4093).contains(&plus) => self.link(plus),
             Target::Direct(plus) => {
                 self.code.load(64, Reg::Rax, header(head::PAGE));
                 self.code.alu_imm(Alu::Add, Size::S64, Reg::Rax, plus as i32);
@@ -82,12 +83,39 @@ impl Generator<'_> {
                 self.move_to(Reg::Rax, source);
                 self.code.jmp_mem(header(head::LOOK_UP));
             }
+            Target::Poll(pc) => {
+                self.set_pc(pc.into());
+                self.code.mov_imm(Reg::Rax, 0);
+                self.code.jmp_mem(header(head::LEAVE));
+            }
             Target::Interpreter(pc) => {
                 self.set_pc(pc.into());
                 self.code.mov_imm(Reg::Rax, head::INTERPRET_NEXT);
                 self.code.jmp_mem(header(head::LEAVE));
             }
         }
+    }
+
+    /// Other code comes next: it is looked for anew.
+    pub(super) fn leave_for_modes(&mut self, to: Target) {
+        match to {
+            Target::Direct(plus) => self.set_pc(plus),
+            Target::Indirect(source) => {
+                self.move_to(Reg::Rax, source);
+                self.code.store(64, header(head::PC), Reg::Rax);
+            }
+            Target::Interpreter(pc) | Target::Poll(pc) => self.set_pc(pc.into()),
+        }
+        self.code.mov_imm(Reg::Rax, head::MODES_CHANGED);
+        self.code.jmp_mem(header(head::LEAVE));
+    }
+
+    /// An interrupt that was masked may not be any more.
+    pub(super) fn poll(&mut self, next: u32, at: StateId) {
+        self.code.cmp_mem_imm(header(head::PENDING), 0);
+        let jumps = self.code.jcc(Condition::NotEqual);
+        let flush = self.flush_of(at);
+        self.cold.push(Cold::Exit { jumps, flush, to: Target::Poll(next) });
     }
 
     pub(super) fn set_pc(&mut self, plus: i64) {

@@ -50,6 +50,8 @@ struct Part {
     physical: u64,
     /// As much as is of the file: in bytes of whole pages.
     length: u64,
+    /// Its code is to be asked for by itself.
+    has_copy: bool,
 }
 
 static BORROWINGS: Local<Borrowings> =
@@ -153,14 +155,21 @@ pub fn give_back(physical: u64, length: usize, borrowed: u64) {
     }
 }
 
-/// A part of a file is mapped there to be read, as long as the file is.
-pub fn note_latest(physical: u64, length: usize, descriptor: i32, offset: u64) {
+/// A part of a file is mapped there to be read, as long as the file is: `word` is what the tender says of that.
+pub fn note_latest(physical: u64, length: usize, word: u64, descriptor: i32, offset: u64) {
     // That is another file each time.
     if descriptor == abi::library::FILE {
         return;
     }
-    let length = length.next_multiple_of(PAGE) as u64;
-    BORROWINGS.get().latest = Some(Part { descriptor, offset, physical, length });
+    let has_copy = word & abi::patched::HAS != 0;
+    let there = word & !abi::patched::HAS;
+    let length = there.min(length as u64).next_multiple_of(PAGE as u64);
+    BORROWINGS.get().latest = Some(Part { descriptor, offset, physical, length, has_copy });
+}
+
+/// Whether the file is the latest, so that it is known that there is no copy of its code.
+pub fn is_known_without_copy(descriptor: i32) -> bool {
+    BORROWINGS.get().latest.is_some_and(|it| it.descriptor == descriptor && !it.has_copy)
 }
 
 /// The same part of the file once more, if it is mapped to be read already.
