@@ -185,3 +185,6 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
