@@ -14,8 +14,8 @@ pub(crate) mod head {
     pub(crate) const SET: u32 = 3;
     /// Code that leaves, with a reason in rax.
     pub(crate) const LEAVE: u32 = 4;
-    /// Code that goes on at the address in rax.
-    pub(crate) const LOOK_UP: u32 = 5;
+    /// Code that leaves for the address in rax.
+    pub(crate) const UNKNOWN: u32 = 5;
     /// What is called for loads, stores and instructions.
     pub(crate) const LOAD: u32 = 6;
     pub(crate) const STORE: u32 = 7;
