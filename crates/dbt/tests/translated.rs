@@ -187,7 +187,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 fn check(target: &Target) {
     let isa = Arc::new(description(target.name));
     let chosen: Vec<usize> = (0..isa.instructions.len()).filter(|at| is_tried(&isa.instructions[*at])).collect();
-    let mut random = Random(number("SKEP_TRANSLATED_SEED", 1) * 0x9e37_79b9_7f4a_7c15 | 1);
+    let mut random = Random((number("SKEP_TRANSLATED_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
     for _ in 0..number("SKEP_TRANSLATED_PROGRAMS", 1500) {
         let program = program(&isa, &chosen, &mut random);
         let Some(interpreted) = run(&isa, target, &program, Mode::Interpret) else { continue };

@@ -12,6 +12,7 @@
 //! | the others but rsp | values |
 
 mod accesses;
+mod floats;
 mod leave;
 mod operations;
 mod places;

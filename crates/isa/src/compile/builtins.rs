@@ -174,7 +174,7 @@ impl<'a> Elaborator<'_, 'a> {
         let value = self.value(expr, None)?;
         match value {
             Value::Bits(id) => Ok(id),
-            value => self.to_bits(value, 8, expr.place),
+            value => self.sized(value, 8, expr.place),
         }
     }
 
@@ -188,11 +188,11 @@ impl<'a> Elaborator<'_, 'a> {
         match (left, right) {
             (Value::Bits(left), right) => {
                 let width = self.builder.width(left);
-                Ok((left, self.to_bits(right, width, b.place)?))
+                Ok((left, self.sized(right, width, b.place)?))
             }
             (left, Value::Bits(right)) => {
                 let width = self.builder.width(right);
-                Ok((self.to_bits(left, width, a.place)?, right))
+                Ok((self.sized(left, width, a.place)?, right))
             }
             _ => Err(Error::at(a.place, "it is not known how wide this is")),
         }
@@ -271,7 +271,7 @@ impl<'a> Elaborator<'_, 'a> {
         let width = self.width(width)?;
         let value = match self.value(value, None)? {
             Value::Bits(id) => id,
-            number => return self.to_bits(number, width, place).map(Value::Bits),
+            number => return self.sized(number, width, place).map(Value::Bits),
         };
         let found = self.builder.width(value);
         let is_wider = found > width;
@@ -390,7 +390,7 @@ impl<'a> Elaborator<'_, 'a> {
     }
 }
 
-fn exactly<'a, const N: usize>(arguments: &'a [Expr], place: Place) -> Result<[&'a Expr; N]> {
+fn exactly<const N: usize>(arguments: &[Expr], place: Place) -> Result<[&Expr; N]> {
     let list: Vec<&Expr> = arguments.iter().collect();
     list.try_into().map_err(|_| Error::at(place, format!("this takes {N} arguments")))
 }

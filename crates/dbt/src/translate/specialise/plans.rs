@@ -114,8 +114,8 @@ impl<'i> Maker<'i> {
                 work.next = Some(Branch::If(Test { kind: test.kind.inverted(), ..test }, no, None));
             }
         }
-        for slot in 0..work.slots.len() {
-            let (yes, no) = (yes_slots[slot], work.slots[slot]);
+        for (slot, yes) in yes_slots.into_iter().enumerate() {
+            let no = work.slots[slot];
             if yes != no {
                 work.slots[slot] = self.select(64, condition, yes, no);
             }
