@@ -1,5 +1,5 @@
 //! Boots a kernel with its serial port on standard output:
-//! `boot [--disk FILE]… [--port NAME=SOCKET]… [--share DIR]… [--net OWN=PEER]… [--console] KERNEL INITRD COMMAND-LINE ISA…`.
+//! `boot [--disk FILE]… [--port NAME=SOCKET]… [--share DIR]… [--net OWN=PEER]… [--balloon] [--console] KERNEL INITRD COMMAND-LINE ISA…`.
 //!
 //! `--console` has the guest's `hvc0` on standard input and output.
 
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use machine::{Access, Card, Devices, Disk, Format, Machine, Port, Share, Start};
+use machine::{Access, Balloon, Card, Devices, Disk, Format, Machine, Port, Share, Start};
 
 fn main() {
     let (devices, arguments) = devices();
@@ -65,6 +65,7 @@ fn devices() -> (Devices, Vec<String>) {
                 let disk = Disk::open(Path::new(&path), format, Access::ReadWrite, "disk");
                 devices.disks.push(disk.unwrap_or_else(|error| panic!("{error}")));
             }
+            "--balloon" => devices.balloon = Some(Balloon::new().expect("a balloon")),
             "--console" => {
                 let input = std::io::stdin().as_fd().try_clone_to_owned().expect("standard input");
                 let output = std::io::stdout().as_fd().try_clone_to_owned().expect("standard output");

@@ -27,6 +27,7 @@ pub use disk::{Access, Disk, Format};
 pub use error::{Error, Result};
 pub use machine::{End, Machine, Start};
 pub use share::Share;
+pub use virtio::balloon::Balloon;
 pub use virtio::console::Port;
 pub use virtio::network::Card;
 pub use watch::Interrupter;
