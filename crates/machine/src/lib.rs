@@ -13,6 +13,7 @@ mod devices;
 mod disk;
 mod error;
 mod gic;
+mod input;
 mod machine;
 mod pl011;
 mod plic;
@@ -21,7 +22,7 @@ mod share;
 mod virtio;
 mod watch;
 
-pub use console::Output;
+pub use console::{Output, Serial};
 pub use devices::Devices;
 pub use disk::{Access, Disk, Format};
 pub use error::{Error, Result};
