@@ -61,7 +61,7 @@ pub struct Processor {
     /// Where the number of the address space is in the state.
     space: Option<u32>,
     /// Where flags of floating-point operations are.
-    float_flags: Option<u32>,
+    pub(crate) float_flags: Option<u32>,
     pub(crate) must_attend: bool,
     pub(crate) is_waiting: bool,
     pub(crate) scratch: Vec<Scratch>,
@@ -150,6 +150,16 @@ impl Processor {
     /// How many instructions it has done.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// All its registers.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Has to be called when modes were changed from outside.
+    pub fn modes_changed(&mut self) {
+        self.update_key();
     }
 
     /// Its registers.

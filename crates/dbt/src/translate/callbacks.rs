@@ -5,6 +5,7 @@
 use isa::Isa;
 
 use super::PAGE;
+use super::run::PLAIN_CONTROL;
 use crate::board::Board;
 use crate::processor::{End, Processor};
 use crate::state::head;
@@ -36,6 +37,18 @@ unsafe fn context<'r>(state: *mut u64) -> (&'r mut Processor, &'r mut dyn Board,
     }
 }
 
+/// The instruction may look at flags that are in the host's control word still.
+fn take_float_flags(processor: &mut Processor) {
+    let mut control = 0u32;
+    let plain = PLAIN_CONTROL;
+    // SAFETY: stores the word, and sets it to what it was without its flags.
+    unsafe {
+        std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut control, options(nostack, preserves_flags));
+        std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const plain, options(nostack, preserves_flags, readonly));
+    }
+    processor.add_float_flags(control);
+}
+
 fn thrown_at(processor: &mut Processor) -> Pair {
     let pc = processor.pc;
     processor.state.set_head(head::PC, pc);
@@ -50,6 +63,8 @@ pub(super) extern "sysv64" fn load(state: *mut u64, address: u64, meta: u64) -> 
     match processor.load(isa, board, address, width, how) {
         Ok(value) => {
             processor.remember(address, Access::Read);
+            processor.state.set_head(head::WIDE, value as u64);
+            processor.state.set_head(head::WIDE + 1, (value >> 64) as u64);
             Pair { value: value as u64, has_thrown: 0 }
         }
         Err(thrown) => {
@@ -64,7 +79,11 @@ pub(super) extern "sysv64" fn store(state: *mut u64, address: u64, meta: u64, va
     let (processor, board, isa) = unsafe { context(state) };
     processor.pc = processor.state.head(head::PAGE) + (meta >> 16);
     let (width, how) = (meta as u8, (meta >> 8) as u8);
-    match processor.store(isa, board, address, width, value.into(), how) {
+    let value = match width {
+        128 => u128::from(processor.state.head(head::WIDE + 1)) << 64 | u128::from(processor.state.head(head::WIDE)),
+        _ => value.into(),
+    };
+    match processor.store(isa, board, address, width, value, how) {
         Ok(()) => {
             processor.remember(address, Access::Write);
             Pair { value: 0, has_thrown: 0 }
@@ -97,6 +116,7 @@ pub(super) extern "sysv64" fn interpret(state: *mut u64, number: u64, word: u64,
     let before = (processor.key, processor.space());
     let instruction = &isa.instructions[number as usize];
     processor.counts[number as usize] += 1;
+    take_float_flags(processor);
     match processor.interpret(isa, board, &instruction.plan, Some((instruction, word as u32)), &[]) {
         End::Next | End::Give(_) => {
             processor.pc = processor.pc.wrapping_add(instruction.size.into());

@@ -12,12 +12,15 @@
 //! | the others but rsp | values |
 
 mod accesses;
+mod floats;
 mod leave;
 mod operations;
 mod places;
+mod vectors;
 
+use self::accesses::{Loaded, Saved};
 use super::ir::{Block, Ir, Modes, Val, Value};
-use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size};
+use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size, Xmm};
 use crate::state::head;
 
 const VALUES: [Reg; 10] =
@@ -26,6 +29,8 @@ const VALUES: [Reg; 10] =
 const LOST: [Reg; 6] = [Reg::Rsi, Reg::Rdi, Reg::R8, Reg::R9, Reg::R10, Reg::R11];
 /// Places on the stack. A value that finds none makes the block too big, which is then cut.
 pub(super) const PLACES: usize = 64;
+/// Places of 128 bits, behind those.
+pub(super) const WIDE_PLACES: usize = 32;
 
 /// Code of a block.
 pub(super) struct Compiled {
@@ -42,6 +47,9 @@ enum Place {
     Nowhere,
     Host(Reg),
     Stack(usize),
+    Vector(Xmm),
+    /// On the stack, with all 128 bits.
+    Wide(usize),
 }
 
 /// Where an operand is.
@@ -50,6 +58,16 @@ enum Source {
     Number(u64),
     Host(Reg),
     Stack(usize),
+    Vector(Xmm),
+    Wide(usize),
+}
+
+/// What a register of the guest is written.
+#[derive(Debug, Clone, Copy)]
+struct Flush {
+    offset: u32,
+    from: Source,
+    is_wide: bool,
 }
 
 /// Code that is seldom reached.
@@ -57,26 +75,26 @@ enum Cold {
     Access {
         jumps: Fixup,
         back: usize,
-        flush: Vec<(u32, Source)>,
-        save: Vec<Reg>,
+        flush: Vec<Flush>,
+        save: Saved,
         address: Source,
         value: Option<Source>,
         meta: u64,
-        to: Option<Reg>,
+        to: Loaded,
     },
     /// The page of an access is looked for, and then the access is tried again.
     Touch {
         jumps: Fixup,
         again: usize,
-        flush: Vec<(u32, Source)>,
-        save: Vec<Reg>,
+        flush: Vec<Flush>,
+        save: Saved,
         address: Source,
         meta: u64,
         pc: u32,
     },
     Exit {
         jumps: Fixup,
-        flush: Vec<(u32, Source)>,
+        flush: Vec<Flush>,
         to: Target,
     },
 }
@@ -86,6 +104,8 @@ enum Target {
     Direct(i64),
     Indirect(Source),
     Interpreter(u32),
+    /// The same, with the flags of floating-point operations that were kept.
+    InterpreterAsBefore(u32),
     /// At this instruction, when interrupts were looked at.
     Poll(u32),
 }
@@ -98,6 +118,8 @@ struct Generator<'b> {
     places: Vec<Place>,
     hosts: [Option<Value>; 16],
     stack: Vec<Option<Value>>,
+    vectors: [Option<Value>; 16],
+    wide_stack: Vec<Option<Value>>,
     cold: Vec<Cold>,
     links: Vec<(usize, i64)>,
     /// The number of the first link.
@@ -118,6 +140,8 @@ pub(super) fn generate(block: &Block, first_link: u64) -> Result<Compiled, TooBi
         places: vec![Place::Nowhere; count],
         hosts: [None; 16],
         stack: vec![None; PLACES],
+        vectors: [None; 16],
+        wide_stack: vec![None; WIDE_PLACES],
         cold: Vec::new(),
         links: Vec::new(),
         first_link,
@@ -149,7 +173,7 @@ fn last_uses(block: &Block) -> Vec<u32> {
         };
         ir.each(&mut used);
         if let Some(state) = ir.state() {
-            block.states[state as usize].dirty.iter().for_each(|(_, value)| used(*value));
+            block.states[state as usize].dirty.iter().for_each(|dirty| used(dirty.value));
         }
     }
     last
@@ -157,6 +181,10 @@ fn last_uses(block: &Block) -> Vec<u32> {
 
 fn slot(place: usize) -> Mem {
     Mem::at(Reg::Rsp, (place * 8) as i32)
+}
+
+fn wide_slot(place: usize) -> Mem {
+    Mem::at(Reg::Rsp, ((PLACES + 2 * place) * 8) as i32)
 }
 
 fn state(offset: u32) -> Mem {
@@ -228,7 +256,8 @@ impl Generator<'_> {
             }
             Ir::Sext { of, from, to: width } => self.sext(own, of, from, width)?,
             Ir::Flags { width, a, b, carry } => self.flags(own, width, a, b, carry)?,
-            Ir::Load { address, width, how, at } => self.load(own, address, width, how, at)?,
+            Ir::Vector(vector) => self.vector_operation(own, vector)?,
+            Ir::Load { address, width, how, at, class } => self.load(own, class, (address, width, at), how)?,
             Ir::Store { address, value, width, how, at } => self.store(address, value, width, how, at),
             Ir::Interpret { instruction, word, at } => self.interpret(instruction, word, at),
             Ir::ExitIf { test, to, at } => self.exit_if(test, to, at),

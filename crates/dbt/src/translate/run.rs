@@ -7,11 +7,14 @@ use isa::Isa;
 use super::callbacks::{Run, interpret, load, store, touch};
 use super::generate::{self, TooBig};
 use super::specialise::{self, Fetch};
-use super::{Key, LEAVE, LOOK_UP, PAGE};
+use super::{Key, LEAVE, PAGE, UNKNOWN};
 use crate::board::Board;
 use crate::processor::Processor;
 use crate::state::head;
 use crate::tlb::Access;
+
+/// Every exception masked, no flag set, rounding to the nearest.
+pub(super) const PLAIN_CONTROL: u32 = 0x1f80;
 
 /// Instructions of a page.
 struct Reader<'r> {
@@ -85,6 +88,17 @@ impl Processor {
         }
     }
 
+    /// Floating-point operations have left these flags in the host's control word.
+    pub(super) fn add_float_flags(&mut self, control: u32) {
+        if control & 0x3d == 0 {
+            return;
+        }
+        let Some(offset) = self.float_flags else { return };
+        // Invalid, (denormal operand), division by zero, overflow, underflow, inexact.
+        let flags = control & 1 | control >> 1 & 0x1e;
+        self.state.set_narrow(offset, self.state.narrow(offset) | u64::from(flags));
+    }
+
     /// Calls generated code.
     fn call(&mut self, isa: &Isa, board: &mut dyn Board, address: u64) -> u64 {
         let mut run = Run { processor: self, board, isa };
@@ -99,6 +113,8 @@ impl Processor {
             }
         };
         self.pc = self.state.head(head::PC);
+        let control = self.state.head(head::FLOAT_LEFT) as u32;
+        self.add_float_flags(control);
         reason
     }
 
@@ -160,13 +176,14 @@ impl Processor {
             (head::PAGE, pc & !(PAGE - 1)),
             (head::SET, set),
             (head::LEAVE, translator.cache.address(LEAVE)),
-            (head::LOOK_UP, translator.cache.address(LOOK_UP)),
+            (head::UNKNOWN, translator.cache.address(UNKNOWN)),
             (head::LOAD, load as *const () as u64),
             (head::STORE, store as *const () as u64),
             (head::INTERPRET, interpret as *const () as u64),
             (head::TOUCH, touch as *const () as u64),
             (head::CLOCK_MULTIPLIER, self.clock.multiplier),
             (head::CLOCK_OFFSET, self.clock.offset),
+            (head::FLOAT_CONTROL, PLAIN_CONTROL.into()),
             (head::ATTENTION, self.attention.as_ptr() as u64),
         ];
         head_values.into_iter().for_each(|(word, value)| self.state.set_head(word, value));
@@ -203,12 +220,11 @@ impl Processor {
             translator.sets.protect(host);
         }
         if block.instructions == 0 {
-            return Some(translator.keep(key, None, 4));
+            return Some(translator.keep(key, None, 0));
         }
-        let size = u64::from(block.instructions) * 4;
         let compiled = match generate::generate(&block, translator.links.len() as u64) {
             Ok(compiled) => compiled,
-            Err(TooBig) => return Some(translator.keep(key, None, size)),
+            Err(TooBig) => return Some(translator.keep(key, None, block.lines)),
         };
         let at = match translator.cache.add(&compiled.bytes) {
             Some(at) => at,
@@ -217,7 +233,7 @@ impl Processor {
                 return self.make(isa, key);
             }
         };
-        Some(translator.keep(key, Some((&compiled, at)), size))
+        Some(translator.keep(key, Some((&compiled, at)), block.lines))
     }
 
     /// The next access to a page finds it by itself, if it may. Says whether.

@@ -3,6 +3,10 @@
 //! Only what the translator needs, in the forms that it needs ("Intel 64 and IA-32 Architectures Software Developer's
 //! Manual", volume 2). Operands are of 32 or 64 bits; one of 32 leaves zeros above.
 
+mod vector;
+
+pub(super) use vector::{Map, Prefix, Vex, Xmm};
+
 /// A register of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -83,6 +87,8 @@ pub(super) enum Condition {
     AboveEqual = 3,
     Equal = 4,
     NotEqual = 5,
+    Sign = 8,
+    Parity = 10,
     Less = 12,
     GreaterEqual = 13,
 }
@@ -153,6 +159,13 @@ impl Code {
         let index = mem.index.map_or(0, |index| index as u8);
         self.rex(size, reg, index, base, is_byte && reg >= 4);
         self.bytes.extend_from_slice(opcode);
+        self.address(reg, mem);
+    }
+
+    /// What is behind an opcode: a register's number and a place in memory.
+    fn address(&mut self, reg: u8, mem: Mem) {
+        let base = mem.base as u8;
+        let index = mem.index.map_or(0, |index| index as u8);
         let short = i8::try_from(mem.disp).ok();
         // A base of rbp or r13 has no form without a displacement.
         let mode = match short {

@@ -2,7 +2,7 @@
 
 use dbt::Registers;
 
-use crate::target::{BLOCK, CODE, GENERAL, SPECIAL, Target, set_word, word};
+use crate::target::{BLOCK, CODE, GENERAL, JUMPED, SPECIAL, Target, set_word, word};
 use crate::values::Random;
 
 pub(crate) struct Aarch64;
@@ -54,6 +54,10 @@ impl Target for Aarch64 {
         ("rn", "rm")
     }
 
+    fn stack(&self) -> usize {
+        31
+    }
+
     fn registers(&self) -> &'static [&'static str] {
         &["X", "V", "nzcv", "float_flags", "saturated", "sp_el0", "sp_el1"]
     }
@@ -65,6 +69,19 @@ impl Target for Aarch64 {
         set_word(block, FPCR, rounding << 22 | modes << 24);
         let flags = if random.below(8) == 0 { random.next() & 0x0800_009f } else { 0 };
         set_word(block, FPSR, flags);
+    }
+
+    fn aimed(&self, instruction: &isa::Instruction, word: u32, by: u64) -> u32 {
+        let field = instruction.fields.iter().find(|field| field.name == "imm" && field.width >= 14);
+        field.map_or(word, |field| {
+            let mask = ((1 << field.width) - 1) << field.low;
+            word & !mask | ((by / 4) as u32) << field.low & mask
+        })
+    }
+
+    fn without_float(&self, registers: &mut Registers<'_>) -> &'static str {
+        registers.set("fpen", 0, 1);
+        "V"
     }
 
     fn put(&self, registers: &mut Registers<'_>, block: &[u8]) {
@@ -121,7 +138,20 @@ impl Target for Aarch64 {
     }
 
     fn case(&self, at: u64, save: u64, word: u32, _size: u8) -> (Vec<u8>, u64) {
-        (bytes(vec![ldr(30, GENERAL + 30 * 8), word, jump(at + 8, save)]), at + 4)
+        let code = vec![ldr(30, GENERAL + 30 * 8), word, jump(at + 8, save), str(31, JUMPED), jump(at + 16, save)];
+        (bytes(code), at + 4)
+    }
+
+    fn begin(&self, at: u64, to: u64) -> Vec<u8> {
+        let mut code = constant(0, 3 << 20);
+        // CPACR_EL1 and SPSel.
+        code.extend([0xd518_1040, 0xd500_40bf]);
+        code.push(jump(at + 4 * code.len() as u64, to));
+        bytes(code)
+    }
+
+    fn halt(&self) -> Vec<u8> {
+        bytes(vec![0xd503_207f])
     }
 
     fn exit(&self, parts: &[(u64, u64)]) -> Vec<u8> {

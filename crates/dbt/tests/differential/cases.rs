@@ -1,16 +1,16 @@
-//! Cases: made, done by the interpreter, done by qemu, compared.
+//! Cases: made, done by the interpreter, done by somebody else, compared.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use dbt::{Board, Mode, Outcome, Processor, Ram, Registers};
+use dbt::{Board, Clock, Mode, Outcome, Processor, Ram, Registers};
 use isa::plan::Op;
 use isa::{Instruction, Isa, Source};
 
-use crate::program::{self, Case, DATA, DATA_SIZE};
-use crate::target::{BLOCK, END, GENERAL, Target, set_word};
+use crate::program::{self, Case, DATA, DATA_SIZE, Engine};
+use crate::target::{BLOCK, END, GENERAL, JUMP, JUMPED, Target, set_word, word};
 use crate::values::Random;
 
 /// What was found.
@@ -24,7 +24,7 @@ pub(crate) struct Report {
 }
 
 /// A machine with nothing in it.
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Board for Nothing {
     fn read(&mut self, _address: u64, _size: u8) -> Option<u64> {
@@ -39,13 +39,21 @@ impl Board for Nothing {
         0
     }
 
+    fn clock(&self) -> Clock {
+        Clock::new(1_000_000)
+    }
+
     fn attention(&self) -> bool {
         false
     }
 }
 
+/// Says which instructions, by a part of their names.
+pub(crate) const ONLY: &str = "SKEP_DIFFERENTIAL_ONLY";
 /// Cases of one program.
 const BATCH: usize = 20_000;
+/// Where in memory most accesses are.
+const MIDDLE: u64 = DATA + (40 << 10);
 /// What is tried before an instruction is given up.
 const PATIENCE: usize = 60;
 
@@ -53,7 +61,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-fn description(name: &str) -> Isa {
+pub(crate) fn description(name: &str) -> Isa {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../isa").join(name);
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -65,15 +73,15 @@ fn description(name: &str) -> Isa {
     isa::compile(&sources).unwrap_or_else(|error| panic!("{error}"))
 }
 
-pub(crate) fn run(target: &dyn Target) -> Report {
+pub(crate) fn run(engine: Engine, target: &dyn Target) -> Report {
     let isa = Arc::new(description(target.name()));
-    let only = std::env::var("SKEP_DIFFERENTIAL_ONLY").unwrap_or_default();
+    let only = std::env::var(ONLY).unwrap_or_default();
     let chosen: Vec<usize> = (0..isa.instructions.len())
         .filter(|at| isa.instructions[*at].name.contains(&only) && is_tried(&isa, &isa.instructions[*at], target))
         .collect();
     let each = number("SKEP_DIFFERENTIAL_CASES", 12) as usize;
     let random = Random::new(number("SKEP_DIFFERENTIAL_SEED", 1));
-    let mut work = Work::new(target, isa, random);
+    let mut work = Work::new(engine, target, isa, random);
     let mut report = Report { instructions: chosen.len(), ..Report::default() };
     let mut cases = Vec::new();
     let mut data = work.data();
@@ -95,10 +103,10 @@ pub(crate) fn run(target: &dyn Target) -> Report {
     report
 }
 
-/// Whether all that it does can be seen: it neither jumps, nor asks, nor touches what is not compared.
+/// Whether all that it does can be seen: it neither asks, nor touches what is not compared.
 fn is_tried(isa: &Isa, instruction: &Instruction, target: &dyn Target) -> bool {
     instruction.plan.nodes.iter().all(|node| match node.op {
-        Op::Jump(_) | Op::Call { .. } => false,
+        Op::Call { .. } => false,
         Op::Write { register, .. } => target.registers().contains(&isa.registers[usize::from(register)].name.as_str()),
         Op::Read { register, .. } => !isa.registers[usize::from(register)].name.starts_with("exclusive"),
         _ => true,
@@ -116,6 +124,7 @@ fn field(instruction: &Instruction, name: &str, word: u32) -> Option<u64> {
 }
 
 struct Work<'t> {
+    engine: Engine,
     target: &'t dyn Target,
     isa: Arc<Isa>,
     processor: Processor,
@@ -125,14 +134,14 @@ struct Work<'t> {
 }
 
 impl<'t> Work<'t> {
-    fn new(target: &'t dyn Target, isa: Arc<Isa>, mut random: Random) -> Work<'t> {
+    fn new(engine: Engine, target: &'t dyn Target, isa: Arc<Isa>, mut random: Random) -> Work<'t> {
         let memory = vm::Memory::new(DATA_SIZE).expect("memory");
         let ram = Ram::new(Arc::new(memory), DATA);
         let content: Vec<u8> = (0..DATA_SIZE / 16).flat_map(|_| random.vector().to_le_bytes()).collect();
         ram.copy_in(DATA, &content).expect("memory holds its content");
         let processor = Processor::new(Arc::clone(&isa), Mode::Interpret, ram.clone(), &mut Nothing, &[DATA]);
         let processor = processor.expect("a processor");
-        Work { target, isa, processor, ram, random, places: Vec::new() }
+        Work { engine, target, isa, processor, ram, random, places: Vec::new() }
     }
 
     fn data(&self) -> Vec<u8> {
@@ -151,7 +160,18 @@ impl<'t> Work<'t> {
     /// A case of an instruction, or nothing if none was found.
     fn case(&mut self, number: usize, place: u64) -> Option<Case> {
         (0..PATIENCE).find_map(|_| {
+            let instruction = &self.isa.instructions[number];
+            let by = u64::from(instruction.size) + JUMP;
+            let has = |is: fn(&Op) -> bool| instruction.plan.nodes.iter().any(|node| is(&node.op));
+            let by = if has(|op| matches!(op, Op::Jump(_))) {
+                Some(by)
+            } else if has(|op| matches!(op, Op::Pc)) && accesses_memory(instruction) {
+                Some((MIDDLE + self.random.below(1 << 10) / 4 * 4).wrapping_sub(place))
+            } else {
+                None
+            };
             let word = self.word(number)?;
+            let word = by.map_or(word, |by| self.target.aimed(&self.isa.instructions[number], word, by));
             self.done(number, word, place)
         })
     }
@@ -177,46 +197,69 @@ impl<'t> Work<'t> {
         (is_it && !is_open && !instruction.fields.iter().any(is_ours)).then_some(word)
     }
 
-    fn done(&mut self, number: usize, word: u32, place: u64) -> Option<Case> {
-        let instruction = &self.isa.instructions[number];
+    fn tried(&mut self, before: &[u8], place: u64, word: u32) -> Outcome {
+        self.target.put(&mut self.processor.registers(), before);
+        self.processor.try_word(&mut Nothing, place, word)
+    }
+
+    fn done(&mut self, number: usize, bits: u32, place: u64) -> Option<Case> {
+        let isa = Arc::clone(&self.isa);
+        let instruction = &isa.instructions[number];
+        let (base, offset) = self.target.address_field();
         let mut before = vec![0; BLOCK];
+        let mut vectors: Vec<u128> = (0..32).map(|_| self.random.vector()).collect();
+        if self.random.below(3) == 0 {
+            // Operands that are close to each other.
+            let first = vectors[0];
+            vectors.iter_mut().for_each(|vector| *vector = self.random.beside(first));
+        }
         for at in 0..32 {
-            before[16 * at..16 * at + 16].copy_from_slice(&self.random.vector().to_le_bytes());
+            before[16 * at..16 * at + 16].copy_from_slice(&vectors[at].to_le_bytes());
             set_word(&mut before, GENERAL + 8 * at, self.random.general());
         }
         self.target.special(&mut self.random, &mut before);
         let is_memory = accesses_memory(instruction);
         if is_memory {
-            let (base, offset) = self.target.address_field();
+            let stack = MIDDLE + self.random.below(1 << 8) * 8;
+            set_word(&mut before, GENERAL + 8 * self.target.stack(), stack);
             for field in &instruction.fields {
                 let name = field.name.as_str();
                 if name == base || name == offset {
-                    let within = if name == base { DATA + (40 << 10) } else { 0 };
+                    let within = if name == base { MIDDLE } else { 0 };
                     let aligned = if self.random.below(4) == 0 { 1 } else { 16 };
                     let value = within + self.random.below(1 << 10) / aligned * aligned;
-                    let which = if field.width == 3 { field.of(word) + 8 } else { field.of(word) };
+                    let which = if field.width == 3 { field.of(bits) + 8 } else { field.of(bits) };
                     set_word(&mut before, GENERAL + 8 * which as usize, value);
                 }
             }
         }
         let size = instruction.size;
         let saved = is_memory.then(|| self.data());
-        self.target.put(&mut self.processor.registers(), &before);
-        let outcome = self.processor.try_word(&mut Nothing, place, word);
-        if outcome != Outcome::Next {
+        set_word(&mut before, JUMPED, 1);
+        let target = place + u64::from(size) + JUMP;
+        let mut outcome = self.tried(&before, place, bits);
+        if let (Outcome::Jumped(to), Some(which)) = (outcome, field(&isa.instructions[number], base, bits)) {
+            // An address in a register can be another one.
+            let at = GENERAL + 8 * which as usize;
+            let value = self::word(&before, at).wrapping_add(target.wrapping_sub(to));
+            set_word(&mut before, at, value);
+            outcome = self.tried(&before, place, bits);
+        }
+        if outcome != Outcome::Next && outcome != Outcome::Jumped(target) {
             if let Some(saved) = saved {
                 self.ram.copy_in(DATA, &saved).expect("memory");
             }
             return None;
         }
         let mut expected = before.clone();
+        set_word(&mut expected, JUMPED, u64::from(outcome == Outcome::Next));
         self.target.take(&mut self.processor.registers(), &mut expected);
         let stored = saved.and_then(|saved| {
             let data = self.data();
             let first = (0..DATA_SIZE).find(|at| saved[*at] != data[*at])?;
             Some((first, saved[first..(first + 128).min(DATA_SIZE)].to_vec()))
         });
-        Some(Case { instruction: number, word, size, before, expected, stored })
+        Some(Case { instruction: number, word: bits, size, before, expected, stored })
     }
 
     fn describe(&self, number: usize) -> String {
@@ -225,12 +268,12 @@ impl<'t> Work<'t> {
         format!("{} {:08x}/{:08x} ({example})", instruction.name, instruction.value, instruction.mask)
     }
 
-    /// Has qemu do all cases, beginning with this memory.
+    /// Has the other do all cases, beginning with this memory.
     fn compare(&mut self, cases: &mut Vec<Case>, data: &[u8], report: &mut Report) {
         let mut cases = std::mem::take(cases);
         let mut wrong: BTreeMap<usize, (usize, String)> = BTreeMap::new();
         let (after, memory) = loop {
-            match program::run(self.target, &cases, data) {
+            match program::run(self.engine, self.target, &self.isa, &cases, data) {
                 Ok(found) => break found,
                 Err(error) => {
                     let culprit = self.culprit(&cases, data);
@@ -273,12 +316,12 @@ impl<'t> Work<'t> {
         }
     }
 
-    /// The first case that qemu does not do, found by halves.
+    /// The first case that it does not do, found by halves.
     fn culprit(&self, cases: &[Case], data: &[u8]) -> usize {
         let (mut good, mut bad) = (0, cases.len());
         while bad - good > 1 {
             let middle = usize::midpoint(good, bad);
-            match program::run(self.target, &cases[..middle], data) {
+            match program::run(self.engine, self.target, &self.isa, &cases[..middle], data) {
                 Ok(_) => good = middle,
                 Err(_) => bad = middle,
             }

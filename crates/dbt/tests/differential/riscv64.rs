@@ -2,7 +2,7 @@
 
 use dbt::Registers;
 
-use crate::target::{BLOCK, CODE, GENERAL, SPECIAL, Target, set_word, word};
+use crate::target::{BLOCK, CODE, GENERAL, JUMPED, SPECIAL, Target, set_word, word};
 use crate::values::Random;
 
 pub(crate) struct Riscv64;
@@ -56,6 +56,10 @@ impl Target for Riscv64 {
         ("rs1", "")
     }
 
+    fn stack(&self) -> usize {
+        2
+    }
+
     fn registers(&self) -> &'static [&'static str] {
         &["X", "F", "float_flags", "fs"]
     }
@@ -64,16 +68,29 @@ impl Target for Riscv64 {
         // A narrower number mostly has ones above it.
         for number in 0..32 {
             let at = 8 * number;
-            let value = match random.below(5) {
-                0 | 1 => 0xffff_ffff_0000_0000 | u64::from(random.single()),
-                2 => random.next(),
-                _ => random.double(),
-            };
-            set_word(block, at, value);
+            // What the vectors had: every second one as a number of 32 bits.
+            let value = word(block, 16 * number);
+            let is_narrow = random.below(20) < 9;
+            set_word(block, at, if is_narrow { 0xffff_ffff_0000_0000 | value & 0xffff_ffff } else { value });
         }
         let rounding = if random.below(2) == 0 { random.below(5) } else { 0 };
         let flags = if random.below(8) == 0 { random.below(32) } else { 0 };
         set_word(block, FCSR, rounding << 5 | flags);
+    }
+
+    fn aimed(&self, instruction: &isa::Instruction, word: u32, by: u64) -> u32 {
+        // Fields are named by their highest bit, or, in short instructions, by their lowest.
+        instruction.fields.iter().fold(word, |word, field| {
+            let Some(named) = field.name.strip_prefix('i').and_then(|bit| bit.parse::<u8>().ok()) else { return word };
+            let low = if instruction.size == 4 { named + 1 - field.width } else { named };
+            let mask = (1 << field.width) - 1;
+            word & !(mask << field.low) | ((by >> low) as u32 & mask) << field.low
+        })
+    }
+
+    fn without_float(&self, registers: &mut Registers<'_>) -> &'static str {
+        registers.set("fs", 0, 0);
+        "F"
     }
 
     fn put(&self, registers: &mut Registers<'_>, block: &[u8]) {
@@ -122,8 +139,22 @@ impl Target for Riscv64 {
         let mut code = load_word(0x03, 30, GENERAL + 30 * 8).to_le_bytes().to_vec();
         code.extend(&word.to_le_bytes()[..size.into()]);
         code.extend(jump(at + code.len() as u64, save).to_le_bytes());
+        code.extend(store_word(0x23, 0, JUMPED).to_le_bytes());
+        code.extend(jump(at + code.len() as u64, save).to_le_bytes());
         code.resize(code.len().next_multiple_of(4), 0);
         (code, at + 4)
+    }
+
+    fn begin(&self, at: u64, to: u64) -> Vec<u8> {
+        let mut code = constant(5, 0x2000);
+        // csrs sstatus, x5
+        code.push(0x1002_a073);
+        code.push(jump(at + 4 * code.len() as u64, to));
+        bytes(code)
+    }
+
+    fn halt(&self) -> Vec<u8> {
+        bytes(vec![0x1050_0073])
     }
 
     fn exit(&self, parts: &[(u64, u64)]) -> Vec<u8> {

@@ -345,10 +345,10 @@ impl Lanes {
             Intrinsic::UnsignedDot => {
                 self.made(lane, |at| self.dot(at, a, |parts, at| (parts.of(b, at) * parts.of(c, at)) as i128))
             }
-            Intrinsic::AesEncrypt => crypto::encrypt(a),
-            Intrinsic::AesDecrypt => crypto::decrypt(a),
-            Intrinsic::AesMix => crypto::mix(a),
-            Intrinsic::AesUnmix => crypto::unmix(a),
+            Intrinsic::AesEncrypt => crypto::encrypt(a) & mask(self.width),
+            Intrinsic::AesDecrypt => crypto::decrypt(a) & mask(self.width),
+            Intrinsic::AesMix => crypto::mix(a) & mask(self.width),
+            Intrinsic::AesUnmix => crypto::unmix(a) & mask(self.width),
             Intrinsic::Saturate(what) => self.made(lane, |at| self.saturated(what, at, [a, b, c]).0),
             Intrinsic::Exceeds(what) => (0..self.count()).any(|at| self.saturated(what, at, [a, b, c]).1).into(),
             // The others are above.
@@ -375,7 +375,8 @@ impl Lanes {
             | Saturating::AddSignedToUnsigned => (0, mask(lane) as i128),
             _ => (-half, half - 1),
         };
-        let accumulated = |product: i128| ((s(a) << lane) + product + half) >> lane;
+        let twice = |a: i128, b: i128| a.saturating_mul(b).saturating_mul(2);
+        let accumulated = |product: i128| (s(a) << lane).saturating_add(product).saturating_add(half) >> lane;
         let (exact, is_lost) = match what {
             Saturating::SignedShift | Saturating::SignedToUnsignedShift => shifted(s(a), by, Rounding::Down),
             Saturating::UnsignedShift => shifted(unsigned, by, Rounding::Down),
@@ -383,10 +384,10 @@ impl Lanes {
             Saturating::RoundedUnsignedShift => shifted(unsigned, by, Rounding::Nearest),
             Saturating::AddUnsignedToSigned => (s(a) + self.of(b, at) as i128, false),
             Saturating::AddSignedToUnsigned => (unsigned + s(b), false),
-            Saturating::DoubleMultiplyHigh => ((2 * s(a) * s(b)) >> lane, false),
-            Saturating::RoundedDoubleMultiplyHigh => ((2 * s(a) * s(b) + half) >> lane, false),
-            Saturating::RoundedDoubleMultiplyAdd => (accumulated(2 * s(b) * s(c)), false),
-            Saturating::RoundedDoubleMultiplySubtract => (accumulated(-2 * s(b) * s(c)), false),
+            Saturating::DoubleMultiplyHigh => (twice(s(a), s(b)) >> lane, false),
+            Saturating::RoundedDoubleMultiplyHigh => (twice(s(a), s(b)).saturating_add(half) >> lane, false),
+            Saturating::RoundedDoubleMultiplyAdd => (accumulated(twice(s(b), s(c))), false),
+            Saturating::RoundedDoubleMultiplySubtract => (accumulated(twice(s(b), s(c)).saturating_neg()), false),
         };
         let within = exact.clamp(low, high);
         let kept = if !is_lost {
@@ -416,8 +417,8 @@ enum Rounding {
 fn shifted(value: i128, by: i8, rounding: Rounding) -> (i128, bool) {
     let places = u32::from(by.unsigned_abs());
     if by >= 0 {
-        let is_lost = value != 0 && places > 62;
-        return (value.checked_shl(places).unwrap_or(0), is_lost);
+        let moved = value.checked_shl(places).unwrap_or(0);
+        return (moved, moved >> places.min(127) != value);
     }
     let half = if rounding == Rounding::Nearest { 1i128.checked_shl(places - 1).unwrap_or(0) } else { 0 };
     if places > 126 {
@@ -450,6 +451,21 @@ mod tests {
     }
 
     #[test]
+    fn every_operation_is_total() {
+        let edges = [0, 1, u128::MAX, 1 << 127, 0x7f << 120, 0x8000_0000_8000_8080_u128 << 64, 0x0123_4567_89ab_cdef];
+        for (name, which, _, shape) in INTRINSICS {
+            for (lane, width) in [8, 16, 32, 64].into_iter().flat_map(|lane| [(lane, lane), (lane, 64), (lane, 128)]) {
+                let Some(result) = shape.width(lane, width) else { continue };
+                for number in 0..edges.len().pow(3) {
+                    let of = |at: u32| edges[number / edges.len().pow(at) % edges.len()];
+                    let value = intrinsic(*which, lane, width, of(0) & mask(width), of(1), of(2));
+                    assert!(value <= mask(result), "{name} of lanes of {lane} in {width}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_told() {
         let both = |what, lane, a, b| {
             let of = |which| intrinsic(which, lane, lane, a, b, 0);
@@ -458,6 +474,9 @@ mod tests {
         assert_eq!(both(Saturating::SignedShift, 8, 0xc1, 7), (0x80, 1));
         assert_eq!(both(Saturating::SignedShift, 8, 0xff, 7), (0x80, 0));
         assert_eq!(both(Saturating::UnsignedShift, 64, 1, 64), (u64::MAX.into(), 1));
+        assert_eq!(both(Saturating::UnsignedShift, 64, 1, 63), (1 << 63, 0));
+        assert_eq!(both(Saturating::SignedShift, 64, u64::MAX.into(), 63), (1 << 63, 0));
+        assert_eq!(both(Saturating::UnsignedShift, 64, 1, 127), (u64::MAX.into(), 1));
         assert_eq!(both(Saturating::SignedShift, 64, u64::MAX.into(), 100), (1 << 63, 1));
         assert_eq!(both(Saturating::RoundedSignedShift, 8, 0xff, 0xff), (0, 0));
         assert_eq!(both(Saturating::SignedToUnsignedShift, 8, 0xff, 1), (0, 1));

@@ -3,7 +3,7 @@
 use isa::ops::{self, Binary, Unary};
 use isa::plan::{Id, Op, Plan, access};
 
-use super::super::ir::{Exit, Ir, Modes, Test, Val};
+use super::super::ir::{Class, Dirty, Exit, Ir, Modes, Test, Val, Vector};
 use super::{Branch, Done, Flow, Maker, Unknown, Work};
 use crate::contract::Question;
 
@@ -39,10 +39,12 @@ impl<'i> Maker<'i> {
                     return Ok(Flow::Thrown);
                 }
                 op => {
-                    if node.width > 64 {
-                        return Err(Unknown);
-                    }
-                    work.values[own] = self.operation(work, op, node.width)?;
+                    let is_wide = node.width > 64 || self.is_of_vectors(work, &op);
+                    work.values[own] = if is_wide {
+                        self.wide_operation(work, op, node.width)?
+                    } else {
+                        self.operation(work, op, node.width)?
+                    };
                 }
             }
         }
@@ -112,8 +114,8 @@ impl<'i> Maker<'i> {
                 work.next = Some(Branch::If(Test { kind: test.kind.inverted(), ..test }, no, None));
             }
         }
-        for slot in 0..work.slots.len() {
-            let (yes, no) = (yes_slots[slot], work.slots[slot]);
+        for (slot, yes) in yes_slots.into_iter().enumerate() {
+            let no = work.slots[slot];
             if yes != no {
                 work.slots[slot] = self.select(64, condition, yes, no);
             }
@@ -192,13 +194,11 @@ impl<'i> Maker<'i> {
             Op::Load { address, how } => {
                 let state = self.state_before(work);
                 work.has_accessed = true;
-                self.effect(Ir::Load { address: of(work, address), width, how, at: state })
+                let class = Class::General;
+                self.effect(Ir::Load { address: of(work, address), width, how, at: state, class })
             }
             Op::Store { address, value, how } => {
                 let (width, value) = (bits(work, value), of(work, value));
-                if width > 64 {
-                    return Err(Unknown);
-                }
                 let state = self.state_before(work);
                 work.has_accessed = true;
                 self.effect(Ir::Store { address: of(work, address), value, width, how, at: state })
@@ -227,7 +227,8 @@ impl<'i> Maker<'i> {
 
     pub(super) fn place(&self, work: &Work<'i>, register: u16, index: Id) -> Done<u32> {
         let register = &self.isa.registers[usize::from(register)];
-        if register.width > 64 {
+        // Flags that operations have just met are the host's still: whoever interprets takes them.
+        if register.name == "float_flags" {
             return Err(Unknown);
         }
         if !register.is_bank {
@@ -241,8 +242,8 @@ impl<'i> Maker<'i> {
 
     pub(super) fn read(&mut self, work: &Work<'i>, register: u16, index: Id) -> Done<Val> {
         let offset = self.place(work, register, index)?;
-        if let Some((_, value)) = work.writes.iter().rev().find(|(written, _)| *written == offset) {
-            return Ok(*value);
+        if let Some(written) = work.writes.iter().rev().find(|written| written.offset == offset) {
+            return Ok(written.value);
         }
         if self.isa.registers[usize::from(register)].is_mode {
             return Ok(Val::Number(self.modes[usize::from(register)]));
@@ -250,7 +251,8 @@ impl<'i> Maker<'i> {
         if let Some(value) = self.registers.get(&offset) {
             return Ok(*value);
         }
-        let value = self.effect(Ir::Read { offset });
+        let is_wide = self.isa.registers[usize::from(register)].width > 64;
+        let value = self.effect(if is_wide { Ir::Vector(Vector::Read { offset }) } else { Ir::Read { offset } });
         self.registers.insert(offset, value);
         Ok(value)
     }
@@ -261,7 +263,11 @@ impl<'i> Maker<'i> {
             work.modes = Modes::Changed;
         }
         let offset = self.place(work, register, index)?;
-        work.writes.push((offset, value));
+        let is_wide = self.isa.registers[usize::from(register)].width > 64;
+        if is_wide {
+            self.load_as_vector(work, value);
+        }
+        work.writes.push(Dirty { offset, value, is_wide });
         Ok(())
     }
 

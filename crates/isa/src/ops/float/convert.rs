@@ -51,7 +51,7 @@ impl Context {
     }
 
     /// The integer of `width` bits nearest to a number times 2^`fraction`; the nearest end if it does not fit.
-    pub(super) fn to_integer(&mut self, a: Number, width: u8, signed: bool, fraction: u8) -> u64 {
+    pub(super) fn integer(&mut self, a: Number, width: u8, signed: bool, fraction: u8) -> u64 {
         let greatest = if signed { mask(width) >> 1 } else { mask(width) };
         let least = if signed { greatest + 1 } else { 0 };
         let (magnitude, is_inexact) = match a.kind {

@@ -192,7 +192,7 @@ impl Context {
     fn overflow(&mut self, format: Format, negative: bool) -> u64 {
         if format.is_alternative {
             self.raise(flags::INVALID);
-            return format.greatest(negative) + 1 | format.fraction_of(u64::MAX);
+            return format.infinity(negative) | format.fraction_of(u64::MAX);
         }
         self.raise(flags::OVERFLOW | flags::INEXACT);
         if self.overflows_to_infinity(negative) { format.infinity(negative) } else { format.greatest(negative) }
