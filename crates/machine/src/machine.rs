@@ -9,7 +9,7 @@ use isa::Isa;
 use vm::Memory;
 
 use crate::bus::Bus;
-use crate::console::Output;
+use crate::console::Serial;
 use crate::devices::Devices;
 use crate::error::{Error, Result};
 use crate::watch::{Interrupter, Watch};
@@ -27,8 +27,8 @@ pub struct Start<'s> {
     pub memory: u64,
     /// How its processor works.
     pub mode: Mode,
-    /// Where the serial port writes to.
-    pub output: Output,
+    /// The serial port, which is there from a kernel's first word on.
+    pub serial: Serial,
     /// What else the machine has.
     pub devices: Devices,
 }
@@ -88,14 +88,14 @@ impl Machine {
             "riscv64" => {
                 let ram = Ram::new(memory, riscv::MEMORY);
                 let loaded = riscv::load(&ram, &start, slots.len())?;
-                let mut board = riscv::Board::new(&isa, ram.clone(), start.output, slots);
+                let mut board = riscv::Board::new(&isa, ram.clone(), start.serial, slots);
                 let arguments = [loaded.entry, 0, loaded.tree];
                 (Processor::new(isa, start.mode, ram, &mut board, &arguments)?, Box::new(board))
             }
             "aarch64" => {
                 let ram = Ram::new(memory, arm::MEMORY);
                 let loaded = arm::load(&ram, &start, slots.len())?;
-                let mut board = arm::Board::new(&isa, &ram, start.output, slots);
+                let mut board = arm::Board::new(&isa, &ram, start.serial, slots);
                 let arguments = [loaded.entry, loaded.tree];
                 (Processor::new(isa, start.mode, ram, &mut board, &arguments)?, Box::new(board))
             }

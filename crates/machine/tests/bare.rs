@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use machine::{Access, Devices, Disk, End, Format, Machine, Port, Start};
+use machine::{Access, Devices, Disk, End, Format, Machine, Port, Serial, Start};
 
 /// Where a kernel that asks for `OFFSET` is.
 const IMAGE: u64 = 0x8020_0000;
@@ -141,7 +141,7 @@ fn machine(kernel: &[u8], devices: Devices, mode: dbt::Mode) -> (Machine, Said) 
         command_line: "",
         memory: 16 << 20,
         mode,
-        output: Box::new(said.clone()),
+        serial: Serial { output: Box::new(said.clone()), input: None },
         devices,
     };
     (Machine::new(Arc::new(isa::compile(&sources).unwrap()), start).unwrap(), said)
