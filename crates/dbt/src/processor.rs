@@ -152,6 +152,16 @@ impl Processor {
         self.count
     }
 
+    /// All its registers.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Has to be called when modes were changed from outside.
+    pub fn modes_changed(&mut self) {
+        self.update_key();
+    }
+
     /// Its registers.
     pub fn registers(&mut self) -> Registers<'_> {
         Registers { isa: &self.isa, state: &mut self.state }

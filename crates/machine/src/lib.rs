@@ -29,3 +29,4 @@ pub use machine::{End, Machine, Start};
 pub use share::Share;
 pub use virtio::console::Port;
 pub use virtio::network::Card;
+pub use watch::Interrupter;

@@ -12,7 +12,7 @@ use crate::bus::Bus;
 use crate::console::Output;
 use crate::devices::Devices;
 use crate::error::{Error, Result};
-use crate::watch::Watch;
+use crate::watch::{Interrupter, Watch};
 use crate::{arm, riscv};
 
 /// What a machine starts with.
@@ -119,7 +119,12 @@ impl Machine {
         self.board.end()
     }
 
-    /// Runs for so long. Nothing if it goes on.
+    /// How another thread has [`Machine::run_for`] return.
+    pub fn interrupter(&self) -> Interrupter {
+        self.watch.interrupter()
+    }
+
+    /// Runs for so long, or until it is interrupted. Nothing if it goes on.
     pub fn run_for(&mut self, time: Duration) -> Option<End> {
         let until = Instant::now() + time;
         let me = thread::current();
@@ -128,7 +133,7 @@ impl Machine {
         let standing_by = thread::spawn(move || watch.stand_by(&me));
         while self.board.end().is_none() {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.watch.take_interrupted() {
                 break;
             }
             self.hear();

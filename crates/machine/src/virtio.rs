@@ -52,6 +52,9 @@ pub(crate) trait Device: Send {
         Vec::new()
     }
 
+    /// The driver has agreed on these features.
+    fn agreed(&mut self, _features: u64) {}
+
     /// Forgets what the driver has told it.
     fn reset(&mut self) {}
 

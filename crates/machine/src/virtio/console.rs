@@ -210,6 +210,13 @@ impl Device for Console {
         bytes
     }
 
+    /// A driver that knows of one port alone does not say that it has it open.
+    fn agreed(&mut self, features: u64) {
+        if let Some(console) = self.ports.first_mut().filter(|_| features & MULTIPORT == 0) {
+            console.is_open = true;
+        }
+    }
+
     fn reset(&mut self) {
         self.messages.clear();
         for state in &mut self.ports {

@@ -96,6 +96,7 @@ impl Slot {
         let was_running = self.is_running();
         self.status = value;
         if !was_running && self.is_running() {
+            self.device.agreed(self.accepted);
             self.work(Cause::Ready);
         }
     }

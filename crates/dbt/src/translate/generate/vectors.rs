@@ -4,7 +4,8 @@ use isa::ops::{Binary, Float, Intrinsic};
 
 use super::super::ir::{StateId, Val, Value, Vector};
 use super::super::x64::{Alu, Condition, Map, Mem, Prefix, Reg, Size, Vex, Xmm};
-use super::{Cold, Generator, Place, Source, Target, TooBig, WIDE_PLACES, state, wide_slot};
+use super::{Cold, Generator, Place, Source, Target, TooBig, WIDE_PLACES, header, state, wide_slot};
+use crate::state::head;
 
 /// Those that values have; the other two hold nothing for longer than an operation.
 pub(super) const VECTORS: u8 = 14;
@@ -372,9 +373,9 @@ impl Generator<'_> {
                 let vex = Self::float_vex(lane, width, 0x51);
                 // Of several lanes, there is no other operand.
                 if lane == width {
-                    self.code.vector(vex, to, a, a)
+                    self.code.vector(vex, to, a, a);
                 } else {
-                    self.code.vector_one(vex, to, a)
+                    self.code.vector_one(vex, to, a);
                 }
                 self.unless_number(to, lane, width, at);
             }
@@ -407,6 +408,10 @@ impl Generator<'_> {
                     _ => 0x0d,
                 };
                 self.code.vector_imm(Self::float_vex(lane, width, 0xc2), to, a, b, kind);
+                if lane < width && width == 64 {
+                    // Zeros above are equal.
+                    self.code.vector_one(Vex::new(Prefix::F3, Map::M0F, 0x7e), to, to);
+                }
             }
             F::Order => self.order(own, lane, a, b, at)?,
             F::Integral | F::IntegralExact => self.integral(own, which, (lane, width), rounding, a, at)?,
@@ -460,6 +465,14 @@ impl Generator<'_> {
         let jumps = self.code.jcc(condition);
         let flush = self.flush_of(at);
         let to = Target::Interpreter(self.block.states[at as usize].pc);
+        self.cold.push(Cold::Exit { jumps, flush, to });
+    }
+
+    /// The same, with the flags that were there before.
+    fn to_interpreter_as_before(&mut self, condition: Condition, at: StateId) {
+        let jumps = self.code.jcc(condition);
+        let flush = self.flush_of(at);
+        let to = Target::InterpreterAsBefore(self.block.states[at as usize].pc);
         self.cold.push(Cold::Exit { jumps, flush, to });
     }
 
@@ -527,6 +540,10 @@ impl Generator<'_> {
         let is_unsigned = matches!(which, Float::ToUnsigned | Float::ToUnsignedHalf);
         // Nearest is how the host converts; other ways but towards zero round first.
         let opcode = if rounding == 0 { 0x2d } else { 0x2c };
+        if is_unsigned || rounding > 1 {
+            // The host may call inexact what does not fit at all.
+            self.code.float_control(header(head::FLOAT_BEFORE), true);
+        }
         if rounding > 1 {
             self.code.vector(XOR, OTHER, OTHER, OTHER);
             let round = if lane == 64 { 0x0b } else { 0x0a };
@@ -541,15 +558,19 @@ impl Generator<'_> {
             // It fits if nothing is above.
             self.code.mov(Size::S32, Reg::Rdx, to);
             self.code.alu(Alu::Cmp, Size::S64, Reg::Rdx, to);
-            self.to_interpreter(Condition::NotEqual, at);
+            self.to_interpreter_as_before(Condition::NotEqual, at);
         } else if is_unsigned {
             self.code.test(Size::S64, to, to);
-            self.to_interpreter(Condition::Sign, at);
+            self.to_interpreter_as_before(Condition::Sign, at);
         } else {
             // The least number is what the host gives if it does not fit.
             self.code.mov_imm(Reg::Rdx, 1 << (made - 1));
             self.code.alu(Alu::Cmp, Size::of(made), to, Reg::Rdx);
-            self.to_interpreter(Condition::Equal, at);
+            if rounding > 1 {
+                self.to_interpreter_as_before(Condition::Equal, at);
+            } else {
+                self.to_interpreter(Condition::Equal, at);
+            }
         }
         Ok(())
     }
