@@ -390,7 +390,7 @@ impl<'a> Elaborator<'_, 'a> {
     }
 }
 
-fn exactly<'a, const N: usize>(arguments: &'a [Expr], place: Place) -> Result<[&'a Expr; N]> {
+fn exactly<const N: usize>(arguments: &[Expr], place: Place) -> Result<[&Expr; N]> {
     let list: Vec<&Expr> = arguments.iter().collect();
     list.try_into().map_err(|_| Error::at(place, format!("this takes {N} arguments")))
 }

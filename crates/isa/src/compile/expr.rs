@@ -76,6 +76,7 @@ impl<'a> Elaborator<'_, 'a> {
         }
     }
 
+    #[expect(clippy::wrong_self_convention, reason = "it is the value that becomes bits, in what is being built")]
     pub(super) fn to_bits(&mut self, value: Value, width: u8, place: Place) -> Result<Id> {
         match value {
             Value::Int(number) if fits(number, width) => Ok(self.builder.constant(bits_of(number, width), width)),
