@@ -179,13 +179,10 @@ fn candidates(command: &CStr, environment: &[CString]) -> Vec<CString> {
         return CString::new(command).into_iter().collect();
     }
     let path = environment.iter().find_map(|it| it.to_bytes().strip_prefix(b"PATH="));
-    let found = path
-        .unwrap_or(DEFAULT_PATH.as_bytes())
-        .split(|byte| *byte == b':')
-        .filter_map(|directory| {
-            let directory = if directory.is_empty() { b"." } else { directory };
-            CString::new([directory, b"/", command].concat()).ok()
-        });
+    let found = path.unwrap_or(DEFAULT_PATH.as_bytes()).split(|byte| *byte == b':').filter_map(|directory| {
+        let directory = if directory.is_empty() { b"." } else { directory };
+        CString::new([directory, b"/", command].concat()).ok()
+    });
     // Busybox is all the programs that it has, by the name that it is called by; few images have links for them.
     found.chain(CString::new(BUSYBOX)).collect()
 }

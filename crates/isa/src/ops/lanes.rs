@@ -3,7 +3,7 @@
 //! Most are one or two instructions of a host that has vectors of its own. **Each is pure**: whether a saturating one
 //! saturated is asked apart, by its twin with `_over`.
 
-use super::{crypto, mask, signed};
+use super::{check, crypto, mask, signed};
 
 /// What is done with lanes. Each is a line of [`INTRINSICS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +62,8 @@ pub enum Intrinsic {
     AesDecrypt,
     AesMix,
     AesUnmix,
+    Checksum,
+    ChecksumCastagnoli,
     /// What is left of a result that may not fit.
     Saturate(Saturating),
     /// Whether any lane's result did not fit.
@@ -187,6 +189,9 @@ pub const INTRINSICS: &[(&str, Intrinsic, usize, Shape)] = &[
     ("aes_decrypt", Intrinsic::AesDecrypt, 1, Same),
     ("aes_mix", Intrinsic::AesMix, 1, Same),
     ("aes_unmix", Intrinsic::AesUnmix, 1, Same),
+    // What a sum of 32 bits, the second operand, becomes with the first: its polynomial is ISO 3309's or Castagnoli's.
+    ("crc32", Intrinsic::Checksum, 2, Bits(32)),
+    ("crc32c", Intrinsic::ChecksumCastagnoli, 2, Bits(32)),
     ("lanes_sqshift", Intrinsic::Saturate(Saturating::SignedShift), 2, Same),
     ("lanes_sqshift_over", Intrinsic::Exceeds(Saturating::SignedShift), 2, Bits(1)),
     ("lanes_uqshift", Intrinsic::Saturate(Saturating::UnsignedShift), 2, Same),
@@ -349,6 +354,8 @@ impl Lanes {
             Intrinsic::AesDecrypt => crypto::decrypt(a) & mask(self.width),
             Intrinsic::AesMix => crypto::mix(a) & mask(self.width),
             Intrinsic::AesUnmix => crypto::unmix(a) & mask(self.width),
+            Intrinsic::Checksum => check::sum(&check::ISO, lane, a as u64, b as u32).into(),
+            Intrinsic::ChecksumCastagnoli => check::sum(&check::CASTAGNOLI, lane, a as u64, b as u32).into(),
             Intrinsic::Saturate(what) => self.made(lane, |at| self.saturated(what, at, [a, b, c]).0),
             Intrinsic::Exceeds(what) => (0..self.count()).any(|at| self.saturated(what, at, [a, b, c]).1).into(),
             // The others are above.
