@@ -4,7 +4,6 @@ use crate::error::Place;
 
 /// Whatever stands at the outermost level of a source.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are few, each in a list of its own for a moment")]
 pub(crate) enum Item {
     /// `arch NAME unit 16;`: the name, and the bits that every instruction is a multiple of.
     Arch { name: String, unit: Expr },

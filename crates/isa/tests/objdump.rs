@@ -6,7 +6,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::print_stderr,
     reason = "a test fails by panicking, and says on its error stream what it skipped"
 )]
 
@@ -163,17 +162,18 @@ fn plain(text: &str, address: u64) -> String {
         rest = &rest[length..];
     }
     let is_place = is_place(mnemonic, text);
-    if is_place && address != 0 {
-        if let Some(last) = words.pop() {
-            let is_negative = words.last().is_some_and(|word| word == "-");
-            if is_negative {
-                words.pop();
-            }
-            let by: u64 = last.parse().unwrap_or(0);
-            let base = if mnemonic == "adrp" { address & !0xfff } else { address };
-            let to = if is_negative { base.wrapping_sub(by) } else { base.wrapping_add(by) };
-            words.push(to.to_string());
+    if is_place
+        && address != 0
+        && let Some(last) = words.pop()
+    {
+        let is_negative = words.last().is_some_and(|word| word == "-");
+        if is_negative {
+            words.pop();
         }
+        let by: u64 = last.parse().unwrap_or(0);
+        let base = if mnemonic == "adrp" { address & !0xfff } else { address };
+        let to = if is_negative { base.wrapping_sub(by) } else { base.wrapping_add(by) };
+        words.push(to.to_string());
     }
     let text: String = words.concat().chars().filter(|c| !c.is_whitespace()).collect();
     // An extension to the same width is a shift, if the stack pointer is there.
