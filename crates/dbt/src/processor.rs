@@ -225,6 +225,8 @@ impl Processor {
                     return Stop::Waiting;
                 }
                 self.is_waiting = false;
+                // What woke it may be masked still: it is noted, and taken as soon as it is not.
+                self.attend(&isa, board);
             }
             if is_wanted {
                 self.run_translated(&isa, board);
