@@ -227,6 +227,8 @@ impl Generator<'_> {
                 self.code.mov(Size::S64, to, Reg::Rdx);
                 self.code.alu_mem(Alu::Add, Size::S64, to, header(head::CLOCK_OFFSET));
             }
+            Ir::FloatFlags { offset } => self.float_flags(own, offset)?,
+            Ir::SetFloatFlags { offset, value } => self.set_float_flags(offset, value),
             Ir::Unary(operator, width, a) => self.unary(own, operator, width, a)?,
             Ir::Binary(operator, width, a, b) => self.binary(own, operator, width, a, b)?,
             Ir::Select(_, condition, yes, no) => {

@@ -31,6 +31,15 @@ pub(super) enum Ir {
     },
     /// The clock.
     Clock,
+    /// Flags of floating-point operations: those of the state, and those that the host has met since.
+    FloatFlags {
+        offset: u32,
+    },
+    /// The flags are these from now on.
+    SetFloatFlags {
+        offset: u32,
+        value: Val,
+    },
     Unary(Unary, u8, Val),
     Binary(Binary, u8, Val, Val),
     Select(u8, Val, Val, Val),
@@ -242,8 +251,14 @@ impl Ir {
     /// Calls `f` with each operand.
     pub(super) fn each(&self, mut f: impl FnMut(Val)) {
         match *self {
-            Ir::Read { .. } | Ir::Page { .. } | Ir::Clock | Ir::Interpret { .. } | Ir::Poll { .. } => {}
+            Ir::Read { .. }
+            | Ir::Page { .. }
+            | Ir::Clock
+            | Ir::FloatFlags { .. }
+            | Ir::Interpret { .. }
+            | Ir::Poll { .. } => {}
             Ir::Unary(_, _, a) | Ir::Slice { of: a, .. } | Ir::Sext { of: a, .. } => f(a),
+            Ir::SetFloatFlags { value, .. } => f(value),
             Ir::Binary(_, _, a, b) => [a, b].into_iter().for_each(f),
             Ir::Vector(vector) => vector.each(f),
             Ir::Select(_, a, b, c)
@@ -299,7 +314,7 @@ impl Ir {
 
     /// Whether it can be left out if nobody wants its value.
     pub(super) fn is_pure(&self) -> bool {
-        self.state().is_none()
+        self.state().is_none() && !matches!(self, Ir::SetFloatFlags { .. })
     }
 }
 

@@ -122,6 +122,8 @@ struct Work<'p> {
     modes: Modes,
     /// Interrupts that were masked may not be any more.
     attends: bool,
+    /// What the flags of floating-point operations become.
+    float_flags: Option<(u32, Val)>,
 }
 
 /// How a part of a plan ended.
@@ -156,6 +158,7 @@ impl<'i> Maker<'i> {
             arguments: Vec::new(),
             modes: Modes::Same,
             attends: false,
+            float_flags: None,
         };
         if self.range(&mut work, 0, plan.nodes.len()).is_ok() {
             self.finish(work)
@@ -170,6 +173,9 @@ impl<'i> Maker<'i> {
 
     /// All of it is known: its writes take effect.
     fn finish(&mut self, work: Work<'_>) -> Next {
+        if let Some((offset, value)) = work.float_flags {
+            self.effect(Ir::SetFloatFlags { offset, value });
+        }
         for write in work.writes {
             self.registers.insert(write.offset, write.value);
             match self.dirty.iter_mut().find(|known| known.offset == write.offset) {

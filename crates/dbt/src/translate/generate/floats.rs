@@ -6,12 +6,32 @@
 use isa::ops::Float;
 
 use super::super::ir::{StateId, Val, Value};
-use super::super::x64::{Alu, Condition, Map, Mem, Prefix, Reg, Size, Vex, Xmm};
+use super::super::x64::{Alu, Condition, Map, Mem, Prefix, Reg, Shift, Size, Vex, Xmm};
 use super::vectors::{AND, OR, OTHER, SCRATCH, XOR, p66_3a, p66_38};
-use super::{Cold, Generator, Target, TooBig, header};
+use super::{Cold, Generator, Target, TooBig, header, state};
 use crate::state::head;
 
 impl Generator<'_> {
+    /// Those of the state, and those in the host's control word: there, that an operand was denormal is one of them.
+    pub(super) fn float_flags(&mut self, own: Value, offset: u32) -> Result<(), TooBig> {
+        let to = self.destination(own)?;
+        self.code.float_control(header(head::FLOAT_LEFT), true);
+        self.code.load(32, Reg::Rax, header(head::FLOAT_LEFT));
+        self.code.mov(Size::S32, to, Reg::Rax);
+        self.code.shift_imm(Shift::Shr, Size::S32, to, 1);
+        self.code.alu_imm(Alu::And, Size::S32, to, 0x1e);
+        self.code.alu_imm(Alu::And, Size::S32, Reg::Rax, 1);
+        self.code.alu(Alu::Or, Size::S32, to, Reg::Rax);
+        self.code.alu_mem(Alu::Or, Size::S64, to, state(offset));
+        Ok(())
+    }
+
+    pub(super) fn set_float_flags(&mut self, offset: u32, value: Val) {
+        let value = self.operand(value, Reg::Rax);
+        self.code.store(64, state(offset), value);
+        self.code.float_control(header(head::FLOAT_CONTROL), false);
+    }
+
     /// Scalars have a prefix of their own.
     fn float_vex(lane: u8, width: u8, opcode: u8) -> Vex {
         let prefix = match (lane == width, lane) {

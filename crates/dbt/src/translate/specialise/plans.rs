@@ -227,10 +227,6 @@ impl<'i> Maker<'i> {
 
     pub(super) fn place(&self, work: &Work<'i>, register: u16, index: Id) -> Done<u32> {
         let register = &self.isa.registers[usize::from(register)];
-        // Flags that operations have just met are the host's still: whoever interprets takes them.
-        if register.name == "float_flags" {
-            return Err(Unknown);
-        }
         if !register.is_bank {
             return Ok(register.offset);
         }
@@ -242,6 +238,10 @@ impl<'i> Maker<'i> {
 
     pub(super) fn read(&mut self, work: &Work<'i>, register: u16, index: Id) -> Done<Val> {
         let offset = self.place(work, register, index)?;
+        // Flags that operations have just met are the host's still.
+        if self.isa.registers[usize::from(register)].name == "float_flags" {
+            return Ok(work.float_flags.map_or_else(|| self.effect(Ir::FloatFlags { offset }), |(_, value)| value));
+        }
         if let Some(written) = work.writes.iter().rev().find(|written| written.offset == offset) {
             return Ok(written.value);
         }
@@ -263,6 +263,10 @@ impl<'i> Maker<'i> {
             work.modes = Modes::Changed;
         }
         let offset = self.place(work, register, index)?;
+        if self.isa.registers[usize::from(register)].name == "float_flags" {
+            work.float_flags = Some((offset, value));
+            return Ok(());
+        }
         let is_wide = self.isa.registers[usize::from(register)].width > 64;
         if is_wide {
             self.load_as_vector(work, value);

@@ -172,6 +172,7 @@ impl Maker<'_> {
             Ir::Binary(_, width, ..) => width,
             Ir::Select(width, _, yes, no) => width.min(self.bits(yes).max(self.bits(no))),
             Ir::Flags { .. } => 4,
+            Ir::FloatFlags { .. } => 6,
             Ir::Vector(ref vector) => self.width_of_vector(vector),
             Ir::Load { width, .. } | Ir::Atomic { width, .. } | Ir::CompareAndSwap { width, .. } => width,
             _ => 64,
