@@ -1,0 +1,40 @@
+//! What a processor needs of the machine around it.
+
+use isa::Isa;
+
+use crate::state::State;
+
+/// Devices, and what a description leaves to the machine: timers, interrupt controllers, firmware.
+pub trait Board {
+    /// Reads `size` bytes of a device at a physical address. Nothing if there is none.
+    fn read(&mut self, address: u64, size: u8) -> Option<u64>;
+
+    /// Writes them. Nothing if there is none.
+    fn write(&mut self, address: u64, size: u8, value: u64) -> Option<()>;
+
+    /// Answers a question of the description, by its number there.
+    fn answer(&mut self, question: usize, arguments: &[u64], registers: &mut Registers<'_>) -> u64;
+
+    /// Whether a processor has to look at its interrupts. Asked often.
+    fn attention(&self) -> bool;
+}
+
+/// A processor's registers by their names.
+pub struct Registers<'r> {
+    pub(crate) isa: &'r Isa,
+    pub(crate) state: &'r mut State,
+}
+
+impl Registers<'_> {
+    /// A register's value; zero if there is none of this name.
+    pub fn get(&self, name: &str, index: u32) -> u128 {
+        self.isa.register(name).map_or(0, |register| self.state.get(register, index))
+    }
+
+    /// Gives it a value.
+    pub fn set(&mut self, name: &str, index: u32, value: u128) {
+        if let Some(register) = self.isa.register(name) {
+            self.state.set(register, index, value);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What an engine and a description call each other by: the names that every description has, and what each means.
+//!
+//! | entry | when an engine calls it |
+//! |---|---|
+//! | `reset(pc, argument, …)` | a processor is switched on |
+//! | `translate(address: u64, access: u8) -> u64` | a page is not in the translation cache. `access` is an [`Access`](crate::tlb::Access), 4 more if without privileges. It gives the page's physical address, with [`found`](crate::tlb::found) below, or throws |
+//! | `undefined(word: u32)` | bits are no instruction |
+//! | `unreachable(address: u64, access: u8)` | nothing is at a physical address |
+//! | `poll()` | the board or the description (`attend`) wants interrupts looked at: it throws if one is to be taken |
+//!
+//! An engine answers these questions itself, and the board all others: `tlb_flush()`, `tlb_flush_page(address)`,
+//! `tlb_flush_space(space)`, `wait()` for an interrupt, `attend()`. If there is a register `address_space`, what was found
+//! in one space is not used in another.
+
+use isa::Isa;
+use isa::plan::EntryId;
+
+use crate::error::{Error, Result};
+
+/// Entries by their meaning.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entries {
+    pub(crate) reset: EntryId,
+    pub(crate) translate: EntryId,
+    pub(crate) undefined: EntryId,
+    pub(crate) unreachable: EntryId,
+    pub(crate) poll: EntryId,
+}
+
+impl Entries {
+    pub(crate) fn of(isa: &Isa) -> Result<Entries> {
+        let find = |entry: &'static str| {
+            isa.entry(entry).ok_or_else(|| Error::NoEntry { architecture: isa.name.clone(), entry })
+        };
+        Ok(Entries {
+            reset: find("reset")?,
+            translate: find("translate")?,
+            undefined: find("undefined")?,
+            unreachable: find("unreachable")?,
+            poll: find("poll")?,
+        })
+    }
+}
+
+/// Who answers a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    Flush,
+    FlushPage,
+    FlushSpace,
+    Wait,
+    Attend,
+    Board,
+}
+
+impl Question {
+    pub(crate) fn of(name: &str) -> Question {
+        match name {
+            "tlb_flush" => Question::Flush,
+            "tlb_flush_page" => Question::FlushPage,
+            "tlb_flush_space" => Question::FlushSpace,
+            "wait" => Question::Wait,
+            "attend" => Question::Attend,
+            _ => Question::Board,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Processors that are made from descriptions.
+//!
+//! `isa` compiles a description to tables; here they are executed. [`Processor`] interprets: it is the oracle that every
+//! faster way is compared with.
+//!
+//! **Invariant: nothing here knows an architecture.** What differs between two is in their descriptions (`/isa`), and what a
+//! description leaves to the machine around it is asked of the [`Board`].
+
+mod board;
+mod contract;
+mod error;
+mod interpreter;
+mod memory;
+mod processor;
+pub mod ram;
+mod state;
+pub mod tlb;
+mod translate;
+
+pub use board::{Board, Registers};
+pub use error::{Error, Result};
+pub use processor::{Mode, Processor, Stop};
+pub use ram::Ram;
+pub use state::State;

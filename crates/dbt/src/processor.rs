@@ -1,0 +1,295 @@
+//! A processor: fetches instructions, and has them done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use isa::plan::{EntryId, MOST_ARGUMENTS};
+use isa::{Instruction, Isa};
+
+use crate::board::{Board, Registers};
+use crate::contract::{Entries, Question};
+use crate::error::Result;
+use crate::interpreter::Scratch;
+use crate::ram::Ram;
+use crate::state::State;
+use crate::tlb::{Access, Tlb};
+use crate::translate::Translator;
+
+/// Why a processor stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// It did as many instructions as it should.
+    Done,
+    /// It waits for an interrupt.
+    Waiting,
+}
+
+/// What an instruction or an entry ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// What comes next in memory is next.
+    Next,
+    /// This is.
+    Jump(u64),
+    /// An entry is to be called.
+    Throw(Thrown),
+    /// A value.
+    Give(u128),
+}
+
+/// An entry and its arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Thrown {
+    pub(crate) entry: EntryId,
+    pub(crate) arguments: [u64; MOST_ARGUMENTS],
+}
+
+/// A processor.
+pub struct Processor {
+    pub(crate) isa: Arc<Isa>,
+    pub(crate) ram: Ram,
+    pub(crate) state: State,
+    pub(crate) pc: u64,
+    pub(crate) tlb: Tlb,
+    pub(crate) entries: Entries,
+    pub(crate) questions: Vec<Question>,
+    /// The modes, put together: what code is translated for.
+    pub(crate) key: u32,
+    /// Where the number of the address space is in the state.
+    space: Option<u32>,
+    pub(crate) must_attend: bool,
+    pub(crate) is_waiting: bool,
+    pub(crate) scratch: Vec<Scratch>,
+    /// What bits were decoded before, and as what.
+    decoded: Box<[(u32, u32)]>,
+    /// Instructions done by the interpreter.
+    count: u64,
+    pub(crate) translator: Option<Translator>,
+    /// Not zero if somebody wants the processor to look at its board.
+    pub(crate) attention: Arc<AtomicU32>,
+}
+
+/// How a processor does instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// One after the other, as the description says.
+    Interpret,
+    /// As code of the host, where the host can.
+    Translate,
+}
+
+/// After so many instructions, the board is asked whether there is an interrupt.
+const PATIENCE: u64 = 64;
+const DECODED: usize = 1 << 14;
+/// What is in no slot of `decoded`: no architecture has so many instructions.
+const NONE: u32 = u32::MAX;
+
+impl Processor {
+    /// A processor that is switched on, with these arguments of `reset`.
+    pub fn new(isa: Arc<Isa>, mode: Mode, ram: Ram, board: &mut dyn Board, arguments: &[u64]) -> Result<Processor> {
+        let entries = Entries::of(&isa)?;
+        let mut processor = Processor {
+            state: State::new(isa.state_size()),
+            questions: isa.externs.iter().map(|question| Question::of(&question.name)).collect(),
+            space: isa.register("address_space").map(|register| register.offset),
+            ram,
+            pc: 0,
+            tlb: Tlb::default(),
+            entries,
+            key: 0,
+            must_attend: true,
+            is_waiting: false,
+            scratch: Vec::new(),
+            decoded: vec![(0, NONE); DECODED].into(),
+            count: 0,
+            translator: match mode {
+                Mode::Interpret => None,
+                Mode::Translate => Translator::new(),
+            },
+            attention: Arc::default(),
+            isa: Arc::clone(&isa),
+        };
+        processor.update_key();
+        let mut thrown = Thrown { entry: entries.reset, arguments: [0; MOST_ARGUMENTS] };
+        thrown.arguments.iter_mut().zip(arguments).for_each(|(to, from)| *to = *from);
+        processor.enter(&isa, board, thrown);
+        Ok(processor)
+    }
+
+    /// Where it is.
+    pub fn pc(&self) -> u64 {
+        self.pc
+    }
+
+    /// How many instructions it has done.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Its registers.
+    pub fn registers(&mut self) -> Registers<'_> {
+        Registers { isa: &self.isa, state: &mut self.state }
+    }
+
+    /// The number of the address space that it is in.
+    #[inline]
+    pub(crate) fn space(&self) -> u32 {
+        self.space.map_or(0, |offset| self.state.narrow(offset) as u32)
+    }
+
+    /// Modes may have changed.
+    pub(crate) fn update_key(&mut self) {
+        let modes = self.isa.registers.iter().filter(|register| register.is_mode);
+        self.key = modes.fold(0, |key, mode| key << mode.width | self.state.narrow(mode.offset) as u32);
+    }
+
+    /// Does so many instructions, or fewer if it then waits for an interrupt.
+    pub fn run(&mut self, board: &mut dyn Board, instructions: u64) -> Stop {
+        let isa = Arc::clone(&self.isa);
+        let end = self.count + instructions;
+        while self.count < end {
+            if self.must_attend || (self.count.is_multiple_of(PATIENCE) && board.attention()) {
+                self.attend(&isa, board);
+            }
+            if self.is_waiting {
+                if !board.attention() {
+                    return Stop::Waiting;
+                }
+                self.is_waiting = false;
+            }
+            self.step(&isa, board);
+        }
+        Stop::Done
+    }
+
+    /// Runs translated code until somebody wants the processor, or it waits for an interrupt.
+    pub fn run_fast(&mut self, board: &mut dyn Board) -> Stop {
+        if self.translator.is_none() {
+            return self.run(board, 10_000);
+        }
+        let isa = Arc::clone(&self.isa);
+        loop {
+            let is_wanted = self.attention.swap(0, Ordering::AcqRel) != 0;
+            if self.must_attend || (is_wanted && board.attention()) {
+                self.attend(&isa, board);
+            }
+            if self.is_waiting {
+                if !board.attention() {
+                    return Stop::Waiting;
+                }
+                self.is_waiting = false;
+            }
+            if is_wanted {
+                self.run_translated(&isa, board);
+                return Stop::Done;
+            }
+            self.run_translated(&isa, board);
+        }
+    }
+
+    /// Sets it to have the processor look at its board.
+    pub fn attention(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.attention)
+    }
+
+    /// How many blocks were translated.
+    pub fn blocks(&self) -> u64 {
+        self.translator.as_ref().map_or(0, |translator| translator.made)
+    }
+
+    /// Looks for interrupts.
+    fn attend(&mut self, isa: &Isa, board: &mut dyn Board) {
+        self.must_attend = false;
+        let poll = Thrown { entry: self.entries.poll, arguments: [0; MOST_ARGUMENTS] };
+        if self.enter(isa, board, poll) {
+            self.is_waiting = false;
+        }
+    }
+
+    /// Does one instruction.
+    pub(crate) fn step(&mut self, isa: &Isa, board: &mut dyn Board) {
+        self.count += 1;
+        let fetched = match self.fetch(isa, board) {
+            Ok(fetched) => fetched,
+            Err(thrown) => {
+                self.enter(isa, board, thrown);
+                return;
+            }
+        };
+        let Some((instruction, word)) = fetched else { return };
+        match self.interpret(isa, board, &instruction.plan, Some((instruction, word)), &[]) {
+            End::Next | End::Give(_) => self.pc = self.pc.wrapping_add(instruction.size.into()),
+            End::Jump(to) => self.pc = to,
+            End::Throw(thrown) => {
+                self.enter(isa, board, thrown);
+            }
+        }
+    }
+
+    /// The instruction at hand. Nothing if there is none: then what was to be done about it was done.
+    fn fetch<'i>(
+        &mut self,
+        isa: &'i Isa,
+        board: &mut dyn Board,
+    ) -> std::result::Result<Option<(&'i Instruction, u32)>, Thrown> {
+        let pc = self.pc;
+        let mut word = 0;
+        // A longer instruction may end on a page that is not there, which matters only if it is one.
+        let (step, parts) = if isa.unit == 16 { (2, 2) } else { (4, 1) };
+        for part in 0..parts {
+            let address = pc.wrapping_add(step * part);
+            let physical = self.translate(isa, board, Access::Fetch, address, 0)?;
+            let bits = if step == 2 { 16 } else { 32 };
+            let found = self.ram.read(physical, bits).ok_or_else(|| self.unreachable(address, Access::Fetch))?;
+            word |= (found as u32) << (16 * part);
+            if let Some(instruction) = self.decode(isa, word)
+                && u64::from(instruction.size) <= step * (part + 1)
+            {
+                return Ok(Some((instruction, word)));
+            }
+        }
+        let mut thrown = Thrown { entry: self.entries.undefined, arguments: [0; MOST_ARGUMENTS] };
+        thrown.arguments[0] = word.into();
+        Err(thrown)
+    }
+
+    fn decode<'i>(&mut self, isa: &'i Isa, word: u32) -> Option<&'i Instruction> {
+        self.decode_number(isa, word).map(|number| &isa.instructions[number])
+    }
+
+    pub(crate) fn decode_number(&mut self, isa: &Isa, word: u32) -> Option<usize> {
+        let slot = (word ^ word >> 14) as usize & (DECODED - 1);
+        let (bits, known) = self.decoded[slot];
+        if bits == word && known != NONE {
+            return Some(known as usize);
+        }
+        let found = isa.decoder.decode(&isa.instructions, word)?;
+        self.decoded[slot] = (word, found as u32);
+        Some(found)
+    }
+
+    /// Calls an entry, and what it throws, and so on. Says whether anything jumped.
+    pub(crate) fn enter(&mut self, isa: &Isa, board: &mut dyn Board, first: Thrown) -> bool {
+        let mut thrown = first;
+        // A description that throws without end stops nobody but its own guest.
+        for _ in 0..16 {
+            let entry = &isa.entries[usize::from(thrown.entry)];
+            match self.interpret(isa, board, &entry.plan, None, &thrown.arguments) {
+                End::Throw(next) => thrown = next,
+                End::Jump(to) => {
+                    self.pc = to;
+                    return true;
+                }
+                End::Next | End::Give(_) => return false,
+            }
+        }
+        false
+    }
+
+    pub(crate) fn unreachable(&self, address: u64, access: Access) -> Thrown {
+        let mut arguments = [0; MOST_ARGUMENTS];
+        arguments[0] = address;
+        arguments[1] = access as u64;
+        Thrown { entry: self.entries.unreachable, arguments }
+    }
+}

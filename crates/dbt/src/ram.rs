@@ -1,0 +1,168 @@
+//! A machine's memory, as processors read and write it.
+//!
+//! **Invariant: no access leaves it.** Each is checked against its length, here, and nothing else turns a guest's address
+//! into one of ours.
+
+#![expect(unsafe_code, reason = "memory that several processors change at once is accessed by pointers alone")]
+
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use isa::plan::Atomic;
+use vm::{Memory, Region as _};
+
+/// Memory at a physical address.
+#[derive(Debug, Clone)]
+pub struct Ram {
+    memory: Arc<Memory>,
+    base: u64,
+}
+
+/// Sixteen bytes are changed as one by one processor at a time.
+static WIDE: Mutex<()> = Mutex::new(());
+
+impl Ram {
+    /// The memory begins at physical address `base`.
+    pub fn new(memory: Arc<Memory>, base: u64) -> Ram {
+        Ram { memory, base }
+    }
+
+    /// Where it begins.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// How many bytes there are.
+    pub fn length(&self) -> u64 {
+        self.memory.length() as u64
+    }
+
+    /// The place of `size` bytes at a physical address.
+    #[inline]
+    fn place(&self, address: u64, size: u64) -> Option<*mut u8> {
+        let offset = address.wrapping_sub(self.base);
+        if offset >= self.length() || self.length() - offset < size {
+            return None;
+        }
+        Some((self.memory.address() + offset) as *mut u8)
+    }
+
+    /// Where the page with a physical address is in our memory.
+    pub(crate) fn host_page(&self, address: u64) -> Option<u64> {
+        let page = address >> crate::tlb::PAGE_BITS << crate::tlb::PAGE_BITS;
+        self.place(page, 1 << crate::tlb::PAGE_BITS).map(|at| at as u64)
+    }
+
+    /// Whether there is memory at a physical address.
+    pub fn holds(&self, address: u64) -> bool {
+        self.place(address, 1).is_some()
+    }
+
+    /// `width` bits at a physical address.
+    #[inline]
+    pub fn read(&self, address: u64, width: u8) -> Option<u128> {
+        let at = self.place(address, u64::from(width / 8))?;
+        // SAFETY: the place was checked; a whole value that another processor changes at once is some value of that width.
+        unsafe {
+            Some(match width {
+                8 => at.read_volatile().into(),
+                16 => at.cast::<u16>().read_unaligned().into(),
+                32 => at.cast::<u32>().read_unaligned().into(),
+                64 => at.cast::<u64>().read_unaligned().into(),
+                _ => at.cast::<u128>().read_unaligned(),
+            })
+        }
+    }
+
+    /// Writes `width` bits at a physical address.
+    #[inline]
+    pub fn write(&self, address: u64, width: u8, value: u128) -> Option<()> {
+        let at = self.place(address, u64::from(width / 8))?;
+        // SAFETY: the place was checked, and nobody has a reference into it.
+        unsafe {
+            match width {
+                8 => at.write_volatile(value as u8),
+                16 => at.cast::<u16>().write_unaligned(value as u16),
+                32 => at.cast::<u32>().write_unaligned(value as u32),
+                64 => at.cast::<u64>().write_unaligned(value as u64),
+                _ => at.cast::<u128>().write_unaligned(value),
+            }
+        }
+        Some(())
+    }
+
+    /// Copies from it.
+    pub fn copy_out(&self, address: u64, into: &mut [u8]) -> Option<()> {
+        self.place(address, into.len() as u64)?;
+        self.memory.read((address - self.base) as usize, into)
+    }
+
+    /// Copies into it.
+    pub fn copy_in(&self, address: u64, from: &[u8]) -> Option<()> {
+        self.place(address, from.len() as u64)?;
+        self.memory.write((address - self.base) as usize, from)
+    }
+
+    /// Puts `new` there if `old` is there, as one; gives what was there. The address is a multiple of the size.
+    pub fn compare_and_swap(&self, address: u64, width: u8, old: u128, new: u128) -> Option<u128> {
+        let at = self.place(address, u64::from(width / 8))?;
+        if width == 128 {
+            let _one = WIDE.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = self.read(address, 128)?;
+            if found == old {
+                self.write(address, 128, new)?;
+            }
+            return Some(found);
+        }
+        if !(at as usize).is_multiple_of(usize::from(width / 8)) {
+            return None;
+        }
+        let order = Ordering::SeqCst;
+        // SAFETY: the place was checked and is aligned; every access to it is by a pointer.
+        let found = unsafe {
+            match width {
+                8 => AtomicU8::from_ptr(at)
+                    .compare_exchange(old as u8, new as u8, order, order)
+                    .map_or_else(u64::from, u64::from),
+                16 => AtomicU16::from_ptr(at.cast())
+                    .compare_exchange(old as u16, new as u16, order, order)
+                    .map_or_else(u64::from, u64::from),
+                32 => AtomicU32::from_ptr(at.cast())
+                    .compare_exchange(old as u32, new as u32, order, order)
+                    .map_or_else(u64::from, u64::from),
+                _ => AtomicU64::from_ptr(at.cast())
+                    .compare_exchange(old as u64, new as u64, order, order)
+                    .unwrap_or_else(|found| found),
+            }
+        };
+        Some(found.into())
+    }
+
+    /// Changes memory as one; gives what was there. The address is a multiple of the size.
+    pub fn change(&self, address: u64, width: u8, kind: Atomic, value: u128) -> Option<u128> {
+        loop {
+            let old = self.read(address, width)?;
+            if self.compare_and_swap(address, width, old, changed(kind, width, old, value))? == old {
+                return Some(old);
+            }
+        }
+    }
+}
+
+/// What memory holds after a change.
+pub fn changed(kind: Atomic, width: u8, old: u128, value: u128) -> u128 {
+    use isa::ops::{mask, signed};
+    let of = |is: bool| if is { value } else { old };
+    mask(width)
+        & match kind {
+            Atomic::Swap => value,
+            Atomic::Add => old.wrapping_add(value),
+            Atomic::And => old & value,
+            Atomic::Or => old | value,
+            Atomic::Xor => old ^ value,
+            Atomic::SignedMax => of(signed(value, width) > signed(old, width)),
+            Atomic::SignedMin => of(signed(value, width) < signed(old, width)),
+            Atomic::UnsignedMax => of(value > old),
+            Atomic::UnsignedMin => of(value < old),
+        }
+}

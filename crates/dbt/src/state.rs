@@ -1,0 +1,103 @@
+//! A processor's registers, as its description lays them out.
+
+use isa::Register;
+
+/// What generated code finds before the registers: words, by their number.
+pub(crate) mod head {
+    /// The address of the page that code is run of.
+    pub(crate) const PAGE: u32 = 0;
+    /// Where a processor is when it leaves generated code.
+    pub(crate) const PC: u32 = 1;
+    /// Where a word of 32 bits is that is not zero if somebody wants the processor.
+    pub(crate) const ATTENTION: u32 = 2;
+    /// The tables of the mode and address space.
+    pub(crate) const SET: u32 = 3;
+    /// Code that leaves, with a reason in rax.
+    pub(crate) const LEAVE: u32 = 4;
+    /// Code that goes on at the address in rax.
+    pub(crate) const LOOK_UP: u32 = 5;
+    /// What is called for loads, stores and instructions.
+    pub(crate) const LOAD: u32 = 6;
+    pub(crate) const STORE: u32 = 7;
+    pub(crate) const INTERPRET: u32 = 8;
+    /// What those need to know.
+    pub(crate) const RUN: u32 = 9;
+    /// All of it, in words and in bytes.
+    pub(crate) const WORDS: usize = 16;
+    pub(crate) const SIZE: u32 = WORDS as u32 * 8;
+    /// The reason that asks for the instruction to be interpreted.
+    pub(crate) const INTERPRET_NEXT: u64 = u32::MAX as u64;
+}
+
+/// Registers' bytes. Each lies at a multiple of its size, which is 8 or 16 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    words: Box<[u64]>,
+}
+
+impl State {
+    /// All zero.
+    pub fn new(size: u32) -> State {
+        State { words: vec![0; head::WORDS + size as usize / 8].into() }
+    }
+
+    /// A register of at most 64 bits, at its offset.
+    #[inline]
+    pub fn narrow(&self, offset: u32) -> u64 {
+        self.words[head::WORDS + offset as usize / 8]
+    }
+
+    /// Gives it a value.
+    #[inline]
+    pub fn set_narrow(&mut self, offset: u32, value: u64) {
+        self.words[head::WORDS + offset as usize / 8] = value;
+    }
+
+    /// A register of more than 64 bits.
+    #[inline]
+    pub fn wide(&self, offset: u32) -> u128 {
+        let at = head::WORDS + offset as usize / 8;
+        u128::from(self.words[at + 1]) << 64 | u128::from(self.words[at])
+    }
+
+    /// Gives it a value.
+    #[inline]
+    pub fn set_wide(&mut self, offset: u32, value: u128) {
+        let at = head::WORDS + offset as usize / 8;
+        self.words[at] = value as u64;
+        self.words[at + 1] = (value >> 64) as u64;
+    }
+
+    /// A register, number `index` if it is a bank.
+    pub fn get(&self, register: &Register, index: u32) -> u128 {
+        let offset = register.offset + register.stride * index.min(register.count - 1);
+        if register.width > 64 { self.wide(offset) } else { self.narrow(offset).into() }
+    }
+
+    /// Gives it a value.
+    pub fn set(&mut self, register: &Register, index: u32, value: u128) {
+        let offset = register.offset + register.stride * index.min(register.count - 1);
+        let value = value & isa::ops::mask(register.width);
+        if register.width > 64 { self.set_wide(offset, value) } else { self.set_narrow(offset, value as u64) }
+    }
+
+    /// All registers.
+    pub fn words(&self) -> &[u64] {
+        &self.words[head::WORDS..]
+    }
+
+    /// A word before the registers.
+    pub(crate) fn head(&self, word: u32) -> u64 {
+        self.words[word as usize]
+    }
+
+    /// Gives it a value.
+    pub(crate) fn set_head(&mut self, word: u32, value: u64) {
+        self.words[word as usize] = value;
+    }
+
+    /// Where it is, for generated code.
+    pub(crate) fn address(&mut self) -> *mut u64 {
+        self.words.as_mut_ptr()
+    }
+}

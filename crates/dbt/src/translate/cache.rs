@@ -1,0 +1,100 @@
+//! Where generated code is.
+//!
+//! **Invariant: no page can be written and executed at one address.** The same memory is mapped twice, once to be written
+//! and once to be executed.
+
+#![expect(unsafe_code, reason = "memory is mapped to be executed, and what is in it is called")]
+
+use std::ptr::NonNull;
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// Bytes of code.
+const SIZE: usize = 64 << 20;
+
+/// Memory for code.
+pub(super) struct Cache {
+    write: NonNull<u8>,
+    execute: NonNull<u8>,
+    used: usize,
+}
+
+// SAFETY: it owns its mappings, which are written through `&mut` alone.
+unsafe impl Send for Cache {}
+
+impl Cache {
+    /// Nothing if the host does not allow it.
+    pub(super) fn new() -> Option<Cache> {
+        let file = memfd_create("code", MemfdFlags::CLOEXEC).ok()?;
+        ftruncate(&file, SIZE as u64).ok()?;
+        let map = |rights| {
+            // SAFETY: a new mapping.
+            let at = unsafe { mmap(std::ptr::null_mut(), SIZE, rights, MapFlags::SHARED, &file, 0) };
+            NonNull::new(at.ok()?.cast::<u8>())
+        };
+        let write = map(ProtFlags::READ | ProtFlags::WRITE)?;
+        let execute = map(ProtFlags::READ | ProtFlags::EXEC)?;
+        Some(Cache { write, execute, used: 0 })
+    }
+
+    /// Adds code; gives where it is from the beginning. Nothing if there is no more room.
+    pub(super) fn add(&mut self, bytes: &[u8]) -> Option<usize> {
+        let at = self.used.next_multiple_of(16);
+        if SIZE - at < bytes.len() {
+            return None;
+        }
+        self.write_at(at, bytes);
+        self.used = at + bytes.len();
+        Some(at)
+    }
+
+    /// How much is used.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Forgets what is behind this.
+    pub(super) fn truncate(&mut self, used: usize) {
+        self.used = used;
+    }
+
+    fn write_at(&mut self, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= SIZE, "code is written inside the cache");
+        // SAFETY: inside the mapping, as was checked.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.write.as_ptr().add(at), bytes.len()) };
+    }
+
+    /// The four bytes at `at`, which end a jump, make it go to `to`.
+    pub(super) fn direct(&mut self, at: usize, to: usize) {
+        let distance = to as i64 - (at as i64 + 4);
+        self.write_at(at, &(distance as i32).to_le_bytes());
+    }
+
+    /// What begins at `at` becomes a jump to `to`.
+    pub(super) fn replace(&mut self, at: usize, to: usize) {
+        self.write_at(at, &[0xe9]);
+        self.direct(at + 1, to);
+    }
+
+    /// Where code is executed.
+    pub(super) fn address(&self, at: usize) -> u64 {
+        self.execute.as_ptr() as u64 + at as u64
+    }
+
+    /// Calls code with two arguments.
+    pub(super) fn call(&self, at: usize, state: *mut u64, code: u64) -> u64 {
+        // SAFETY: the translator generated a function of this type there.
+        let function: extern "sysv64" fn(*mut u64, u64) -> u64 = unsafe { std::mem::transmute(self.address(at)) };
+        function(state, code)
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        for at in [self.write, self.execute] {
+            // SAFETY: ours, and nothing of it runs any more.
+            let _ = unsafe { munmap(at.as_ptr().cast(), SIZE) };
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! How a block is left, and what is written before: to another block, to an address, to the interpreter.
+
+use super::super::ir::{Exit, StateId, Test, TestKind};
+use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Size};
+use super::{Cold, Generator, Source, Target, header, slot, state};
+use crate::state::head;
+
+impl Generator<'_> {
+    pub(super) fn flush_of(&self, at: StateId) -> Vec<(u32, Source)> {
+        let dirty = &self.block.states[at as usize].dirty;
+        dirty.iter().map(|(offset, value)| (*offset, self.source(*value))).collect()
+    }
+
+    pub(super) fn flush(&mut self, flush: &[(u32, Source)]) {
+        for (offset, source) in flush {
+            let to = state(*offset);
+            match *source {
+                Source::Host(reg) => self.code.store(64, to, reg),
+                Source::Number(number) => match i32::try_from(number as i64) {
+                    Ok(number) => self.code.store_imm(to, number),
+                    Err(_) => {
+                        self.code.mov_imm(Reg::Rdx, number);
+                        self.code.store(64, to, Reg::Rdx);
+                    }
+                },
+                Source::Stack(place) => {
+                    self.code.load(64, Reg::Rdx, slot(place));
+                    self.code.store(64, to, Reg::Rdx);
+                }
+            }
+        }
+    }
+
+    pub(super) fn interpret(&mut self, instruction: u32, word: u32, at: StateId) {
+        let flush = self.flush_of(at);
+        self.flush(&flush);
+        self.code.mov(Size::S64, Reg::Rdi, Reg::Rbp);
+        self.code.mov_imm(Reg::Rsi, instruction.into());
+        self.code.mov_imm(Reg::Rdx, word.into());
+        self.code.mov_imm(Reg::Rcx, self.block.states[at as usize].pc.into());
+        self.code.call(header(head::INTERPRET));
+        self.code.test(Size::S32, Reg::Rax, Reg::Rax);
+        let stay = self.code.jcc(Condition::Equal);
+        self.code.mov_imm(Reg::Rax, 0);
+        self.code.jmp_mem(header(head::LEAVE));
+        self.code.land(stay);
+    }
+
+    pub(super) fn target(&self, to: Exit, at: StateId) -> Target {
+        match to {
+            Exit::Direct { plus } => Target::Direct(plus),
+            Exit::Indirect(value) => Target::Indirect(self.source(value)),
+            Exit::Interpreter => Target::Interpreter(self.block.states[at as usize].pc),
+        }
+    }
+
+    pub(super) fn exit_if(&mut self, test: Test, to: Exit, at: StateId) {
+        self.compare(Size::of(test.width), test.a, test.b);
+        let condition = match test.kind {
+            TestKind::Equal => Condition::Equal,
+            TestKind::NotEqual => Condition::NotEqual,
+            TestKind::Below => Condition::Below,
+            TestKind::NotBelow => Condition::AboveEqual,
+            TestKind::Less => Condition::Less,
+            TestKind::NotLess => Condition::GreaterEqual,
+        };
+        let jumps = self.code.jcc(condition);
+        let flush = self.flush_of(at);
+        let to = self.target(to, at);
+        self.cold.push(Cold::Exit { jumps, flush, to });
+    }
+
+    pub(super) fn leave(&mut self, to: Target) {
+        match to {
+            Target::Direct(plus) if (0..4096).contains(&plus) => self.link(plus),
+            Target::Direct(plus) => {
+                self.code.load(64, Reg::Rax, header(head::PAGE));
+                self.code.alu_imm(Alu::Add, Size::S64, Reg::Rax, plus as i32);
+                self.code.jmp_mem(header(head::LOOK_UP));
+            }
+            Target::Indirect(source) => {
+                self.move_to(Reg::Rax, source);
+                self.code.jmp_mem(header(head::LOOK_UP));
+            }
+            Target::Interpreter(pc) => {
+                self.set_pc(pc.into());
+                self.code.mov_imm(Reg::Rax, head::INTERPRET_NEXT);
+                self.code.jmp_mem(header(head::LEAVE));
+            }
+        }
+    }
+
+    pub(super) fn set_pc(&mut self, plus: i64) {
+        self.code.load(64, Reg::Rax, header(head::PAGE));
+        self.code.alu_imm(Alu::Add, Size::S64, Reg::Rax, plus as i32);
+        self.code.store(64, header(head::PC), Reg::Rax);
+    }
+
+    /// A jump within the page, which may once go straight to another block. Whoever turns back looks for interrupts.
+    pub(super) fn link(&mut self, plus: i64) {
+        let interrupted = (plus <= i64::from(self.block.begin)).then(|| {
+            self.code.load(64, Reg::Rcx, header(head::ATTENTION));
+            self.code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
+            self.code.jcc(Condition::NotEqual)
+        });
+        let number = self.first_link + self.links.len() as u64;
+        let Fixup(at) = self.code.jmp();
+        self.code.land(Fixup(at));
+        self.links.push((at, plus));
+        self.set_pc(plus);
+        self.code.mov_imm(Reg::Rax, number);
+        self.code.jmp_mem(header(head::LEAVE));
+        if let Some(interrupted) = interrupted {
+            self.code.land(interrupted);
+            self.set_pc(plus);
+            self.code.mov_imm(Reg::Rax, 0);
+            self.code.jmp_mem(header(head::LEAVE));
+        }
+    }
+}

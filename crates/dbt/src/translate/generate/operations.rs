@@ -1,0 +1,232 @@
+//! What computes.
+
+use isa::ops::{Binary, Unary, mask64};
+
+use super::super::ir::{Val, Value};
+use super::super::x64::{Alu, Condition, Group, Reg, Shift, Size};
+use super::{Generator, Source, TooBig, imm, slot};
+
+impl Generator<'_> {
+    /// Leaves so many low bits.
+    pub(super) fn trim(&mut self, reg: Reg, width: u8) {
+        match width {
+            8 => self.code.movzx8(reg, reg),
+            16 => self.code.movzx16(reg, reg),
+            32 => self.code.mov(Size::S32, reg, reg),
+            64 => {}
+            1..=31 => self.code.alu_imm(Alu::And, Size::S32, reg, mask64(width) as i32),
+            _ => {
+                self.code.shift_imm(Shift::Shl, Size::S64, reg, 64 - width);
+                self.code.shift_imm(Shift::Shr, Size::S64, reg, 64 - width);
+            }
+        }
+    }
+
+    pub(super) fn trim_result(&mut self, reg: Reg, width: u8) {
+        if !matches!(width, 32 | 64) {
+            self.trim(reg, width);
+        }
+    }
+
+    pub(super) fn unary(&mut self, own: Value, operator: Unary, width: u8, a: Val) -> Result<(), TooBig> {
+        let size = Size::of(width);
+        let to = self.destination_from(own, a)?;
+        match operator {
+            Unary::Invert if width == 1 => self.code.alu_imm(Alu::Xor, Size::S32, to, 1),
+            Unary::Invert => {
+                self.code.group(Group::Not, size, to);
+                self.trim_result(to, width);
+            }
+            Unary::Negate => {
+                self.code.group(Group::Neg, size, to);
+                self.trim_result(to, width);
+            }
+            Unary::LeadingZeros => self.code.count(0xbd, size, to, to),
+            Unary::TrailingZeros => self.code.count(0xbc, size, to, to),
+            Unary::Ones => self.code.count(0xb8, size, to, to),
+            // Whoever specialises does not let the last one through.
+            Unary::ReverseBytes | Unary::ReverseBits => self.code.bswap(size, to),
+        }
+        Ok(())
+    }
+
+    pub(super) fn binary(&mut self, own: Value, operator: Binary, width: u8, a: Val, b: Val) -> Result<(), TooBig> {
+        let size = Size::of(width);
+        match operator {
+            Binary::Add | Binary::Subtract | Binary::And | Binary::Or | Binary::Xor => {
+                let operation = match operator {
+                    Binary::Add => Alu::Add,
+                    Binary::Subtract => Alu::Sub,
+                    Binary::And => Alu::And,
+                    Binary::Or => Alu::Or,
+                    _ => Alu::Xor,
+                };
+                let to = self.from_left(own, a, b)?;
+                self.apply(operation, size, to, b);
+                if matches!(operator, Binary::Add | Binary::Subtract) {
+                    self.trim_result(to, width);
+                }
+            }
+            Binary::Multiply => {
+                let to = self.from_left(own, a, b)?;
+                let b = self.operand(b, Reg::Rcx);
+                self.code.imul(size, to, b);
+                self.trim_result(to, width);
+            }
+            Binary::MultiplyHigh | Binary::SignedMultiplyHigh => {
+                self.into(a, Reg::Rax);
+                let b = self.operand(b, Reg::Rcx);
+                let group = if operator == Binary::MultiplyHigh { Group::Mul } else { Group::Imul };
+                self.code.group(group, size, b);
+                let to = self.destination(own)?;
+                self.code.mov(size, to, Reg::Rdx);
+            }
+            Binary::Divide | Binary::SignedDivide | Binary::Remainder | Binary::SignedRemainder => {
+                self.divide(operator, size, a, b);
+                let is_quotient = matches!(operator, Binary::Divide | Binary::SignedDivide);
+                let to = self.destination(own)?;
+                self.code.mov(size, to, if is_quotient { Reg::Rax } else { Reg::Rdx });
+            }
+            Binary::ShiftLeft => self.shift(own, Shift::Shl, width, a, b)?,
+            Binary::ShiftRight => self.shift(own, Shift::Shr, width, a, b)?,
+            Binary::SignedShiftRight => self.shift(own, Shift::Sar, width, a, b)?,
+            Binary::RotateRight => {
+                self.into(b, Reg::Rcx);
+                let to = self.from_left(own, a, b)?;
+                self.code.shift_cl(Shift::Ror, size, to);
+            }
+            Binary::Equal | Binary::Less | Binary::SignedLess => {
+                let condition = match operator {
+                    Binary::Equal => Condition::Equal,
+                    Binary::Less => Condition::Below,
+                    _ => Condition::Less,
+                };
+                self.compare(size, a, b);
+                self.code.setcc(condition, Reg::Rax);
+                let to = self.destination(own)?;
+                self.code.movzx8(to, Reg::Rax);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply(&mut self, operation: Alu, size: Size, to: Reg, b: Val) {
+        if let Some(number) = imm(b, size) {
+            self.code.alu_imm(operation, size, to, number);
+            return;
+        }
+        match self.source(b) {
+            Source::Host(reg) => self.code.alu(operation, size, to, reg),
+            Source::Stack(place) => self.code.alu_mem(operation, size, to, slot(place)),
+            Source::Number(number) => {
+                self.code.mov_imm(Reg::Rcx, number);
+                self.code.alu(operation, size, to, Reg::Rcx);
+            }
+        }
+    }
+
+    pub(super) fn compare(&mut self, size: Size, a: Val, b: Val) {
+        let a = self.operand(a, Reg::Rax);
+        if b == Val::Number(0) {
+            self.code.test(size, a, a);
+        } else {
+            self.apply(Alu::Cmp, size, a, b);
+        }
+    }
+
+    pub(super) fn shift(&mut self, own: Value, operation: Shift, width: u8, a: Val, b: Val) -> Result<(), TooBig> {
+        let size = Size::of(width);
+        match b {
+            Val::Number(by) => {
+                let to = self.destination_from(own, a)?;
+                let most = if size == Size::S32 { 31 } else { 63 };
+                if by >= u64::from(width) && operation != Shift::Sar {
+                    self.code.mov_imm(to, 0);
+                } else {
+                    self.code.shift_imm(operation, size, to, by.min(most) as u8);
+                }
+                if operation == Shift::Shl {
+                    self.trim_result(to, width);
+                }
+            }
+            b => {
+                let by = self.operand(b, Reg::Rcx);
+                let a = self.operand(a, Reg::Rax);
+                let to = self.destination(own)?;
+                self.code.shift_by(operation, size, to, a, by);
+                if operation == Shift::Shl {
+                    self.trim_result(to, width);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The quotient in rax, the remainder in rdx. By zero: nothing, and the dividend.
+    pub(super) fn divide(&mut self, operator: Binary, size: Size, a: Val, b: Val) {
+        let is_signed = matches!(operator, Binary::SignedDivide | Binary::SignedRemainder);
+        self.into(b, Reg::Rcx);
+        self.into(a, Reg::Rax);
+        self.code.test(size, Reg::Rcx, Reg::Rcx);
+        let zero = self.code.jcc(Condition::Equal);
+        let mut ends = Vec::new();
+        if is_signed {
+            // The least number by -1 would fault; by -1, the quotient is the negative.
+            self.code.alu_imm(Alu::Cmp, size, Reg::Rcx, -1);
+            let plain = self.code.jcc(Condition::NotEqual);
+            self.code.group(Group::Neg, size, Reg::Rax);
+            self.code.mov_imm(Reg::Rdx, 0);
+            ends.push(self.code.jmp());
+            self.code.land(plain);
+            self.code.cqo(size);
+            self.code.group(Group::Idiv, size, Reg::Rcx);
+        } else {
+            self.code.mov_imm(Reg::Rdx, 0);
+            self.code.group(Group::Div, size, Reg::Rcx);
+        }
+        ends.push(self.code.jmp());
+        self.code.land(zero);
+        self.code.mov(size, Reg::Rdx, Reg::Rax);
+        self.code.mov_imm(Reg::Rax, 0);
+        ends.into_iter().for_each(|end| self.code.land(end));
+    }
+
+    pub(super) fn sext(&mut self, own: Value, of: Val, from: u8, width: u8) -> Result<(), TooBig> {
+        let size = Size::of(width);
+        if matches!(from, 8 | 16 | 32) {
+            let of = self.operand(of, Reg::Rax);
+            let to = self.destination(own)?;
+            self.code.movsx(from, size, to, of);
+            self.trim_result(to, width);
+            return Ok(());
+        }
+        let to = self.destination_from(own, of)?;
+        let by = if size == Size::S32 { 32 - from } else { 64 - from };
+        self.code.shift_imm(Shift::Shl, size, to, by);
+        self.code.shift_imm(Shift::Sar, size, to, by);
+        self.trim_result(to, width);
+        Ok(())
+    }
+
+    /// N, Z, C and V: the host's flags, put together.
+    pub(super) fn flags(&mut self, own: Value, width: u8, a: Val, b: Val, carry: Val) -> Result<(), TooBig> {
+        let size = Size::of(width);
+        self.into(a, Reg::Rax);
+        match carry {
+            Val::Number(0) => self.apply(Alu::Add, size, Reg::Rax, b),
+            carry => {
+                let b = self.operand(b, Reg::Rcx);
+                self.into(carry, Reg::Rdx);
+                // One and all ones: a carry.
+                self.code.alu_imm(Alu::Add, Size::S32, Reg::Rdx, -1);
+                self.code.alu(Alu::Adc, size, Reg::Rax, b);
+            }
+        }
+        self.code.lahf();
+        self.code.setcc(Condition::Overflow, Reg::Rax);
+        let to = self.destination(own)?;
+        self.code.mov_imm32(Reg::Rcx, 0xc101);
+        self.code.pext(Size::S32, to, Reg::Rax, Reg::Rcx);
+        Ok(())
+    }
+}

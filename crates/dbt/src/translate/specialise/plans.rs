@@ -1,0 +1,220 @@
+//! One plan: what is fixed decides where it goes.
+
+use isa::ops::{self, Binary, Unary};
+use isa::plan::{Id, Op, access};
+
+use super::super::ir::{Exit, Ir, Test, Val};
+use super::{Branch, Done, Maker, Unknown, Work};
+
+impl Maker<'_> {
+    pub(super) fn range(&mut self, work: &mut Work<'_>, from: usize, to: usize) -> Done<()> {
+        let mut at = from;
+        while at < to {
+            let node = work.plan.nodes[at];
+            let own = at;
+            at += 1;
+            match node.op {
+                Op::End | Op::Nothing => {}
+                Op::Else(end) | Op::Leave(end) => at = end as usize,
+                Op::Put(slot, value) => work.slots[usize::from(slot)] = work.values[value as usize],
+                Op::Get(slot) => work.values[own] = work.slots[usize::from(slot)],
+                Op::If(condition, middle) => match work.values[condition as usize] {
+                    Val::Number(0) => at = middle as usize + 1,
+                    Val::Number(_) => {}
+                    Val::Value(_) => at = self.branch(work, work.values[condition as usize], own, middle as usize)?,
+                },
+                Op::Switch(value, table) => match work.values[value as usize] {
+                    Val::Number(number) => at = work.plan.tables[table as usize].target(number) as usize,
+                    Val::Value(_) => return Err(Unknown),
+                },
+                Op::Jump(to) => {
+                    if work.next.is_some() {
+                        return Err(Unknown);
+                    }
+                    work.next = Some(Branch::Always(work.values[to as usize]));
+                }
+                op => {
+                    if node.width > 64 {
+                        return Err(Unknown);
+                    }
+                    work.values[own] = self.operation(work, op, node.width)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A branch that depends on values. Gives where to go on in the plan.
+    pub(super) fn branch(&mut self, work: &mut Work<'_>, condition: Val, own: usize, middle: usize) -> Done<usize> {
+        let Op::Else(end) = work.plan.nodes[middle].op else { return Err(Unknown) };
+        let end = end as usize;
+        let test = self.test(condition);
+        let throws = |range: std::ops::Range<usize>| {
+            work.plan.nodes[range].iter().any(|node| matches!(node.op, Op::Throw { .. }))
+        };
+        let (yes_throws, no_throws) = (throws(own + 1..middle), throws(middle + 1..end));
+        if yes_throws || no_throws {
+            if work.has_accessed || (yes_throws && no_throws) {
+                return Err(Unknown);
+            }
+            let test = if yes_throws { test } else { Test { kind: test.kind.inverted(), ..test } };
+            let state = self.state_before(work);
+            self.block.code.push(Ir::ExitIf { test, to: Exit::Interpreter, at: state });
+            return Ok(if yes_throws { middle + 1 } else { own + 1 });
+        }
+        let slots = work.slots.clone();
+        let yes = self.arm(work, own + 1..middle)?;
+        let yes_slots = std::mem::replace(&mut work.slots, slots);
+        let no = self.arm(work, middle + 1..end)?;
+        match (yes, no) {
+            (None, None) => {}
+            (Some(yes), no) => work.next = Some(Branch::If(test, yes, no)),
+            (None, Some(no)) => {
+                work.next = Some(Branch::If(Test { kind: test.kind.inverted(), ..test }, no, None));
+            }
+        }
+        for slot in 0..work.slots.len() {
+            let (yes, no) = (yes_slots[slot], work.slots[slot]);
+            if yes != no {
+                work.slots[slot] = self.select(64, condition, yes, no);
+            }
+        }
+        Ok(end)
+    }
+
+    /// An arm that only computes, and perhaps jumps.
+    pub(super) fn arm(&mut self, work: &mut Work<'_>, range: std::ops::Range<usize>) -> Done<Option<Val>> {
+        let before = (work.writes.len(), work.next.is_some());
+        let has_effect = work.plan.nodes[range.clone()].iter().any(|node| {
+            matches!(
+                node.op,
+                Op::Write { .. }
+                    | Op::Load { .. }
+                    | Op::Store { .. }
+                    | Op::CompareAndSwap { .. }
+                    | Op::Atomic { .. }
+                    | Op::Call { .. }
+            )
+        });
+        if has_effect || before.1 {
+            return Err(Unknown);
+        }
+        self.range(work, range.start, range.end)?;
+        match work.next.take() {
+            None => Ok(None),
+            Some(Branch::Always(to)) => Ok(Some(to)),
+            Some(Branch::If(..)) => Err(Unknown),
+        }
+    }
+
+    pub(super) fn operation(&mut self, work: &mut Work<'_>, op: Op, width: u8) -> Done<Val> {
+        let of = |work: &Work<'_>, id: Id| work.values[id as usize];
+        let bits = |work: &Work<'_>, id: Id| work.plan.nodes[id as usize].width;
+        Ok(match op {
+            Op::Const(value) => Val::Number(value),
+            Op::Field(number) => Val::Number(work.instruction.fields[usize::from(number)].of(work.word)),
+            Op::Size => Val::Number(work.instruction.size.into()),
+            Op::Pc => self.pure(Ir::Page { plus: work.at }),
+            Op::Read { register, index } => self.read(work, register, index)?,
+            Op::Write { register, index, value } => {
+                self.write(work, register, index, of(work, value))?;
+                Val::Number(0)
+            }
+            Op::Unary(operator, a) => {
+                let (width, a) = (bits(work, a), of(work, a));
+                let is_known = matches!(operator, Unary::Invert | Unary::Negate)
+                    || matches!(width, 32 | 64) && operator != Unary::ReverseBits;
+                if width > 64 || (!is_known && matches!(a, Val::Value(_))) {
+                    return Err(Unknown);
+                }
+                self.unary(operator, width, a)
+            }
+            Op::Binary(operator, a, b) => {
+                if bits(work, a) > 64 || bits(work, b) > 64 {
+                    return Err(Unknown);
+                }
+                self.checked(operator, bits(work, a), bits(work, b), of(work, a), of(work, b))?
+            }
+            Op::Select(condition, yes, no) => self.select(width, of(work, condition), of(work, yes), of(work, no)),
+            Op::Slice(a, low) => {
+                if bits(work, a) > 64 {
+                    return Err(Unknown);
+                }
+                self.slice(of(work, a), bits(work, a), low, width)
+            }
+            Op::Concat(a, b) => {
+                let by = bits(work, b);
+                let above = self.binary(Binary::ShiftLeft, 64, of(work, a), Val::Number(by.into()));
+                self.binary(Binary::Or, 64, above, of(work, b))
+            }
+            Op::Zext(a) => of(work, a),
+            Op::Sext(a) => self.sext(of(work, a), bits(work, a), width),
+            Op::SumFlags(a, b, carry) => {
+                let (width, a, b, carry) = (bits(work, a), of(work, a), of(work, b), of(work, carry));
+                if let (Val::Number(a), Val::Number(b), Val::Number(carry)) = (a, b, carry) {
+                    Val::Number(ops::sum_flags(width, a, b, carry))
+                } else if !matches!(width, 32 | 64) {
+                    return Err(Unknown);
+                } else {
+                    self.pure(Ir::Flags { width, a, b, carry })
+                }
+            }
+            Op::Load { how, .. } | Op::Store { how, .. } if how & access::UNPRIVILEGED != 0 => return Err(Unknown),
+            Op::Load { address, how } => {
+                let state = self.state_before(work);
+                work.has_accessed = true;
+                self.effect(Ir::Load { address: of(work, address), width, how, at: state })
+            }
+            Op::Store { address, value, how } => {
+                let (width, value) = (bits(work, value), of(work, value));
+                if width > 64 {
+                    return Err(Unknown);
+                }
+                let state = self.state_before(work);
+                work.has_accessed = true;
+                self.effect(Ir::Store { address: of(work, address), value, width, how, at: state })
+            }
+            _ => return Err(Unknown),
+        })
+    }
+
+    pub(super) fn place(&self, work: &Work<'_>, register: u16, index: Id) -> Done<u32> {
+        let register = &self.isa.registers[usize::from(register)];
+        if register.width > 64 {
+            return Err(Unknown);
+        }
+        if !register.is_bank {
+            return Ok(register.offset);
+        }
+        match work.values[index as usize] {
+            Val::Number(number) => Ok(register.offset + register.stride * (number as u32).min(register.count - 1)),
+            Val::Value(_) => Err(Unknown),
+        }
+    }
+
+    pub(super) fn read(&mut self, work: &Work<'_>, register: u16, index: Id) -> Done<Val> {
+        if self.isa.registers[usize::from(register)].is_mode {
+            return Ok(Val::Number(self.modes[usize::from(register)]));
+        }
+        let offset = self.place(work, register, index)?;
+        if let Some((_, value)) = work.writes.iter().rev().find(|(written, _)| *written == offset) {
+            return Ok(*value);
+        }
+        if let Some(value) = self.registers.get(&offset) {
+            return Ok(*value);
+        }
+        let value = self.effect(Ir::Read { offset });
+        self.registers.insert(offset, value);
+        Ok(value)
+    }
+
+    pub(super) fn write(&mut self, work: &mut Work<'_>, register: u16, index: Id, value: Val) -> Done<()> {
+        if self.isa.registers[usize::from(register)].is_mode {
+            // What stays as it is changes nothing.
+            return if value == Val::Number(self.modes[usize::from(register)]) { Ok(()) } else { Err(Unknown) };
+        }
+        let offset = self.place(work, register, index)?;
+        work.writes.push((offset, value));
+        Ok(())
+    }
+}

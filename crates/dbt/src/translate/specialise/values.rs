@@ -1,0 +1,224 @@
+//! Operations on values, of which some are numbers: what can be simpler is.
+
+use isa::ops::{self, Binary, Unary, mask64, signed64};
+
+use super::super::ir::{Ir, Test, TestKind, Val};
+use super::{Done, Maker, Unknown};
+
+impl Maker<'_> {
+    /// What the host has for all operands, or can be made of it.
+    pub(super) fn checked(&mut self, operator: Binary, width: u8, by_width: u8, a: Val, b: Val) -> Done<Val> {
+        use Binary::{
+            MultiplyHigh, RotateRight, SignedDivide, SignedLess, SignedMultiplyHigh, SignedRemainder, SignedShiftRight,
+        };
+        let is_whole = matches!(width, 32 | 64);
+        match operator {
+            MultiplyHigh | SignedMultiplyHigh | SignedDivide | SignedRemainder | RotateRight if !is_whole => {
+                Err(Unknown)
+            }
+            SignedLess if !is_whole => {
+                let to = if width < 32 { 32 } else { 64 };
+                let (a, b) = (self.sext(a, width, to), self.sext(b, width, to));
+                Ok(self.binary(operator, to, a, b))
+            }
+            SignedShiftRight if !is_whole => {
+                let to = if width < 32 { 32 } else { 64 };
+                let a = self.sext(a, width, to);
+                let shifted = self.shift(operator, to, by_width, a, b);
+                Ok(self.slice(shifted, to, 0, width))
+            }
+            Binary::ShiftLeft | Binary::ShiftRight | SignedShiftRight => {
+                Ok(self.shift(operator, width, by_width, a, b))
+            }
+            _ => Ok(self.binary(operator, width, a, b)),
+        }
+    }
+
+    /// The host shifts by the low bits of the amount; ours may be the width or more.
+    pub(super) fn shift(&mut self, operator: Binary, width: u8, by_width: u8, a: Val, b: Val) -> Val {
+        let may_be_more = by_width >= 64 || 1u64 << by_width > u64::from(width);
+        let Val::Value(_) = b else { return self.binary(operator, width, a, b) };
+        let shifted = self.binary(operator, width, a, b);
+        if !may_be_more {
+            return shifted;
+        }
+        let is_less = self.binary(Binary::Less, 64, b, Val::Number(width.into()));
+        let otherwise = if operator == Binary::SignedShiftRight {
+            self.binary(operator, width, a, Val::Number(u64::from(width) - 1))
+        } else {
+            Val::Number(0)
+        };
+        self.select(width, is_less, shifted, otherwise)
+    }
+
+    pub(super) fn unary(&mut self, operator: Unary, width: u8, a: Val) -> Val {
+        match a {
+            Val::Number(a) => Val::Number(ops::unary(operator, width, a.into()) as u64),
+            a => self.pure(Ir::Unary(operator, width, a)),
+        }
+    }
+
+    pub(super) fn binary(&mut self, operator: Binary, width: u8, a: Val, b: Val) -> Val {
+        match (a, b) {
+            (Val::Number(a), Val::Number(b)) => return Val::Number(ops::binary64(operator, width, a, b)),
+            (a, Val::Number(0)) if is_nothing(operator) => return a,
+            (Val::Number(0), b) if matches!(operator, Binary::Add | Binary::Or | Binary::Xor) => return b,
+            (a, Val::Number(ones)) if operator == Binary::And && ones == mask64(width) => return a,
+            (_, Val::Number(0)) if matches!(operator, Binary::And | Binary::Multiply) => return Val::Number(0),
+            _ => {}
+        }
+        // An address in this page is known up to the page.
+        if width == 64
+            && operator == Binary::Add
+            && let (Some(Ir::Page { plus }), Val::Number(by)) = (self.of(a), b)
+            && let Ok(plus) = i32::try_from(i64::from(plus as i32).wrapping_add(by as i64))
+        {
+            return self.pure(Ir::Page { plus: plus as u32 });
+        }
+        // A number is on the right.
+        let (a, b) = match (a, b) {
+            (Val::Number(_), Val::Value(_)) if is_symmetric(operator) => (b, a),
+            both => both,
+        };
+        if operator == Binary::Equal
+            && let Some(simpler) = self.equal(width, a, b)
+        {
+            return simpler;
+        }
+        self.pure(Ir::Binary(operator, width, a, b))
+    }
+
+    /// A bit that is compared with a number is the bit, or the other way.
+    pub(super) fn equal(&mut self, width: u8, a: Val, b: Val) -> Option<Val> {
+        match (width, b) {
+            (1, Val::Number(1)) => Some(a),
+            (1, Val::Number(0)) => Some(self.pure(Ir::Binary(Binary::Xor, 1, a, Val::Number(1)))),
+            _ => None,
+        }
+    }
+
+    pub(super) fn select(&mut self, width: u8, condition: Val, yes: Val, no: Val) -> Val {
+        match condition {
+            Val::Number(0) => no,
+            Val::Number(_) => yes,
+            _ if yes == no => yes,
+            _ if (yes, no) == (Val::Number(1), Val::Number(0)) => condition,
+            _ => self.pure(Ir::Select(width, condition, yes, no)),
+        }
+    }
+
+    pub(super) fn slice(&mut self, of: Val, from: u8, low: u8, width: u8) -> Val {
+        if low == 0 && width == from {
+            return of;
+        }
+        if let Val::Number(number) = of {
+            return Val::Number(number >> low & mask64(width));
+        }
+        match self.of(of) {
+            Some(Ir::Slice { of: inner, low: inner_low, width: inner_width }) if low + width <= inner_width => {
+                self.pure(Ir::Slice { of: inner, low: inner_low + low, width })
+            }
+            // Its sign is not looked at.
+            Some(Ir::Sext { of: inner, from: inner_from, .. }) if low + width <= inner_from => {
+                self.slice(inner, inner_from, low, width)
+            }
+            // The low bits of a sum are the sum of the low bits.
+            Some(Ir::Binary(
+                operator @ (Binary::And | Binary::Or | Binary::Xor | Binary::Add | Binary::Subtract),
+                w,
+                a,
+                b,
+            )) if low == 0 && width == 32 && w == 64 => {
+                let (a, b) = (self.slice(a, 64, 0, 32), self.slice(b, 64, 0, 32));
+                self.binary(operator, 32, a, b)
+            }
+            Some(Ir::Flags { width: w, a, b, carry }) if width == 1 => {
+                self.flag(w, a, b, carry, low).unwrap_or_else(|| self.pure(Ir::Slice { of, low, width }))
+            }
+            _ => self.pure(Ir::Slice { of, low, width }),
+        }
+    }
+
+    /// A flag of a difference, as a comparison: bit 3 is N, 2 is Z, 1 is C.
+    pub(super) fn flag(&mut self, width: u8, a: Val, b: Val, carry: Val, bit: u8) -> Option<Val> {
+        let subtrahend = match (carry, b) {
+            (Val::Number(1), Val::Number(b)) => Some(Val::Number(!b & mask64(width))),
+            (Val::Number(1), b) => match self.of(b) {
+                Some(Ir::Unary(Unary::Invert, _, inner)) => Some(inner),
+                _ => None,
+            },
+            _ => None,
+        };
+        match (bit, subtrahend) {
+            (2, Some(b)) => Some(self.binary(Binary::Equal, width, a, b)),
+            (1, Some(b)) => {
+                let below = self.binary(Binary::Less, width, a, b);
+                Some(self.binary(Binary::Xor, 1, below, Val::Number(1)))
+            }
+            (3, Some(b)) => {
+                let difference = self.binary(Binary::Subtract, width, a, b);
+                Some(self.slice(difference, width, width - 1, 1))
+            }
+            (2 | 3, None) if carry == Val::Number(0) => {
+                let sum = self.binary(Binary::Add, width, a, b);
+                Some(if bit == 2 {
+                    self.binary(Binary::Equal, width, sum, Val::Number(0))
+                } else {
+                    self.slice(sum, width, width - 1, 1)
+                })
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn sext(&mut self, of: Val, from: u8, to: u8) -> Val {
+        if from == to {
+            return of;
+        }
+        match of {
+            Val::Number(number) => Val::Number(signed64(number, from) as u64 & mask64(to)),
+            of => self.pure(Ir::Sext { of, from, to }),
+        }
+    }
+
+    /// A condition as a comparison.
+    pub(super) fn test(&self, condition: Val) -> Test {
+        let plain = Test { kind: TestKind::NotEqual, width: 32, a: condition, b: Val::Number(0) };
+        match self.of(condition) {
+            Some(Ir::Binary(Binary::Xor, 1, inner, Val::Number(1))) | Some(Ir::Unary(Unary::Invert, 1, inner)) => {
+                let test = self.test(inner);
+                Test { kind: test.kind.inverted(), ..test }
+            }
+            Some(Ir::Binary(operator @ (Binary::Equal | Binary::Less | Binary::SignedLess), width, a, b))
+                if matches!(width, 32 | 64) =>
+            {
+                let kind = match operator {
+                    Binary::Equal => TestKind::Equal,
+                    Binary::Less => TestKind::Below,
+                    _ => TestKind::Less,
+                };
+                Test { kind, width, a, b }
+            }
+            _ => plain,
+        }
+    }
+}
+
+/// With zero on the right, it is the left.
+fn is_nothing(operator: Binary) -> bool {
+    matches!(
+        operator,
+        Binary::Add
+            | Binary::Subtract
+            | Binary::Or
+            | Binary::Xor
+            | Binary::ShiftLeft
+            | Binary::ShiftRight
+            | Binary::SignedShiftRight
+            | Binary::RotateRight
+    )
+}
+
+fn is_symmetric(operator: Binary) -> bool {
+    matches!(operator, Binary::Add | Binary::Multiply | Binary::And | Binary::Or | Binary::Xor | Binary::Equal)
+}

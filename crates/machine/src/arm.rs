@@ -1,0 +1,178 @@
+//! A board with processors of AArch64: GICv3, a PL011, the generic timer, and PSCI behind HVC.
+
+mod firmware;
+mod tree;
+
+use std::time::{Duration, Instant};
+
+use dbt::{Ram, Registers};
+use isa::Isa;
+
+use crate::boot::{Magic, header};
+use crate::console::Output;
+use crate::error::Result;
+use crate::gic::{self, Gic};
+use crate::machine::{self, End, Loaded, Platform, Start};
+use crate::pl011::{self, Pl011};
+
+/// Where memory begins.
+pub(crate) const MEMORY: u64 = 0x4000_0000;
+pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
+pub(crate) const REDISTRIBUTOR: u64 = 0x080a_0000;
+pub(crate) const CONSOLE: u64 = 0x0900_0000;
+/// Interrupts: those of the timers are the processor's own.
+pub(crate) const CONSOLE_INTERRUPT: u32 = 33;
+const VIRTUAL_TIMER: u32 = 27;
+const PHYSICAL_TIMER: u32 = 30;
+/// Nanoseconds of a tick of the counter, which has 62.5 MHz.
+const TICK: u64 = 16;
+
+/// Devices and firmware.
+pub(crate) struct Board {
+    questions: Vec<Question>,
+    began: Instant,
+    /// When each timer is due: virtual and physical.
+    deadlines: [u64; 2],
+    gic: Gic,
+    console: Pl011,
+    end: Option<End>,
+}
+
+/// What the description asks.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    Counter,
+    SetTimer,
+    Interrupts,
+    GicRead,
+    GicWrite,
+    Hypercall,
+    Unknown,
+}
+
+/// Puts what the machine starts with into its memory.
+pub(crate) fn load(ram: &Ram, start: &Start<'_>) -> Result<Loaded> {
+    let header = header(start.kernel, Magic::Arm64)?;
+    machine::load(ram, start, header, |initrd| tree::describe(start, initrd))
+}
+
+impl Board {
+    pub(crate) fn new(isa: &Isa, output: Output) -> Board {
+        let question = |name: &str| match name {
+            "counter" => Question::Counter,
+            "set_timer" => Question::SetTimer,
+            "interrupts" => Question::Interrupts,
+            "gic_read" => Question::GicRead,
+            "gic_write" => Question::GicWrite,
+            "hypercall" => Question::Hypercall,
+            _ => Question::Unknown,
+        };
+        Board {
+            questions: isa.externs.iter().map(|it| question(&it.name)).collect(),
+            began: Instant::now(),
+            deadlines: [u64::MAX; 2],
+            gic: Gic::default(),
+            console: Pl011::new(output),
+            end: None,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64 / TICK
+    }
+
+    /// A timer's control word: enabled (bit 0) and not masked (bit 1).
+    fn set_timer(&mut self, arguments: &[u64]) {
+        if let [which @ (0 | 1), control, at] = *arguments {
+            self.deadlines[which as usize] = if control & 3 == 1 { at } else { u64::MAX };
+            self.update_lines();
+        }
+    }
+
+    fn update_lines(&mut self) {
+        let now = self.now();
+        self.gic.set_line(VIRTUAL_TIMER, now >= self.deadlines[0]);
+        self.gic.set_line(PHYSICAL_TIMER, now >= self.deadlines[1]);
+        self.gic.set_line(CONSOLE_INTERRUPT, self.console.is_raised());
+    }
+}
+
+impl dbt::Board for Board {
+    fn read(&mut self, address: u64, size: u8) -> Option<u64> {
+        Some(
+            match address {
+                DISTRIBUTOR.. if address - DISTRIBUTOR < gic::DISTRIBUTOR_SIZE => {
+                    self.update_lines();
+                    self.gic.read_distributor(address - DISTRIBUTOR)
+                }
+                REDISTRIBUTOR.. if address - REDISTRIBUTOR < gic::REDISTRIBUTOR_SIZE => {
+                    self.update_lines();
+                    self.gic.read_redistributor(address - REDISTRIBUTOR)
+                }
+                CONSOLE.. if address - CONSOLE < pl011::SIZE => self.console.read(address - CONSOLE),
+                _ => return None,
+            } & isa::ops::mask64(size * 8),
+        )
+    }
+
+    fn write(&mut self, address: u64, size: u8, value: u64) -> Option<()> {
+        match address {
+            // A priority is a byte, and may be written as one.
+            DISTRIBUTOR.. if size == 1 && address - DISTRIBUTOR < 0x800 => {
+                self.gic.write_priority((address - DISTRIBUTOR).wrapping_sub(0x400), value as u8);
+            }
+            DISTRIBUTOR.. if address - DISTRIBUTOR < gic::DISTRIBUTOR_SIZE => {
+                self.gic.write_distributor(address - DISTRIBUTOR, value);
+            }
+            REDISTRIBUTOR.. if address - REDISTRIBUTOR < gic::REDISTRIBUTOR_SIZE => {
+                self.gic.write_redistributor(address - REDISTRIBUTOR, value);
+            }
+            CONSOLE.. if address - CONSOLE < pl011::SIZE => self.console.write(address - CONSOLE, value),
+            _ => return None,
+        }
+        self.update_lines();
+        Some(())
+    }
+
+    fn answer(&mut self, question: usize, arguments: &[u64], registers: &mut Registers<'_>) -> u64 {
+        let argument = |number: usize| arguments.get(number).copied().unwrap_or(0);
+        match self.questions.get(question) {
+            Some(Question::Counter) => return self.now(),
+            Some(Question::SetTimer) => self.set_timer(arguments),
+            Some(Question::Interrupts) => {
+                self.update_lines();
+                return self.gic.is_raised().into();
+            }
+            Some(Question::GicRead) => {
+                self.update_lines();
+                return self.gic.read_register(argument(0));
+            }
+            Some(Question::GicWrite) => self.gic.write_register(argument(0), argument(1)),
+            Some(Question::Hypercall) => self.firmware(registers),
+            Some(Question::Unknown) | None => {}
+        }
+        0
+    }
+
+    fn attention(&self) -> bool {
+        let now = self.now();
+        self.end.is_some() || self.deadlines.iter().any(|deadline| now >= *deadline) || self.gic.is_raised()
+    }
+}
+
+impl Platform for Board {
+    fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    fn idle(&self) -> Duration {
+        let first = self.deadlines[0].min(self.deadlines[1]);
+        Duration::from_nanos(first.saturating_sub(self.now()).saturating_mul(TICK))
+    }
+
+    fn type_in(&mut self, bytes: &[u8]) -> usize {
+        let taken = self.console.type_in(bytes);
+        self.update_lines();
+        taken
+    }
+}

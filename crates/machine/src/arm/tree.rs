@@ -1,0 +1,92 @@
+//! The device tree: what a kernel is told of the machine.
+
+use vm_fdt::FdtWriter;
+
+use super::{CONSOLE, CONSOLE_INTERRUPT, DISTRIBUTOR, MEMORY, REDISTRIBUTOR};
+use crate::error::Result;
+use crate::machine::Start;
+use crate::{gic, pl011};
+
+const CONTROLLER: u32 = 1;
+const CLOCK: u32 = 2;
+/// Interrupts of one processor, and of all; raised by a level.
+const PRIVATE: u32 = 1;
+const SHARED: u32 = 0;
+const LEVEL: u32 = 4;
+
+/// The tree, as a kernel reads it.
+pub(super) fn describe(start: &Start<'_>, initrd: u64) -> Result<Vec<u8>> {
+    let mut tree = FdtWriter::new()?;
+    let root = tree.begin_node("")?;
+    tree.property_u32("#address-cells", 2)?;
+    tree.property_u32("#size-cells", 2)?;
+    tree.property_u32("interrupt-parent", CONTROLLER)?;
+    tree.property_string("compatible", "skep,arm")?;
+    tree.property_string("model", "skep,arm")?;
+
+    let chosen = tree.begin_node("chosen")?;
+    tree.property_string("bootargs", start.command_line)?;
+    tree.property_string("stdout-path", &format!("/pl011@{CONSOLE:x}"))?;
+    if !start.initrd.is_empty() {
+        tree.property_u64("linux,initrd-start", initrd)?;
+        tree.property_u64("linux,initrd-end", initrd + start.initrd.len() as u64)?;
+    }
+    tree.end_node(chosen)?;
+
+    let memory = tree.begin_node(&format!("memory@{MEMORY:x}"))?;
+    tree.property_string("device_type", "memory")?;
+    tree.property_array_u64("reg", &[MEMORY, start.memory])?;
+    tree.end_node(memory)?;
+
+    let processors = tree.begin_node("cpus")?;
+    tree.property_u32("#address-cells", 1)?;
+    tree.property_u32("#size-cells", 0)?;
+    let processor = tree.begin_node("cpu@0")?;
+    tree.property_string("device_type", "cpu")?;
+    tree.property_string("compatible", "arm,armv8")?;
+    tree.property_u32("reg", 0)?;
+    tree.property_string("enable-method", "psci")?;
+    tree.end_node(processor)?;
+    tree.end_node(processors)?;
+
+    let firmware = tree.begin_node("psci")?;
+    tree.property_string_list("compatible", vec!["arm,psci-1.0".into(), "arm,psci-0.2".into()])?;
+    tree.property_string("method", "hvc")?;
+    tree.end_node(firmware)?;
+
+    // Secure, physical, virtual and hypervisor's.
+    let timer = tree.begin_node("timer")?;
+    tree.property_string("compatible", "arm,armv8-timer")?;
+    tree.property_null("always-on")?;
+    let lines: Vec<u32> = [13, 14, 11, 10].iter().flat_map(|line| [PRIVATE, *line, LEVEL]).collect();
+    tree.property_array_u32("interrupts", &lines)?;
+    tree.end_node(timer)?;
+
+    let controller = tree.begin_node(&format!("intc@{DISTRIBUTOR:x}"))?;
+    tree.property_string("compatible", "arm,gic-v3")?;
+    tree.property_u32("#interrupt-cells", 3)?;
+    tree.property_null("interrupt-controller")?;
+    let registers = [DISTRIBUTOR, gic::DISTRIBUTOR_SIZE, REDISTRIBUTOR, gic::REDISTRIBUTOR_SIZE];
+    tree.property_array_u64("reg", &registers)?;
+    tree.property_phandle(CONTROLLER)?;
+    tree.end_node(controller)?;
+
+    let clock = tree.begin_node("apb-pclk")?;
+    tree.property_string("compatible", "fixed-clock")?;
+    tree.property_u32("#clock-cells", 0)?;
+    tree.property_u32("clock-frequency", 24_000_000)?;
+    tree.property_string("clock-output-names", "clk24mhz")?;
+    tree.property_phandle(CLOCK)?;
+    tree.end_node(clock)?;
+
+    let serial = tree.begin_node(&format!("pl011@{CONSOLE:x}"))?;
+    tree.property_string_list("compatible", vec!["arm,pl011".into(), "arm,primecell".into()])?;
+    tree.property_array_u64("reg", &[CONSOLE, pl011::SIZE])?;
+    tree.property_array_u32("interrupts", &[SHARED, CONSOLE_INTERRUPT - 32, LEVEL])?;
+    tree.property_array_u32("clocks", &[CLOCK, CLOCK])?;
+    tree.property_string_list("clock-names", vec!["uartclk".into(), "apb_pclk".into()])?;
+    tree.end_node(serial)?;
+
+    tree.end_node(root)?;
+    Ok(tree.finish()?)
+}

@@ -1,0 +1,55 @@
+//! What can go wrong with a machine.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Shorthand.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a machine could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the user's or of the image's.
+    #[error("{doing} {}: {source}", path.display())]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// A kernel that is none.
+    #[error("this is no kernel for {architecture}: {why}")]
+    Kernel {
+        /// For which.
+        architecture: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// What is to be loaded is more than there is memory.
+    #[error("{what} of {needed} bytes does not fit the machine's memory of {memory} bytes: give it more with --memory")]
+    Room {
+        /// What was to be loaded.
+        what: &'static str,
+        /// Its size.
+        needed: u64,
+        /// The machine's memory.
+        memory: u64,
+    },
+    /// There is a description, and no board for its processors.
+    #[error("there is no board for processors of {architecture}")]
+    NoBoard {
+        /// Of which.
+        architecture: String,
+    },
+    /// The tree that tells the kernel of the machine could not be made.
+    #[error("describing the machine to its kernel: {0}")]
+    Tree(#[from] vm_fdt::Error),
+    /// The processor.
+    #[error(transparent)]
+    Processor(#[from] dbt::Error),
+    /// The machine's memory.
+    #[error(transparent)]
+    Memory(#[from] vm::Error),
+}

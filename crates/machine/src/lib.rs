@@ -1,0 +1,19 @@
+//! Machines: a board around processors that are made from descriptions.
+//!
+//! A board answers what a description leaves to it (time, interrupts, firmware), has devices at physical addresses, and
+//! tells a kernel of all that in a device tree. **Invariant: what a guest writes anywhere is bytes;** each device checks
+//! what it is told, and the worst that a guest can do to a device is to make it useless for itself.
+
+mod arm;
+pub mod boot;
+mod console;
+mod error;
+mod gic;
+mod machine;
+mod pl011;
+mod plic;
+mod riscv;
+
+pub use console::Output;
+pub use error::{Error, Result};
+pub use machine::{End, Machine, Start};

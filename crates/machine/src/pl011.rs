@@ -1,0 +1,101 @@
+//! The serial port of Arm's boards: PL011 ("PrimeCell UART (PL011) Technical Reference Manual", DDI 0183).
+
+use std::collections::VecDeque;
+
+use crate::console::Output;
+
+/// Bytes that its registers take.
+pub(crate) const SIZE: u64 = 0x1000;
+
+const DATA: u64 = 0x00;
+const FLAGS: u64 = 0x18;
+const INTEGER_RATE: u64 = 0x24;
+const FRACTION_RATE: u64 = 0x28;
+const LINE: u64 = 0x2c;
+const CONTROL: u64 = 0x30;
+const LEVELS: u64 = 0x34;
+const MASK: u64 = 0x38;
+const RAW: u64 = 0x3c;
+const MASKED: u64 = 0x40;
+const CLEAR: u64 = 0x44;
+
+const RECEIVED: u32 = 1 << 4;
+const SENT: u32 = 1 << 5;
+const TIMEOUT: u32 = 1 << 6;
+/// Its identity, a byte in each word from 0xfe0.
+const IDENTITY: [u8; 8] = [0x11, 0x10, 0x14, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
+/// What the port holds that was not read.
+const ROOM: usize = 32;
+
+/// The port.
+pub(crate) struct Pl011 {
+    output: Output,
+    received: VecDeque<u8>,
+    raw: u32,
+    mask: u32,
+    /// Registers that keep what they are given: rates, line, control, levels.
+    kept: [u32; 5],
+}
+
+impl Pl011 {
+    pub(crate) fn new(output: Output) -> Pl011 {
+        Pl011 { output, received: VecDeque::new(), raw: 0, mask: 0, kept: [0, 0, 0, 0x300, 0x12] }
+    }
+
+    /// Whether its line is raised.
+    pub(crate) fn is_raised(&self) -> bool {
+        self.raw & self.mask != 0
+    }
+
+    /// What was typed, as much as there is room for; gives how much that was.
+    pub(crate) fn type_in(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(ROOM - self.received.len());
+        self.received.extend(&bytes[..taken]);
+        if taken > 0 {
+            self.raw |= RECEIVED | TIMEOUT;
+        }
+        taken
+    }
+
+    fn kept(offset: u64) -> Option<usize> {
+        [INTEGER_RATE, FRACTION_RATE, LINE, CONTROL, LEVELS].iter().position(|it| *it == offset)
+    }
+
+    pub(crate) fn read(&mut self, offset: u64) -> u64 {
+        let value = match offset {
+            DATA => {
+                let byte = self.received.pop_front().unwrap_or(0);
+                if self.received.is_empty() {
+                    self.raw &= !(RECEIVED | TIMEOUT);
+                }
+                byte.into()
+            }
+            // Nothing is ever on its way: what is sent is sent at once.
+            FLAGS => 0x80 | if self.received.is_empty() { 0x10 } else { 0 },
+            MASK => self.mask,
+            RAW => self.raw,
+            MASKED => self.raw & self.mask,
+            0xfe0.. => IDENTITY.get((offset as usize - 0xfe0) / 4).copied().unwrap_or(0).into(),
+            offset => Pl011::kept(offset).map_or(0, |at| self.kept[at]),
+        };
+        value.into()
+    }
+
+    pub(crate) fn write(&mut self, offset: u64, value: u64) {
+        let value = value as u32;
+        match offset {
+            DATA => {
+                // A console whose reader is gone does not stop a machine.
+                let _ = self.output.write_all(&[value as u8]).and_then(|()| self.output.flush());
+                self.raw |= SENT;
+            }
+            MASK => self.mask = value & 0x7ff,
+            CLEAR => self.raw &= !value,
+            offset => {
+                if let Some(at) = Pl011::kept(offset) {
+                    self.kept[at] = value;
+                }
+            }
+        }
+    }
+}

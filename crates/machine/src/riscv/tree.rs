@@ -1,0 +1,96 @@
+//! The device tree: what a kernel is told of the machine.
+
+use vm_fdt::FdtWriter;
+
+use super::{CONSOLE, CONSOLE_SOURCE, FREQUENCY, MEMORY, PLIC};
+use crate::error::Result;
+use crate::machine::Start;
+use crate::{console, plic};
+
+/// Numbers by which nodes name each other.
+const PROCESSOR_INTERRUPTS: u32 = 1;
+const CONTROLLER: u32 = 2;
+/// The supervisor's external interrupt.
+const EXTERNAL: u32 = 9;
+
+/// The tree, as a kernel reads it.
+pub(super) fn describe(start: &Start<'_>, initrd: u64) -> Result<Vec<u8>> {
+    let mut tree = FdtWriter::new()?;
+    let root = tree.begin_node("")?;
+    tree.property_u32("#address-cells", 2)?;
+    tree.property_u32("#size-cells", 2)?;
+    tree.property_string("compatible", "skep,riscv")?;
+    tree.property_string("model", "skep,riscv")?;
+
+    let chosen = tree.begin_node("chosen")?;
+    tree.property_string("bootargs", start.command_line)?;
+    tree.property_string("stdout-path", &format!("/soc/serial@{CONSOLE:x}"))?;
+    if !start.initrd.is_empty() {
+        tree.property_u64("linux,initrd-start", initrd)?;
+        tree.property_u64("linux,initrd-end", initrd + start.initrd.len() as u64)?;
+    }
+    tree.end_node(chosen)?;
+
+    let memory = tree.begin_node(&format!("memory@{MEMORY:x}"))?;
+    tree.property_string("device_type", "memory")?;
+    tree.property_array_u64("reg", &[MEMORY, start.memory])?;
+    tree.end_node(memory)?;
+
+    processors(&mut tree)?;
+
+    let soc = tree.begin_node("soc")?;
+    tree.property_u32("#address-cells", 2)?;
+    tree.property_u32("#size-cells", 2)?;
+    tree.property_string("compatible", "simple-bus")?;
+    tree.property_null("ranges")?;
+
+    let controller = tree.begin_node(&format!("plic@{PLIC:x}"))?;
+    tree.property_string("compatible", "sifive,plic-1.0.0")?;
+    tree.property_array_u64("reg", &[PLIC, plic::SIZE])?;
+    tree.property_u32("#interrupt-cells", 1)?;
+    tree.property_u32("#address-cells", 0)?;
+    tree.property_null("interrupt-controller")?;
+    tree.property_array_u32("interrupts-extended", &[PROCESSOR_INTERRUPTS, EXTERNAL])?;
+    tree.property_u32("riscv,ndev", plic::SOURCES - 1)?;
+    tree.property_phandle(CONTROLLER)?;
+    tree.end_node(controller)?;
+
+    let serial = tree.begin_node(&format!("serial@{CONSOLE:x}"))?;
+    tree.property_string("compatible", "ns16550a")?;
+    tree.property_array_u64("reg", &[CONSOLE, console::SIZE])?;
+    tree.property_u32("clock-frequency", 1_843_200)?;
+    tree.property_u32("interrupt-parent", CONTROLLER)?;
+    tree.property_u32("interrupts", CONSOLE_SOURCE)?;
+    tree.end_node(serial)?;
+
+    tree.end_node(soc)?;
+    tree.end_node(root)?;
+    Ok(tree.finish()?)
+}
+
+fn processors(tree: &mut FdtWriter) -> Result<()> {
+    let processors = tree.begin_node("cpus")?;
+    tree.property_u32("#address-cells", 1)?;
+    tree.property_u32("#size-cells", 0)?;
+    tree.property_u32("timebase-frequency", FREQUENCY as u32)?;
+    let processor = tree.begin_node("cpu@0")?;
+    tree.property_string("device_type", "cpu")?;
+    tree.property_u32("reg", 0)?;
+    tree.property_string("status", "okay")?;
+    tree.property_string("compatible", "riscv")?;
+    tree.property_string("mmu-type", "riscv,sv39")?;
+    tree.property_string("riscv,isa", "rv64imafdc_zicsr_zifencei_sstc")?;
+    tree.property_string("riscv,isa-base", "rv64i")?;
+    let extensions = ["i", "m", "a", "f", "d", "c", "zicntr", "zicsr", "zifencei", "sstc"].map(String::from).to_vec();
+    tree.property_string_list("riscv,isa-extensions", extensions)?;
+    let interrupts = tree.begin_node("interrupt-controller")?;
+    tree.property_u32("#interrupt-cells", 1)?;
+    tree.property_u32("#address-cells", 0)?;
+    tree.property_null("interrupt-controller")?;
+    tree.property_string("compatible", "riscv,cpu-intc")?;
+    tree.property_phandle(PROCESSOR_INTERRUPTS)?;
+    tree.end_node(interrupts)?;
+    tree.end_node(processor)?;
+    tree.end_node(processors)?;
+    Ok(())
+}
