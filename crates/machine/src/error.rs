@@ -37,6 +37,18 @@ pub enum Error {
         /// The machine's memory.
         memory: u64,
     },
+    /// A description that came with the program does not compile.
+    #[error("the description of the processor: {why}")]
+    Description {
+        /// Where, and what is wrong.
+        why: String,
+    },
+    /// Who executes the host's wishes in the guest does not answer.
+    #[error("the machine's process 1: {why}")]
+    Agent {
+        /// What happened.
+        why: String,
+    },
     /// There is a description, and no board for its processors.
     #[error("there is no board for processors of {architecture}")]
     NoBoard {

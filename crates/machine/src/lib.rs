@@ -4,16 +4,19 @@
 //! tells a kernel of all that in a device tree. **Invariant: what a guest writes anywhere is bytes;** each device checks
 //! what it is told, and the worst that a guest can do to a device is to make it useless for itself.
 
+mod arch;
 mod arm;
 pub mod boot;
 mod console;
 mod error;
 mod gic;
+mod inside;
 mod machine;
 mod pl011;
 mod plic;
 mod riscv;
 
+pub use arch::{Arch, isa};
 pub use console::Output;
 pub use error::{Error, Result};
 pub use machine::{End, Machine, Start};
