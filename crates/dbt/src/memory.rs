@@ -1,5 +1,7 @@
 //! Loads and stores of a guest: through the translation cache to memory or to a device.
 
+use std::sync::atomic::Ordering;
+
 use isa::Isa;
 use isa::plan::{Atomic, MOST_ARGUMENTS, access};
 
@@ -18,6 +20,18 @@ impl Processor {
     fn wrote(&mut self, physical: u64, size: u64) {
         if let Some(translator) = &mut self.translator {
             translator.wrote(physical, size);
+        }
+    }
+
+    /// Devices may have written memory.
+    pub(crate) fn hear_of_devices(&mut self) {
+        for (address, size) in self.ram.take_delivered() {
+            let mut at = address;
+            while at < address + size {
+                let end = ((at & !(PAGE - 1)) + PAGE).min(address + size);
+                self.wrote(at, end - at);
+                at = end;
+            }
         }
     }
 
@@ -108,7 +122,13 @@ impl Processor {
             return Ok(());
         }
         let by_device = if width <= 64 { board.write(physical, width / 8, value as u64) } else { None };
-        by_device.ok_or_else(|| self.unreachable(address, Access::Write))
+        by_device.ok_or_else(|| self.unreachable(address, Access::Write))?;
+        self.hear_of_devices();
+        // What it was told may have made it raise an interrupt, which nobody else would tell of.
+        if board.attention() {
+            self.attention.store(1, Ordering::Release);
+        }
+        Ok(())
     }
 
     fn load_across(&mut self, isa: &Isa, board: &mut dyn Board, address: u64, size: u64, how: u8) -> Done<u128> {

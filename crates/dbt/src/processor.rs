@@ -146,6 +146,7 @@ impl Processor {
     /// Does so many instructions, or fewer if it then waits for an interrupt.
     pub fn run(&mut self, board: &mut dyn Board, instructions: u64) -> Stop {
         let isa = Arc::clone(&self.isa);
+        self.hear_of_devices();
         let end = self.count + instructions;
         while self.count < end {
             if self.must_attend || (self.count.is_multiple_of(PATIENCE) && board.attention()) {
@@ -168,6 +169,7 @@ impl Processor {
             return self.run(board, 10_000);
         }
         let isa = Arc::clone(&self.isa);
+        self.hear_of_devices();
         loop {
             let is_wanted = self.attention.swap(0, Ordering::AcqRel) != 0;
             if self.must_attend || (is_wanted && board.attention()) {

@@ -2,10 +2,12 @@
 //!
 //! **Invariant: no access leaves it.** Each is checked against its length, here, and nothing else turns a guest's address
 //! into one of ours.
+//!
+//! What a device brings ([`Ram::deliver`]) is written down, for processors that translated what was there before.
 
 #![expect(unsafe_code, reason = "memory that several processors change at once is accessed by pointers alone")]
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use isa::plan::Atomic;
@@ -16,6 +18,15 @@ use vm::{Memory, Region as _};
 pub struct Ram {
     memory: Arc<Memory>,
     base: u64,
+    delivered: Arc<Delivered>,
+}
+
+/// What devices wrote, and no processor has heard of yet.
+#[derive(Debug, Default)]
+struct Delivered {
+    is_any: AtomicBool,
+    /// Addresses and sizes.
+    parts: Mutex<Vec<(u64, u64)>>,
 }
 
 /// Sixteen bytes are changed as one by one processor at a time.
@@ -24,7 +35,7 @@ static WIDE: Mutex<()> = Mutex::new(());
 impl Ram {
     /// The memory begins at physical address `base`.
     pub fn new(memory: Arc<Memory>, base: u64) -> Ram {
-        Ram { memory, base }
+        Ram { memory, base, delivered: Arc::default() }
     }
 
     /// Where it begins.
@@ -101,6 +112,32 @@ impl Ram {
     pub fn copy_in(&self, address: u64, from: &[u8]) -> Option<()> {
         self.place(address, from.len() as u64)?;
         self.memory.write((address - self.base) as usize, from)
+    }
+
+    /// Copies into it what a device brings. The processor hears of it: what it translated of that does not hold any more.
+    pub fn deliver(&self, address: u64, from: &[u8]) -> Option<()> {
+        self.copy_in(address, from)?;
+        let mut parts = self.delivered.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = from.len() as u64;
+        match parts.last_mut() {
+            Some(last) if last.0 + last.1 == address => last.1 += size,
+            _ => parts.push((address, size)),
+        }
+        self.delivered.is_any.store(true, Ordering::Release);
+        Some(())
+    }
+
+    /// What devices wrote since the last time: addresses and sizes.
+    pub(crate) fn take_delivered(&self) -> Vec<(u64, u64)> {
+        if !self.delivered.is_any.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.delivered.parts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether all of `size` bytes at a physical address are there.
+    pub fn holds_all(&self, address: u64, size: u64) -> bool {
+        self.place(address, size).is_some()
     }
 
     /// Puts `new` there if `old` is there, as one; gives what was there. The address is a multiple of the size.

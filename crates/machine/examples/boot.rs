@@ -1,12 +1,18 @@
-//! Boots a kernel with its console on standard output: `boot KERNEL INITRD COMMAND-LINE ISA…`.
+//! Boots a kernel with its serial port on standard output:
+//! `boot [--disk FILE]… [--port NAME=SOCKET]… [--console] KERNEL INITRD COMMAND-LINE ISA…`.
+//!
+//! `--console` has the guest's `hvc0` on standard input and output.
 
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use machine::{Machine, Start};
+use machine::{Access, Devices, Disk, Format, Machine, Port, Start};
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (devices, arguments) = devices();
     let read = |name: &str| std::fs::read(name).unwrap_or_else(|error| panic!("{name}: {error}"));
     let sources: Vec<isa::Source> = arguments[3..]
         .iter()
@@ -20,6 +26,7 @@ fn main() {
         memory: 512 << 20,
         mode: if std::env::var_os("INTERPRET").is_some() { dbt::Mode::Interpret } else { dbt::Mode::Translate },
         output: Box::new(std::io::stdout()),
+        devices,
     };
     let mut machine = Machine::new(Arc::new(isa), start).unwrap_or_else(|error| panic!("{error}"));
     let began = Instant::now();
@@ -37,4 +44,35 @@ fn main() {
             return;
         }
     }
+}
+
+/// Options, and what is left.
+fn devices() -> (Devices, Vec<String>) {
+    let mut devices = Devices::default();
+    let mut left = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().expect("a value");
+        match argument.as_str() {
+            "--disk" => {
+                let disk = Disk::open(Path::new(&value()), Format::Raw, Access::ReadWrite, "disk");
+                devices.disks.push(disk.unwrap_or_else(|error| panic!("{error}")));
+            }
+            "--console" => {
+                let input = std::io::stdin().as_fd().try_clone_to_owned().expect("standard input");
+                let output = std::io::stdout().as_fd().try_clone_to_owned().expect("standard output");
+                devices.ports.insert(0, Port { name: "console".into(), input: Some(input), output });
+            }
+            "--port" => {
+                let value = value();
+                let (name, path) = value.split_once('=').expect("NAME=SOCKET");
+                let output = UnixStream::connect(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+                output.set_nonblocking(true).expect("a socket");
+                let input = Some(output.try_clone().expect("a socket").into());
+                devices.ports.push(Port { name: name.into(), input, output: output.into() });
+            }
+            _ => left.push(argument),
+        }
+    }
+    (devices, left)
 }

@@ -9,7 +9,10 @@ use dbt::{Ram, Registers};
 use isa::Isa;
 
 use crate::boot::{Magic, header};
+use crate::bus::{Bus, Line, Place};
+use crate::clock::{self, Pl031};
 use crate::console::Output;
+use crate::devices::{self, First, Slots};
 use crate::error::Result;
 use crate::gic::{self, Gic};
 use crate::machine::{self, End, Loaded, Platform, Start};
@@ -19,9 +22,10 @@ use crate::pl011::{self, Pl011};
 pub(crate) const MEMORY: u64 = 0x4000_0000;
 pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
 pub(crate) const REDISTRIBUTOR: u64 = 0x080a_0000;
-pub(crate) const CONSOLE: u64 = 0x0900_0000;
-/// Interrupts: those of the timers are the processor's own.
-pub(crate) const CONSOLE_INTERRUPT: u32 = 33;
+pub(crate) const CONSOLE: Place = Place { base: 0x0900_0000, size: pl011::SIZE, interrupt: 33 };
+pub(crate) const CLOCK: Place = Place { base: 0x0901_0000, size: clock::SIZE, interrupt: 34 };
+pub(crate) const SLOTS: First = First { base: 0x0a00_0000, interrupt: 48 };
+/// Interrupts of the timers, which are the processor's own.
 const VIRTUAL_TIMER: u32 = 27;
 const PHYSICAL_TIMER: u32 = 30;
 /// Nanoseconds of a tick of the counter, which has 62.5 MHz.
@@ -34,7 +38,7 @@ pub(crate) struct Board {
     /// When each timer is due: virtual and physical.
     deadlines: [u64; 2],
     gic: Gic,
-    console: Pl011,
+    bus: Bus,
     end: Option<End>,
 }
 
@@ -51,13 +55,13 @@ enum Question {
 }
 
 /// Puts what the machine starts with into its memory.
-pub(crate) fn load(ram: &Ram, start: &Start<'_>) -> Result<Loaded> {
+pub(crate) fn load(ram: &Ram, start: &Start<'_>, slots: usize) -> Result<Loaded> {
     let header = header(start.kernel, Magic::Arm64)?;
-    machine::load(ram, start, header, |initrd| tree::describe(start, initrd))
+    machine::load(ram, start, header, |initrd| tree::describe(start, slots, initrd))
 }
 
 impl Board {
-    pub(crate) fn new(isa: &Isa, output: Output) -> Board {
+    pub(crate) fn new(isa: &Isa, ram: &Ram, output: Output, slots: Slots) -> Board {
         let question = |name: &str| match name {
             "counter" => Question::Counter,
             "set_timer" => Question::SetTimer,
@@ -67,12 +71,16 @@ impl Board {
             "hypercall" => Question::Hypercall,
             _ => Question::Unknown,
         };
+        let mut bus = Bus::default();
+        bus.add(CONSOLE, Box::new(Pl011::new(output)));
+        bus.add(CLOCK, Box::new(Pl031::default()));
+        devices::plug(&mut bus, SLOTS, slots, ram);
         Board {
             questions: isa.externs.iter().map(|it| question(&it.name)).collect(),
             began: Instant::now(),
             deadlines: [u64::MAX; 2],
             gic: Gic::default(),
-            console: Pl011::new(output),
+            bus,
             end: None,
         }
     }
@@ -93,26 +101,27 @@ impl Board {
         let now = self.now();
         self.gic.set_line(VIRTUAL_TIMER, now >= self.deadlines[0]);
         self.gic.set_line(PHYSICAL_TIMER, now >= self.deadlines[1]);
-        self.gic.set_line(CONSOLE_INTERRUPT, self.console.is_raised());
+        self.bus.lines().for_each(|(interrupt, line)| self.gic.set_line(interrupt, line != Line::Low));
     }
 }
 
 impl dbt::Board for Board {
     fn read(&mut self, address: u64, size: u8) -> Option<u64> {
-        Some(
-            match address {
-                DISTRIBUTOR.. if address - DISTRIBUTOR < gic::DISTRIBUTOR_SIZE => {
-                    self.update_lines();
-                    self.gic.read_distributor(address - DISTRIBUTOR)
-                }
-                REDISTRIBUTOR.. if address - REDISTRIBUTOR < gic::REDISTRIBUTOR_SIZE => {
-                    self.update_lines();
-                    self.gic.read_redistributor(address - REDISTRIBUTOR)
-                }
-                CONSOLE.. if address - CONSOLE < pl011::SIZE => self.console.read(address - CONSOLE),
-                _ => return None,
-            } & isa::ops::mask64(size * 8),
-        )
+        self.update_lines();
+        let controller = match address {
+            DISTRIBUTOR.. if address - DISTRIBUTOR < gic::DISTRIBUTOR_SIZE => {
+                self.gic.read_distributor(address - DISTRIBUTOR)
+            }
+            REDISTRIBUTOR.. if address - REDISTRIBUTOR < gic::REDISTRIBUTOR_SIZE => {
+                self.gic.read_redistributor(address - REDISTRIBUTOR)
+            }
+            _ => {
+                let value = self.bus.read(address, size)?;
+                self.update_lines();
+                return Some(value);
+            }
+        };
+        Some(controller & isa::ops::mask64(size * 8))
     }
 
     fn write(&mut self, address: u64, size: u8, value: u64) -> Option<()> {
@@ -127,8 +136,7 @@ impl dbt::Board for Board {
             REDISTRIBUTOR.. if address - REDISTRIBUTOR < gic::REDISTRIBUTOR_SIZE => {
                 self.gic.write_redistributor(address - REDISTRIBUTOR, value);
             }
-            CONSOLE.. if address - CONSOLE < pl011::SIZE => self.console.write(address - CONSOLE, value),
-            _ => return None,
+            _ => self.bus.write(address, size, value)?,
         }
         self.update_lines();
         Some(())
@@ -171,8 +179,17 @@ impl Platform for Board {
     }
 
     fn type_in(&mut self, bytes: &[u8]) -> usize {
-        let taken = self.console.type_in(bytes);
+        let taken = self.bus.type_in(bytes);
         self.update_lines();
         taken
+    }
+
+    fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    fn ready(&mut self) {
+        self.bus.ready();
+        self.update_lines();
     }
 }

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 
+use crate::bus::{self, Device};
+
 /// Where a console writes to.
 pub type Output = Box<dyn Write + Send>;
 
 /// A line to the interrupt controller, which the port raises by an edge.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Line(Arc<AtomicBool>);
+struct Line(Arc<AtomicBool>);
 
 impl Trigger for Line {
     type E = io::Error;
@@ -37,30 +39,26 @@ impl Console {
         let line = Line::default();
         Console { port: Serial::new(line.clone(), output), line }
     }
+}
 
-    /// Whether it has asked for attention since the last time.
-    pub(crate) fn take_interrupt(&self) -> bool {
-        self.line.0.swap(false, Ordering::AcqRel)
-    }
-
-    pub(crate) fn read(&mut self, offset: u64) -> u64 {
+impl Device for Console {
+    fn read(&mut self, offset: u64, _size: u8) -> u64 {
         u8::try_from(offset).map_or(0, |offset| self.port.read(offset)).into()
     }
 
     /// What can't be written is lost: a console whose reader is gone does not stop a machine.
-    pub(crate) fn write(&mut self, offset: u64, value: u64) {
+    fn write(&mut self, offset: u64, _size: u8, value: u64) {
         if let Ok(offset) = u8::try_from(offset) {
             let _ = self.port.write(offset, value as u8);
         }
     }
 
-    /// A character from the firmware.
-    pub(crate) fn put(&mut self, byte: u8) {
-        let _ = self.port.write(0, byte);
+    fn line(&mut self) -> bus::Line {
+        if self.line.0.swap(false, Ordering::AcqRel) { bus::Line::Edge } else { bus::Line::Low }
     }
 
-    /// What was typed, as much as the port has room for; gives how much that was.
-    pub(crate) fn type_in(&mut self, bytes: &[u8]) -> usize {
+    /// As much as the port has room for.
+    fn type_in(&mut self, bytes: &[u8]) -> usize {
         let room = self.port.fifo_capacity().min(bytes.len());
         self.port.enqueue_raw_bytes(&bytes[..room]).unwrap_or(0)
     }

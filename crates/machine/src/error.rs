@@ -55,6 +55,17 @@ pub enum Error {
         /// Of which.
         architecture: String,
     },
+    /// More devices than there is room for.
+    #[error("the machine would have {count} devices, and there is room for {most}")]
+    Devices {
+        /// How many there would be.
+        count: usize,
+        /// How many there can be.
+        most: usize,
+    },
+    /// What a machine waits for.
+    #[error("waiting for a machine's devices: {0}")]
+    Watching(io::Error),
     /// The tree that tells the kernel of the machine could not be made.
     #[error("describing the machine to its kernel: {0}")]
     Tree(#[from] vm_fdt::Error),

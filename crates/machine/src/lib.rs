@@ -7,7 +7,11 @@
 mod arch;
 mod arm;
 pub mod boot;
+mod bus;
+mod clock;
 mod console;
+mod devices;
+mod disk;
 mod error;
 mod gic;
 mod inside;
@@ -15,8 +19,13 @@ mod machine;
 mod pl011;
 mod plic;
 mod riscv;
+mod virtio;
+mod watch;
 
 pub use arch::{Arch, isa};
 pub use console::Output;
+pub use devices::Devices;
+pub use disk::{Access, Disk, Format};
 pub use error::{Error, Result};
 pub use machine::{End, Machine, Start};
+pub use virtio::console::Port;

@@ -1,7 +1,6 @@
 //! A machine: a processor, and the board around it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,8 +8,11 @@ use dbt::{Mode, Processor, Ram, Stop};
 use isa::Isa;
 use vm::Memory;
 
+use crate::bus::Bus;
 use crate::console::Output;
+use crate::devices::Devices;
 use crate::error::{Error, Result};
+use crate::watch::Watch;
 use crate::{arm, riscv};
 
 /// What a machine starts with.
@@ -25,8 +27,10 @@ pub struct Start<'s> {
     pub memory: u64,
     /// How its processor works.
     pub mode: Mode,
-    /// Where the console writes to.
+    /// Where the serial port writes to.
     pub output: Output,
+    /// What else the machine has.
+    pub devices: Devices,
 }
 
 /// Why a machine ended.
@@ -48,6 +52,12 @@ pub(crate) trait Platform: dbt::Board + Send {
 
     /// What was typed; gives how much of it was taken.
     fn type_in(&mut self, bytes: &[u8]) -> usize;
+
+    /// Its devices.
+    fn bus(&self) -> &Bus;
+
+    /// A descriptor of a device's has become ready.
+    fn ready(&mut self);
 }
 
 /// Where a kernel and what it is given are in memory.
@@ -61,45 +71,50 @@ pub(crate) struct Loaded {
 
 /// Large pages begin at its multiples.
 const ALIGNMENT: u64 = 2 << 20;
-/// Nobody sleeps longer, so that what comes from outside is seen.
-const LONGEST_SLEEP: Duration = Duration::from_millis(10);
 
 /// A machine with one processor.
 pub struct Machine {
     processor: Processor,
     board: Box<dyn Platform>,
+    watch: Arc<Watch>,
 }
 
 impl Machine {
     /// A machine that is about to start its kernel. The description's architecture chooses the board.
-    pub fn new(isa: Arc<Isa>, start: Start<'_>) -> Result<Machine> {
+    pub fn new(isa: Arc<Isa>, mut start: Start<'_>) -> Result<Machine> {
         let memory = Arc::new(Memory::new(start.memory as usize)?);
-        match isa.name.as_str() {
+        let slots = std::mem::take(&mut start.devices).build()?;
+        let (processor, board): (Processor, Box<dyn Platform>) = match isa.name.as_str() {
             "riscv64" => {
                 let ram = Ram::new(memory, riscv::MEMORY);
-                let loaded = riscv::load(&ram, &start)?;
-                let mut board = riscv::Board::new(&isa, ram.clone(), start.output);
-                let processor = Processor::new(isa, start.mode, ram, &mut board, &[loaded.entry, 0, loaded.tree])?;
-                Ok(Machine { processor, board: Box::new(board) })
+                let loaded = riscv::load(&ram, &start, slots.len())?;
+                let mut board = riscv::Board::new(&isa, ram.clone(), start.output, slots);
+                let arguments = [loaded.entry, 0, loaded.tree];
+                (Processor::new(isa, start.mode, ram, &mut board, &arguments)?, Box::new(board))
             }
             "aarch64" => {
                 let ram = Ram::new(memory, arm::MEMORY);
-                let loaded = arm::load(&ram, &start)?;
-                let mut board = arm::Board::new(&isa, start.output);
-                let processor = Processor::new(isa, start.mode, ram, &mut board, &[loaded.entry, loaded.tree])?;
-                Ok(Machine { processor, board: Box::new(board) })
+                let loaded = arm::load(&ram, &start, slots.len())?;
+                let mut board = arm::Board::new(&isa, &ram, start.output, slots);
+                let arguments = [loaded.entry, loaded.tree];
+                (Processor::new(isa, start.mode, ram, &mut board, &arguments)?, Box::new(board))
             }
-            other => Err(Error::NoBoard { architecture: other.into() }),
-        }
+            other => return Err(Error::NoBoard { architecture: other.into() }),
+        };
+        let watch = Arc::new(Watch::new(&board.bus().descriptors(), processor.attention())?);
+        Ok(Machine { processor, board, watch })
     }
 
     /// Interprets so many instructions at most. Nothing if it goes on.
     pub fn run(&mut self, instructions: u64) -> Option<End> {
         let end = self.processor.count() + instructions;
         while self.processor.count() < end && self.board.end().is_none() {
-            if self.processor.run(&mut *self.board, 10_000) == Stop::Waiting {
-                thread::sleep(self.board.idle().min(LONGEST_SLEEP));
-            }
+            self.hear();
+            let most = match self.processor.run(&mut *self.board, 10_000) {
+                Stop::Waiting => self.board.idle(),
+                Stop::Done => Duration::ZERO,
+            };
+            self.watch.look(Some(most));
         }
         self.board.end()
     }
@@ -107,25 +122,30 @@ impl Machine {
     /// Runs for so long. Nothing if it goes on.
     pub fn run_for(&mut self, time: Duration) -> Option<End> {
         let until = Instant::now() + time;
-        let attention = self.processor.attention();
-        let is_over = Arc::new(AtomicBool::new(false));
-        let ticker = {
-            let is_over = Arc::clone(&is_over);
-            thread::spawn(move || {
-                while !is_over.load(Ordering::Acquire) {
-                    thread::sleep(Duration::from_millis(1));
-                    attention.store(1, Ordering::Release);
-                }
-            })
-        };
-        while self.board.end().is_none() && Instant::now() < until {
+        let me = thread::current();
+        self.watch.begin();
+        let watch = Arc::clone(&self.watch);
+        let standing_by = thread::spawn(move || watch.stand_by(&me));
+        while self.board.end().is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.hear();
             if self.processor.run_fast(&mut *self.board) == Stop::Waiting {
-                thread::sleep(self.board.idle().min(LONGEST_SLEEP));
+                self.watch.wait(self.board.idle().min(left));
             }
         }
-        is_over.store(true, Ordering::Release);
-        let _ = ticker.join();
+        self.watch.end();
+        let _ = standing_by.join();
         self.board.end()
+    }
+
+    /// Tells the devices of what has come.
+    fn hear(&mut self) {
+        if self.watch.take_ready() {
+            self.board.ready();
+        }
     }
 
     /// What was typed; gives how much of it was taken.

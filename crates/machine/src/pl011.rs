@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::bus::{Device, Line};
 use crate::console::Output;
 
 /// Bytes that its registers take.
@@ -42,26 +43,13 @@ impl Pl011 {
         Pl011 { output, received: VecDeque::new(), raw: 0, mask: 0, kept: [0, 0, 0, 0x300, 0x12] }
     }
 
-    /// Whether its line is raised.
-    pub(crate) fn is_raised(&self) -> bool {
-        self.raw & self.mask != 0
-    }
-
-    /// What was typed, as much as there is room for; gives how much that was.
-    pub(crate) fn type_in(&mut self, bytes: &[u8]) -> usize {
-        let taken = bytes.len().min(ROOM - self.received.len());
-        self.received.extend(&bytes[..taken]);
-        if taken > 0 {
-            self.raw |= RECEIVED | TIMEOUT;
-        }
-        taken
-    }
-
     fn kept(offset: u64) -> Option<usize> {
         [INTEGER_RATE, FRACTION_RATE, LINE, CONTROL, LEVELS].iter().position(|it| *it == offset)
     }
+}
 
-    pub(crate) fn read(&mut self, offset: u64) -> u64 {
+impl Device for Pl011 {
+    fn read(&mut self, offset: u64, _size: u8) -> u64 {
         let value = match offset {
             DATA => {
                 let byte = self.received.pop_front().unwrap_or(0);
@@ -81,7 +69,7 @@ impl Pl011 {
         value.into()
     }
 
-    pub(crate) fn write(&mut self, offset: u64, value: u64) {
+    fn write(&mut self, offset: u64, _size: u8, value: u64) {
         let value = value as u32;
         match offset {
             DATA => {
@@ -97,5 +85,19 @@ impl Pl011 {
                 }
             }
         }
+    }
+
+    fn line(&mut self) -> Line {
+        if self.raw & self.mask == 0 { Line::Low } else { Line::High }
+    }
+
+    /// As much as there is room for.
+    fn type_in(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(ROOM - self.received.len());
+        self.received.extend(&bytes[..taken]);
+        if taken > 0 {
+            self.raw |= RECEIVED | TIMEOUT;
+        }
+        taken
     }
 }

@@ -12,7 +12,10 @@ use dbt::{Ram, Registers};
 use isa::Isa;
 
 use crate::boot::{Magic, header};
+use crate::bus::{Bus, Place};
+use crate::clock::{self, Goldfish};
 use crate::console::{self, Console, Output};
+use crate::devices::{self, First, Slots};
 use crate::error::Result;
 use crate::machine::{self, End, Loaded, Platform, Start};
 use crate::plic::{self, Plic};
@@ -20,8 +23,9 @@ use crate::plic::{self, Plic};
 /// Where memory begins.
 pub(crate) const MEMORY: u64 = 0x8000_0000;
 pub(crate) const PLIC: u64 = 0x0c00_0000;
-pub(crate) const CONSOLE: u64 = 0x1000_0000;
-pub(crate) const CONSOLE_SOURCE: u32 = 10;
+pub(crate) const CONSOLE: Place = Place { base: 0x1000_0000, size: console::SIZE, interrupt: 10 };
+pub(crate) const CLOCK: Place = Place { base: 0x0010_1000, size: clock::SIZE, interrupt: 9 };
+pub(crate) const SLOTS: First = First { base: 0x1000_1000, interrupt: 11 };
 /// Ticks of the clock in a second.
 pub(crate) const FREQUENCY: u64 = 10_000_000;
 
@@ -31,7 +35,7 @@ pub(crate) struct Board {
     began: Instant,
     deadline: u64,
     plic: Plic,
-    console: Console,
+    bus: Bus,
     ram: Ram,
     end: Option<End>,
 }
@@ -50,13 +54,13 @@ const TIMER_LINE: u64 = 1 << 5;
 const EXTERNAL_LINE: u64 = 1 << 9;
 
 /// Puts what the machine starts with into its memory.
-pub(crate) fn load(ram: &Ram, start: &Start<'_>) -> Result<Loaded> {
+pub(crate) fn load(ram: &Ram, start: &Start<'_>, slots: usize) -> Result<Loaded> {
     let header = header(start.kernel, Magic::Riscv64)?;
-    machine::load(ram, start, header, |initrd| tree::describe(start, initrd))
+    machine::load(ram, start, header, |initrd| tree::describe(start, slots, initrd))
 }
 
 impl Board {
-    pub(crate) fn new(isa: &Isa, ram: Ram, output: Output) -> Board {
+    pub(crate) fn new(isa: &Isa, ram: Ram, output: Output, slots: Slots) -> Board {
         let question = |name: &str| match name {
             "time" => Question::Time,
             "set_timer" => Question::SetTimer,
@@ -64,12 +68,16 @@ impl Board {
             "supervisor_call" => Question::SupervisorCall,
             _ => Question::Unknown,
         };
+        let mut bus = Bus::default();
+        bus.add(CONSOLE, Box::new(Console::new(output)));
+        bus.add(CLOCK, Box::new(Goldfish::default()));
+        devices::plug(&mut bus, SLOTS, slots, &ram);
         Board {
             questions: isa.externs.iter().map(|it| question(&it.name)).collect(),
             began: Instant::now(),
             deadline: u64::MAX,
             plic: Plic::default(),
-            console: Console::new(output),
+            bus,
             ram,
             end: None,
         }
@@ -85,35 +93,28 @@ impl Board {
         timer | external
     }
 
-    fn poll_devices(&mut self) {
-        if self.console.take_interrupt() {
-            self.plic.raise(CONSOLE_SOURCE);
-        }
+    fn update_lines(&mut self) {
+        self.bus.lines().for_each(|(source, line)| self.plic.set_line(source, line));
     }
 }
 
 impl dbt::Board for Board {
-    fn read(&mut self, address: u64, _size: u8) -> Option<u64> {
-        match address {
-            PLIC..=0x0fff_ffff if address - PLIC < plic::SIZE => Some(self.plic.read(address - PLIC)),
-            CONSOLE.. if address - CONSOLE < console::SIZE => {
-                let value = self.console.read(address - CONSOLE);
-                self.poll_devices();
-                Some(value)
-            }
-            _ => None,
+    fn read(&mut self, address: u64, size: u8) -> Option<u64> {
+        if address.wrapping_sub(PLIC) < plic::SIZE {
+            return Some(self.plic.read(address - PLIC));
         }
+        let value = self.bus.read(address, size)?;
+        self.update_lines();
+        Some(value)
     }
 
-    fn write(&mut self, address: u64, _size: u8, value: u64) -> Option<()> {
-        match address {
-            PLIC..=0x0fff_ffff if address - PLIC < plic::SIZE => self.plic.write(address - PLIC, value),
-            CONSOLE.. if address - CONSOLE < console::SIZE => {
-                self.console.write(address - CONSOLE, value);
-                self.poll_devices();
-            }
-            _ => return None,
+    fn write(&mut self, address: u64, size: u8, value: u64) -> Option<()> {
+        if address.wrapping_sub(PLIC) < plic::SIZE {
+            self.plic.write(address - PLIC, value);
+            return Some(());
         }
+        self.bus.write(address, size, value)?;
+        self.update_lines();
         Some(())
     }
 
@@ -149,8 +150,17 @@ impl Platform for Board {
     }
 
     fn type_in(&mut self, bytes: &[u8]) -> usize {
-        let taken = self.console.type_in(bytes);
-        self.poll_devices();
+        let taken = self.bus.type_in(bytes);
+        self.update_lines();
         taken
+    }
+
+    fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    fn ready(&mut self) {
+        self.bus.ready();
+        self.update_lines();
     }
 }

@@ -1,21 +1,22 @@
 //! The device tree: what a kernel is told of the machine.
 
-use vm_fdt::FdtWriter;
+use vm_fdt::{FdtWriter, FdtWriterNode};
 
-use super::{CONSOLE, CONSOLE_INTERRUPT, DISTRIBUTOR, MEMORY, REDISTRIBUTOR};
+use super::{CLOCK, CONSOLE, DISTRIBUTOR, MEMORY, REDISTRIBUTOR, SLOTS};
+use crate::bus::Place;
 use crate::error::Result;
+use crate::gic;
 use crate::machine::Start;
-use crate::{gic, pl011};
 
 const CONTROLLER: u32 = 1;
-const CLOCK: u32 = 2;
+const PULSE: u32 = 2;
 /// Interrupts of one processor, and of all; raised by a level.
 const PRIVATE: u32 = 1;
 const SHARED: u32 = 0;
 const LEVEL: u32 = 4;
 
 /// The tree, as a kernel reads it.
-pub(super) fn describe(start: &Start<'_>, initrd: u64) -> Result<Vec<u8>> {
+pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<Vec<u8>> {
     let mut tree = FdtWriter::new()?;
     let root = tree.begin_node("")?;
     tree.property_u32("#address-cells", 2)?;
@@ -26,7 +27,7 @@ pub(super) fn describe(start: &Start<'_>, initrd: u64) -> Result<Vec<u8>> {
 
     let chosen = tree.begin_node("chosen")?;
     tree.property_string("bootargs", start.command_line)?;
-    tree.property_string("stdout-path", &format!("/pl011@{CONSOLE:x}"))?;
+    tree.property_string("stdout-path", &format!("/pl011@{:x}", CONSOLE.base))?;
     if !start.initrd.is_empty() {
         tree.property_u64("linux,initrd-start", initrd)?;
         tree.property_u64("linux,initrd-end", initrd + start.initrd.len() as u64)?;
@@ -76,17 +77,32 @@ pub(super) fn describe(start: &Start<'_>, initrd: u64) -> Result<Vec<u8>> {
     tree.property_u32("#clock-cells", 0)?;
     tree.property_u32("clock-frequency", 24_000_000)?;
     tree.property_string("clock-output-names", "clk24mhz")?;
-    tree.property_phandle(CLOCK)?;
+    tree.property_phandle(PULSE)?;
     tree.end_node(clock)?;
 
-    let serial = tree.begin_node(&format!("pl011@{CONSOLE:x}"))?;
-    tree.property_string_list("compatible", vec!["arm,pl011".into(), "arm,primecell".into()])?;
-    tree.property_array_u64("reg", &[CONSOLE, pl011::SIZE])?;
-    tree.property_array_u32("interrupts", &[SHARED, CONSOLE_INTERRUPT - 32, LEVEL])?;
-    tree.property_array_u32("clocks", &[CLOCK, CLOCK])?;
+    let serial = device(&mut tree, "pl011", &["arm,pl011", "arm,primecell"], CONSOLE)?;
+    tree.property_array_u32("clocks", &[PULSE, PULSE])?;
     tree.property_string_list("clock-names", vec!["uartclk".into(), "apb_pclk".into()])?;
     tree.end_node(serial)?;
+    let clock = device(&mut tree, "pl031", &["arm,pl031", "arm,primecell"], CLOCK)?;
+    tree.property_u32("clocks", PULSE)?;
+    tree.property_string("clock-names", "apb_pclk")?;
+    tree.end_node(clock)?;
+    for number in 0..slots {
+        let slot = device(&mut tree, "virtio_mmio", &["virtio,mmio"], SLOTS.slot(number))?;
+        tree.property_null("dma-coherent")?;
+        tree.end_node(slot)?;
+    }
 
     tree.end_node(root)?;
     Ok(tree.finish()?)
+}
+
+/// Begins a device's node.
+fn device(tree: &mut FdtWriter, name: &str, compatible: &[&str], place: Place) -> Result<FdtWriterNode> {
+    let node = tree.begin_node(&format!("{name}@{:x}", place.base))?;
+    tree.property_string_list("compatible", compatible.iter().map(|it| (*it).to_owned()).collect())?;
+    tree.property_array_u64("reg", &[place.base, place.size])?;
+    tree.property_array_u32("interrupts", &[SHARED, place.interrupt - 32, LEVEL])?;
+    Ok(node)
 }

@@ -2,7 +2,7 @@
 
 use dbt::Registers;
 
-use super::Board;
+use super::{Board, CONSOLE};
 use crate::machine::End;
 
 const SUCCESS: i64 = 0;
@@ -29,7 +29,7 @@ impl Board {
         let given = [argument(registers, 0), argument(registers, 1), argument(registers, 2)];
         let (error, value) = match (extension, function) {
             (LEGACY_PUT, _) => {
-                self.console.put(given[0] as u8);
+                self.put(given[0] as u8);
                 (SUCCESS, 0)
             }
             (BASE, 0) => (SUCCESS, VERSION),
@@ -61,7 +61,7 @@ impl Board {
             }
             (DEBUG_CONSOLE, 0) => self.write_console(given[0], given[1]),
             (DEBUG_CONSOLE, 2) => {
-                self.console.put(given[0] as u8);
+                self.put(given[0] as u8);
                 (SUCCESS, 0)
             }
             _ => (NOT_SUPPORTED, 0),
@@ -72,13 +72,17 @@ impl Board {
         }
     }
 
+    fn put(&mut self, byte: u8) {
+        self.bus.write(CONSOLE.base, 1, byte.into());
+    }
+
     /// Writes what is in memory there, a part of it if it is long.
     fn write_console(&mut self, length: u64, address: u64) -> (i64, u64) {
         let mut bytes = vec![0; length.min(4096) as usize];
         if self.ram.copy_out(address, &mut bytes).is_none() {
             return (INVALID_PARAMETER, 0);
         }
-        bytes.iter().for_each(|byte| self.console.put(*byte));
+        bytes.iter().for_each(|byte| self.put(*byte));
         (SUCCESS, bytes.len() as u64)
     }
 }

@@ -1,11 +1,12 @@
 //! The device tree: what a kernel is told of the machine.
 
-use vm_fdt::FdtWriter;
+use vm_fdt::{FdtWriter, FdtWriterNode};
 
-use super::{CONSOLE, CONSOLE_SOURCE, FREQUENCY, MEMORY, PLIC};
+use super::{CLOCK, CONSOLE, FREQUENCY, MEMORY, PLIC, SLOTS};
+use crate::bus::Place;
 use crate::error::Result;
 use crate::machine::Start;
-use crate::{console, plic};
+use crate::plic;
 
 /// Numbers by which nodes name each other.
 const PROCESSOR_INTERRUPTS: u32 = 1;
@@ -14,7 +15,7 @@ const CONTROLLER: u32 = 2;
 const EXTERNAL: u32 = 9;
 
 /// The tree, as a kernel reads it.
-pub(super) fn describe(start: &Start<'_>, initrd: u64) -> Result<Vec<u8>> {
+pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<Vec<u8>> {
     let mut tree = FdtWriter::new()?;
     let root = tree.begin_node("")?;
     tree.property_u32("#address-cells", 2)?;
@@ -24,7 +25,7 @@ pub(super) fn describe(start: &Start<'_>, initrd: u64) -> Result<Vec<u8>> {
 
     let chosen = tree.begin_node("chosen")?;
     tree.property_string("bootargs", start.command_line)?;
-    tree.property_string("stdout-path", &format!("/soc/serial@{CONSOLE:x}"))?;
+    tree.property_string("stdout-path", &format!("/soc/serial@{:x}", CONSOLE.base))?;
     if !start.initrd.is_empty() {
         tree.property_u64("linux,initrd-start", initrd)?;
         tree.property_u64("linux,initrd-end", initrd + start.initrd.len() as u64)?;
@@ -55,17 +56,29 @@ pub(super) fn describe(start: &Start<'_>, initrd: u64) -> Result<Vec<u8>> {
     tree.property_phandle(CONTROLLER)?;
     tree.end_node(controller)?;
 
-    let serial = tree.begin_node(&format!("serial@{CONSOLE:x}"))?;
-    tree.property_string("compatible", "ns16550a")?;
-    tree.property_array_u64("reg", &[CONSOLE, console::SIZE])?;
+    let serial = device(&mut tree, "serial", "ns16550a", CONSOLE)?;
     tree.property_u32("clock-frequency", 1_843_200)?;
-    tree.property_u32("interrupt-parent", CONTROLLER)?;
-    tree.property_u32("interrupts", CONSOLE_SOURCE)?;
     tree.end_node(serial)?;
+    let clock = device(&mut tree, "rtc", "google,goldfish-rtc", CLOCK)?;
+    tree.end_node(clock)?;
+    for number in 0..slots {
+        let slot = device(&mut tree, "virtio_mmio", "virtio,mmio", SLOTS.slot(number))?;
+        tree.end_node(slot)?;
+    }
 
     tree.end_node(soc)?;
     tree.end_node(root)?;
     Ok(tree.finish()?)
+}
+
+/// Begins a device's node.
+fn device(tree: &mut FdtWriter, name: &str, compatible: &str, place: Place) -> Result<FdtWriterNode> {
+    let node = tree.begin_node(&format!("{name}@{:x}", place.base))?;
+    tree.property_string("compatible", compatible)?;
+    tree.property_array_u64("reg", &[place.base, place.size])?;
+    tree.property_u32("interrupt-parent", CONTROLLER)?;
+    tree.property_u32("interrupts", place.interrupt)?;
+    Ok(node)
 }
 
 fn processors(tree: &mut FdtWriter) -> Result<()> {

@@ -1,0 +1,132 @@
+//! What a disk's sectors are kept in: a file of theirs alone, or one in the format qcow2.
+//!
+//! **Invariant: a format is what its owner says.** Nobody looks into a file to find out, since what is in there was written
+//! by a guest, and a guest that could choose the format could have its host read any file.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::error::{Error, Result};
+
+/// How a disk's file is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Byte for byte.
+    Raw,
+}
+
+/// Whether a guest may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It may not.
+    ReadOnly,
+    /// It may.
+    ReadWrite,
+}
+
+/// What zeroes are to leave behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Zeroes {
+    /// Room, if there was any.
+    Keep,
+    /// No room, where that can be had.
+    Release,
+}
+
+/// Where sectors are. Callers stay within [`Medium::length`].
+pub(crate) trait Medium: Send {
+    /// Bytes.
+    fn length(&self) -> u64;
+
+    /// Reads all of these bytes.
+    fn read(&mut self, into: &mut [u8], at: u64) -> io::Result<()>;
+
+    /// Writes all of them.
+    fn write(&mut self, from: &[u8], at: u64) -> io::Result<()>;
+
+    /// What was written before outlives the host from now on.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Makes a part zero.
+    fn zero(&mut self, at: u64, length: u64, how: Zeroes) -> io::Result<()>;
+}
+
+/// A disk.
+pub struct Disk {
+    pub(crate) medium: Box<dyn Medium>,
+    pub(crate) access: Access,
+    /// What the guest is told it is called.
+    pub(crate) serial: String,
+}
+
+impl Disk {
+    /// Opens a disk's file. Its serial number is what a guest finds it by (`/dev/disk/by-id/virtio-…`), and has twenty
+    /// bytes at most.
+    pub fn open(path: &Path, format: Format, access: Access, serial: &str) -> Result<Disk> {
+        let failed = |source| Error::File { doing: "opening the disk", path: path.into(), source };
+        let file = File::options().read(true).write(access == Access::ReadWrite).open(path).map_err(failed)?;
+        let medium: Box<dyn Medium> = match format {
+            Format::Raw => Box::new(Raw::new(file).map_err(failed)?),
+        };
+        Ok(Disk { medium, access, serial: serial.into() })
+    }
+}
+
+/// A file of sectors alone.
+struct Raw {
+    file: File,
+    length: u64,
+}
+
+impl Raw {
+    fn new(file: File) -> io::Result<Raw> {
+        let length = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))?;
+        Ok(Raw { file, length })
+    }
+}
+
+impl Medium for Raw {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read(&mut self, into: &mut [u8], at: u64) -> io::Result<()> {
+        self.file.read_exact_at(into, at)
+    }
+
+    fn write(&mut self, from: &[u8], at: u64) -> io::Result<()> {
+        self.file.write_all_at(from, at)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn zero(&mut self, at: u64, length: u64, how: Zeroes) -> io::Result<()> {
+        zero_file(&self.file, at, length, how)
+    }
+}
+
+/// Makes a part of a file zero, by whatever way its file system knows.
+pub(crate) fn zero_file(file: &File, at: u64, length: u64, how: Zeroes) -> io::Result<()> {
+    let mode = match how {
+        Zeroes::Keep => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
+        Zeroes::Release => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+    };
+    if length == 0 || fallocate(file.as_fd(), mode, at, length).is_ok() {
+        return Ok(());
+    }
+    let zeroes = vec![0; length.min(1 << 20) as usize];
+    let mut done = 0;
+    while done < length {
+        let part = (length - done).min(zeroes.len() as u64);
+        file.write_all_at(&zeroes[..part as usize], at + done)?;
+        done += part;
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! Devices of virtio ("Virtual I/O Device", version 1.2) behind registers in memory.
+//!
+//! `mmio` is the transport, `queue` are the queues, and every other module is a device. Queues are read with the
+//! [`dbt::Ram`] that processors use, and not with a crate's: that is two hundred lines without anything unsafe, each access
+//! is checked where all of a guest's accesses are, and what a device writes is told to processors in the same step, which a
+//! second view of the memory would have to do by a log of its own.
+//!
+//! **Invariant: a driver's mistakes are its own.** What breaks the rules of a queue is [`Broken`]; the transport then asks
+//! for a reset and does nothing more until it has come. No work that a driver asks for is without bounds: a chain has no
+//! more parts than its queue or its table, and no more than [`queue::MOST_BYTES`].
+
+pub(crate) mod block;
+pub(crate) mod console;
+pub(crate) mod entropy;
+pub(crate) mod mmio;
+pub(crate) mod queue;
+
+use std::os::fd::BorrowedFd;
+
+pub(crate) use queue::{Chain, Queues};
+
+/// A driver broke the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Broken;
+
+/// What a device does its work for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The driver put something into a queue.
+    Notified(usize),
+    /// A descriptor may have become ready.
+    Ready,
+}
+
+/// A device behind a transport.
+pub(crate) trait Device: Send {
+    /// Its number in the standard.
+    fn id(&self) -> u32;
+
+    /// What it offers, beside what the transport does.
+    fn features(&self) -> u64 {
+        0
+    }
+
+    /// How many queues it has.
+    fn queues(&self) -> usize;
+
+    /// What its driver may read of it.
+    fn configuration(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Forgets what the driver has told it.
+    fn reset(&mut self) {}
+
+    /// Does what there is to do.
+    fn work(&mut self, queues: &mut Queues<'_>, cause: Cause) -> Result<(), Broken>;
+
+    /// What it reads from and writes to.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+}

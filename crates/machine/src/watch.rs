@@ -1,0 +1,123 @@
+//! Waiting: for a time, and for what comes from outside.
+//!
+//! A thread stands by while a machine runs. As long as the processor works, it has it look at its board every millisecond,
+//! and at once when a descriptor becomes ready; as long as the processor waits, it waits too, for descriptors alone.
+//! **Invariant: a descriptor's news come once** (they are edges), so devices take what there is until there is no more, or
+//! until they have no room, and try again when they are given some.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// How often a processor that works looks at its board.
+const TICK: Duration = Duration::from_millis(1);
+const KICK: u64 = 0;
+const DEVICE: u64 = 1;
+
+/// What a machine waits with.
+pub(crate) struct Watch {
+    epoll: OwnedFd,
+    kick: OwnedFd,
+    attention: Arc<AtomicU32>,
+    /// The processor waits.
+    is_idle: AtomicBool,
+    /// The thread that stands by waits without end.
+    is_deep: AtomicBool,
+    is_over: AtomicBool,
+    /// A descriptor was ready.
+    is_ready: AtomicBool,
+}
+
+impl Watch {
+    /// Watches these descriptors. The processor looks at its board when `attention` is not zero.
+    pub(crate) fn new(descriptors: &[BorrowedFd<'_>], attention: Arc<AtomicU32>) -> Result<Watch> {
+        let failed = |errno: Errno| Error::Watching(errno.into());
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
+        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
+        epoll::add(&epoll, &kick, EventData::new_u64(KICK), EventFlags::IN).map_err(failed)?;
+        for descriptor in descriptors {
+            let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+            match epoll::add(&epoll, descriptor, EventData::new_u64(DEVICE), flags) {
+                // Files are always ready, and one descriptor may be in use twice.
+                Ok(()) | Err(Errno::PERM | Errno::EXIST) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        let flag = AtomicBool::default;
+        let (is_idle, is_deep, is_over) = (flag(), flag(), flag());
+        // What was ready before is not told of.
+        Ok(Watch { epoll, kick, attention, is_idle, is_deep, is_over, is_ready: AtomicBool::new(true) })
+    }
+
+    /// Whether a descriptor has become ready since the last time.
+    pub(crate) fn take_ready(&self) -> bool {
+        self.is_ready.swap(false, Ordering::AcqRel)
+    }
+
+    /// Looks at the descriptors, for so long at most.
+    pub(crate) fn look(&self, most: Option<Duration>) {
+        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(KICK) }; 8];
+        let timeout = most.and_then(|it| Timespec::try_from(it).ok());
+        let Ok(count) = epoll::wait(&self.epoll, &mut events, timeout.as_ref()) else { return };
+        for event in &events[..count] {
+            if event.data.u64() == KICK {
+                let _ = rustix::io::read(&self.kick, &mut [0; 8]);
+            } else {
+                self.is_ready.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Stands by, until it is over.
+    pub(crate) fn stand_by(&self, processor: &Thread) {
+        while !self.is_over.load(Ordering::Acquire) {
+            let is_deep = self.is_idle.load(Ordering::SeqCst);
+            self.is_deep.store(is_deep, Ordering::SeqCst);
+            // It may have begun to work before it could see that it has to wake us.
+            let is_deep = is_deep && self.is_idle.load(Ordering::SeqCst) && !self.is_over.load(Ordering::SeqCst);
+            self.look((!is_deep).then_some(TICK));
+            self.is_deep.store(false, Ordering::SeqCst);
+            if self.is_ready.load(Ordering::Acquire) {
+                self.attention.store(1, Ordering::Release);
+                processor.unpark();
+            } else if !is_deep {
+                self.attention.store(1, Ordering::Release);
+            }
+        }
+    }
+
+    /// Has the processor wait, for so long at most, or until something is ready.
+    pub(crate) fn wait(&self, most: Duration) {
+        self.is_idle.store(true, Ordering::SeqCst);
+        if !self.is_ready.load(Ordering::SeqCst) {
+            thread::park_timeout(most);
+        }
+        self.is_idle.store(false, Ordering::SeqCst);
+        if self.is_deep.load(Ordering::SeqCst) {
+            self.kick();
+        }
+    }
+
+    /// Nobody needs to stand by any more.
+    pub(crate) fn end(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        self.kick();
+    }
+
+    /// The same watch, to stand by again.
+    pub(crate) fn begin(&self) {
+        self.is_over.store(false, Ordering::SeqCst);
+    }
+
+    fn kick(&self) {
+        let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+    }
+}
