@@ -49,6 +49,14 @@ pub enum Error {
         /// What happened.
         why: String,
     },
+    /// A program that the machine's kernel does not execute.
+    #[error("the machine's kernel does not execute {}: {source}", path.display())]
+    Program {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// There is a description, and no board for its processors.
     #[error("there is no board for processors of {architecture}")]
     NoBoard {

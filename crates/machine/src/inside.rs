@@ -5,5 +5,14 @@
 //! mounts, the programs, their streams, their ends. A [`script`] is what the agent is sent, [`link`] the line to it.
 
 mod agent;
+mod archive;
 mod link;
+mod monitor;
+mod pump;
+mod root;
 mod script;
+mod setup;
+mod spawn;
+
+pub use monitor::{Guest, run};
+pub use root::Module;

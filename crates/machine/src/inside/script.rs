@@ -28,6 +28,7 @@ pub(crate) enum Call {
     Write = 64,
     Ppoll = 73,
     Signalfd4 = 74,
+    Sync = 81,
     Exit = 93,
     Nanosleep = 101,
     Kill = 129,

@@ -1,0 +1,90 @@
+//! What a machine for a cell has, and what is done in it before its first program.
+
+use std::os::fd::OwnedFd;
+
+use super::link::Link;
+use super::root::CLOSE_ON_EXEC;
+use super::script::{Call, Script, Value};
+use super::spawn::ROOT;
+use crate::arch::Arch;
+use crate::devices::Devices;
+use crate::disk::Access;
+use crate::error::{Error, Result};
+use crate::share::Share;
+use crate::virtio::console::Port;
+
+/// What the guest knows the programs' root by.
+const TAG: &str = "root";
+/// How the guest's kernel speaks with the host about it: what it has read it does not keep, since the host may change it,
+/// but for files that programs map.
+const SHARING: &str = "trans=virtio,version=9p2000.L,cache=mmap,msize=262144";
+
+/// What the kernel is told: its messages go to the serial port, and it does not stay after it gave up.
+pub(super) fn command_line(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Riscv64 => "console=ttyS0 panic=-1 loglevel=5",
+        Arch::Arm64 => "console=ttyAMA0 panic=-1 loglevel=5",
+    }
+}
+
+/// The machine's devices.
+pub(super) fn devices(line: Port, root: OwnedFd) -> Devices {
+    let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+    // Port 0 is the guest's console, which nobody uses.
+    let console = null().map(|output| Port { name: "console".into(), input: None, output });
+    let share = Share { tag: TAG.into(), directory: root, access: Access::ReadWrite };
+    Devices { ports: console.into_iter().chain([line]).collect(), shares: vec![share], ..Devices::default() }
+}
+
+/// Makes the machine ready for programs. Gives the agent's descriptor by which ends of programs are heard of.
+pub(super) fn prepare(link: &mut Link, hostname: &str) -> Result<i32> {
+    let mut script = Script::new();
+    let (tag, kind, how) = (script.text(TAG), script.text("9p"), script.text(SHARING));
+    let root = script.text(ROOT);
+    let mounted = script.call(Call::Mount, [tag.into(), root.into(), kind.into(), 0.into(), how.into()]);
+    for (kind, place, flags, how) in OWN {
+        let (kind, how) = (script.text(kind), script.text(how));
+        let place = script.text(format!("{ROOT}{place}"));
+        script.call(Call::Mount, [kind.into(), place.into(), kind.into(), Value::Number(*flags), how.into()]);
+    }
+    let name = script.data(hostname.as_bytes());
+    script.call(Call::Sethostname, [name.into(), (hostname.len() as i64).into()]);
+    loopback(&mut script);
+    let ends = script.data(&(1u64 << 16).to_le_bytes());
+    let flags = CLOSE_ON_EXEC | 0o4000;
+    let ends = script.call(Call::Signalfd4, [(-1).into(), ends.into(), 8.into(), flags.into()]);
+    let answer = link.call(script)?;
+    match (answer[mounted], answer[ends]) {
+        (0, ends) if ends >= 0 => Ok(ends as i32),
+        (0, errno) | (errno, _) => {
+            let why = std::io::Error::from_raw_os_error(-(errno as i32));
+            Err(Error::Agent { why: format!("mounting the cell's root in the machine: {why}") })
+        }
+    }
+}
+
+const NO_SET_USER: i64 = 2;
+const NO_DEVICES: i64 = 4;
+const NO_EXECUTION: i64 = 8;
+
+/// File systems that are the guest kernel's own: what, where, how.
+const OWN: &[(&str, &str, i64, &str)] = &[
+    ("proc", "/proc", NO_SET_USER | NO_DEVICES | NO_EXECUTION, ""),
+    ("sysfs", "/sys", NO_SET_USER | NO_DEVICES | NO_EXECUTION, ""),
+    ("devpts", "/dev/pts", NO_SET_USER | NO_EXECUTION, "newinstance,ptmxmode=0666,mode=0620,gid=5"),
+    ("tmpfs", "/dev/shm", NO_SET_USER | NO_DEVICES, "mode=1777"),
+    ("mqueue", "/dev/mqueue", NO_SET_USER | NO_DEVICES | NO_EXECUTION, ""),
+];
+
+/// Brings the interface `lo` up.
+fn loopback(script: &mut Script) {
+    const SET_FLAGS: i64 = 0x8914;
+    const UP_AND_RUNNING: u16 = 0x41;
+    let mut request = [0; 40];
+    request[..2].copy_from_slice(b"lo");
+    request[16..18].copy_from_slice(&UP_AND_RUNNING.to_le_bytes());
+    let request = script.data(&request);
+    let socket = script.call(Call::Socket, [2.into(), (2 | CLOSE_ON_EXEC).into(), 0.into()]);
+    script.call(Call::Ioctl, [socket.into(), SET_FLAGS.into(), request.into()]);
+    script.call(Call::Close, [socket.into()]);
+}
