@@ -1,15 +1,17 @@
 //! Boots a kernel with its serial port on standard output:
-//! `boot [--disk FILE]… [--port NAME=SOCKET]… [--console] KERNEL INITRD COMMAND-LINE ISA…`.
+//! `boot [--disk FILE]… [--port NAME=SOCKET]… [--share DIR]… [--net OWN=PEER]… [--console] KERNEL INITRD COMMAND-LINE ISA…`.
 //!
 //! `--console` has the guest's `hvc0` on standard input and output.
 
+#![expect(clippy::print_stderr, reason = "it tells of the machine beside what the machine tells")]
+
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use machine::{Access, Devices, Disk, Format, Machine, Port, Start};
+use machine::{Access, Card, Devices, Disk, Format, Machine, Port, Share, Start};
 
 fn main() {
     let (devices, arguments) = devices();
@@ -70,6 +72,20 @@ fn devices() -> (Devices, Vec<String>) {
                 output.set_nonblocking(true).expect("a socket");
                 let input = Some(output.try_clone().expect("a socket").into());
                 devices.ports.push(Port { name: name.into(), input, output: output.into() });
+            }
+            "--share" => {
+                let directory = std::fs::File::open(value()).expect("a directory").into();
+                let tag = format!("share{}", devices.shares.len());
+                devices.shares.push(Share { tag, directory, access: Access::ReadWrite });
+            }
+            "--net" => {
+                let value = value();
+                let (own, peer) = value.split_once('=').expect("OWN=PEER");
+                let own = UnixDatagram::bind(own).unwrap_or_else(|error| panic!("{own}: {error}"));
+                own.connect(peer).unwrap_or_else(|error| panic!("{peer}: {error}"));
+                own.set_nonblocking(true).expect("a socket");
+                let address = [2, 0, 0, 0, 0, 1 + devices.cards.len() as u8];
+                devices.cards.push(Card { address, frames: own.into() });
             }
             _ => left.push(argument),
         }

@@ -1,11 +1,16 @@
 //! What a machine has beside its processor, its memory and its serial port: chosen when it starts.
 
+use rustix::io::Errno;
+
 use crate::bus::{Bus, Place};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::share::{Server, Share};
 use crate::virtio::block::Block;
 use crate::virtio::console::{Console, Port};
 use crate::virtio::entropy::Entropy;
+use crate::virtio::network::{Card, Network};
+use crate::virtio::share::Directory;
 use crate::virtio::{Device, mmio};
 
 /// Devices that a board has room for.
@@ -18,6 +23,10 @@ pub struct Devices {
     pub ports: Vec<Port>,
     /// Its disks: `/dev/vda` and so on.
     pub disks: Vec<Disk>,
+    /// Its network cards.
+    pub cards: Vec<Card>,
+    /// Directories that it can mount.
+    pub shares: Vec<Share>,
 }
 
 /// Devices, in the order of their slots.
@@ -30,6 +39,13 @@ impl Devices {
             slots.push(Box::new(Console::new(self.ports)));
         }
         slots.extend(self.disks.into_iter().map(|disk| Box::new(Block::new(disk)) as Box<dyn Device>));
+        slots.extend(self.cards.into_iter().map(|card| Box::new(Network::new(card)) as Box<dyn Device>));
+        for share in self.shares {
+            let failed =
+                |errno: Errno| Error::File { doing: "sharing", path: (&share.tag).into(), source: errno.into() };
+            let server = Server::new(share.directory, share.access).map_err(failed)?;
+            slots.push(Box::new(Directory::new(share.tag, server)));
+        }
         if slots.len() > MOST {
             return Err(Error::Devices { count: slots.len(), most: MOST });
         }

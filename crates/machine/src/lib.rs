@@ -19,6 +19,7 @@ mod machine;
 mod pl011;
 mod plic;
 mod riscv;
+mod share;
 mod virtio;
 mod watch;
 
@@ -28,4 +29,6 @@ pub use devices::Devices;
 pub use disk::{Access, Disk, Format};
 pub use error::{Error, Result};
 pub use machine::{End, Machine, Start};
+pub use share::Share;
 pub use virtio::console::Port;
+pub use virtio::network::Card;

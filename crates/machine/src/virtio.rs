@@ -13,7 +13,9 @@ pub(crate) mod block;
 pub(crate) mod console;
 pub(crate) mod entropy;
 pub(crate) mod mmio;
+pub(crate) mod network;
 pub(crate) mod queue;
+pub(crate) mod share;
 
 use std::os::fd::BorrowedFd;
 

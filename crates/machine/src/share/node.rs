@@ -1,0 +1,104 @@
+//! Something in the directory, by a descriptor that only says where it is (`O_PATH`).
+//!
+//! It stays what it is, whatever it is renamed to. What needs more than that is asked of `/proc/self/fd`, whose links lead
+//! to the very thing and not to a name.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, open, openat2, statat};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+
+use super::Done;
+use super::wire::Identity;
+
+const DIRECTORY: u8 = 0x80;
+const LINK: u8 = 0x02;
+
+/// A file, a directory, or whatever else.
+pub(super) struct Node {
+    place: OwnedFd,
+}
+
+impl Node {
+    /// A directory.
+    pub(super) fn of(descriptor: OwnedFd) -> Done<Node> {
+        let node = Node { place: descriptor };
+        match file_type(&node.stat()?) {
+            FileType::Directory => Ok(node),
+            _ => Err(Errno::NOTDIR),
+        }
+    }
+
+    /// The same again.
+    pub(super) fn another(&self) -> Done<Node> {
+        fcntl_dupfd_cloexec(&self.place, 0).map(|place| Node { place })
+    }
+
+    /// What is in it by this name.
+    pub(super) fn child(&self, name: &[u8]) -> Done<Node> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.open_child(name, flags, Mode::empty()).map(|place| Node { place })
+    }
+
+    /// Opens or makes what is in it by this name, which is one component.
+    pub(super) fn open_child(&self, name: &[u8], flags: OFlags, mode: Mode) -> Done<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        loop {
+            match openat2(&self.place, name, flags | OFlags::CLOEXEC, mode, resolve) {
+                // Something was renamed at the same time.
+                Err(Errno::AGAIN) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Its link in `/proc`.
+    pub(super) fn link(&self) -> String {
+        format!("/proc/self/fd/{}", self.place.as_raw_fd())
+    }
+
+    pub(super) fn stat(&self) -> Done<Stat> {
+        statat(&self.place, "", AtFlags::EMPTY_PATH)
+    }
+
+    /// Opens it, if it is a regular file or a directory.
+    pub(super) fn open(&self, flags: OFlags) -> Done<OwnedFd> {
+        match file_type(&self.stat()?) {
+            FileType::RegularFile | FileType::Directory => {}
+            FileType::Symlink => return Err(Errno::LOOP),
+            _ => return Err(Errno::ACCESS),
+        }
+        open(self.link(), flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK, Mode::empty())
+    }
+}
+
+impl AsFd for Node {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.place.as_fd()
+    }
+}
+
+pub(super) fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// The device that the directory is on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Device(pub(super) u64);
+
+impl Device {
+    /// Which file this is. What is on another device, mounted somewhere in the directory, has numbers of its own.
+    pub(super) fn identity(self, stat: &Stat) -> Identity {
+        let other = (stat.st_dev ^ self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let time = (stat.st_mtime as u64) ^ stat.st_mtime_nsec ^ ((stat.st_size as u64) << 8);
+        Identity { kind: kind_of(file_type(stat)), version: time as u32, path: stat.st_ino ^ other }
+    }
+}
+
+pub(super) fn kind_of(file_type: FileType) -> u8 {
+    match file_type {
+        FileType::Directory => DIRECTORY,
+        FileType::Symlink => LINK,
+        _ => 0,
+    }
+}
