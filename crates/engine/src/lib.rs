@@ -26,6 +26,7 @@ mod home;
 mod launch;
 mod library;
 mod logs;
+mod machine;
 mod neighbour;
 mod observe;
 mod patched;
@@ -45,6 +46,7 @@ mod wire;
 
 pub use appliance::{ApplianceRequest, Jit, Warm};
 pub use boundary::Relative;
+pub use machine::machine_processor;
 pub use build::{BUILD_LABEL, BuildStep};
 pub use cell::{Cell, CellLock, Kin, Record, UnknownCall};
 pub use client::{Conversation, Said};

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Index;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -195,6 +195,8 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::super::agent;
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::arch::Arch;
 

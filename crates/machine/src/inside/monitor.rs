@@ -19,12 +19,11 @@ use unikernel::control::{Order, Word};
 
 use super::link::{Awaited, Link};
 use super::pump::{self, Input, Output, State};
-use super::root::{self, CLOSE_ON_EXEC, Module};
+use super::root::{self, Module};
 use super::script::{Call, Script, Value};
 use super::setup;
-use super::spawn::{self, Born, Ends};
+use super::spawn::{self, Born, Ends, Outcome};
 use crate::arch::{Arch, isa};
-use crate::devices::Devices;
 use crate::error::{Error, Result};
 use crate::machine::{End, Machine, Start};
 use crate::virtio::console::Port;
@@ -182,7 +181,7 @@ impl Monitor {
         command: &Command,
         streams: [OwnedFd; 3],
         asker: Option<OwnedFd>,
-    ) -> Result<std::result::Result<(), i32>> {
+    ) -> Result<Outcome<()>> {
         let [stdin, stdout, stderr] = streams;
         let is_terminal = rustix::termios::isatty(&stdin) && rustix::termios::isatty(&stdout);
         let size = is_terminal.then(|| size_of(&stdin));

@@ -10,6 +10,9 @@ use super::root::{CLOSE_ON_EXEC, HERE, READ_WRITE};
 use super::script::{Call, Script, Step, Value};
 use crate::error::Result;
 
+/// What the guest did, or the error of its kernel.
+pub(crate) type Outcome<T> = std::result::Result<T, i32>;
+
 /// A program that runs.
 #[derive(Debug)]
 pub(crate) struct Born {
@@ -51,7 +54,7 @@ pub(crate) const ROOT: &str = "/root";
 const FAILED: i64 = 127;
 
 /// Begins a program, on a terminal of that size or on pipes. Inside, the error that the guest's kernel gave.
-pub(crate) fn spawn(link: &mut Link, command: &Command, terminal: Option<WindowSize>) -> Result<Result<Born, i32>> {
+pub(crate) fn spawn(link: &mut Link, command: &Command, terminal: Option<WindowSize>) -> Result<Outcome<Born>> {
     let made = match terminal {
         Some(size) => match open_terminal(link, size)? {
             Ok(made) => made,
@@ -121,7 +124,7 @@ fn make_pipes(link: &mut Link) -> Result<Made> {
     Ok(Made { program, agent: Ends::Pipes([to, from, other]), given: program.to_vec() })
 }
 
-fn open_terminal(link: &mut Link, size: WindowSize) -> Result<Result<Made, i32>> {
+fn open_terminal(link: &mut Link, size: WindowSize) -> Result<Outcome<Made>> {
     let mut script = Script::new();
     let path = script.text(format!("{ROOT}/dev/pts/ptmx"));
     let unlocked = script.room(8);
