@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use container::{Acts, Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use machine::Module;
@@ -66,6 +66,7 @@ impl Boundary for Machines {
             modules: pack(&files.modules)?,
             control: family::listen(request.cell)?,
             log: File::create(&log).map_err(|e| Error::at("making", &log, e))?.into(),
+            descriptors: OnceLock::new(),
         };
         let mut cell = request.cell.clone();
         // The limit is the machine's memory, and what runs it needs some, too.
@@ -161,6 +162,8 @@ struct Monitor {
     control: OwnedFd,
     /// Where the kernel's messages go.
     log: OwnedFd,
+    /// By which it opens what it has found: there is no `/proc` where it lives.
+    descriptors: OnceLock<OwnedFd>,
 }
 
 impl Monitor {
@@ -191,6 +194,10 @@ impl Monitor {
             control: Some(self.control.try_clone()?),
             log: File::from(self.log.try_clone()?),
             root,
+            descriptors: match self.descriptors.get() {
+                Some(it) => it.try_clone()?,
+                None => return Err(std::io::Error::other("there is no /proc to be had")),
+            },
         })
     }
 }
@@ -223,7 +230,11 @@ impl Resident for Monitor {
         Acts::AsRoot
     }
 
-    fn prepare(&self) {}
+    fn prepare(&self) {
+        if let Ok(descriptors) = sys::process::own_descriptors() {
+            let _ = self.descriptors.set(descriptors);
+        }
+    }
 
     fn live(&self, command: &Inhabitant<'_>) -> Ended {
         let guest = match self.guest(command) {

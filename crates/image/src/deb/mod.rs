@@ -26,6 +26,7 @@ pub use self::configure::{ConfigurePlan, configure_plan, finish_configured, is_c
 pub use self::kernel::{KernelFiles, kernel};
 pub(crate) use self::version::compare as compare_versions;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -90,7 +91,11 @@ fn with_packages<T>(
     let arch = options.arch_or(wanted.arch);
     let known = Known::load()?;
     let mut notes = Vec::new();
-    let (apt, indexes) = sources_of(wanted, arch, options, &mut notes, progress)?;
+    let stale = Cell::new(Lists::Fresh);
+    let (apt, indexes) = sources_of(wanted, arch, options, (&mut notes, &stale), progress)?;
+    if stale.get() == Lists::Stale {
+        notes.push("the lists of packages could not be refreshed: older ones were used".to_owned());
+    }
     let texts = read_indexes(&indexes)?;
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let universe = Universe::read(&texts, arch);
@@ -102,13 +107,11 @@ fn sources_of(
     wanted: &DebSource,
     arch: Arch,
     options: &FetchOptions,
-    notes: &mut Vec<String>,
+    (notes, stale): (&mut Vec<String>, &Cell<Lists>),
     progress: &dyn Progress,
 ) -> Result<(Apt, Vec<Index>)> {
-    let mut read = |apt: Apt| {
-        if apt.refresh(options.refresh, progress)? == Lists::Stale {
-            notes.push("the lists of packages could not be refreshed: older ones were used".to_owned());
-        }
+    let read = |apt: Apt| {
+        stale.set(apt.refresh(options.refresh, progress)?);
         let indexes = apt::select(apt.indexes()?, wanted.suite.as_deref(), options.security)?;
         Ok((apt, indexes))
     };
@@ -119,9 +122,17 @@ fn sources_of(
     };
     let suite = wanted.suite.as_deref().unwrap_or_default();
     let Some(text) = suite::sources(etc.unwrap_or(Path::new("/etc/apt")), suite) else { return Err(refusal) };
+    let released: String = text.lines().filter(|it| suite::is_released(it, suite)).map(|it| format!("{it}\n")).collect();
     match read(Apt::open_with(options.cache(), etc, arch, Some(&text))?) {
         // The archive has none of that name either.
         Err(Error::Program { said, .. }) if said.contains("does not have a Release file") => Err(refusal),
+        Err(Error::Program { program, doing, said }) if released != text => {
+            // Its updates may be what cannot be had.
+            let outcome = read(Apt::open_with(options.cache(), etc, arch, Some(&released))?);
+            let outcome = outcome.map_err(|_| Error::Program { program, doing, said: said.clone() })?;
+            notes.push(format!("{suite} is taken as it was released, without its updates: {said}"));
+            Ok(outcome)
+        }
         outcome => outcome,
     }
 }

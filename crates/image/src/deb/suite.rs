@@ -41,6 +41,11 @@ pub(crate) fn sources(etc: &Path, suite: &str) -> Option<String> {
     (is_plain && !lines.is_empty()).then(|| lines.concat())
 }
 
+/// Whether a line of [`sources`] is for that suite itself, and not for what follows it.
+pub(crate) fn is_released(line: &str, suite: &str) -> bool {
+    line.split_whitespace().any(|it| it == suite)
+}
+
 /// `deb [OPTIONS] URI SUITE COMPONENT…`.
 fn of_lines(text: &str) -> Vec<Entry> {
     let entry = |line: &str| {

@@ -51,6 +51,8 @@ pub struct Guest {
     pub log: File,
     /// The directory that is the programs' root.
     pub root: OwnedFd,
+    /// The directory of this process's own descriptors in a `/proc`, which becomes its working directory.
+    pub descriptors: OwnedFd,
 }
 
 const SIGNAL_WINDOW: i32 = 28;
@@ -59,6 +61,7 @@ const NOBODY_HANGS: i64 = 1;
 /// Runs it to its end; gives the first program's wait status.
 pub fn run(guest: Guest) -> Result<i32> {
     let signals = signal::descriptor(SignalSet::ALL).map_err(|errno| Error::Watching(errno.into()))?;
+    crate::share::find_links_in(guest.descriptors).map_err(|errno| Error::Watching(errno.into()))?;
     let first = root::first(guest.arch, &guest.modules);
     let (link, port) = line(first.server)?;
     let devices = setup::devices(port, guest.root);
