@@ -18,6 +18,8 @@ const TOOLS: &[Tool] = &[
     Tool { program: "lxc-start", package: "lxc" },
     Tool { program: "newuidmap", package: "uidmap" },
     Tool { program: "podman", package: "podman" },
+    Tool { program: "qemu-aarch64", package: "qemu-user" },
+    Tool { program: "qemu-riscv64", package: "qemu-user" },
     Tool { program: "runc", package: "runc" },
     Tool { program: "skopeo", package: "skopeo" },
     Tool { program: "systemd-nspawn", package: "systemd-container" },

@@ -1,4 +1,5 @@
-//! Compiles a description, says how big its tables are, and disassembles words: `describe FILE… [-- HEX…]`.
+//! Compiles a description, says how big its tables are, and disassembles words: `describe FILE… [-- HEX…]`, or
+//! `describe FILE… -- -` for words on its standard input, one a line.
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -21,7 +22,12 @@ fn main() {
                 isa.state_size(),
                 began.elapsed()
             );
-            for word in words {
+            let given = if words == ["-"] {
+                std::io::read_to_string(std::io::stdin()).expect("words")
+            } else {
+                words.join("\n")
+            };
+            for word in given.split_whitespace() {
                 let word = u32::from_str_radix(word, 16).expect("a word in hexadecimal");
                 println!("{word:08x} {}", isa.disassemble(word).unwrap_or("-".into()));
             }

@@ -2,6 +2,7 @@
 
 use isa::Isa;
 
+use crate::clock::Clock;
 use crate::state::State;
 
 /// Devices, and what a description leaves to the machine: timers, interrupt controllers, firmware.
@@ -14,6 +15,9 @@ pub trait Board {
 
     /// Answers a question of the description, by its number there.
     fn answer(&mut self, question: usize, arguments: &[u64], registers: &mut Registers<'_>) -> u64;
+
+    /// What the description's `clock()` tells.
+    fn clock(&self) -> Clock;
 
     /// Whether a processor has to look at its interrupts. Asked often.
     fn attention(&self) -> bool;

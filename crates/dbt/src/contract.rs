@@ -6,11 +6,15 @@
 //! | `translate(address: u64, access: u8) -> u64` | a page is not in the translation cache. `access` is an [`Access`](crate::tlb::Access), 4 more if without privileges. It gives the page's physical address, with [`found`](crate::tlb::found) below, or throws |
 //! | `undefined(word: u32)` | bits are no instruction |
 //! | `unreachable(address: u64, access: u8)` | nothing is at a physical address |
-//! | `poll()` | the board or the description (`attend`) wants interrupts looked at: it throws if one is to be taken |
+//! | `poll() -> u64` | the board or the description (`attend`) wants interrupts looked at: it throws if one is to be taken, and gives what waits and is masked |
 //!
 //! An engine answers these questions itself, and the board all others: `tlb_flush()`, `tlb_flush_page(address)`,
-//! `tlb_flush_space(space)`, `wait()` for an interrupt, `attend()`. If there is a register `address_space`, what was found
+//! `tlb_flush_space(space)`, `wait()` for an interrupt, `attend()`, `clock()`, which is the board's [`Clock`](crate::Clock). If there is a register `address_space`, what was found
 //! in one space is not used in another.
+//!
+//! Floating-point operations (`Op::Float`) add their flags, of [`isa::ops::float::flags`], to the register `float_flags`,
+//! whose bits a description neither sets without them nor clears but by writing all of it. An engine may hold new ones
+//! elsewhere as long as nothing reads or writes that register.
 
 use isa::Isa;
 use isa::plan::EntryId;
@@ -50,6 +54,7 @@ pub(crate) enum Question {
     FlushSpace,
     Wait,
     Attend,
+    Clock,
     Board,
 }
 
@@ -61,6 +66,7 @@ impl Question {
             "tlb_flush_space" => Question::FlushSpace,
             "wait" => Question::Wait,
             "attend" => Question::Attend,
+            "clock" => Question::Clock,
             _ => Question::Board,
         }
     }

@@ -152,6 +152,12 @@ impl Run<'_> {
             Op::Intrinsic { which, lane, of: [a, b, c] } => {
                 ops::intrinsic(which, lane, self.width(a), of(a), of(b), of(c))
             }
+            Op::Float { which, lane, mode, of: [a, b, c] } => {
+                let operands = [of(a), of(b), of(c)];
+                let (value, flags) = ops::float::float(which, lane, self.width(a), of(mode) as u8, operands);
+                self.cpu.raise(flags);
+                value
+            }
             Op::Read { register, index } => {
                 let register = &isa.registers[usize::from(register)];
                 self.cpu.state.get(register, if register.is_bank { of(index) as u32 } else { 0 })
@@ -198,6 +204,7 @@ impl Run<'_> {
             Question::FlushSpace => self.cpu.flush_space(first as u32),
             Question::Wait => self.cpu.is_waiting = true,
             Question::Attend => self.cpu.must_attend = true,
+            Question::Clock => return self.cpu.clock.now(),
             Question::Board => {
                 let mut registers = Registers { isa: self.isa, state: &mut self.cpu.state };
                 let answer = self.board.answer(which.into(), arguments, &mut registers);

@@ -7,6 +7,7 @@
 //! description leaves to the machine around it is asked of the [`Board`].
 
 mod board;
+mod clock;
 mod contract;
 mod error;
 mod interpreter;
@@ -18,7 +19,8 @@ pub mod tlb;
 mod translate;
 
 pub use board::{Board, Registers};
+pub use clock::Clock;
 pub use error::{Error, Result};
-pub use processor::{Mode, Processor, Stop};
+pub use processor::{Mode, Outcome, Processor, Stop};
 pub use ram::Ram;
 pub use state::State;

@@ -7,11 +7,12 @@ use isa::plan::{EntryId, MOST_ARGUMENTS};
 use isa::{Instruction, Isa};
 
 use crate::board::{Board, Registers};
+use crate::clock::Clock;
 use crate::contract::{Entries, Question};
 use crate::error::Result;
 use crate::interpreter::Scratch;
 use crate::ram::Ram;
-use crate::state::State;
+use crate::state::{State, head};
 use crate::tlb::{Access, Tlb};
 use crate::translate::Translator;
 
@@ -55,18 +56,38 @@ pub struct Processor {
     pub(crate) questions: Vec<Question>,
     /// The modes, put together: what code is translated for.
     pub(crate) key: u32,
+    /// Where the modes are, and their widths.
+    modes: Vec<(u32, u8)>,
     /// Where the number of the address space is in the state.
     space: Option<u32>,
+    /// Where flags of floating-point operations are.
+    pub(crate) float_flags: Option<u32>,
     pub(crate) must_attend: bool,
     pub(crate) is_waiting: bool,
     pub(crate) scratch: Vec<Scratch>,
     /// What bits were decoded before, and as what.
     decoded: Box<[(u32, u32)]>,
+    pub(crate) clock: Clock,
     /// Instructions done by the interpreter.
     count: u64,
+    /// How often each instruction was, by its number.
+    pub(crate) counts: Vec<u64>,
     pub(crate) translator: Option<Translator>,
     /// Not zero if somebody wants the processor to look at its board.
     pub(crate) attention: Arc<AtomicU32>,
+}
+
+/// What came of a single instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// What comes next in memory is next.
+    Next,
+    /// This is.
+    Jumped(u64),
+    /// It failed: what would be done about it was not.
+    Failed,
+    /// There is none of these bits.
+    Undefined,
 }
 
 /// How a processor does instructions.
@@ -88,20 +109,25 @@ impl Processor {
     /// A processor that is switched on, with these arguments of `reset`.
     pub fn new(isa: Arc<Isa>, mode: Mode, ram: Ram, board: &mut dyn Board, arguments: &[u64]) -> Result<Processor> {
         let entries = Entries::of(&isa)?;
+        let modes = isa.registers.iter().filter(|register| register.is_mode);
         let mut processor = Processor {
             state: State::new(isa.state_size()),
             questions: isa.externs.iter().map(|question| Question::of(&question.name)).collect(),
             space: isa.register("address_space").map(|register| register.offset),
+            float_flags: isa.register("float_flags").map(|register| register.offset),
             ram,
             pc: 0,
             tlb: Tlb::default(),
             entries,
             key: 0,
+            modes: modes.map(|mode| (mode.offset, mode.width)).collect(),
             must_attend: true,
             is_waiting: false,
             scratch: Vec::new(),
             decoded: vec![(0, NONE); DECODED].into(),
+            clock: board.clock(),
             count: 0,
+            counts: vec![0; isa.instructions.len()],
             translator: match mode {
                 Mode::Interpret => None,
                 Mode::Translate => Translator::new(),
@@ -137,10 +163,18 @@ impl Processor {
         self.space.map_or(0, |offset| self.state.narrow(offset) as u32)
     }
 
+    /// Adds flags of a floating-point operation to those that were met before.
+    pub(crate) fn raise(&mut self, flags: u8) {
+        if let Some(offset) = self.float_flags {
+            let met = self.state.narrow(offset) | u64::from(flags);
+            self.state.set_narrow(offset, met);
+        }
+    }
+
     /// Modes may have changed.
     pub(crate) fn update_key(&mut self) {
-        let modes = self.isa.registers.iter().filter(|register| register.is_mode);
-        self.key = modes.fold(0, |key, mode| key << mode.width | self.state.narrow(mode.offset) as u32);
+        let state = &self.state;
+        self.key = self.modes.iter().fold(0, |key, (offset, width)| key << width | state.narrow(*offset) as u32);
     }
 
     /// Does so many instructions, or fewer if it then waits for an interrupt.
@@ -172,7 +206,8 @@ impl Processor {
         self.hear_of_devices();
         loop {
             let is_wanted = self.attention.swap(0, Ordering::AcqRel) != 0;
-            if self.must_attend || (is_wanted && board.attention()) {
+            let is_pending = self.state.head(head::PENDING) != 0;
+            if self.must_attend || is_pending || (is_wanted && board.attention()) {
                 self.attend(&isa, board);
             }
             if self.is_waiting {
@@ -199,12 +234,41 @@ impl Processor {
         self.translator.as_ref().map_or(0, |translator| translator.made)
     }
 
-    /// Looks for interrupts.
+    /// Instructions that were interpreted, the most often first: what a translator would do well to know.
+    pub fn interpreted(&self) -> Vec<(&str, u64)> {
+        let counts = self.isa.instructions.iter().zip(&self.counts).filter(|(_, count)| **count > 0);
+        let mut list: Vec<(&str, u64)> = counts.map(|(instruction, count)| (&*instruction.name, *count)).collect();
+        list.dedup();
+        list.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        list
+    }
+
+    /// Looks for interrupts. What waits and is masked is noted.
     fn attend(&mut self, isa: &Isa, board: &mut dyn Board) {
         self.must_attend = false;
-        let poll = Thrown { entry: self.entries.poll, arguments: [0; MOST_ARGUMENTS] };
-        if self.enter(isa, board, poll) {
-            self.is_waiting = false;
+        let plan = &isa.entries[usize::from(self.entries.poll)].plan;
+        match self.interpret(isa, board, plan, None, &[0; MOST_ARGUMENTS]) {
+            End::Throw(thrown) => {
+                self.enter(isa, board, thrown);
+                self.is_waiting = false;
+                // There may be another.
+                self.state.set_head(head::PENDING, 1);
+            }
+            End::Give(pending) => self.state.set_head(head::PENDING, pending as u64),
+            End::Next | End::Jump(_) => {}
+        }
+    }
+
+    /// Does the instruction of these bits as if it were at an address, on the registers as they are: for tests.
+    pub fn try_word(&mut self, board: &mut dyn Board, address: u64, word: u32) -> Outcome {
+        let isa = Arc::clone(&self.isa);
+        self.update_key();
+        self.pc = address;
+        let Some(instruction) = self.decode(&isa, word) else { return Outcome::Undefined };
+        match self.interpret(&isa, board, &instruction.plan, Some((instruction, word)), &[]) {
+            End::Next | End::Give(_) => Outcome::Next,
+            End::Jump(to) => Outcome::Jumped(to),
+            End::Throw(_) => Outcome::Failed,
         }
     }
 

@@ -22,11 +22,27 @@ pub(crate) mod head {
     pub(crate) const INTERPRET: u32 = 8;
     /// What those need to know.
     pub(crate) const RUN: u32 = 9;
+    /// What looks for a page that is to be written.
+    pub(crate) const TOUCH: u32 = 10;
+    /// Not zero if an interrupt waits that is masked.
+    pub(crate) const PENDING: u32 = 11;
+    /// What makes ticks of the time stamp counter: see `Clock`.
+    pub(crate) const CLOCK_MULTIPLIER: u32 = 12;
+    pub(crate) const CLOCK_OFFSET: u32 = 13;
+    /// What does not fit the registers of a call: two words.
+    pub(crate) const WIDE: u32 = 14;
+    /// The control word of floating-point operations: as they begin, and as they left it.
+    pub(crate) const FLOAT_CONTROL: u32 = 16;
+    pub(crate) const FLOAT_LEFT: u32 = 17;
     /// All of it, in words and in bytes.
-    pub(crate) const WORDS: usize = 16;
+    pub(crate) const WORDS: usize = 18;
     pub(crate) const SIZE: u32 = WORDS as u32 * 8;
     /// The reason that asks for the instruction to be interpreted.
     pub(crate) const INTERPRET_NEXT: u64 = u32::MAX as u64;
+    /// The reason of a block that does not hold any more: whoever knew it has to forget it.
+    pub(crate) const STALE: u64 = u32::MAX as u64 - 2;
+    /// The reason that asks for code for other modes.
+    pub(crate) const MODES_CHANGED: u64 = u32::MAX as u64 - 1;
 }
 
 /// Registers' bytes. Each lies at a multiple of its size, which is 8 or 16 bytes.

@@ -47,15 +47,15 @@ impl Default for Tlb {
 
 impl Tlb {
     #[inline]
-    fn slot(page: u64, key: u32) -> usize {
-        (page ^ u64::from(key) << 7) as usize & (ENTRIES - 1)
+    fn slot(page: u64) -> usize {
+        page as usize & (ENTRIES - 1)
     }
 
     /// The physical address of a page that was found before.
     #[inline]
     pub fn look(&self, access: Access, address: u64, key: u32, space: u32) -> Option<u64> {
         let page = address >> PAGE_BITS;
-        let entry = &self.entries[access as usize][Tlb::slot(page, key)];
+        let entry = &self.entries[access as usize][Tlb::slot(page)];
         let is = entry.page == page && entry.key == key && (entry.space == space || entry.space == u32::MAX);
         is.then_some(entry.physical | address & ((1 << PAGE_BITS) - 1))
     }
@@ -65,7 +65,7 @@ impl Tlb {
         let page = address >> PAGE_BITS;
         let space = if given & found::GLOBAL != 0 { u32::MAX } else { space };
         let physical = given >> PAGE_BITS << PAGE_BITS;
-        self.entries[access as usize][Tlb::slot(page, key)] = Entry { page, key, space, physical };
+        self.entries[access as usize][Tlb::slot(page)] = Entry { page, key, space, physical };
     }
 
     /// Forgets everything.
@@ -76,7 +76,12 @@ impl Tlb {
     /// Forgets a page in every mode and address space.
     pub fn flush_page(&mut self, address: u64) {
         let page = address >> PAGE_BITS;
-        self.forget(|entry| entry.page == page);
+        for entries in &mut self.entries {
+            let entry = &mut entries[Tlb::slot(page)];
+            if entry.page == page {
+                *entry = NOTHING;
+            }
+        }
     }
 
     /// Forgets what holds in one address space alone.

@@ -1,5 +1,6 @@
 //! Items become tables: names are collected first, so that order does not matter, but for constants.
 
+mod assign;
 mod builder;
 mod builtins;
 mod elaborate;

@@ -4,6 +4,14 @@
 //! Every operator is total: each has a result for all operands. A value of `width` bits is held in the low bits of a
 //! number, and the others are zero.
 
+mod crypto;
+mod estimate;
+pub mod float;
+mod lanes;
+
+pub use float::{FLOATS, Float};
+pub use lanes::{INTRINSICS, Intrinsic, Saturating, Shape, intrinsic};
+
 /// Operators of one operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unary {
@@ -65,33 +73,6 @@ pub enum Binary {
     /// 1 if the first is less, signed.
     SignedLess,
 }
-
-/// Operations on lanes and on floating-point numbers. Each is a line of [`INTRINSICS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Intrinsic {
-    /// Sums of lanes.
-    LanesAdd,
-    /// Differences of lanes.
-    LanesSubtract,
-    /// Products of lanes.
-    LanesMultiply,
-    /// Lanes of all ones where both are equal.
-    LanesEqual,
-    /// Lanes of all ones where the first is greater, signed.
-    LanesGreater,
-    /// Lanes of all ones where the first is greater, unsigned.
-    LanesAbove,
-}
-
-/// The name of each in a description, and how many operands it has.
-pub const INTRINSICS: &[(&str, Intrinsic, usize)] = &[
-    ("lanes_add", Intrinsic::LanesAdd, 2),
-    ("lanes_sub", Intrinsic::LanesSubtract, 2),
-    ("lanes_mul", Intrinsic::LanesMultiply, 2),
-    ("lanes_eq", Intrinsic::LanesEqual, 2),
-    ("lanes_gt", Intrinsic::LanesGreater, 2),
-    ("lanes_hi", Intrinsic::LanesAbove, 2),
-];
 
 /// The bits that a value of this width may have.
 #[inline]
@@ -218,26 +199,6 @@ pub fn sum_flags(width: u8, a: u64, b: u64, carry: u64) -> u64 {
     let high = |value: u64| value >> (width - 1) & 1;
     let overflow = (high(a) ^ high(sum)) & (high(b) ^ high(sum));
     high(sum) << 3 | u64::from(sum == 0) << 2 | u64::from(wide > mask(width)) << 1 | overflow
-}
-
-/// An operation on lanes of `lane` bits; the operands have `width` bits.
-pub fn intrinsic(which: Intrinsic, lane: u8, width: u8, a: u128, b: u128, _c: u128) -> u128 {
-    let ones = |is: bool| if is { u128::MAX } else { 0 };
-    lanes(lane, width, a, b, |a, b| match which {
-        Intrinsic::LanesAdd => a.wrapping_add(b),
-        Intrinsic::LanesSubtract => a.wrapping_sub(b),
-        Intrinsic::LanesMultiply => a.wrapping_mul(b),
-        Intrinsic::LanesEqual => ones(a == b),
-        Intrinsic::LanesGreater => ones(signed(a, lane) > signed(b, lane)),
-        Intrinsic::LanesAbove => ones(a > b),
-    })
-}
-
-fn lanes(lane: u8, width: u8, a: u128, b: u128, f: impl Fn(u128, u128) -> u128) -> u128 {
-    (0..width / lane).fold(0, |result, number| {
-        let at = u32::from(number) * u32::from(lane);
-        result | (f(a >> at & mask(lane), b >> at & mask(lane)) & mask(lane)) << at
-    })
 }
 
 #[cfg(test)]

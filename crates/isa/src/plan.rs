@@ -8,7 +8,7 @@
 //! translated for.** A translator computes it and generates code for the others alone: the description is partially
 //! evaluated, as in Captive (ATC'19, section 2).
 
-use crate::ops::{Binary, Intrinsic, Unary};
+use crate::ops::{Binary, Float, Intrinsic, Unary};
 
 /// An operation of a plan, by its index.
 pub type Id = u32;
@@ -69,12 +69,23 @@ pub enum Op {
     Sext(Id),
     /// N, Z, C and V (bits 3 to 0) of the sum of two numbers and a carry of one bit.
     SumFlags(Id, Id, Id),
-    /// An operation on lanes or on floating-point numbers.
+    /// An operation on lanes.
     Intrinsic {
         /// Which.
         which: Intrinsic,
         /// Bits of a lane.
         lane: u8,
+        /// Its operands; those that it does not have repeat the first.
+        of: [Id; 3],
+    },
+    /// An operation on floating-point numbers. Its flags are added to the register `float_flags`.
+    Float {
+        /// Which.
+        which: Float,
+        /// Bits of a lane.
+        lane: u8,
+        /// Of `ops::float::mode`: 8 bits.
+        mode: Id,
         /// Its operands; those that it does not have repeat the first.
         of: [Id; 3],
     },
@@ -259,6 +270,7 @@ impl Op {
             Op::Binary(_, a, b) | Op::Concat(a, b) => [a, b].into_iter().for_each(f),
             Op::Select(a, b, c) | Op::SumFlags(a, b, c) => [a, b, c].into_iter().for_each(f),
             Op::Intrinsic { of, .. } => of.into_iter().for_each(f),
+            Op::Float { mode, of: [a, b, c], .. } => [mode, a, b, c].into_iter().for_each(f),
             Op::Store { address, value, .. } | Op::Atomic { address, value, .. } => {
                 [address, value].into_iter().for_each(f);
             }
@@ -276,6 +288,7 @@ impl Op {
         !matches!(
             self,
             Op::Write { .. }
+                | Op::Float { .. }
                 | Op::Load { .. }
                 | Op::Store { .. }
                 | Op::CompareAndSwap { .. }

@@ -43,6 +43,9 @@ fn main() {
         eprintln!("[{count} instructions, {blocks} blocks, {time:.1?}, at {:#x}]", machine.pc());
         if let Some(end) = end {
             eprintln!("[{end:?}]");
+            for (name, count) in machine.interpreted().into_iter().take(20) {
+                eprintln!("{count:12} {name}");
+            }
             return;
         }
     }
@@ -57,7 +60,9 @@ fn devices() -> (Devices, Vec<String>) {
         let mut value = || arguments.next().expect("a value");
         match argument.as_str() {
             "--disk" => {
-                let disk = Disk::open(Path::new(&value()), Format::Raw, Access::ReadWrite, "disk");
+                let path = value();
+                let format = if path.ends_with(".qcow2") { Format::Qcow2 } else { Format::Raw };
+                let disk = Disk::open(Path::new(&path), format, Access::ReadWrite, "disk");
                 devices.disks.push(disk.unwrap_or_else(|error| panic!("{error}")));
             }
             "--console" => {

@@ -3,9 +3,9 @@
 mod firmware;
 mod tree;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dbt::{Ram, Registers};
+use dbt::{Clock, Ram, Registers};
 use isa::Isa;
 
 use crate::boot::{Magic, header};
@@ -28,13 +28,13 @@ pub(crate) const SLOTS: First = First { base: 0x0a00_0000, interrupt: 48 };
 /// Interrupts of the timers, which are the processor's own.
 const VIRTUAL_TIMER: u32 = 27;
 const PHYSICAL_TIMER: u32 = 30;
-/// Nanoseconds of a tick of the counter, which has 62.5 MHz.
-const TICK: u64 = 16;
+/// Ticks of the counter in a second, as the description says.
+const FREQUENCY: u64 = 62_500_000;
 
 /// Devices and firmware.
 pub(crate) struct Board {
     questions: Vec<Question>,
-    began: Instant,
+    clock: Clock,
     /// When each timer is due: virtual and physical.
     deadlines: [u64; 2],
     gic: Gic,
@@ -45,7 +45,6 @@ pub(crate) struct Board {
 /// What the description asks.
 #[derive(Debug, Clone, Copy)]
 enum Question {
-    Counter,
     SetTimer,
     Interrupts,
     GicRead,
@@ -63,7 +62,6 @@ pub(crate) fn load(ram: &Ram, start: &Start<'_>, slots: usize) -> Result<Loaded>
 impl Board {
     pub(crate) fn new(isa: &Isa, ram: &Ram, output: Output, slots: Slots) -> Board {
         let question = |name: &str| match name {
-            "counter" => Question::Counter,
             "set_timer" => Question::SetTimer,
             "interrupts" => Question::Interrupts,
             "gic_read" => Question::GicRead,
@@ -77,7 +75,7 @@ impl Board {
         devices::plug(&mut bus, SLOTS, slots, ram);
         Board {
             questions: isa.externs.iter().map(|it| question(&it.name)).collect(),
-            began: Instant::now(),
+            clock: Clock::new(FREQUENCY),
             deadlines: [u64::MAX; 2],
             gic: Gic::default(),
             bus,
@@ -86,7 +84,7 @@ impl Board {
     }
 
     fn now(&self) -> u64 {
-        self.began.elapsed().as_nanos() as u64 / TICK
+        self.clock.now()
     }
 
     /// A timer's control word: enabled (bit 0) and not masked (bit 1).
@@ -145,7 +143,6 @@ impl dbt::Board for Board {
     fn answer(&mut self, question: usize, arguments: &[u64], registers: &mut Registers<'_>) -> u64 {
         let argument = |number: usize| arguments.get(number).copied().unwrap_or(0);
         match self.questions.get(question) {
-            Some(Question::Counter) => return self.now(),
             Some(Question::SetTimer) => self.set_timer(arguments),
             Some(Question::Interrupts) => {
                 self.update_lines();
@@ -162,6 +159,10 @@ impl dbt::Board for Board {
         0
     }
 
+    fn clock(&self) -> Clock {
+        self.clock
+    }
+
     fn attention(&self) -> bool {
         let now = self.now();
         self.end.is_some() || self.deadlines.iter().any(|deadline| now >= *deadline) || self.gic.is_raised()
@@ -175,7 +176,7 @@ impl Platform for Board {
 
     fn idle(&self) -> Duration {
         let first = self.deadlines[0].min(self.deadlines[1]);
-        Duration::from_nanos(first.saturating_sub(self.now()).saturating_mul(TICK))
+        self.clock.until(first)
     }
 
     fn type_in(&mut self, bytes: &[u8]) -> usize {

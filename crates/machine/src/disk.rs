@@ -3,14 +3,17 @@
 //! **Invariant: a format is what its owner says.** Nobody looks into a file to find out, since what is in there was written
 //! by a guest, and a guest that could choose the format could have its host read any file.
 
+mod qcow2;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
+use self::qcow2::Qcow2;
 use crate::error::{Error, Result};
 
 /// How a disk's file is to be read.
@@ -18,6 +21,8 @@ use crate::error::{Error, Result};
 pub enum Format {
     /// Byte for byte.
     Raw,
+    /// QEMU's.
+    Qcow2,
 }
 
 /// Whether a guest may write.
@@ -70,8 +75,15 @@ impl Disk {
     pub fn open(path: &Path, format: Format, access: Access, serial: &str) -> Result<Disk> {
         let failed = |source| Error::File { doing: "opening the disk", path: path.into(), source };
         let file = File::options().read(true).write(access == Access::ReadWrite).open(path).map_err(failed)?;
+        let lock = match access {
+            Access::ReadOnly => FlockOperation::NonBlockingLockShared,
+            Access::ReadWrite => FlockOperation::NonBlockingLockExclusive,
+        };
+        let in_use = || io::Error::new(io::ErrorKind::ResourceBusy, "another machine has it");
+        flock(&file, lock).map_err(|_| failed(in_use()))?;
         let medium: Box<dyn Medium> = match format {
             Format::Raw => Box::new(Raw::new(file).map_err(failed)?),
+            Format::Qcow2 => Box::new(Qcow2::open(file, access).map_err(failed)?),
         };
         Ok(Disk { medium, access, serial: serial.into() })
     }

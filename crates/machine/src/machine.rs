@@ -163,10 +163,23 @@ impl Machine {
         self.processor.blocks()
     }
 
+    /// Instructions that were interpreted, the most often first.
+    pub fn interpreted(&self) -> Vec<(&str, u64)> {
+        self.processor.interpreted()
+    }
+
     /// Where the processor is.
     pub fn pc(&self) -> u64 {
         self.processor.pc()
     }
+}
+
+/// What a kernel's random numbers begin with. One that has none makes each anew, at great cost, until it has seen enough.
+pub(crate) fn seed() -> [u8; 64] {
+    let mut seed = [0; 64];
+    // Fewer bytes than asked for are zeros: a kernel believes in none of them alone.
+    let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+    seed
 }
 
 /// Puts a kernel, the first root file system and a tree into memory, one behind the other.

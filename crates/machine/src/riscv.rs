@@ -6,9 +6,9 @@
 mod firmware;
 mod tree;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dbt::{Ram, Registers};
+use dbt::{Clock, Ram, Registers};
 use isa::Isa;
 
 use crate::boot::{Magic, header};
@@ -32,7 +32,7 @@ pub(crate) const FREQUENCY: u64 = 10_000_000;
 /// Devices and firmware.
 pub(crate) struct Board {
     questions: Vec<Question>,
-    began: Instant,
+    clock: Clock,
     deadline: u64,
     plic: Plic,
     bus: Bus,
@@ -43,7 +43,6 @@ pub(crate) struct Board {
 /// What the description asks.
 #[derive(Debug, Clone, Copy)]
 enum Question {
-    Time,
     SetTimer,
     Interrupts,
     SupervisorCall,
@@ -62,7 +61,6 @@ pub(crate) fn load(ram: &Ram, start: &Start<'_>, slots: usize) -> Result<Loaded>
 impl Board {
     pub(crate) fn new(isa: &Isa, ram: Ram, output: Output, slots: Slots) -> Board {
         let question = |name: &str| match name {
-            "time" => Question::Time,
             "set_timer" => Question::SetTimer,
             "interrupts" => Question::Interrupts,
             "supervisor_call" => Question::SupervisorCall,
@@ -74,7 +72,7 @@ impl Board {
         devices::plug(&mut bus, SLOTS, slots, &ram);
         Board {
             questions: isa.externs.iter().map(|it| question(&it.name)).collect(),
-            began: Instant::now(),
+            clock: Clock::new(FREQUENCY),
             deadline: u64::MAX,
             plic: Plic::default(),
             bus,
@@ -84,7 +82,7 @@ impl Board {
     }
 
     fn now(&self) -> u64 {
-        (self.began.elapsed().as_nanos() / u128::from(1_000_000_000 / FREQUENCY)) as u64
+        self.clock.now()
     }
 
     fn lines(&self) -> u64 {
@@ -120,7 +118,6 @@ impl dbt::Board for Board {
 
     fn answer(&mut self, question: usize, arguments: &[u64], registers: &mut Registers<'_>) -> u64 {
         match self.questions.get(question) {
-            Some(Question::Time) => self.now(),
             Some(Question::SetTimer) => {
                 self.deadline = arguments.first().copied().unwrap_or(u64::MAX);
                 0
@@ -134,6 +131,10 @@ impl dbt::Board for Board {
         }
     }
 
+    fn clock(&self) -> Clock {
+        self.clock
+    }
+
     fn attention(&self) -> bool {
         self.end.is_some() || self.lines() != 0
     }
@@ -145,8 +146,7 @@ impl Platform for Board {
     }
 
     fn idle(&self) -> Duration {
-        let ticks = self.deadline.saturating_sub(self.now());
-        Duration::from_nanos(ticks.saturating_mul(1_000_000_000 / FREQUENCY))
+        self.clock.until(self.deadline)
     }
 
     fn type_in(&mut self, bytes: &[u8]) -> usize {

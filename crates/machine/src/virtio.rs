@@ -63,3 +63,6 @@ pub(crate) trait Device: Send {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,9 +15,11 @@ mod accesses;
 mod leave;
 mod operations;
 mod places;
+mod vectors;
 
-use super::ir::{Block, Ir, Val, Value};
-use super::x64::{Alu, Code, Condition, Fixup, Mem, Reg, Shift, Size};
+use self::accesses::{Loaded, Saved};
+use super::ir::{Block, Ir, Modes, Val, Value};
+use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size, Xmm};
 use crate::state::head;
 
 const VALUES: [Reg; 10] =
@@ -26,6 +28,8 @@ const VALUES: [Reg; 10] =
 const LOST: [Reg; 6] = [Reg::Rsi, Reg::Rdi, Reg::R8, Reg::R9, Reg::R10, Reg::R11];
 /// Places on the stack. A value that finds none makes the block too big, which is then cut.
 pub(super) const PLACES: usize = 64;
+/// Places of 128 bits, behind those.
+pub(super) const WIDE_PLACES: usize = 32;
 
 /// Code of a block.
 pub(super) struct Compiled {
@@ -42,6 +46,9 @@ enum Place {
     Nowhere,
     Host(Reg),
     Stack(usize),
+    Vector(Xmm),
+    /// On the stack, with all 128 bits.
+    Wide(usize),
 }
 
 /// Where an operand is.
@@ -50,6 +57,16 @@ enum Source {
     Number(u64),
     Host(Reg),
     Stack(usize),
+    Vector(Xmm),
+    Wide(usize),
+}
+
+/// What a register of the guest is written.
+#[derive(Debug, Clone, Copy)]
+struct Flush {
+    offset: u32,
+    from: Source,
+    is_wide: bool,
 }
 
 /// Code that is seldom reached.
@@ -57,16 +74,26 @@ enum Cold {
     Access {
         jumps: Fixup,
         back: usize,
-        flush: Vec<(u32, Source)>,
-        save: Vec<Reg>,
+        flush: Vec<Flush>,
+        save: Saved,
         address: Source,
         value: Option<Source>,
         meta: u64,
-        to: Option<Reg>,
+        to: Loaded,
+    },
+    /// The page of an access is looked for, and then the access is tried again.
+    Touch {
+        jumps: Fixup,
+        again: usize,
+        flush: Vec<Flush>,
+        save: Saved,
+        address: Source,
+        meta: u64,
+        pc: u32,
     },
     Exit {
         jumps: Fixup,
-        flush: Vec<(u32, Source)>,
+        flush: Vec<Flush>,
         to: Target,
     },
 }
@@ -76,6 +103,8 @@ enum Target {
     Direct(i64),
     Indirect(Source),
     Interpreter(u32),
+    /// At this instruction, when interrupts were looked at.
+    Poll(u32),
 }
 
 struct Generator<'b> {
@@ -86,6 +115,8 @@ struct Generator<'b> {
     places: Vec<Place>,
     hosts: [Option<Value>; 16],
     stack: Vec<Option<Value>>,
+    vectors: [Option<Value>; 16],
+    wide_stack: Vec<Option<Value>>,
     cold: Vec<Cold>,
     links: Vec<(usize, i64)>,
     /// The number of the first link.
@@ -106,6 +137,8 @@ pub(super) fn generate(block: &Block, first_link: u64) -> Result<Compiled, TooBi
         places: vec![Place::Nowhere; count],
         hosts: [None; 16],
         stack: vec![None; PLACES],
+        vectors: [None; 16],
+        wide_stack: vec![None; WIDE_PLACES],
         cold: Vec::new(),
         links: Vec::new(),
         first_link,
@@ -137,7 +170,7 @@ fn last_uses(block: &Block) -> Vec<u32> {
         };
         ir.each(&mut used);
         if let Some(state) = ir.state() {
-            block.states[state as usize].dirty.iter().for_each(|(_, value)| used(*value));
+            block.states[state as usize].dirty.iter().for_each(|dirty| used(dirty.value));
         }
     }
     last
@@ -145,6 +178,10 @@ fn last_uses(block: &Block) -> Vec<u32> {
 
 fn slot(place: usize) -> Mem {
     Mem::at(Reg::Rsp, (place * 8) as i32)
+}
+
+fn wide_slot(place: usize) -> Mem {
+    Mem::at(Reg::Rsp, ((PLACES + 2 * place) * 8) as i32)
 }
 
 fn state(offset: u32) -> Mem {
@@ -177,6 +214,16 @@ impl Generator<'_> {
                 self.code.load(64, to, header(head::PAGE));
                 self.code.alu_imm(Alu::Add, Size::S64, to, plus as i32);
             }
+            Ir::Clock => {
+                let to = self.destination(own)?;
+                self.code.rdtsc();
+                self.code.shift_imm(Shift::Shl, Size::S64, Reg::Rdx, 32);
+                self.code.alu(Alu::Or, Size::S64, Reg::Rax, Reg::Rdx);
+                self.code.load(64, Reg::Rcx, header(head::CLOCK_MULTIPLIER));
+                self.code.group(Group::Mul, Size::S64, Reg::Rcx);
+                self.code.mov(Size::S64, to, Reg::Rdx);
+                self.code.alu_mem(Alu::Add, Size::S64, to, header(head::CLOCK_OFFSET));
+            }
             Ir::Unary(operator, width, a) => self.unary(own, operator, width, a)?,
             Ir::Binary(operator, width, a, b) => self.binary(own, operator, width, a, b)?,
             Ir::Select(_, condition, yes, no) => {
@@ -206,15 +253,23 @@ impl Generator<'_> {
             }
             Ir::Sext { of, from, to: width } => self.sext(own, of, from, width)?,
             Ir::Flags { width, a, b, carry } => self.flags(own, width, a, b, carry)?,
-            Ir::Load { address, width, how, at } => self.load(own, address, width, how, at)?,
+            Ir::Vector(vector) => self.vector_operation(own, vector)?,
+            Ir::Load { address, width, how, at, class } => self.load(own, class, (address, width, at), how)?,
             Ir::Store { address, value, width, how, at } => self.store(address, value, width, how, at),
             Ir::Interpret { instruction, word, at } => self.interpret(instruction, word, at),
             Ir::ExitIf { test, to, at } => self.exit_if(test, to, at),
-            Ir::Exit { to, at } => {
+            Ir::Atomic { kind, address, value, width, at } => self.atomic(own, kind, (address, width, at), value)?,
+            Ir::CompareAndSwap { address, old, new, width, at } => {
+                self.compare_and_swap(own, (address, width, at), old, new)?;
+            }
+            Ir::Poll { next, at } => self.poll(next, at),
+            Ir::Exit { to, at, modes } => {
                 let flush = self.flush_of(at);
                 self.flush(&flush);
-                let to = self.target(to, at);
-                self.leave(to);
+                match (modes, self.target(to, at)) {
+                    (Modes::Same, to) => self.leave(to),
+                    (Modes::Changed, to) => self.leave_for_modes(to),
+                }
             }
         }
         Ok(())
@@ -229,6 +284,12 @@ impl Generator<'_> {
                     self.flush(&flush);
                     self.leave(to);
                 }
+                Cold::Touch { jumps, again, flush, save, address, meta, pc } => {
+                    self.code.land(jumps);
+                    self.flush(&flush);
+                    self.touch(&save, address, meta, pc);
+                    self.code.jmp_to(again);
+                }
                 Cold::Access { jumps, back, flush, save, address, value, meta, to } => {
                     self.code.land(jumps);
                     self.flush(&flush);
@@ -239,7 +300,7 @@ impl Generator<'_> {
         }
         let stale = self.code.here();
         self.set_pc(self.block.begin.into());
-        self.code.mov_imm(Reg::Rax, 0);
+        self.code.mov_imm(Reg::Rax, head::STALE);
         self.code.jmp_mem(header(head::LEAVE));
         stale
     }

@@ -3,7 +3,8 @@
 //! Operations give a value once. A value of `width` bits has zeros above. Guest registers are values, too: what a block
 //! knows of them is in a [`Known`] of each place where somebody may look, and is written there only if somebody does.
 
-use isa::ops::{Binary, Unary};
+use isa::ops::{Binary, Float, Intrinsic, Unary};
+use isa::plan::Atomic;
 
 /// What an operation gives, by the operation's index.
 pub(super) type Value = u32;
@@ -28,6 +29,8 @@ pub(super) enum Ir {
     Page {
         plus: u32,
     },
+    /// The clock.
+    Clock,
     Unary(Unary, u8, Val),
     Binary(Binary, u8, Val, Val),
     Select(u8, Val, Val, Val),
@@ -54,12 +57,35 @@ pub(super) enum Ir {
         width: u8,
         how: u8,
         at: StateId,
+        class: Class,
     },
+    /// What is done in a vector register, or with one.
+    Vector(Vector),
     Store {
         address: Val,
         value: Val,
         width: u8,
         how: u8,
+        at: StateId,
+    },
+    /// Changes memory as one; gives what was there.
+    Atomic {
+        kind: Atomic,
+        address: Val,
+        value: Val,
+        width: u8,
+        at: StateId,
+    },
+    CompareAndSwap {
+        address: Val,
+        old: Val,
+        new: Val,
+        width: u8,
+        at: StateId,
+    },
+    /// Leaves if an interrupt waits that was masked.
+    Poll {
+        next: u32,
         at: StateId,
     },
     /// The instruction is interpreted; afterwards, registers are in the state.
@@ -74,11 +100,70 @@ pub(super) enum Ir {
         to: Exit,
         at: StateId,
     },
-    /// Leaves the block.
+    /// Leaves the block; if modes have changed, other code comes next.
     Exit {
         to: Exit,
         at: StateId,
+        modes: Modes,
     },
+}
+
+/// Which registers of the host hold a value. One in a vector register has zeros above its width, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Class {
+    General,
+    Vector,
+}
+
+/// Operations with vector registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Vector {
+    /// A guest register of more than 64 bits.
+    Read {
+        offset: u32,
+    },
+    Const {
+        low: u64,
+        high: u64,
+    },
+    Logic(Binary, Val, Val),
+    /// Two halves.
+    Join {
+        high: Val,
+        low: Val,
+    },
+    /// 64 bits from bit 0 or 64 on, or the lowest 32.
+    Part {
+        of: Val,
+        low: u8,
+        width: u8,
+    },
+    /// By so many bytes, to the left if more than none.
+    Shift {
+        of: Val,
+        bytes: i8,
+    },
+    Lanes {
+        which: Intrinsic,
+        lane: u8,
+        of: [Val; 3],
+    },
+    /// It is interpreted if it is not plain: if a result is no number, or does not fit.
+    Float {
+        which: Float,
+        lane: u8,
+        width: u8,
+        rounding: u8,
+        of: [Val; 3],
+        at: StateId,
+    },
+}
+
+/// Whether code for the same modes comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Modes {
+    Same,
+    Changed,
 }
 
 /// A condition.
@@ -124,10 +209,19 @@ pub(super) enum Exit {
     Interpreter,
 }
 
+/// What a register has to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dirty {
+    pub(super) offset: u32,
+    pub(super) value: Val,
+    /// Whether it has more than 64 bits.
+    pub(super) is_wide: bool,
+}
+
 /// What has to be written to the state if somebody looks, and where the instruction is in its page.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
-    pub(super) dirty: Vec<(u32, Val)>,
+    pub(super) dirty: Vec<Dirty>,
     pub(super) pc: u32,
 }
 
@@ -146,12 +240,17 @@ impl Ir {
     /// Calls `f` with each operand.
     pub(super) fn each(&self, mut f: impl FnMut(Val)) {
         match *self {
-            Ir::Read { .. } | Ir::Page { .. } | Ir::Interpret { .. } => {}
+            Ir::Read { .. } | Ir::Page { .. } | Ir::Clock | Ir::Interpret { .. } | Ir::Poll { .. } => {}
             Ir::Unary(_, _, a) | Ir::Slice { of: a, .. } | Ir::Sext { of: a, .. } => f(a),
             Ir::Binary(_, _, a, b) => [a, b].into_iter().for_each(f),
-            Ir::Select(_, a, b, c) | Ir::Flags { a, b, carry: c, .. } => [a, b, c].into_iter().for_each(f),
+            Ir::Vector(vector) => vector.each(f),
+            Ir::Select(_, a, b, c)
+            | Ir::Flags { a, b, carry: c, .. }
+            | Ir::CompareAndSwap { address: a, old: b, new: c, .. } => [a, b, c].into_iter().for_each(f),
             Ir::Load { address, .. } => f(address),
-            Ir::Store { address, value, .. } => [address, value].into_iter().for_each(f),
+            Ir::Store { address, value, .. } | Ir::Atomic { address, value, .. } => {
+                [address, value].into_iter().for_each(f)
+            }
             Ir::ExitIf { test, to, .. } => {
                 f(test.a);
                 f(test.b);
@@ -170,8 +269,12 @@ impl Ir {
     /// Where somebody may look at the state.
     pub(super) fn state(&self) -> Option<StateId> {
         match *self {
-            Ir::Load { at, .. }
+            Ir::Vector(Vector::Float { at, .. })
+            | Ir::Load { at, .. }
             | Ir::Store { at, .. }
+            | Ir::Atomic { at, .. }
+            | Ir::CompareAndSwap { at, .. }
+            | Ir::Poll { at, .. }
             | Ir::Interpret { at, .. }
             | Ir::ExitIf { at, .. }
             | Ir::Exit { at, .. } => Some(at),
@@ -179,8 +282,32 @@ impl Ir {
         }
     }
 
+    /// Where its value is.
+    pub(super) fn class(&self) -> Class {
+        match self {
+            Ir::Load { class, .. } => *class,
+            Ir::Vector(Vector::Float {
+                which: Float::Order | Float::ToSigned | Float::ToUnsigned | Float::ToSignedHalf | Float::ToUnsignedHalf,
+                ..
+            }) => Class::General,
+            Ir::Vector(_) => Class::Vector,
+            _ => Class::General,
+        }
+    }
+
     /// Whether it can be left out if nobody wants its value.
     pub(super) fn is_pure(&self) -> bool {
         self.state().is_none()
+    }
+}
+
+impl Vector {
+    fn each(self, f: impl FnMut(Val)) {
+        match self {
+            Vector::Read { .. } | Vector::Const { .. } => {}
+            Vector::Logic(_, a, b) | Vector::Join { high: a, low: b } => [a, b].into_iter().for_each(f),
+            Vector::Part { of, .. } | Vector::Shift { of, .. } => [of].into_iter().for_each(f),
+            Vector::Lanes { of, .. } | Vector::Float { of, .. } => of.into_iter().for_each(f),
+        }
     }
 }

@@ -35,6 +35,10 @@ pub(super) struct Set {
     read: [Page; ENTRIES],
     write: [Page; ENTRIES],
     jumps: [Jump; ENTRIES],
+    /// Which pages, by the low bits of their numbers, there may be code of in `jumps`.
+    jump_pages: u64,
+    /// How many pages had been forgotten when it was last up to date.
+    seen: u64,
 }
 
 /// Where tables are in a set, in bytes.
@@ -47,7 +51,13 @@ const NO_JUMP: Jump = Jump { pc: NOTHING, code: 0 };
 
 impl Set {
     fn new() -> Box<Set> {
-        Box::new(Set { read: [NO_PAGE; ENTRIES], write: [NO_PAGE; ENTRIES], jumps: [NO_JUMP; ENTRIES] })
+        Box::new(Set {
+            read: [NO_PAGE; ENTRIES],
+            write: [NO_PAGE; ENTRIES],
+            jumps: [NO_JUMP; ENTRIES],
+            jump_pages: 0,
+            seen: 0,
+        })
     }
 
     fn slot(address: u64) -> usize {
@@ -64,6 +74,13 @@ impl Set {
     /// Code for an address is here.
     pub(super) fn keep_jump(&mut self, pc: u64, code: u64) {
         self.jumps[(pc >> 1) as usize & (ENTRIES - 1)] = Jump { pc, code };
+        self.jump_pages |= 1 << (pc >> PAGE_BITS & 63);
+    }
+
+    /// Where code for an address is.
+    pub(super) fn jump(&self, pc: u64) -> Option<u64> {
+        let jump = &self.jumps[(pc >> 1) as usize & (ENTRIES - 1)];
+        (jump.pc == pc).then_some(jump.code)
     }
 
     fn forget_page(&mut self, address: u64) {
@@ -73,6 +90,15 @@ impl Set {
             if entry.tag == page {
                 *entry = NO_PAGE;
             }
+        }
+        // What begins on the page before may end here.
+        let across = &mut self.jumps[(page.wrapping_sub(2) >> 1) as usize & (ENTRIES - 1)];
+        if across.pc == page.wrapping_sub(2) {
+            *across = NO_JUMP;
+        }
+        let bit = 1 << (address >> PAGE_BITS & 63);
+        if self.jump_pages & bit == 0 {
+            return;
         }
         for jump in &mut self.jumps {
             if jump.pc >> PAGE_BITS << PAGE_BITS == page {
@@ -85,25 +111,46 @@ impl Set {
         self.read.fill(NO_PAGE);
         self.write.fill(NO_PAGE);
         self.jumps.fill(NO_JUMP);
+        self.jump_pages = 0;
     }
 }
 
 /// The sets.
+///
+/// Pages are forgotten one by one, often, and most sets are not in use then: each catches up when it is used again.
 #[derive(Default)]
 pub(super) struct Sets {
     list: Vec<(u32, u32, Box<Set>)>,
     /// Which is replaced next.
     next: usize,
+    latest: [usize; 2],
+    /// Pages that were forgotten lately, and how many there were in all.
+    forgotten: Vec<u64>,
+    count: u64,
 }
+
+/// So many forgotten pages are remembered.
+const FORGOTTEN: u64 = 64;
 
 impl Sets {
     /// The set of a mode and an address space, by its number.
     pub(super) fn find(&mut self, key: u32, space: u32) -> usize {
-        if let Some(at) = self.list.iter().position(|(k, s, _)| (*k, *s) == (key, space)) {
-            return at;
+        let is = |at: usize| self.list.get(at).is_some_and(|(k, s, _)| (*k, *s) == (key, space));
+        // Of two that are changed between, mostly one of the last two.
+        let known = self.latest.into_iter().find(|at| is(*at)).or_else(|| (0..self.list.len()).find(|at| is(*at)));
+        let at = known.unwrap_or_else(|| self.take(key, space));
+        if self.latest[0] != at {
+            self.latest = [at, self.latest[0]];
         }
+        self.catch_up(at);
+        at
+    }
+
+    fn take(&mut self, key: u32, space: u32) -> usize {
         if self.list.len() < SETS {
-            self.list.push((key, space, Set::new()));
+            let mut set = Set::new();
+            set.seen = self.count;
+            self.list.push((key, space, set));
             return self.list.len() - 1;
         }
         let at = self.next;
@@ -111,7 +158,24 @@ impl Sets {
         let (k, s, set) = &mut self.list[at];
         (*k, *s) = (key, space);
         set.forget();
+        set.seen = self.count;
         at
+    }
+
+    /// Forgets what was to be forgotten since it was used.
+    fn catch_up(&mut self, at: usize) {
+        let set = &mut self.list[at].2;
+        if set.seen == self.count {
+            return;
+        }
+        if self.count - set.seen > FORGOTTEN {
+            set.forget();
+        } else {
+            for number in set.seen..self.count {
+                set.forget_page(self.forgotten[(number % FORGOTTEN) as usize]);
+            }
+        }
+        set.seen = self.count;
     }
 
     pub(super) fn get(&mut self, at: usize) -> &mut Set {
@@ -122,8 +186,14 @@ impl Sets {
         self.list.iter_mut().for_each(|(.., set)| set.forget());
     }
 
+    /// The set that is in use forgets at once.
     pub(super) fn flush_page(&mut self, address: u64) {
-        self.list.iter_mut().for_each(|(.., set)| set.forget_page(address));
+        self.forgotten.resize(FORGOTTEN as usize, 0);
+        self.forgotten[(self.count % FORGOTTEN) as usize] = address;
+        self.count += 1;
+        if !self.list.is_empty() {
+            self.catch_up(self.latest[0]);
+        }
     }
 
     pub(super) fn flush_space(&mut self, space: u32) {

@@ -6,13 +6,15 @@
 
 mod plans;
 mod values;
+mod vectors;
 
 use std::collections::HashMap;
 
 use isa::plan::{Op, Plan};
 use isa::{Instruction, Isa};
 
-use super::ir::{Block, Exit, Ir, Known, StateId, Test, Val};
+use super::ir::{Block, Dirty, Exit, Ir, Known, Modes, StateId, Test, Val};
+use crate::contract::Question;
 
 /// A block has at most so many instructions.
 const LONGEST: u32 = 64;
@@ -24,11 +26,23 @@ pub(super) trait Fetch {
     fn fetch(&mut self, at: u32) -> Option<(usize, u32)>;
 }
 
+/// What blocks are made for.
+pub(super) struct Given<'g> {
+    pub(super) isa: &'g Isa,
+    /// Values of the modes, by register.
+    pub(super) modes: &'g [u64],
+    /// Who answers questions, by their numbers.
+    pub(super) questions: &'g [Question],
+}
+
 /// Makes the block that begins at an offset of a page.
-pub(super) fn block(isa: &Isa, modes: &[u64], begin: u32, code: &mut dyn Fetch) -> Block {
+pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch) -> Block {
+    let isa = given.isa;
     let mut maker = Maker {
         isa,
-        modes,
+        modes: given.modes,
+        questions: given.questions,
+        widths: Vec::new(),
         block: Block { begin, ..Block::default() },
         seen: HashMap::new(),
         registers: HashMap::new(),
@@ -48,7 +62,7 @@ pub(super) fn block(isa: &Isa, modes: &[u64], begin: u32, code: &mut dyn Fetch) 
     }
     if maker.block.instructions > 0 {
         let state = maker.state(at);
-        maker.block.code.push(Ir::Exit { to: Exit::Direct { plus: at.into() }, at: state });
+        maker.effect(Ir::Exit { to: Exit::Direct { plus: at.into() }, at: state, modes: Modes::Same });
     }
     maker.block
 }
@@ -66,13 +80,16 @@ struct Maker<'i> {
     isa: &'i Isa,
     /// Values of the modes, by register.
     modes: &'i [u64],
+    questions: &'i [Question],
     block: Block,
+    /// How many bits each value may have.
+    widths: Vec<u8>,
     /// Equal operations are done once.
     seen: HashMap<Ir, Val>,
     /// What registers hold, by offset.
     registers: HashMap<u32, Val>,
     /// Which of them are not in the state.
-    dirty: Vec<(u32, Val)>,
+    dirty: Vec<Dirty>,
 }
 
 /// An instruction that is being translated.
@@ -85,11 +102,27 @@ struct Work<'p> {
     values: Vec<Val>,
     slots: Vec<Val>,
     /// What it writes.
-    writes: Vec<(u32, Val)>,
+    writes: Vec<Dirty>,
+    /// Where its operations begin in the block.
+    begin: usize,
     next: Option<Branch>,
     /// The state before it, once it was asked for.
     state: Option<StateId>,
     has_accessed: bool,
+    /// Of an entry that was thrown.
+    arguments: Vec<Val>,
+    /// Other code comes next.
+    modes: Modes,
+    /// Interrupts that were masked may not be any more.
+    attends: bool,
+}
+
+/// How a part of a plan ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    On,
+    /// It was thrown: nothing more is done.
+    Thrown,
 }
 
 enum Branch {
@@ -97,8 +130,8 @@ enum Branch {
     If(Test, Val, Option<Val>),
 }
 
-impl Maker<'_> {
-    fn instruction(&mut self, number: usize, instruction: &Instruction, word: u32, at: u32) -> Next {
+impl<'i> Maker<'i> {
+    fn instruction(&mut self, number: usize, instruction: &'i Instruction, word: u32, at: u32) -> Next {
         let before = self.block.code.len();
         let plan = &instruction.plan;
         let mut work = Work {
@@ -109,14 +142,19 @@ impl Maker<'_> {
             values: vec![Val::Number(0); plan.nodes.len()],
             slots: vec![Val::Number(0); plan.slots.into()],
             writes: Vec::new(),
+            begin: before,
             next: None,
             state: None,
             has_accessed: false,
+            arguments: Vec::new(),
+            modes: Modes::Same,
+            attends: false,
         };
         if self.range(&mut work, 0, plan.nodes.len()).is_ok() {
             self.finish(work)
         } else {
             self.block.code.truncate(before);
+            self.widths.truncate(before);
             self.seen.retain(|_, value| !matches!(value, Val::Value(value) if *value as usize >= before));
             self.registers.retain(|_, value| !matches!(value, Val::Value(value) if *value as usize >= before));
             self.interpret(number, instruction, word, at)
@@ -125,43 +163,50 @@ impl Maker<'_> {
 
     /// All of it is known: its writes take effect.
     fn finish(&mut self, work: Work<'_>) -> Next {
-        for (offset, value) in work.writes {
-            self.registers.insert(offset, value);
-            match self.dirty.iter_mut().find(|(known, _)| *known == offset) {
-                Some((_, old)) => *old = value,
-                None => self.dirty.push((offset, value)),
+        for write in work.writes {
+            self.registers.insert(write.offset, write.value);
+            match self.dirty.iter_mut().find(|known| known.offset == write.offset) {
+                Some(old) => *old = write,
+                None => self.dirty.push(write),
             }
         }
-        let size = u32::from(work.instruction.size);
+        let after = work.at + u32::from(work.instruction.size);
+        let modes = work.modes;
         match work.next {
-            None => Next::Falls,
+            None if modes == Modes::Changed => {
+                let state = self.state(work.at);
+                self.effect(Ir::Exit { to: Exit::Direct { plus: after.into() }, at: state, modes });
+                Next::Left
+            }
+            None => {
+                if work.attends {
+                    let state = self.state(work.at);
+                    self.effect(Ir::Poll { next: after, at: state });
+                }
+                Next::Falls
+            }
             Some(Branch::Always(to)) => {
                 let to = self.exit_to(to);
                 let state = self.state(work.at);
-                self.block.code.push(Ir::Exit { to, at: state });
+                self.effect(Ir::Exit { to, at: state, modes });
                 Next::Left
             }
             Some(Branch::If(test, yes, no)) => {
                 let to = self.exit_to(yes);
                 let state = self.state(work.at);
-                self.block.code.push(Ir::ExitIf { test, to, at: state });
-                match no {
-                    // What falls through stays in the block: what is known of registers still holds.
-                    None => Next::Falls,
-                    Some(no) => {
-                        let to = self.exit_to(no);
-                        self.block.code.push(Ir::Exit { to, at: state });
-                        let _ = size;
-                        Next::Left
-                    }
-                }
+                self.effect(Ir::ExitIf { test, to, at: state });
+                // What falls through stays in the block: what is known of registers still holds.
+                let Some(no) = no else { return Next::Falls };
+                let to = self.exit_to(no);
+                self.effect(Ir::Exit { to, at: state, modes });
+                Next::Left
             }
         }
     }
 
     fn interpret(&mut self, number: usize, instruction: &Instruction, word: u32, at: u32) -> Next {
         let state = self.state(at);
-        self.block.code.push(Ir::Interpret { instruction: number as u32, word, at: state });
+        self.effect(Ir::Interpret { instruction: number as u32, word, at: state });
         self.registers.clear();
         self.seen.clear();
         self.dirty.clear();
@@ -170,7 +215,7 @@ impl Maker<'_> {
         if instruction.plan.nodes.iter().any(|node| leaves(&node.op)) {
             let to = Exit::Direct { plus: i64::from(at) + i64::from(instruction.size) };
             let state = self.state(at);
-            self.block.code.push(Ir::Exit { to, at: state });
+            self.effect(Ir::Exit { to, at: state, modes: Modes::Same });
             return Next::Left;
         }
         Next::Falls
@@ -203,13 +248,14 @@ impl Maker<'_> {
         if let Some(value) = self.seen.get(&ir) {
             return *value;
         }
-        let value = Val::Value(self.block.code.len() as u32);
-        self.block.code.push(ir);
+        let value = self.effect(ir);
         self.seen.insert(ir, value);
         value
     }
 
     fn effect(&mut self, ir: Ir) -> Val {
+        let width = self.width_of(&ir);
+        self.widths.push(width);
         self.block.code.push(ir);
         Val::Value(self.block.code.len() as u32 - 1)
     }

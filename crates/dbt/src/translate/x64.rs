@@ -3,6 +3,10 @@
 //! Only what the translator needs, in the forms that it needs ("Intel 64 and IA-32 Architectures Software Developer's
 //! Manual", volume 2). Operands are of 32 or 64 bits; one of 32 leaves zeros above.
 
+mod vector;
+
+pub(super) use vector::{Map, Prefix, Vex, Xmm};
+
 /// A register of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -83,6 +87,8 @@ pub(super) enum Condition {
     AboveEqual = 3,
     Equal = 4,
     NotEqual = 5,
+    Sign = 8,
+    Parity = 10,
     Less = 12,
     GreaterEqual = 13,
 }
@@ -153,6 +159,13 @@ impl Code {
         let index = mem.index.map_or(0, |index| index as u8);
         self.rex(size, reg, index, base, is_byte && reg >= 4);
         self.bytes.extend_from_slice(opcode);
+        self.address(reg, mem);
+    }
+
+    /// What is behind an opcode: a register's number and a place in memory.
+    fn address(&mut self, reg: u8, mem: Mem) {
+        let base = mem.base as u8;
+        let index = mem.index.map_or(0, |index| index as u8);
         let short = i8::try_from(mem.disp).ok();
         // A base of rbp or r13 has no form without a displacement.
         let mode = match short {
@@ -350,6 +363,12 @@ impl Code {
         self.rr(size, &[0x0f, opcode], to as u8, from);
     }
 
+    /// The time stamp counter, in edx and eax.
+    pub(super) fn rdtsc(&mut self) {
+        self.byte(0x0f);
+        self.byte(0x31);
+    }
+
     pub(super) fn cqo(&mut self, size: Size) {
         self.rex(size, 0, 0, 0, false);
         self.byte(0x99);
@@ -390,9 +409,44 @@ impl Code {
         Fixup(self.here() - 4)
     }
 
+    /// Swaps a register with memory as one, or adds it and leaves what was there.
+    pub(super) fn exchange(&mut self, width: u8, mem: Mem, reg: Reg, adds: bool) {
+        if adds {
+            self.byte(0xf0);
+        }
+        if width == 16 {
+            self.byte(0x66);
+        }
+        let size = if width == 64 { Size::S64 } else { Size::S32 };
+        match (adds, width) {
+            (true, 8) => self.rm(size, &[0x0f, 0xc0], reg as u8, mem, true),
+            (true, _) => self.rm(size, &[0x0f, 0xc1], reg as u8, mem, false),
+            (false, 8) => self.rm(size, &[0x86], reg as u8, mem, true),
+            (false, _) => self.rm(size, &[0x87], reg as u8, mem, false),
+        }
+    }
+
+    /// Stores `new` as one if memory holds what rax does; or else loads rax.
+    pub(super) fn compare_exchange(&mut self, width: u8, mem: Mem, new: Reg) {
+        self.byte(0xf0);
+        if width == 16 {
+            self.byte(0x66);
+        }
+        let size = if width == 64 { Size::S64 } else { Size::S32 };
+        match width {
+            8 => self.rm(size, &[0x0f, 0xb0], new as u8, mem, true),
+            _ => self.rm(size, &[0x0f, 0xb1], new as u8, mem, false),
+        }
+    }
+
     /// A jump to a place in this code.
     pub(super) fn jmp_to(&mut self, at: usize) {
         let fixup = self.jmp();
+        self.patch(fixup, at);
+    }
+
+    /// The jump goes there.
+    pub(super) fn land_at(&mut self, fixup: Fixup, at: usize) {
         self.patch(fixup, at);
     }
 

@@ -254,6 +254,7 @@ fn renumber(op: Op, to: &impl Fn(Id) -> Id) -> Op {
         Op::Sext(a) => Op::Sext(to(a)),
         Op::SumFlags(a, b, c) => Op::SumFlags(to(a), to(b), to(c)),
         Op::Intrinsic { which, lane, of } => Op::Intrinsic { which, lane, of: of.map(to) },
+        Op::Float { which, lane, mode, of } => Op::Float { which, lane, mode: to(mode), of: of.map(to) },
         Op::Load { address, how } => Op::Load { address: to(address), how },
         Op::Store { address, value, how } => Op::Store { address: to(address), value: to(value), how },
         Op::CompareAndSwap { address, old, new, how } => {

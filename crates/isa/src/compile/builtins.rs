@@ -3,8 +3,11 @@
 use super::elaborate::{Elaborator, Flow, Value};
 use crate::ast::{Expr, Name};
 use crate::error::{Error, Place, Result};
-use crate::ops::{Binary, INTRINSICS, Unary};
+use crate::ops::{Binary, FLOATS, Float, INTRINSICS, Shape, Unary};
 use crate::plan::{Atomic, Id, Op};
+
+/// The register to which flags of floating-point operations are added.
+const FLAGS: &str = "float_flags";
 
 const UNARY: &[(&str, Unary)] = &[
     ("clz", Unary::LeadingZeros),
@@ -87,7 +90,7 @@ impl<'a> Elaborator<'_, 'a> {
             let [a] = exactly(arguments, name.place)?;
             let a = self.some_bits(a)?;
             let width = self.builder.width(a);
-            if operator == Unary::ReverseBytes && width % 8 != 0 {
+            if operator == Unary::ReverseBytes && !width.is_multiple_of(8) {
                 return Err(Error::at(name.place, format!("{width} bits are not whole bytes")));
             }
             return Ok(Value::Bits(self.builder.pure(Op::Unary(operator, a), width)));
@@ -102,8 +105,12 @@ impl<'a> Elaborator<'_, 'a> {
             let width = self.builder.width(a);
             return Ok(Value::Bits(self.builder.pure(Op::Binary(operator, a, by), width)));
         }
-        if let Some((_, which, count)) = INTRINSICS.iter().find(|(known, ..)| *known == text) {
-            return self.intrinsic(*which, *count, arguments, name.place);
+        if let Some((_, which, count, shape)) = INTRINSICS.iter().find(|(known, ..)| *known == text) {
+            let (lane, width, of) = self.lanes(*count, *shape, arguments, name.place)?;
+            return Ok(Value::Bits(self.builder.pure(Op::Intrinsic { which: *which, lane, of }, width)));
+        }
+        if let Some((_, which, count, shape)) = FLOATS.iter().find(|(known, ..)| *known == text) {
+            return self.float(*which, *count, *shape, arguments, name.place);
         }
         if let Some(kind) = find(ATOMICS, text) {
             let [address, value, how] = exactly(arguments, name.place)?;
@@ -200,27 +207,56 @@ impl<'a> Elaborator<'_, 'a> {
         Ok(Value::Bits(self.compare_or_compute(operator, a, b, is_inverted)))
     }
 
-    fn intrinsic(
+    fn float(
         &mut self,
-        which: crate::ops::Intrinsic,
+        which: Float,
         count: usize,
+        shape: Shape,
         arguments: &'a [Expr],
         place: Place,
     ) -> Result<Value> {
+        let [lane, mode, operands @ ..] = arguments else {
+            return Err(Error::at(place, "this takes the width of a lane, a mode, and operands"));
+        };
+        if self.symbols.register(FLAGS, place)?.1.width < 6 {
+            return Err(Error::at(place, format!("'{FLAGS}' needs 6 bits")));
+        }
+        let mode = self.bits(mode, 8)?;
+        let (lane, width, of) = self.lanes_of(count, shape, lane, operands, place)?;
+        if !matches!(lane, 16 | 32 | 64) {
+            return Err(Error::at(place, format!("no floating-point number has {lane} bits")));
+        }
+        Ok(Value::Bits(self.builder.effect(Op::Float { which, lane, mode, of }, width)))
+    }
+
+    /// The width of lanes, that of the result, and operands.
+    fn lanes(&mut self, count: usize, shape: Shape, arguments: &'a [Expr], place: Place) -> Result<(u8, u8, [Id; 3])> {
         let [lane, operands @ ..] = arguments else {
             return Err(Error::at(place, "the first argument is the width of a lane"));
         };
+        self.lanes_of(count, shape, lane, operands, place)
+    }
+
+    fn lanes_of(
+        &mut self,
+        count: usize,
+        shape: Shape,
+        lane: &'a Expr,
+        operands: &'a [Expr],
+        place: Place,
+    ) -> Result<(u8, u8, [Id; 3])> {
         if operands.len() != count {
             return Err(Error::at(place, format!("this takes {count} operands behind the lane's width")));
         }
         let lane = self.width(lane)?;
-        let ids = operands.iter().map(|operand| self.some_bits(operand)).collect::<Result<Vec<_>>>()?;
+        let ids = operands.iter().map(|operand| self.amount(operand)).collect::<Result<Vec<_>>>()?;
         let width = self.builder.width(ids[0]);
-        if width % lane != 0 {
+        if !width.is_multiple_of(lane) {
             return Err(Error::at(place, format!("{width} bits are not whole lanes of {lane}")));
         }
-        let of = [0, 1, 2].map(|at| *ids.get(at).unwrap_or(&ids[0]));
-        Ok(Value::Bits(self.builder.pure(Op::Intrinsic { which, lane, of }, width)))
+        let result = shape.width(lane, width);
+        let result = result.ok_or_else(|| Error::at(place, format!("a result of {width} bits is no value")))?;
+        Ok((lane, result, [0, 1, 2].map(|at| *ids.get(at).unwrap_or(&ids[0]))))
     }
 
     fn resize(&mut self, how: &str, [width, value]: [&'a Expr; 2]) -> Result<Value> {

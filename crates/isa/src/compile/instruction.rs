@@ -182,8 +182,12 @@ impl<'m, 'a> Maker<'m, 'a> {
     fn fixed(&self, mut elaborator: Elaborator<'m, 'a>, value: u32, expr: &Expr) -> Result<Plan> {
         elaborator.builder.effect(Op::Give(value), 0);
         let plan = elaborator.builder.finish();
-        let is_fixed =
-            |op: &Op| !matches!(op, Op::Read { .. } | Op::Write { .. } | Op::Call { .. } | Op::Load { .. } | Op::Pc);
+        let is_fixed = |op: &Op| {
+            !matches!(
+                op,
+                Op::Read { .. } | Op::Write { .. } | Op::Float { .. } | Op::Call { .. } | Op::Load { .. } | Op::Pc
+            )
+        };
         if plan.nodes.iter().all(|node| is_fixed(&node.op)) {
             return Ok(plan);
         }

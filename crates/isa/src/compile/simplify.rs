@@ -32,6 +32,9 @@ fn fold(builder: &Builder, op: Op, width: u8) -> Option<u128> {
         Op::Concat(a, b) => known(a)? << builder.width(b) | known(b)?,
         Op::Zext(a) => known(a)?,
         Op::Sext(a) => ops::signed(known(a)?, builder.width(a)) as u128 & mask(width),
+        Op::Intrinsic { which, lane, of: [a, b, c] } => {
+            ops::intrinsic(which, lane, builder.width(a), known(a)?, known(b)?, known(c)?)
+        }
         Op::SumFlags(a, b, c) => {
             let of = |id: Id| known(id).map(|value| value as u64);
             ops::sum_flags(builder.width(a), of(a)?, of(b)?, of(c)?).into()

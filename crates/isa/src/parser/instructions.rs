@@ -73,13 +73,18 @@ impl Parser {
     }
 }
 
-/// Splits `add {r(rd)}, #{imm}`.
+/// Splits `add {r(rd)}, #{imm}`. Two opening braces are one that is meant as it is.
 fn assembly(place: Place, text: &str) -> Result<Vec<AssemblyPart>> {
     let mut parts = Vec::new();
     let mut rest = text;
     while let Some(open) = rest.find('{') {
         if open > 0 {
             parts.push(AssemblyPart::Text(rest[..open].into()));
+        }
+        if let Some(behind) = rest[open..].strip_prefix("{{") {
+            parts.push(AssemblyPart::Text("{".into()));
+            rest = behind;
+            continue;
         }
         let here = Place { offset: place.offset + (text.len() - rest.len() + open) as u32, ..place };
         let length = rest[open..].find('}').ok_or_else(|| Error::at(here, "this brace is not closed"))?;

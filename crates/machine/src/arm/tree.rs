@@ -6,7 +6,7 @@ use super::{CLOCK, CONSOLE, DISTRIBUTOR, MEMORY, REDISTRIBUTOR, SLOTS};
 use crate::bus::Place;
 use crate::error::Result;
 use crate::gic;
-use crate::machine::Start;
+use crate::machine::{self, Start};
 
 const CONTROLLER: u32 = 1;
 const PULSE: u32 = 2;
@@ -27,6 +27,7 @@ pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<V
 
     let chosen = tree.begin_node("chosen")?;
     tree.property_string("bootargs", start.command_line)?;
+    tree.property("rng-seed", &machine::seed())?;
     tree.property_string("stdout-path", &format!("/pl011@{:x}", CONSOLE.base))?;
     if !start.initrd.is_empty() {
         tree.property_u64("linux,initrd-start", initrd)?;

@@ -5,7 +5,7 @@ use vm_fdt::{FdtWriter, FdtWriterNode};
 use super::{CLOCK, CONSOLE, FREQUENCY, MEMORY, PLIC, SLOTS};
 use crate::bus::Place;
 use crate::error::Result;
-use crate::machine::Start;
+use crate::machine::{self, Start};
 use crate::plic;
 
 /// Numbers by which nodes name each other.
@@ -25,6 +25,7 @@ pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<V
 
     let chosen = tree.begin_node("chosen")?;
     tree.property_string("bootargs", start.command_line)?;
+    tree.property("rng-seed", &machine::seed())?;
     tree.property_string("stdout-path", &format!("/soc/serial@{:x}", CONSOLE.base))?;
     if !start.initrd.is_empty() {
         tree.property_u64("linux,initrd-start", initrd)?;

@@ -1,20 +1,23 @@
 //! How a block is left, and what is written before: to another block, to an address, to the interpreter.
 
-use super::super::ir::{Exit, StateId, Test, TestKind};
+use super::super::ir::{Dirty, Exit, StateId, Test, TestKind};
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Size};
-use super::{Cold, Generator, Source, Target, header, slot, state};
+use super::vectors::SCRATCH;
+use super::{Cold, Flush, Generator, Source, Target, header, slot, state, wide_slot};
 use crate::state::head;
 
 impl Generator<'_> {
-    pub(super) fn flush_of(&self, at: StateId) -> Vec<(u32, Source)> {
+    pub(super) fn flush_of(&self, at: StateId) -> Vec<Flush> {
         let dirty = &self.block.states[at as usize].dirty;
-        dirty.iter().map(|(offset, value)| (*offset, self.source(*value))).collect()
+        let flush =
+            |dirty: &Dirty| Flush { offset: dirty.offset, from: self.source(dirty.value), is_wide: dirty.is_wide };
+        dirty.iter().map(flush).collect()
     }
 
-    pub(super) fn flush(&mut self, flush: &[(u32, Source)]) {
-        for (offset, source) in flush {
+    pub(super) fn flush(&mut self, flush: &[Flush]) {
+        for Flush { offset, from, is_wide } in flush {
             let to = state(*offset);
-            match *source {
+            match *from {
                 Source::Host(reg) => self.code.store(64, to, reg),
                 Source::Number(number) => match i32::try_from(number as i64) {
                     Ok(number) => self.code.store_imm(to, number),
@@ -23,10 +26,22 @@ impl Generator<'_> {
                         self.code.store(64, to, Reg::Rdx);
                     }
                 },
+                Source::Vector(xmm) => {
+                    self.code.vector_store(if *is_wide { 128 } else { 64 }, to, xmm);
+                    continue;
+                }
+                Source::Wide(place) => {
+                    self.code.vector_load(128, SCRATCH, wide_slot(place));
+                    self.code.vector_store(if *is_wide { 128 } else { 64 }, to, SCRATCH);
+                    continue;
+                }
                 Source::Stack(place) => {
                     self.code.load(64, Reg::Rdx, slot(place));
                     self.code.store(64, to, Reg::Rdx);
                 }
+            }
+            if *is_wide {
+                self.code.store_imm(state(*offset + 8), 0);
             }
         }
     }
@@ -72,7 +87,8 @@ impl Generator<'_> {
 
     pub(super) fn leave(&mut self, to: Target) {
         match to {
-            Target::Direct(plus) if (0..4096).contains(&plus) => self.link(plus),
+            // At the last two bytes of a page, an instruction may begin that is not all of this page.
+            Target::Direct(plus) if (0..4093).contains(&plus) => self.link(plus),
             Target::Direct(plus) => {
                 self.code.load(64, Reg::Rax, header(head::PAGE));
                 self.code.alu_imm(Alu::Add, Size::S64, Reg::Rax, plus as i32);
@@ -82,12 +98,39 @@ impl Generator<'_> {
                 self.move_to(Reg::Rax, source);
                 self.code.jmp_mem(header(head::LOOK_UP));
             }
+            Target::Poll(pc) => {
+                self.set_pc(pc.into());
+                self.code.mov_imm(Reg::Rax, 0);
+                self.code.jmp_mem(header(head::LEAVE));
+            }
             Target::Interpreter(pc) => {
                 self.set_pc(pc.into());
                 self.code.mov_imm(Reg::Rax, head::INTERPRET_NEXT);
                 self.code.jmp_mem(header(head::LEAVE));
             }
         }
+    }
+
+    /// Other code comes next: it is looked for anew.
+    pub(super) fn leave_for_modes(&mut self, to: Target) {
+        match to {
+            Target::Direct(plus) => self.set_pc(plus),
+            Target::Indirect(source) => {
+                self.move_to(Reg::Rax, source);
+                self.code.store(64, header(head::PC), Reg::Rax);
+            }
+            Target::Interpreter(pc) | Target::Poll(pc) => self.set_pc(pc.into()),
+        }
+        self.code.mov_imm(Reg::Rax, head::MODES_CHANGED);
+        self.code.jmp_mem(header(head::LEAVE));
+    }
+
+    /// An interrupt that was masked may not be any more.
+    pub(super) fn poll(&mut self, next: u32, at: StateId) {
+        self.code.cmp_mem_imm(header(head::PENDING), 0);
+        let jumps = self.code.jcc(Condition::NotEqual);
+        let flush = self.flush_of(at);
+        self.cold.push(Cold::Exit { jumps, flush, to: Target::Poll(next) });
     }
 
     pub(super) fn set_pc(&mut self, plus: i64) {

@@ -118,8 +118,8 @@ impl Generator<'_> {
         match self.source(b) {
             Source::Host(reg) => self.code.alu(operation, size, to, reg),
             Source::Stack(place) => self.code.alu_mem(operation, size, to, slot(place)),
-            Source::Number(number) => {
-                self.code.mov_imm(Reg::Rcx, number);
+            other => {
+                self.move_to(Reg::Rcx, other);
                 self.code.alu(operation, size, to, Reg::Rcx);
             }
         }

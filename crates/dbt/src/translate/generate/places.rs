@@ -2,7 +2,7 @@
 
 use super::super::ir::{Val, Value};
 use super::super::x64::{Reg, Size};
-use super::{Generator, Place, Source, TooBig, VALUES, slot};
+use super::{Generator, Place, Source, TooBig, VALUES, slot, wide_slot};
 
 impl Generator<'_> {
     /// Values that were last used by this operation leave their places.
@@ -16,7 +16,15 @@ impl Generator<'_> {
                 *host = None;
             }
         }
-        for place in &mut self.stack {
+        for vector in &mut self.vectors {
+            if let Some(value) = *vector
+                && self.last[value as usize] <= at
+            {
+                self.places[value as usize] = Place::Nowhere;
+                *vector = None;
+            }
+        }
+        for place in self.stack.iter_mut().chain(&mut self.wide_stack) {
             if place.is_some_and(|value| self.last[value as usize] <= at) {
                 *place = None;
             }
@@ -29,6 +37,8 @@ impl Generator<'_> {
             Val::Value(value) => match self.places[value as usize] {
                 Place::Host(reg) => Source::Host(reg),
                 Place::Stack(place) => Source::Stack(place),
+                Place::Vector(xmm) => Source::Vector(xmm),
+                Place::Wide(place) => Source::Wide(place),
                 // Only what nobody uses is nowhere.
                 Place::Nowhere => Source::Number(0),
             },
@@ -40,6 +50,8 @@ impl Generator<'_> {
             Source::Number(number) => self.code.mov_imm(to, number),
             Source::Host(reg) => self.code.mov(Size::S64, to, reg),
             Source::Stack(place) => self.code.load(64, to, slot(place)),
+            Source::Vector(xmm) => self.code.of_vector(to, xmm),
+            Source::Wide(place) => self.code.load(64, to, wide_slot(place)),
         }
     }
 

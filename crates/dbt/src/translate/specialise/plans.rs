@@ -1,13 +1,14 @@
 //! One plan: what is fixed decides where it goes.
 
 use isa::ops::{self, Binary, Unary};
-use isa::plan::{Id, Op, access};
+use isa::plan::{Id, Op, Plan, access};
 
-use super::super::ir::{Exit, Ir, Test, Val};
-use super::{Branch, Done, Maker, Unknown, Work};
+use super::super::ir::{Class, Dirty, Exit, Ir, Modes, Test, Val, Vector};
+use super::{Branch, Done, Flow, Maker, Unknown, Work};
+use crate::contract::Question;
 
-impl Maker<'_> {
-    pub(super) fn range(&mut self, work: &mut Work<'_>, from: usize, to: usize) -> Done<()> {
+impl<'i> Maker<'i> {
+    pub(super) fn range(&mut self, work: &mut Work<'i>, from: usize, to: usize) -> Done<Flow> {
         let mut at = from;
         while at < to {
             let node = work.plan.nodes[at];
@@ -33,19 +34,47 @@ impl Maker<'_> {
                     }
                     work.next = Some(Branch::Always(work.values[to as usize]));
                 }
+                Op::Throw { entry, arguments, count } => {
+                    self.throw(work, entry, arguments, count)?;
+                    return Ok(Flow::Thrown);
+                }
                 op => {
-                    if node.width > 64 {
-                        return Err(Unknown);
-                    }
-                    work.values[own] = self.operation(work, op, node.width)?;
+                    let is_wide = node.width > 64 || self.is_of_vectors(work, &op);
+                    work.values[own] = if is_wide {
+                        self.wide_operation(work, op, node.width)?
+                    } else {
+                        self.operation(work, op, node.width)?
+                    };
                 }
             }
         }
-        Ok(())
+        Ok(Flow::On)
+    }
+
+    /// An entry is done as a part of the instruction.
+    fn throw(&mut self, work: &mut Work<'i>, entry: u16, at: u32, count: u8) -> Done<()> {
+        // One that throws again is not worth it.
+        if !work.arguments.is_empty() || work.next.is_some() {
+            return Err(Unknown);
+        }
+        let isa: &'i isa::Isa = self.isa;
+        let plan: &'i Plan = &isa.entries[usize::from(entry)].plan;
+        let ids = &work.plan.arguments[at as usize..at as usize + usize::from(count)];
+        work.arguments = ids.iter().map(|id| work.values[*id as usize]).collect();
+        // So that there are some.
+        work.arguments.push(Val::Number(0));
+        work.plan = plan;
+        work.values = vec![Val::Number(0); plan.nodes.len()];
+        work.slots = vec![Val::Number(0); plan.slots.into()];
+        match self.range(work, 0, plan.nodes.len())? {
+            Flow::On if work.next.is_some() => Ok(()),
+            // An exception goes somewhere.
+            Flow::On | Flow::Thrown => Err(Unknown),
+        }
     }
 
     /// A branch that depends on values. Gives where to go on in the plan.
-    pub(super) fn branch(&mut self, work: &mut Work<'_>, condition: Val, own: usize, middle: usize) -> Done<usize> {
+    pub(super) fn branch(&mut self, work: &mut Work<'i>, condition: Val, own: usize, middle: usize) -> Done<usize> {
         let Op::Else(end) = work.plan.nodes[middle].op else { return Err(Unknown) };
         let end = end as usize;
         let test = self.test(condition);
@@ -59,8 +88,20 @@ impl Maker<'_> {
             }
             let test = if yes_throws { test } else { Test { kind: test.kind.inverted(), ..test } };
             let state = self.state_before(work);
-            self.block.code.push(Ir::ExitIf { test, to: Exit::Interpreter, at: state });
+            self.effect(Ir::ExitIf { test, to: Exit::Interpreter, at: state });
             return Ok(if yes_throws { middle + 1 } else { own + 1 });
+        }
+        // Of two arms, one of which does something, that one is likely; the interpreter does the other.
+        let acts = |range: std::ops::Range<usize>| work.plan.nodes[range].iter().any(|node| self.is_act(&node.op));
+        let (yes_acts, no_acts) = (acts(own + 1..middle), acts(middle + 1..end));
+        if yes_acts || no_acts {
+            if work.has_accessed {
+                return Err(Unknown);
+            }
+            let test = if yes_acts { Test { kind: test.kind.inverted(), ..test } } else { test };
+            let state = self.state_before(work);
+            self.effect(Ir::ExitIf { test, to: Exit::Interpreter, at: state });
+            return Ok(if yes_acts { own + 1 } else { middle + 1 });
         }
         let slots = work.slots.clone();
         let yes = self.arm(work, own + 1..middle)?;
@@ -83,23 +124,13 @@ impl Maker<'_> {
     }
 
     /// An arm that only computes, and perhaps jumps.
-    pub(super) fn arm(&mut self, work: &mut Work<'_>, range: std::ops::Range<usize>) -> Done<Option<Val>> {
-        let before = (work.writes.len(), work.next.is_some());
-        let has_effect = work.plan.nodes[range.clone()].iter().any(|node| {
-            matches!(
-                node.op,
-                Op::Write { .. }
-                    | Op::Load { .. }
-                    | Op::Store { .. }
-                    | Op::CompareAndSwap { .. }
-                    | Op::Atomic { .. }
-                    | Op::Call { .. }
-            )
-        });
-        if has_effect || before.1 {
+    pub(super) fn arm(&mut self, work: &mut Work<'i>, range: std::ops::Range<usize>) -> Done<Option<Val>> {
+        if work.next.is_some() {
             return Err(Unknown);
         }
-        self.range(work, range.start, range.end)?;
+        if self.range(work, range.start, range.end)? == Flow::Thrown {
+            return Err(Unknown);
+        }
         match work.next.take() {
             None => Ok(None),
             Some(Branch::Always(to)) => Ok(Some(to)),
@@ -107,9 +138,9 @@ impl Maker<'_> {
         }
     }
 
-    pub(super) fn operation(&mut self, work: &mut Work<'_>, op: Op, width: u8) -> Done<Val> {
-        let of = |work: &Work<'_>, id: Id| work.values[id as usize];
-        let bits = |work: &Work<'_>, id: Id| work.plan.nodes[id as usize].width;
+    pub(super) fn operation(&mut self, work: &mut Work<'i>, op: Op, width: u8) -> Done<Val> {
+        let of = |work: &Work<'i>, id: Id| work.values[id as usize];
+        let bits = |work: &Work<'i>, id: Id| work.plan.nodes[id as usize].width;
         Ok(match op {
             Op::Const(value) => Val::Number(value),
             Op::Field(number) => Val::Number(work.instruction.fields[usize::from(number)].of(work.word)),
@@ -163,26 +194,39 @@ impl Maker<'_> {
             Op::Load { address, how } => {
                 let state = self.state_before(work);
                 work.has_accessed = true;
-                self.effect(Ir::Load { address: of(work, address), width, how, at: state })
+                let class = Class::General;
+                self.effect(Ir::Load { address: of(work, address), width, how, at: state, class })
             }
             Op::Store { address, value, how } => {
                 let (width, value) = (bits(work, value), of(work, value));
-                if width > 64 {
-                    return Err(Unknown);
-                }
                 let state = self.state_before(work);
                 work.has_accessed = true;
                 self.effect(Ir::Store { address: of(work, address), value, width, how, at: state })
+            }
+            Op::Argument(number) => *work.arguments.get(usize::from(number)).ok_or(Unknown)?,
+            Op::Atomic { kind, address, value, how } if how & access::UNPRIVILEGED == 0 => {
+                let state = self.state_before(work);
+                work.has_accessed = true;
+                let (address, value) = (of(work, address), of(work, value));
+                self.effect(Ir::Atomic { kind, address, value, width, at: state })
+            }
+            Op::CompareAndSwap { address, old, new, how } if how & access::UNPRIVILEGED == 0 => {
+                let state = self.state_before(work);
+                work.has_accessed = true;
+                let (address, old, new) = (of(work, address), of(work, old), of(work, new));
+                self.effect(Ir::CompareAndSwap { address, old, new, width, at: state })
+            }
+            Op::Call { which, .. } if self.questions[usize::from(which)] == Question::Clock => self.effect(Ir::Clock),
+            Op::Call { which, .. } if self.questions[usize::from(which)] == Question::Attend => {
+                work.attends = true;
+                Val::Number(0)
             }
             _ => return Err(Unknown),
         })
     }
 
-    pub(super) fn place(&self, work: &Work<'_>, register: u16, index: Id) -> Done<u32> {
+    pub(super) fn place(&self, work: &Work<'i>, register: u16, index: Id) -> Done<u32> {
         let register = &self.isa.registers[usize::from(register)];
-        if register.width > 64 {
-            return Err(Unknown);
-        }
         if !register.is_bank {
             return Ok(register.offset);
         }
@@ -192,29 +236,51 @@ impl Maker<'_> {
         }
     }
 
-    pub(super) fn read(&mut self, work: &Work<'_>, register: u16, index: Id) -> Done<Val> {
+    pub(super) fn read(&mut self, work: &Work<'i>, register: u16, index: Id) -> Done<Val> {
+        let offset = self.place(work, register, index)?;
+        if let Some(written) = work.writes.iter().rev().find(|written| written.offset == offset) {
+            return Ok(written.value);
+        }
         if self.isa.registers[usize::from(register)].is_mode {
             return Ok(Val::Number(self.modes[usize::from(register)]));
-        }
-        let offset = self.place(work, register, index)?;
-        if let Some((_, value)) = work.writes.iter().rev().find(|(written, _)| *written == offset) {
-            return Ok(*value);
         }
         if let Some(value) = self.registers.get(&offset) {
             return Ok(*value);
         }
-        let value = self.effect(Ir::Read { offset });
+        let is_wide = self.isa.registers[usize::from(register)].width > 64;
+        let value = self.effect(if is_wide { Ir::Vector(Vector::Read { offset }) } else { Ir::Read { offset } });
         self.registers.insert(offset, value);
         Ok(value)
     }
 
-    pub(super) fn write(&mut self, work: &mut Work<'_>, register: u16, index: Id, value: Val) -> Done<()> {
-        if self.isa.registers[usize::from(register)].is_mode {
-            // What stays as it is changes nothing.
-            return if value == Val::Number(self.modes[usize::from(register)]) { Ok(()) } else { Err(Unknown) };
+    pub(super) fn write(&mut self, work: &mut Work<'i>, register: u16, index: Id, value: Val) -> Done<()> {
+        if self.isa.registers[usize::from(register)].is_mode && value != Val::Number(self.modes[usize::from(register)])
+        {
+            work.modes = Modes::Changed;
         }
         let offset = self.place(work, register, index)?;
-        work.writes.push((offset, value));
+        let is_wide = self.isa.registers[usize::from(register)].width > 64;
+        if is_wide {
+            self.load_as_vector(work, value);
+        }
+        work.writes.push(Dirty { offset, value, is_wide });
         Ok(())
+    }
+
+    /// Whether it does more than compute. To look for interrupts in vain does no harm.
+    fn is_act(&self, op: &Op) -> bool {
+        match op {
+            Op::Call { which, .. } => {
+                !matches!(self.questions[usize::from(*which)], Question::Attend | Question::Clock)
+            }
+            Op::Write { .. }
+            | Op::Load { .. }
+            | Op::Store { .. }
+            | Op::CompareAndSwap { .. }
+            | Op::Atomic { .. }
+            | Op::PhysicalLoad(_)
+            | Op::PhysicalSwap { .. } => true,
+            _ => false,
+        }
     }
 }

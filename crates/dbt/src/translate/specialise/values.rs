@@ -114,6 +114,12 @@ impl Maker<'_> {
         if let Val::Number(number) = of {
             return Val::Number(number >> low & mask64(width));
         }
+        if low >= self.bits(of) {
+            return Val::Number(0);
+        }
+        if let Some(simpler) = self.narrowed(of, low, width, 0) {
+            return simpler;
+        }
         match self.of(of) {
             Some(Ir::Slice { of: inner, low: inner_low, width: inner_width }) if low + width <= inner_width => {
                 self.pure(Ir::Slice { of: inner, low: inner_low + low, width })
@@ -136,6 +142,94 @@ impl Maker<'_> {
                 self.flag(w, a, b, carry, low).unwrap_or_else(|| self.pure(Ir::Slice { of, low, width }))
             }
             _ => self.pure(Ir::Slice { of, low, width }),
+        }
+    }
+
+    /// How many bits it may have.
+    pub(super) fn bits(&self, value: Val) -> u8 {
+        match value {
+            Val::Number(number) => 64 - number.leading_zeros() as u8,
+            Val::Value(value) => self.widths[value as usize],
+        }
+    }
+
+    pub(super) fn width_of(&self, ir: &Ir) -> u8 {
+        match *ir {
+            Ir::Read { offset } => {
+                let register = self.isa.registers.iter().rev().find(|register| register.offset <= offset);
+                register.map_or(64, |register| register.width.min(64))
+            }
+            Ir::Unary(_, width, _) | Ir::Slice { width, .. } | Ir::Sext { to: width, .. } => width,
+            Ir::Binary(Binary::Equal | Binary::Less | Binary::SignedLess, ..) => 1,
+            Ir::Binary(Binary::And, width, a, b) => width.min(self.bits(a)).min(self.bits(b)),
+            Ir::Binary(Binary::Or | Binary::Xor, width, a, b) => width.min(self.bits(a).max(self.bits(b))),
+            Ir::Binary(Binary::ShiftRight, width, a, Val::Number(by)) => {
+                width.min(self.bits(a)).saturating_sub(by.min(64) as u8)
+            }
+            Ir::Binary(Binary::ShiftLeft, width, a, Val::Number(by)) => {
+                width.min(self.bits(a).saturating_add(by.min(64) as u8))
+            }
+            Ir::Binary(_, width, ..) => width,
+            Ir::Select(width, _, yes, no) => width.min(self.bits(yes).max(self.bits(no))),
+            Ir::Flags { .. } => 4,
+            Ir::Vector(ref vector) => self.width_of_vector(vector),
+            Ir::Load { width, .. } | Ir::Atomic { width, .. } | Ir::CompareAndSwap { width, .. } => width,
+            _ => 64,
+        }
+    }
+
+    /// Bits of a value that was put together, if they are those of one part, or known. It adds no operation but a slice.
+    fn narrowed(&mut self, of: Val, low: u8, width: u8, depth: u8) -> Option<Val> {
+        if let Val::Number(number) = of {
+            return Some(Val::Number(number >> low & mask64(width)));
+        }
+        if low >= self.bits(of) {
+            return Some(Val::Number(0));
+        }
+        // Words are put together of a few fields.
+        if depth > 24 {
+            return None;
+        }
+        let ones = Val::Number(mask64(width));
+        match self.of(of)? {
+            Ir::Binary(operator @ (Binary::And | Binary::Or | Binary::Xor), _, a, b) => {
+                let a = self.narrowed(a, low, width, depth + 1)?;
+                let b = self.narrowed(b, low, width, depth + 1)?;
+                match (operator, a, b) {
+                    (Binary::And, Val::Number(a), Val::Number(b)) => Some(Val::Number(a & b)),
+                    (Binary::Or, Val::Number(a), Val::Number(b)) => Some(Val::Number(a | b)),
+                    (Binary::Xor, Val::Number(a), Val::Number(b)) => Some(Val::Number(a ^ b)),
+                    (Binary::And, _, Val::Number(0)) | (Binary::And, Val::Number(0), _) => Some(Val::Number(0)),
+                    (Binary::And, a, b) if b == ones => Some(a),
+                    (Binary::And, a, b) if a == ones => Some(b),
+                    (Binary::Or | Binary::Xor, a, Val::Number(0)) => Some(a),
+                    (Binary::Or | Binary::Xor, Val::Number(0), b) => Some(b),
+                    (Binary::Or, _, b) if b == ones => Some(ones),
+                    (Binary::Or, a, _) if a == ones => Some(ones),
+                    _ => None,
+                }
+            }
+            Ir::Binary(Binary::ShiftLeft, _, a, Val::Number(by)) if by < 64 => {
+                let by = by as u8;
+                if low + width <= by {
+                    Some(Val::Number(0))
+                } else if low >= by {
+                    self.narrowed(a, low - by, width, depth + 1)
+                } else {
+                    None
+                }
+            }
+            Ir::Binary(Binary::ShiftRight, _, a, Val::Number(by)) if by < 64 && by as u8 + low + width <= 64 => {
+                self.narrowed(a, low + by as u8, width, depth + 1)
+            }
+            Ir::Slice { of: inner, low: inner_low, width: inner_width } if low + width <= inner_width => {
+                Some(self.pure(Ir::Slice { of: inner, low: inner_low + low, width }))
+            }
+            // All of a register, or of what was computed: a slice of it, or itself.
+            Ir::Read { .. } if low == 0 && width >= self.bits(of) => Some(of),
+            Ir::Read { .. } => Some(self.pure(Ir::Slice { of, low, width })),
+            _ if low == 0 && width >= self.bits(of) => Some(of),
+            _ => None,
         }
     }
 

@@ -1,0 +1,82 @@
+//! A machine's clock: ticks since it began, read without asking anybody.
+//!
+//! It is the processor's time stamp counter, scaled; generated code reads it by itself. How fast that counter runs is
+//! measured once, against the host's own clock.
+
+#![expect(unsafe_code, reason = "reads the time stamp counter")]
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// A clock of so many ticks a second.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Ticks are the counter times this, of which the upper 64 bits count, ...
+    pub(crate) multiplier: u64,
+    /// ... and this.
+    pub(crate) offset: u64,
+    frequency: u64,
+}
+
+/// How long the counter is compared with the host's clock.
+const COMPARISON: Duration = Duration::from_millis(5);
+
+/// The time stamp counter.
+#[inline]
+fn counter() -> u64 {
+    // SAFETY: every x86-64 processor has it.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// How often the time stamp counter counts in a second.
+fn rate() -> u64 {
+    static RATE: OnceLock<u64> = OnceLock::new();
+    *RATE.get_or_init(|| {
+        let (began, first) = (Instant::now(), counter());
+        while began.elapsed() < COMPARISON {
+            std::hint::spin_loop();
+        }
+        let (counted, time) = (counter().wrapping_sub(first), began.elapsed());
+        (u128::from(counted) * 1_000_000_000 / time.as_nanos().max(1)) as u64
+    })
+}
+
+impl Clock {
+    /// One that begins now.
+    pub fn new(frequency: u64) -> Clock {
+        let multiplier = ((u128::from(frequency) << 64) / u128::from(rate().max(frequency + 1))) as u64;
+        let mut clock = Clock { multiplier, offset: 0, frequency };
+        clock.offset = clock.now().wrapping_neg();
+        clock
+    }
+
+    /// Ticks since it began.
+    pub fn now(&self) -> u64 {
+        let scaled = (u128::from(counter()) * u128::from(self.multiplier)) >> 64;
+        (scaled as u64).wrapping_add(self.offset)
+    }
+
+    /// How long it is until that tick.
+    pub fn until(&self, tick: u64) -> Duration {
+        let ticks = tick.saturating_sub(self.now());
+        Duration::from_nanos(
+            (u128::from(ticks) * 1_000_000_000 / u128::from(self.frequency)).min(u64::MAX.into()) as u64
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_runs_as_fast_as_it_should() {
+        let clock = Clock::new(1_000_000);
+        let (began, first) = (Instant::now(), clock.now());
+        std::thread::sleep(Duration::from_millis(50));
+        let (ticks, time) = (clock.now() - first, began.elapsed().as_micros() as u64);
+        assert!(ticks.abs_diff(time) < time / 20, "{ticks} ticks in {time} microseconds");
+        assert!(clock.until(clock.now() + 1_000_000) <= Duration::from_secs(1));
+        assert_eq!(clock.until(0), Duration::ZERO);
+    }
+}

@@ -1,0 +1,560 @@
+//! Vector registers: where values are in them, and what is done there.
+
+use isa::ops::{Binary, Float, Intrinsic};
+
+use super::super::ir::{StateId, Val, Value, Vector};
+use super::super::x64::{Alu, Condition, Map, Mem, Prefix, Reg, Size, Vex, Xmm};
+use super::{Cold, Generator, Place, Source, Target, TooBig, WIDE_PLACES, state, wide_slot};
+
+/// Those that values have; the other two hold nothing for longer than an operation.
+pub(super) const VECTORS: u8 = 14;
+pub(super) const SCRATCH: Xmm = Xmm(14);
+const OTHER: Xmm = Xmm(15);
+
+const fn p66(opcode: u8) -> Vex {
+    Vex::new(Prefix::P66, Map::M0F, opcode)
+}
+
+const fn p66_38(opcode: u8) -> Vex {
+    Vex::new(Prefix::P66, Map::M0F38, opcode)
+}
+
+const fn p66_3a(opcode: u8) -> Vex {
+    Vex::new(Prefix::P66, Map::M0F3A, opcode)
+}
+
+const AND: Vex = p66(0xdb);
+const OR: Vex = p66(0xeb);
+const XOR: Vex = p66(0xef);
+const EQUAL_8: Vex = p66(0x74);
+const UNPACK_HALVES: Vex = p66(0x6c);
+const UNPACK_HIGH_HALVES: Vex = p66(0x6d);
+const INSERT_64: Vex = p66_3a(0x22).wide();
+const SHUFFLE_32: Vex = Vex::new(Prefix::None, Map::M0F, 0xc6);
+const PACK_8: Vex = p66(0x67);
+const PACK_16: Vex = p66_38(0x2b);
+
+/// Instructions by the width of lanes: 8, 16, 32 and 64 bits.
+fn by_lane(lane: u8, of: [Option<Vex>; 4]) -> Option<Vex> {
+    of[(lane.trailing_zeros() as usize).checked_sub(3)?]
+}
+
+/// What one instruction does with two operands.
+fn simple(which: Intrinsic, lane: u8) -> Option<Vex> {
+    use Intrinsic as I;
+    let m = |opcode| Some(p66(opcode));
+    let n = |opcode| Some(p66_38(opcode));
+    by_lane(
+        lane,
+        match which {
+            I::Add => [m(0xfc), m(0xfd), m(0xfe), m(0xd4)],
+            I::Subtract => [m(0xf8), m(0xf9), m(0xfa), m(0xfb)],
+            I::Multiply => [None, m(0xd5), n(0x40), None],
+            I::Equal => [m(0x74), m(0x75), m(0x76), n(0x29)],
+            I::Greater => [m(0x64), m(0x65), m(0x66), n(0x37)],
+            I::SignedMax => [n(0x3c), m(0xee), n(0x3d), None],
+            I::SignedMin => [n(0x38), m(0xea), n(0x39), None],
+            I::UnsignedMax => [m(0xde), n(0x3e), n(0x3f), None],
+            I::UnsignedMin => [m(0xda), n(0x3a), n(0x3b), None],
+            I::SignedAddSaturated => [m(0xec), m(0xed), None, None],
+            I::SignedSubtractSaturated => [m(0xe8), m(0xe9), None, None],
+            I::UnsignedAddSaturated => [m(0xdc), m(0xdd), None, None],
+            I::UnsignedSubtractSaturated => [m(0xd8), m(0xd9), None, None],
+            I::ZipLow => [m(0x60), m(0x61), m(0x62), m(0x6c)],
+            I::ZipHigh => [m(0x68), m(0x69), m(0x6a), m(0x6d)],
+            _ => return None,
+        },
+    )
+}
+
+impl Generator<'_> {
+    /// A vector register for the value that is being made.
+    pub(super) fn vector_destination(&mut self, own: Value) -> Result<Xmm, TooBig> {
+        let free = (0..VECTORS).find(|number| self.vectors[usize::from(*number)].is_none());
+        let number = match free {
+            Some(number) => number,
+            None => self.evict_vector()?,
+        };
+        self.vectors[usize::from(number)] = Some(own);
+        self.places[own as usize] = Place::Vector(Xmm(number));
+        Ok(Xmm(number))
+    }
+
+    fn evict_vector(&mut self) -> Result<u8, TooBig> {
+        let mut used = Vec::new();
+        self.block.code[self.at as usize].each(|value| used.push(value));
+        let candidates = (0..VECTORS).filter_map(|number| Some((number, self.vectors[usize::from(number)]?)));
+        let (number, value) = candidates
+            .filter(|(_, value)| !used.contains(&Val::Value(*value)))
+            .max_by_key(|(_, value)| self.last[*value as usize])
+            .ok_or(TooBig)?;
+        let place = (0..WIDE_PLACES).find(|place| self.wide_stack[*place].is_none()).ok_or(TooBig)?;
+        self.code.vector_store(128, wide_slot(place), Xmm(number));
+        self.wide_stack[place] = Some(value);
+        self.places[value as usize] = Place::Wide(place);
+        self.vectors[usize::from(number)] = None;
+        Ok(number)
+    }
+
+    /// The vector register of an operand: its own, or `scratch`, where it then is.
+    pub(super) fn vector_operand(&mut self, value: Val, scratch: Xmm) -> Xmm {
+        match self.source(value) {
+            Source::Vector(xmm) => return xmm,
+            Source::Wide(place) => self.code.vector_load(128, scratch, wide_slot(place)),
+            Source::Host(reg) => self.code.vector_of(scratch, reg),
+            Source::Number(0) => self.code.vector(XOR, scratch, scratch, scratch),
+            other => {
+                self.move_to(Reg::Rdx, other);
+                self.code.vector_of(scratch, Reg::Rdx);
+            }
+        }
+        scratch
+    }
+
+    pub(super) fn vector_operation(&mut self, own: Value, vector: Vector) -> Result<(), TooBig> {
+        match vector {
+            Vector::Read { offset } => {
+                let to = self.vector_destination(own)?;
+                self.code.vector_load(128, to, state(offset));
+            }
+            Vector::Const { low, high } => {
+                let to = self.vector_destination(own)?;
+                self.constant(to, low, high);
+            }
+            Vector::Logic(operator, a, b) => {
+                let vex = match operator {
+                    Binary::And => AND,
+                    Binary::Or => OR,
+                    _ => XOR,
+                };
+                self.two(own, vex, a, b)?;
+            }
+            Vector::Join { high, low } => {
+                let to = self.vector_destination(own)?;
+                let low = self.vector_operand(low, SCRATCH);
+                if let Source::Host(high) = self.source(high) {
+                    self.code.vector_with_general_imm(INSERT_64, to, low, high, 1);
+                } else {
+                    let high = self.vector_operand(high, OTHER);
+                    self.code.vector(UNPACK_HALVES, to, low, high);
+                }
+            }
+            Vector::Part { of, low, width } => {
+                let to = self.vector_destination(own)?;
+                let of = self.vector_operand(of, SCRATCH);
+                match (low, width) {
+                    (0, 64) => self.code.vector_one(Vex::new(Prefix::F3, Map::M0F, 0x7e), to, of),
+                    // The lowest lane stays, the others become zero.
+                    (0, _) => self.code.vector_imm(p66_3a(0x21), to, of, of, 0x0e),
+                    _ => self.code.vector_shift(0x73, 3, to, of, 8),
+                }
+            }
+            Vector::Shift { of, bytes } => {
+                let to = self.vector_destination(own)?;
+                let of = self.vector_operand(of, SCRATCH);
+                let extension = if bytes > 0 { 7 } else { 3 };
+                self.code.vector_shift(0x73, extension, to, of, bytes.unsigned_abs());
+            }
+            Vector::Lanes { which, lane, of } => self.lanes(own, which, lane, of)?,
+            Vector::Float { which, lane, width, rounding, of, at } => {
+                self.float(own, which, (lane, width), rounding, of, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn constant(&mut self, to: Xmm, low: u64, high: u64) {
+        if (low, high) == (u64::MAX, u64::MAX) {
+            self.code.vector(EQUAL_8, to, to, to);
+            return;
+        }
+        self.code.mov_imm(Reg::Rdx, low);
+        self.code.vector_of(to, Reg::Rdx);
+        if high == low {
+            self.code.vector(UNPACK_HALVES, to, to, to);
+        } else if high != 0 {
+            self.code.mov_imm(Reg::Rdx, high);
+            self.code.vector_with_general_imm(INSERT_64, to, to, Reg::Rdx, 1);
+        }
+    }
+
+    fn two(&mut self, own: Value, vex: Vex, a: Val, b: Val) -> Result<(), TooBig> {
+        let to = self.vector_destination(own)?;
+        let a = self.vector_operand(a, SCRATCH);
+        let b = self.vector_operand(b, OTHER);
+        self.code.vector(vex, to, a, b);
+        Ok(())
+    }
+
+    fn lanes(&mut self, own: Value, which: Intrinsic, lane: u8, of: [Val; 3]) -> Result<(), TooBig> {
+        use Intrinsic as I;
+        let [a, b, c] = of;
+        if let Some(vex) = simple(which, lane) {
+            return self.two(own, vex, a, b);
+        }
+        let to = self.vector_destination(own)?;
+        let number = |value: Val| match value {
+            Val::Number(number) => number,
+            Val::Value(_) => 0,
+        };
+        match which {
+            I::Above => {
+                // Not where the second is the greater or the same.
+                let (a, b) = (self.vector_operand(a, SCRATCH), self.vector_operand(b, OTHER));
+                if let (Some(max), Some(equal)) = (simple(I::UnsignedMax, lane), simple(I::Equal, lane)) {
+                    self.code.vector(max, SCRATCH, a, b);
+                    self.code.vector(equal, SCRATCH, SCRATCH, b);
+                    self.code.vector(EQUAL_8, OTHER, OTHER, OTHER);
+                    self.code.vector(XOR, to, SCRATCH, OTHER);
+                }
+            }
+            I::ShiftLeft | I::ShiftRight | I::SignedShiftRight => self.lanes_shift(to, which, lane, a, number(b)),
+            I::Even | I::Odd => self.lanes_alternate(to, which == I::Odd, lane, a, b),
+            I::LookUp => {
+                let (numbers, table) = (self.vector_operand(a, SCRATCH), self.vector_operand(b, OTHER));
+                let table = if table == OTHER {
+                    self.code.vector(OR, to, OTHER, OTHER);
+                    to
+                } else {
+                    table
+                };
+                // What is 16 or more gets its highest bit, by which a shuffle gives zero.
+                self.constant(OTHER, 0x7070_7070_7070_7070, 0x7070_7070_7070_7070);
+                self.code.vector(p66(0xdc), SCRATCH, numbers, OTHER);
+                self.code.vector(p66_38(0x00), to, table, SCRATCH);
+            }
+            I::Splat => {
+                let from = self.vector_operand(a, SCRATCH);
+                let opcode = match lane {
+                    8 => 0x78,
+                    16 => 0x79,
+                    32 => 0x58,
+                    _ => 0x59,
+                };
+                self.code.vector_one(p66_38(opcode), to, from);
+            }
+            I::Set => {
+                let at = number(b) as u8;
+                let (whole, value) = (self.vector_operand(a, SCRATCH), self.operand(c, Reg::Rax));
+                let vex = match lane {
+                    8 => p66_3a(0x20),
+                    16 => p66(0xc4),
+                    32 => p66_3a(0x22),
+                    _ => INSERT_64,
+                };
+                self.code.vector_with_general_imm(vex, to, whole, value, at);
+            }
+            I::SignExtend | I::ZeroExtend => {
+                let from = self.vector_operand(a, SCRATCH);
+                let first = if which == I::SignExtend { 0x20 } else { 0x30 };
+                let opcode = match lane {
+                    8 => first,
+                    16 => first + 3,
+                    _ => first + 5,
+                };
+                self.code.vector_one(p66_38(opcode), to, from);
+            }
+            // The last that whoever specialises lets through.
+            _ => {
+                let from = self.vector_operand(a, SCRATCH);
+                self.code.vector(XOR, OTHER, OTHER, OTHER);
+                self.lanes_cut(SCRATCH, from, lane);
+                match lane {
+                    16 => self.code.vector(PACK_8, to, SCRATCH, OTHER),
+                    32 => self.code.vector(PACK_16, to, SCRATCH, OTHER),
+                    _ => self.code.vector_imm(SHUFFLE_32, to, from, OTHER, 0x88),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The lower halves of lanes, as lanes as wide as before.
+    fn lanes_cut(&mut self, to: Xmm, from: Xmm, lane: u8) {
+        let opcode = match lane {
+            16 => 0x71,
+            32 => 0x72,
+            _ => return,
+        };
+        self.code.vector_shift(opcode, 6, to, from, lane / 2);
+        self.code.vector_shift(opcode, 2, to, to, lane / 2);
+    }
+
+    fn lanes_shift(&mut self, to: Xmm, which: Intrinsic, lane: u8, a: Val, by: u64) {
+        let from = self.vector_operand(a, SCRATCH);
+        let extension = match which {
+            Intrinsic::ShiftLeft => 6,
+            Intrinsic::ShiftRight => 2,
+            _ => 4,
+        };
+        let by = by.min(255) as u8;
+        match lane {
+            16 => self.code.vector_shift(0x71, extension, to, from, by),
+            32 => self.code.vector_shift(0x72, extension, to, from, by),
+            64 => self.code.vector_shift(0x73, extension, to, from, by),
+            // Of bytes: as lanes of 16 bits, without what came from the neighbour.
+            _ => {
+                let left = extension == 6;
+                let kept = if by >= 8 {
+                    0
+                } else if left {
+                    0xff << by & 0xff
+                } else {
+                    0xff >> by
+                };
+                self.constant(OTHER, kept * 0x0101_0101_0101_0101, kept * 0x0101_0101_0101_0101);
+                self.code.vector_shift(0x71, extension, to, from, by);
+                self.code.vector(AND, to, to, OTHER);
+            }
+        }
+    }
+
+    /// Every other lane of both operands.
+    fn lanes_alternate(&mut self, to: Xmm, odd: bool, lane: u8, a: Val, b: Val) {
+        let (a, b) = (self.vector_operand(a, SCRATCH), self.vector_operand(b, OTHER));
+        match lane {
+            64 => self.code.vector(if odd { UNPACK_HIGH_HALVES } else { UNPACK_HALVES }, to, a, b),
+            32 => self.code.vector_imm(SHUFFLE_32, to, a, b, if odd { 0xdd } else { 0x88 }),
+            _ => {
+                let (opcode, pack) = if lane == 8 { (0x71, PACK_8) } else { (0x72, PACK_16) };
+                for (from, into) in [(a, SCRATCH), (b, OTHER)] {
+                    if odd {
+                        self.code.vector_shift(opcode, 2, into, from, lane);
+                    } else {
+                        self.lanes_cut(into, from, lane * 2);
+                    }
+                }
+                self.code.vector(pack, to, SCRATCH, OTHER);
+            }
+        }
+    }
+
+    /// Scalars have a prefix of their own.
+    fn float_vex(lane: u8, width: u8, opcode: u8) -> Vex {
+        let prefix = match (lane == width, lane) {
+            (true, 64) => Prefix::F2,
+            (true, _) => Prefix::F3,
+            (false, 64) => Prefix::P66,
+            (false, _) => Prefix::None,
+        };
+        Vex::new(prefix, Map::M0F, opcode)
+    }
+
+    fn float(
+        &mut self,
+        own: Value,
+        which: Float,
+        (lane, width): (u8, u8),
+        rounding: u8,
+        of: [Val; 3],
+        at: StateId,
+    ) -> Result<(), TooBig> {
+        use Float as F;
+        let [a, b, c] = of;
+        let arithmetic = match which {
+            F::Add => Some(0x58),
+            F::Multiply => Some(0x59),
+            F::Subtract => Some(0x5c),
+            F::Divide => Some(0x5e),
+            _ => None,
+        };
+        if let Some(opcode) = arithmetic {
+            let to = self.vector_destination(own)?;
+            let (a, b) = (self.vector_operand(a, SCRATCH), self.vector_operand(b, OTHER));
+            self.code.vector(Self::float_vex(lane, width, opcode), to, a, b);
+            self.unless_number(to, lane, width, at);
+            return Ok(());
+        }
+        match which {
+            F::Root => {
+                let to = self.vector_destination(own)?;
+                let a = self.vector_operand(a, SCRATCH);
+                self.code.vector(Self::float_vex(lane, width, 0x51), to, a, a);
+                self.unless_number(to, lane, width, at);
+            }
+            F::MultiplyAdd => {
+                let to = self.vector_destination(own)?;
+                let c = self.vector_operand(c, SCRATCH);
+                self.code.vector(OR, to, c, c);
+                let (a, b) = (self.vector_operand(a, SCRATCH), self.vector_operand(b, OTHER));
+                let vex = p66_38(if lane == width { 0xb9 } else { 0xb8 });
+                self.code.vector(if lane == 64 { vex.wide() } else { vex }, to, a, b);
+                self.unless_number(to, lane, width, at);
+            }
+            F::Minimum | F::MinimumNumber | F::Maximum | F::MaximumNumber => {
+                let to = self.vector_destination(own)?;
+                let (a, b) = (self.vector_operand(a, SCRATCH), self.vector_operand(b, OTHER));
+                let is_least = matches!(which, F::Minimum | F::MinimumNumber);
+                let vex = Self::float_vex(lane, width, if is_least { 0x5d } else { 0x5f });
+                self.cold_if_unordered(a, b, (lane, width), at, to);
+                // Either of two zeros may be given: both ways have both signs.
+                self.code.vector(vex, to, a, b);
+                self.code.vector(vex, SCRATCH, b, a);
+                self.code.vector(if is_least { OR } else { AND }, to, to, SCRATCH);
+            }
+            F::Equal | F::Greater | F::GreaterEqual => {
+                let to = self.vector_destination(own)?;
+                let (a, b) = (self.vector_operand(a, SCRATCH), self.vector_operand(b, OTHER));
+                let kind = match which {
+                    F::Equal => 0,
+                    F::Greater => 0x0e,
+                    _ => 0x0d,
+                };
+                self.code.vector_imm(Self::float_vex(lane, width, 0xc2), to, a, b, kind);
+            }
+            F::Order => self.order(own, lane, a, b, at)?,
+            F::Integral | F::IntegralExact => self.integral(own, which, (lane, width), rounding, a, at)?,
+            F::ToSigned | F::ToUnsigned | F::ToSignedHalf | F::ToUnsignedHalf => {
+                self.to_integer(own, which, lane, rounding, a, at)?;
+            }
+            F::OfSigned | F::OfSignedHalf | F::OfUnsigned | F::OfUnsignedHalf => {
+                let to = self.vector_destination(own)?;
+                let from = self.operand(a, Reg::Rax);
+                let is_single = lane == 32 || matches!(which, F::OfSignedHalf | F::OfUnsignedHalf);
+                let vex = Vex::new(if is_single { Prefix::F3 } else { Prefix::F2 }, Map::M0F, 0x2a);
+                self.code.vector(XOR, to, to, to);
+                self.code.vector_with_general(if lane == 64 { vex.wide() } else { vex }, to, to, from);
+            }
+            // Widen and narrow: the last that whoever specialises lets through.
+            _ => {
+                let to = self.vector_destination(own)?;
+                let a = self.vector_operand(a, SCRATCH);
+                let prefix = if which == F::Widen { Prefix::F3 } else { Prefix::F2 };
+                self.code.vector(XOR, OTHER, OTHER, OTHER);
+                self.code.vector(Vex::new(prefix, Map::M0F, 0x5a), to, OTHER, a);
+                let made = if which == F::Widen { 64 } else { 32 };
+                self.unless_number(to, made, made, at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Which NaN comes of an operation, architectures say differently: the interpreter knows.
+    fn unless_number(&mut self, made: Xmm, lane: u8, width: u8, at: StateId) {
+        self.cold_if_unordered(made, made, (lane, width), at, OTHER);
+    }
+
+    fn cold_if_unordered(&mut self, a: Xmm, b: Xmm, (lane, width): (u8, u8), at: StateId, spare: Xmm) {
+        let condition = if lane == width {
+            let prefix = if lane == 64 { Prefix::P66 } else { Prefix::None };
+            self.code.vector_one(Vex::new(prefix, Map::M0F, 0x2e), a, b);
+            Condition::Parity
+        } else {
+            let prefix = if lane == 64 { Prefix::P66 } else { Prefix::None };
+            self.code.vector_imm(Vex::new(prefix, Map::M0F, 0xc2), spare, a, b, 3);
+            self.code.vector_to_general(Vex::new(prefix, Map::M0F, 0x50), Reg::Rdx, spare);
+            self.code.test(Size::S32, Reg::Rdx, Reg::Rdx);
+            Condition::NotEqual
+        };
+        self.to_interpreter(condition, at);
+    }
+
+    /// The instruction is interpreted if the condition holds.
+    fn to_interpreter(&mut self, condition: Condition, at: StateId) {
+        let jumps = self.code.jcc(condition);
+        let flush = self.flush_of(at);
+        let to = Target::Interpreter(self.block.states[at as usize].pc);
+        self.cold.push(Cold::Exit { jumps, flush, to });
+    }
+
+    /// Less (8), equal (4 and 2), greater (2).
+    fn order(&mut self, own: Value, lane: u8, a: Val, b: Val, at: StateId) -> Result<(), TooBig> {
+        let (a, b) = (self.vector_operand(a, SCRATCH), self.vector_operand(b, OTHER));
+        let prefix = if lane == 64 { Prefix::P66 } else { Prefix::None };
+        self.code.vector_one(Vex::new(prefix, Map::M0F, 0x2e), a, b);
+        self.to_interpreter(Condition::Parity, at);
+        self.code.setcc(Condition::Below, Reg::Rax);
+        self.code.setcc(Condition::Equal, Reg::Rcx);
+        let to = self.destination(own)?;
+        self.code.movzx8(to, Reg::Rax);
+        self.code.movzx8(Reg::Rcx, Reg::Rcx);
+        // 2, and 6 if less, and 4 if equal.
+        self.code.lea(Reg::Rax, Mem { base: to, index: Some(to), disp: 1 });
+        self.code.alu(Alu::Add, Size::S32, to, Reg::Rax);
+        self.code.lea(to, Mem { base: to, index: Some(Reg::Rcx), disp: 0 });
+        self.code.alu(Alu::Add, Size::S32, to, to);
+        self.code.lea(to, Mem { base: to, index: Some(Reg::Rcx), disp: 0 });
+        self.code.lea(to, Mem { base: to, index: Some(Reg::Rcx), disp: 0 });
+        Ok(())
+    }
+
+    fn integral(
+        &mut self,
+        own: Value,
+        which: Float,
+        (lane, width): (u8, u8),
+        rounding: u8,
+        a: Val,
+        at: StateId,
+    ) -> Result<(), TooBig> {
+        let to = self.vector_destination(own)?;
+        let a = self.vector_operand(a, SCRATCH);
+        let how = host_rounding(rounding) | if which == Float::Integral { 8 } else { 0 };
+        let opcode = match (lane == width, lane) {
+            (true, 64) => 0x0b,
+            (true, _) => 0x0a,
+            (false, 64) => 0x09,
+            (false, _) => 0x08,
+        };
+        if lane == width {
+            self.code.vector(XOR, OTHER, OTHER, OTHER);
+            self.code.vector_imm(p66_3a(opcode), to, OTHER, a, how);
+        } else {
+            self.code.vector_one_imm(p66_3a(opcode), to, a, how);
+        }
+        self.unless_number(to, lane, width, at);
+        Ok(())
+    }
+
+    fn to_integer(
+        &mut self,
+        own: Value,
+        which: Float,
+        lane: u8,
+        rounding: u8,
+        a: Val,
+        at: StateId,
+    ) -> Result<(), TooBig> {
+        let to = self.destination(own)?;
+        let mut from = self.vector_operand(a, SCRATCH);
+        let is_half = matches!(which, Float::ToSignedHalf | Float::ToUnsignedHalf);
+        let is_unsigned = matches!(which, Float::ToUnsigned | Float::ToUnsignedHalf);
+        // Nearest is how the host converts; other ways but towards zero round first.
+        let opcode = if rounding == 0 { 0x2d } else { 0x2c };
+        if rounding > 1 {
+            self.code.vector(XOR, OTHER, OTHER, OTHER);
+            let round = if lane == 64 { 0x0b } else { 0x0a };
+            self.code.vector_imm(p66_3a(round), SCRATCH, OTHER, from, host_rounding(rounding));
+            from = SCRATCH;
+        }
+        let vex = Vex::new(if lane == 64 { Prefix::F2 } else { Prefix::F3 }, Map::M0F, opcode);
+        let made = if is_half || lane == 32 { 32 } else { 64 };
+        let is_wide = made == 64 || is_unsigned;
+        self.code.vector_to_general(if is_wide { vex.wide() } else { vex }, to, from);
+        if is_unsigned && made == 32 {
+            // It fits if nothing is above.
+            self.code.mov(Size::S32, Reg::Rdx, to);
+            self.code.alu(Alu::Cmp, Size::S64, Reg::Rdx, to);
+            self.to_interpreter(Condition::NotEqual, at);
+        } else if is_unsigned {
+            self.code.test(Size::S64, to, to);
+            self.to_interpreter(Condition::Sign, at);
+        } else {
+            // The least number is what the host gives if it does not fit.
+            self.code.mov_imm(Reg::Rdx, 1 << (made - 1));
+            self.code.alu(Alu::Cmp, Size::of(made), to, Reg::Rdx);
+            self.to_interpreter(Condition::Equal, at);
+        }
+        Ok(())
+    }
+}
+
+/// A rounding as the host's instructions count them.
+fn host_rounding(rounding: u8) -> u8 {
+    match rounding {
+        1 => 3,
+        2 => 1,
+        3 => 2,
+        _ => 0,
+    }
+}

@@ -1,0 +1,254 @@
+//! Runs generated code: finds or makes the block where a processor is, and calls it.
+
+#![expect(unsafe_code, reason = "generated code is called with a pointer to its processor")]
+
+use isa::Isa;
+
+use super::callbacks::{Run, interpret, load, store, touch};
+use super::generate::{self, TooBig};
+use super::specialise::{self, Fetch};
+use super::{Key, LEAVE, LOOK_UP, PAGE};
+use crate::board::Board;
+use crate::processor::Processor;
+use crate::state::head;
+use crate::tlb::Access;
+
+/// Every exception masked, no flag set, rounding to the nearest.
+pub(super) const PLAIN_CONTROL: u32 = 0x1f80;
+
+/// Instructions of a page.
+struct Reader<'r> {
+    processor: &'r mut Processor,
+    isa: &'r Isa,
+    /// Its physical address.
+    page: u64,
+    /// That of the page behind it, where an instruction may end that begins here: then it is a block of its own.
+    behind: Option<u64>,
+}
+
+impl Fetch for Reader<'_> {
+    fn fetch(&mut self, at: u32) -> Option<(usize, u32)> {
+        let room = PAGE - u64::from(at);
+        if let (2, Some(behind)) = (room, self.behind) {
+            let low = self.processor.ram.read(self.page + u64::from(at), 16)? as u32;
+            let word = low | (self.processor.ram.read(behind, 16)? as u32) << 16;
+            return self.processor.decode_number(self.isa, word).map(|number| (number, word));
+        }
+        let address = self.page + u64::from(at);
+        let width = if room >= 4 { 32 } else { 16 };
+        if room < 2 {
+            return None;
+        }
+        let word = self.processor.ram.read(address, width)? as u32;
+        let number = self.processor.decode_number(self.isa, word)?;
+        let instruction = &self.isa.instructions[number];
+        let word = if instruction.size == 2 { word & 0xffff } else { word };
+        (u64::from(instruction.size) <= room).then_some((number, word))
+    }
+}
+
+impl Processor {
+    /// Runs generated code from where the processor is, until somebody may want something else.
+    pub(crate) fn run_translated(&mut self, isa: &Isa, board: &mut dyn Board) {
+        let mut link = 0;
+        let mut is_stale = false;
+        loop {
+            let known = if is_stale { None } else { self.known(link) };
+            let Some(address) = known.or_else(|| self.find(isa, board, link)) else { return };
+            is_stale = false;
+            match self.call(isa, board, address) {
+                0 => return,
+                head::INTERPRET_NEXT => {
+                    self.count_next(isa);
+                    self.step(isa, board);
+                    return;
+                }
+                head::STALE => {
+                    link = 0;
+                    is_stale = true;
+                }
+                head::MODES_CHANGED => {
+                    link = 0;
+                    self.update_key();
+                    if self.state.head(head::PENDING) != 0 {
+                        return;
+                    }
+                }
+                number => link = number as u32,
+            }
+        }
+    }
+
+    /// Counts the instruction at hand.
+    fn count_next(&mut self, isa: &Isa) {
+        let physical = self.tlb.look(Access::Fetch, self.pc, self.key, self.space());
+        let word = physical.and_then(|at| self.ram.read(at, 32));
+        if let Some(number) = word.and_then(|word| self.decode_number(isa, word as u32)) {
+            self.counts[number] += 1;
+        }
+    }
+
+    /// Floating-point operations have left these flags in the host's control word.
+    pub(super) fn add_float_flags(&mut self, control: u32) {
+        if control & 0x3d == 0 {
+            return;
+        }
+        let Some(offset) = self.float_flags else { return };
+        // Invalid, (denormal operand), division by zero, overflow, underflow, inexact.
+        let flags = control & 1 | control >> 1 & 0x1e;
+        self.state.set_narrow(offset, self.state.narrow(offset) | u64::from(flags));
+    }
+
+    /// Calls generated code.
+    fn call(&mut self, isa: &Isa, board: &mut dyn Board, address: u64) -> u64 {
+        let mut run = Run { processor: self, board, isa };
+        // SAFETY: as long as generated code runs, nobody but what it calls uses the processor.
+        let reason = unsafe {
+            let processor = run.processor;
+            (*processor).state.set_head(head::RUN, &raw mut run as u64);
+            let state = (*processor).state.address();
+            match &(*processor).translator {
+                Some(translator) => translator.cache.call(translator.enter, state, address),
+                None => 0,
+            }
+        };
+        self.pc = self.state.head(head::PC);
+        let control = self.state.head(head::FLOAT_LEFT) as u32;
+        self.add_float_flags(control);
+        reason
+    }
+
+    /// Code for where the processor is, if it ran here lately.
+    fn known(&mut self, link: u32) -> Option<u64> {
+        let (pc, key, space) = (self.pc, self.key, self.space());
+        let translator = self.translator.as_mut()?;
+        let set = translator.sets.find(key, space);
+        let set = translator.sets.get(set);
+        let address = set.jump(pc)?;
+        // A link is made by whoever finds more than the address.
+        if link != 0 {
+            return None;
+        }
+        let set = &raw mut *set as u64;
+        self.state.set_head(head::PAGE, pc & !(PAGE - 1));
+        self.state.set_head(head::SET, set);
+        Some(address)
+    }
+
+    /// Code for where the processor is. Nothing if that was interpreted instead.
+    fn find(&mut self, isa: &Isa, board: &mut dyn Board, link: u32) -> Option<u64> {
+        let physical = match self.translate(isa, board, Access::Fetch, self.pc, 0) {
+            Ok(physical) => physical,
+            Err(_) => {
+                // It throws again.
+                self.step(isa, board);
+                return None;
+            }
+        };
+        let (key, space) = (self.key, self.space());
+        let behind = if self.is_across(isa, physical) {
+            self.translate(isa, board, Access::Fetch, self.pc.wrapping_add(2), 0).ok()
+        } else {
+            None
+        };
+        let found = Key { physical, behind, modes: key };
+        let number = match self.translator.as_ref()?.blocks.get(&found) {
+            Some(number) => *number,
+            None => self.make(isa, found)?,
+        };
+        let pc = self.pc;
+        let translator = self.translator.as_mut()?;
+        let Some(code) = translator.list[number as usize].code else {
+            self.count_next(isa);
+            self.step(isa, board);
+            return None;
+        };
+        let set = translator.sets.find(key, space);
+        let address = translator.cache.address(code);
+        translator.sets.get(set).keep_jump(pc, address);
+        if link != 0 && behind.is_none() && (link as usize) < translator.links.len() {
+            // Whoever came here by a link can come straight from now on.
+            translator.cache.direct(translator.links[link as usize].at, code);
+            translator.list[number as usize].incoming.push(link);
+        }
+        let set = &raw mut *translator.sets.get(set) as u64;
+        let head_values = [
+            (head::PAGE, pc & !(PAGE - 1)),
+            (head::SET, set),
+            (head::LEAVE, translator.cache.address(LEAVE)),
+            (head::LOOK_UP, translator.cache.address(LOOK_UP)),
+            (head::LOAD, load as *const () as u64),
+            (head::STORE, store as *const () as u64),
+            (head::INTERPRET, interpret as *const () as u64),
+            (head::TOUCH, touch as *const () as u64),
+            (head::CLOCK_MULTIPLIER, self.clock.multiplier),
+            (head::CLOCK_OFFSET, self.clock.offset),
+            (head::FLOAT_CONTROL, PLAIN_CONTROL.into()),
+            (head::ATTENTION, self.attention.as_ptr() as u64),
+        ];
+        head_values.into_iter().for_each(|(word, value)| self.state.set_head(word, value));
+        Some(address)
+    }
+
+    /// Whether an instruction begins there that may end on the next page.
+    fn is_across(&self, isa: &Isa, physical: u64) -> bool {
+        isa.unit == 16 && physical & (PAGE - 1) == PAGE - 2
+    }
+
+    /// Translates the block at a physical address.
+    ///
+    /// An instruction that ends on another page is a block that only holds as long as that page is behind this one: it is
+    /// found through the tables of its address space alone, which forget it when either page is somewhere else.
+    fn make(&mut self, isa: &Isa, key: Key) -> Option<u32> {
+        let Key { physical, behind, .. } = key;
+        let page = physical & !(PAGE - 1);
+        let modes: Vec<u64> = isa
+            .registers
+            .iter()
+            .map(|register| if register.is_mode { self.state.narrow(register.offset) } else { 0 })
+            .collect();
+        let begin = (physical & (PAGE - 1)) as u32;
+        let questions = std::mem::take(&mut self.questions);
+        let given = specialise::Given { isa, modes: &modes, questions: &questions };
+        let block = specialise::block(&given, begin, &mut Reader { processor: self, isa, page, behind });
+        self.questions = questions;
+        let host = self.ram.host_page(page);
+        let behind_host = behind.and_then(|behind| self.ram.host_page(behind));
+        let translator = self.translator.as_mut()?;
+        translator.made += 1;
+        for host in [host, behind_host].into_iter().flatten() {
+            translator.sets.protect(host);
+        }
+        if block.instructions == 0 {
+            return Some(translator.keep(key, None, 4));
+        }
+        let size = u64::from(block.instructions) * 4;
+        let compiled = match generate::generate(&block, translator.links.len() as u64) {
+            Ok(compiled) => compiled,
+            Err(TooBig) => return Some(translator.keep(key, None, size)),
+        };
+        let at = match translator.cache.add(&compiled.bytes) {
+            Some(at) => at,
+            None => {
+                translator.forget_all();
+                return self.make(isa, key);
+            }
+        };
+        Some(translator.keep(key, Some((&compiled, at)), size))
+    }
+
+    /// The next access to a page finds it by itself, if it may. Says whether.
+    pub(super) fn remember(&mut self, address: u64, access: Access) -> bool {
+        let (key, space) = (self.key, self.space());
+        let Some(physical) = self.tlb.look(access, address, key, space) else { return false };
+        let Some(host) = self.ram.host_page(physical) else { return false };
+        let Some(translator) = &mut self.translator else { return false };
+        let is_write = access == Access::Write;
+        if is_write && translator.pages.contains_key(&(physical & !(PAGE - 1))) {
+            return false;
+        }
+        let set = translator.sets.find(key, space);
+        translator.sets.get(set).keep(is_write, address, host);
+        true
+    }
+}

@@ -1,0 +1,54 @@
+//! The descriptions themselves: they compile, every instruction can be written, and they stay short.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use isa::{Isa, Source};
+
+fn sources(name: &str) -> Vec<Source> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../isa").join(name);
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let source = |path: &std::path::PathBuf| Source {
+        name: path.display().to_string(),
+        text: std::fs::read_to_string(path).unwrap(),
+    };
+    files.iter().map(source).collect()
+}
+
+fn compiled(name: &str) -> Isa {
+    isa::compile(&sources(name)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// SPECIFICATION.md's limits.
+#[test]
+fn descriptions_are_short() {
+    for (name, most) in [("aarch64", 12_000), ("riscv64", 4_000)] {
+        let lines: usize = sources(name).iter().map(|source| source.text.lines().count()).sum();
+        assert!(lines <= most, "{name}: {lines} lines, which may be {most}");
+    }
+}
+
+/// Whatever is in its fields, an instruction is written by names that there are.
+#[test]
+fn every_instruction_has_its_assembly() {
+    for name in ["aarch64", "riscv64"] {
+        let isa = compiled(name);
+        let mut state = 1u32;
+        for instruction in &isa.instructions {
+            for _ in 0..64 {
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                let word = instruction.value | state & !instruction.mask;
+                if !isa.decode(word).is_some_and(|found| std::ptr::eq(found, instruction)) {
+                    continue;
+                }
+                let text = isa.disassemble(word).unwrap_or_else(|| panic!("{}: {word:08x}", instruction.name));
+                let is_named = !text.starts_with(' ') && !text.contains('?');
+                assert!(is_named && !text.contains("{}"), "{}: {word:08x} {text}", instruction.name);
+            }
+        }
+    }
+}
