@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use container::{Acts, Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use machine::Module;
-use model::{Arch, ByteSize, CellId, Engine, Process, Verb};
+use model::{Arch, ByteSize, CellId, Engine, NetStack, Process, Verb};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use store::Rootfs;
 
@@ -58,7 +58,9 @@ impl Boundary for Machines {
         };
         let memory = spec.limits.memory.unwrap_or(MEMORY);
         let log = request.cell.kernel_log();
+        let (line, link) = sys::socket::pair().map_err(|e| Error::io("making a line for the cell's link", e))?;
         let monitor = Monitor {
+            link,
             arch,
             memory: memory.get(),
             hostname: spec.hostname.clone(),
@@ -71,8 +73,11 @@ impl Boundary for Machines {
         let mut cell = request.cell.clone();
         // The limit is the machine's memory, and what runs it needs some, too.
         cell.spec.limits.memory = Some(ByteSize::bytes(memory.get() + BESIDE));
+        // Its sockets are its own kernel's.
+        cell.spec.network.stack = NetStack::Guest;
         let request = StartRequest { cell: &cell, ..request.again() };
-        crate::container::start(&request, streams, Body::Resident(Arc::new(monitor)), Handover::default())
+        let handover = Handover { link: Some(line), root: None };
+        crate::container::start(&request, streams, Body::Resident(Arc::new(monitor)), handover)
     }
 
     fn exec(
@@ -160,6 +165,8 @@ struct Monitor {
     modules: OwnedFd,
     /// Where further programs are asked for.
     control: OwnedFd,
+    /// Where the cell's link comes from.
+    link: OwnedFd,
     /// Where the kernel's messages go.
     log: OwnedFd,
     /// By which it opens what it has found: there is no `/proc` where it lives.
@@ -194,6 +201,13 @@ impl Monitor {
             control: Some(self.control.try_clone()?),
             log: File::from(self.log.try_clone()?),
             root,
+            network: crate::unikernel::receive_link(&self.link).map(|it| machine::Network {
+                frames: it.socket,
+                hardware: it.hardware,
+                address: it.address,
+                prefix: it.prefix,
+                gateway: it.gateway,
+            }),
             descriptors: match self.descriptors.get() {
                 Some(it) => it.try_clone()?,
                 None => return Err(std::io::Error::other("there is no /proc to be had")),
@@ -222,8 +236,9 @@ const NOT_BEGUN: Ended = Ended::Code(125);
 
 impl Resident for Monitor {
     fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
-        let [a, b, c, d] = [&self.kernel, &self.modules, &self.control, &self.log].map(|it| Some(it.as_fd()));
-        [a, b, c, d, None, None, None]
+        let all = [&self.kernel, &self.modules, &self.control, &self.log, &self.link];
+        let [a, b, c, d, e] = all.map(|it| Some(it.as_fd()));
+        [a, b, c, d, e, None, None]
     }
 
     fn acts(&self) -> Acts {

@@ -342,7 +342,7 @@ impl Resident for Tender {
 }
 
 /// The cell's link, as [`crate::container::start`] sent it; nothing when the cell is on no network.
-fn receive_link(line: &OwnedFd) -> Option<net::Link> {
+pub(crate) fn receive_link(line: &OwnedFd) -> Option<net::Link> {
     let mut record = [0; net::Link::RECORD];
     let (length, [socket, ..]) = sys::socket::receive(line, &mut record).ok()?;
     Some(net::Link::of(socket.filter(|_| length == record.len())?, record))

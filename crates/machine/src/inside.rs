@@ -14,5 +14,5 @@ mod script;
 mod setup;
 mod spawn;
 
-pub use monitor::{Guest, run};
+pub use monitor::{Guest, Network, run};
 pub use root::Module;

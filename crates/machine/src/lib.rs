@@ -28,7 +28,7 @@ pub use console::Output;
 pub use devices::Devices;
 pub use disk::{Access, Disk, Format};
 pub use error::{Error, Result};
-pub use inside::{Guest, Module, run};
+pub use inside::{Guest, Module, Network, run};
 pub use machine::{End, Machine, Start};
 pub use share::Share;
 pub use virtio::console::Port;

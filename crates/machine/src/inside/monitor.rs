@@ -5,6 +5,7 @@
 //! program has ended the machine ends**, with all that it has written on its way.
 
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread;
@@ -47,6 +48,8 @@ pub struct Guest {
     pub streams: [OwnedFd; 3],
     /// Where further programs are asked for.
     pub control: Option<OwnedFd>,
+    /// Its network card, if it has one.
+    pub network: Option<Network>,
     /// Where the kernel's own messages go.
     pub log: File,
     /// The directory that is the programs' root.
@@ -58,13 +61,28 @@ pub struct Guest {
 const SIGNAL_WINDOW: i32 = 28;
 const NOBODY_HANGS: i64 = 1;
 
+/// A network that a machine is on.
+#[derive(Debug)]
+pub struct Network {
+    /// Where frames go and come from.
+    pub frames: OwnedFd,
+    /// The card's address.
+    pub hardware: [u8; 6],
+    /// The machine's address.
+    pub address: Ipv4Addr,
+    /// Length of the subnet's prefix.
+    pub prefix: u8,
+    /// The way out.
+    pub gateway: Ipv4Addr,
+}
+
 /// Runs it to its end; gives the first program's wait status.
 pub fn run(guest: Guest) -> Result<i32> {
     let signals = signal::descriptor(SignalSet::ALL).map_err(|errno| Error::Watching(errno.into()))?;
     crate::share::find_links_in(guest.descriptors).map_err(|errno| Error::Watching(errno.into()))?;
     let first = root::first(guest.arch, &guest.modules);
-    let (link, port) = line(first.server)?;
-    let devices = setup::devices(port, guest.root);
+    let (mut link, port) = line(first.server)?;
+    let devices = setup::devices(port, guest.root, guest.network.as_ref())?;
     let (over, ended) = mpsc::channel();
     let (arch, kernel, memory, log) = (guest.arch, guest.kernel, guest.memory, guest.log);
     let begin = move || {
@@ -85,7 +103,8 @@ pub fn run(guest: Guest) -> Result<i32> {
         }
     };
     thread::spawn(move || over.send(begin()));
-    let outcome = Monitor::begin(link, signals, guest.control, &guest.hostname)
+    let outcome = setup::prepare(&mut link, &guest.hostname, guest.network.as_ref())
+        .map(|ends| Monitor { link, signals, control: guest.control, sessions: Vec::new(), waiting: Vec::new(), ends })
         .and_then(|mut monitor| monitor.live(&guest.command, guest.streams));
     match outcome {
         Ok(status) => Ok(status),
@@ -153,11 +172,6 @@ struct Monitor {
 }
 
 impl Monitor {
-    fn begin(mut link: Link, signals: OwnedFd, control: Option<OwnedFd>, hostname: &str) -> Result<Monitor> {
-        let ends = setup::prepare(&mut link, hostname)?;
-        Ok(Monitor { link, signals, control, sessions: Vec::new(), waiting: Vec::new(), ends })
-    }
-
     /// Runs the first program to its end.
     fn live(&mut self, command: &Command, streams: [OwnedFd; 3]) -> Result<i32> {
         if let Err(errno) = self.start(command, streams, None)? {

@@ -1,8 +1,10 @@
 //! What a machine for a cell has, and what is done in it before its first program.
 
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use super::link::Link;
+use super::monitor::Network;
 use super::root::CLOSE_ON_EXEC;
 use super::script::{Call, Script, Value};
 use super::spawn::ROOT;
@@ -12,6 +14,7 @@ use crate::disk::Access;
 use crate::error::{Error, Result};
 use crate::share::Share;
 use crate::virtio::console::Port;
+use crate::virtio::network::Card;
 
 /// What the guest knows the programs' root by.
 const TAG: &str = "root";
@@ -28,16 +31,26 @@ pub(super) fn command_line(arch: Arch) -> &'static str {
 }
 
 /// The machine's devices.
-pub(super) fn devices(line: Port, root: OwnedFd) -> Devices {
+pub(super) fn devices(line: Port, root: OwnedFd, network: Option<&Network>) -> Result<Devices> {
     let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
     // Port 0 is the guest's console, which nobody uses.
     let console = null().map(|output| Port { name: "console".into(), input: None, output });
     let share = Share { tag: TAG.into(), directory: root, access: Access::ReadWrite };
-    Devices { ports: console.into_iter().chain([line]).collect(), shares: vec![share], ..Devices::default() }
+    let card = |it: &Network| {
+        let frames = it.frames.try_clone().map_err(Error::Watching)?;
+        rustix::io::ioctl_fionbio(&frames, true).map_err(|errno| Error::Watching(errno.into()))?;
+        Ok(Card { address: it.hardware, frames, source: Some(it.address) })
+    };
+    Ok(Devices {
+        ports: console.into_iter().chain([line]).collect(),
+        shares: vec![share],
+        cards: network.map(card).into_iter().collect::<Result<_>>()?,
+        ..Devices::default()
+    })
 }
 
 /// Makes the machine ready for programs. Gives the agent's descriptor by which ends of programs are heard of.
-pub(super) fn prepare(link: &mut Link, hostname: &str) -> Result<i32> {
+pub(super) fn prepare(link: &mut Link, hostname: &str, network: Option<&Network>) -> Result<i32> {
     let mut script = Script::new();
     let (tag, kind, how) = (script.text(TAG), script.text("9p"), script.text(SHARING));
     let root = script.text(ROOT);
@@ -49,7 +62,10 @@ pub(super) fn prepare(link: &mut Link, hostname: &str) -> Result<i32> {
     }
     let name = script.data(hostname.as_bytes());
     script.call(Call::Sethostname, [name.into(), (hostname.len() as i64).into()]);
-    loopback(&mut script);
+    raise(&mut script, "lo");
+    if let Some(network) = network {
+        connect(&mut script, network);
+    }
     let ends = script.data(&(1u64 << 16).to_le_bytes());
     let flags = CLOSE_ON_EXEC | 0o4000;
     let ends = script.call(Call::Signalfd4, [(-1).into(), ends.into(), 8.into(), flags.into()]);
@@ -76,15 +92,56 @@ const OWN: &[(&str, &str, i64, &str)] = &[
     ("mqueue", "/dev/mqueue", NO_SET_USER | NO_DEVICES | NO_EXECUTION, ""),
 ];
 
-/// Brings the interface `lo` up.
-fn loopback(script: &mut Script) {
+/// The guest's name of its only card.
+const CARD: &str = "eth0";
+const INTERNET: u16 = 2;
+
+/// Brings an interface up.
+fn raise(script: &mut Script, interface: &str) {
     const SET_FLAGS: i64 = 0x8914;
     const UP_AND_RUNNING: u16 = 0x41;
-    let mut request = [0; 40];
-    request[..2].copy_from_slice(b"lo");
-    request[16..18].copy_from_slice(&UP_AND_RUNNING.to_le_bytes());
-    let request = script.data(&request);
-    let socket = script.call(Call::Socket, [2.into(), (2 | CLOSE_ON_EXEC).into(), 0.into()]);
-    script.call(Call::Ioctl, [socket.into(), SET_FLAGS.into(), request.into()]);
+    with_socket(script, SET_FLAGS, &request(interface, &UP_AND_RUNNING.to_le_bytes()));
+}
+
+/// Gives the card its address and the way out.
+fn connect(script: &mut Script, network: &Network) {
+    const SET_ADDRESS: i64 = 0x8916;
+    const SET_MASK: i64 = 0x891c;
+    const ADD_ROUTE: i64 = 0x890b;
+    const UP_BY_GATEWAY: u16 = 3;
+    let mask = Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(network.prefix.min(32))).unwrap_or(0));
+    with_socket(script, SET_ADDRESS, &request(CARD, &place(network.address)));
+    with_socket(script, SET_MASK, &request(CARD, &place(mask)));
+    raise(script, CARD);
+    // `struct rtentry`: padding, to where, by what, of which mask, flags, and much that is not said.
+    let any = place(Ipv4Addr::UNSPECIFIED);
+    let mut route = [&[0; 8][..], &any, &place(network.gateway), &any, &UP_BY_GATEWAY.to_le_bytes()].concat();
+    route.resize(120, 0);
+    with_socket(script, ADD_ROUTE, &route);
+}
+
+/// `struct ifreq`: an interface's name, and what is said of it.
+fn request(interface: &str, what: &[u8]) -> Vec<u8> {
+    let mut request = interface.as_bytes().to_vec();
+    request.resize(16, 0);
+    request.extend_from_slice(what);
+    request.resize(40, 0);
+    request
+}
+
+/// `struct sockaddr_in`.
+fn place(address: Ipv4Addr) -> [u8; 16] {
+    let mut place = [0; 16];
+    place[..2].copy_from_slice(&INTERNET.to_le_bytes());
+    place[4..8].copy_from_slice(&address.octets());
+    place
+}
+
+/// Asks something of the guest's kernel by a socket.
+fn with_socket(script: &mut Script, what: i64, request: &[u8]) {
+    const DATAGRAMS: i64 = 2;
+    let request = script.data(request);
+    let socket = script.call(Call::Socket, [i64::from(INTERNET).into(), DATAGRAMS.into(), 0.into()]);
+    script.call(Call::Ioctl, [socket.into(), what.into(), request.into()]);
     script.call(Call::Close, [socket.into()]);
 }

@@ -249,6 +249,10 @@ impl SpecArgs {
             }
             return Ok((boundary, None));
         }
+        if self.net == NetMode::Host {
+            return Err(CommandError::usage("a machine has a kernel of its own, and so a network of its own")
+                .hinted("leave out --net host; -p leads ports of the host into it"));
+        }
         let files = self.kernel(engine, record)?;
         let kernel = match &self.kernel {
             Some(file) => std::path::absolute(file)?,
