@@ -25,8 +25,8 @@ const SHARING: &str = "trans=virtio,version=9p2000.L,cache=mmap,msize=262144";
 /// What the kernel is told: its messages go to the serial port, and it does not stay after it gave up.
 pub(super) fn command_line(arch: Arch) -> &'static str {
     match arch {
-        Arch::Riscv64 => "console=ttyS0 panic=-1 loglevel=5",
-        Arch::Arm64 => "console=ttyAMA0 panic=-1 loglevel=5",
+        Arch::Riscv64 => "console=ttyS0 panic=-1 loglevel=6",
+        Arch::Arm64 => "console=ttyAMA0 panic=-1 loglevel=6",
     }
 }
 
