@@ -46,7 +46,6 @@ mod wire;
 
 pub use appliance::{ApplianceRequest, Jit, Warm};
 pub use boundary::Relative;
-pub use machine::machine_processor;
 pub use build::{BUILD_LABEL, BuildStep};
 pub use cell::{Cell, CellLock, Kin, Record, UnknownCall};
 pub use client::{Conversation, Said};
@@ -60,6 +59,7 @@ pub use home::Home;
 pub use launch::{Attach, SUPERVISE, supervisor_main};
 pub use library::{LibraryData, LibraryRefusal, LibraryReport, LibraryUpdate, MappedLibrary};
 pub use logs::{LogReader, LogRecord, Stream};
+pub use machine::machine_processor;
 pub use observe::{ExecStreams, ProcessRow, RunningExec};
 pub use process::ProcessIdentity;
 pub use request::{CellRequest, ExecRequest, NamedImage, NoCommand, companion, specify};

@@ -148,7 +148,9 @@ fn unpack(mut bytes: &[u8]) -> Vec<Module> {
     while let Some((head, rest)) = bytes.split_first_chunk::<16>() {
         let word = |it: &[u8]| it.iter().rev().fold(0usize, |word, byte| word << 8 | usize::from(*byte));
         let (length, name) = (word(&head[..8]), word(&head[8..]));
-        let (Some(name), Some(content)) = (rest.get(..name), rest.get(name..).and_then(|it| it.get(..length))) else { break };
+        let (Some(name), Some(content)) = (rest.get(..name), rest.get(name..).and_then(|it| it.get(..length))) else {
+            break;
+        };
         bytes = &rest[name.len() + length..];
         modules.push(Module { name: String::from_utf8_lossy(name).into_owned(), content: content.to_vec() });
     }

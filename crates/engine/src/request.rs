@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use model::{
-    Boundary, CellId, CellImage, CellName, CellSpec, ImageRecord, Init, Ipc, Lifetime, Limits, LogPolicy, MachineSpec, Mount,
-    NetMode, Network, ObjectId, Process, RestartPolicy, Seccomp, Security, Stdin, StopPolicy, Terminal, Timestamp,
-    UserSpec, Watch,
+    Boundary, CellId, CellImage, CellName, CellSpec, ImageRecord, Init, Ipc, Lifetime, Limits, LogPolicy, MachineSpec,
+    Mount, NetMode, Network, ObjectId, Process, RestartPolicy, Seccomp, Security, Stdin, StopPolicy, Terminal,
+    Timestamp, UserSpec, Watch,
 };
 
 /// What a command asks for. What it leaves out comes from the image.

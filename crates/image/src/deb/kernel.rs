@@ -39,12 +39,7 @@ pub struct KernelFiles {
 ///
 /// # Errors
 /// [`Error::NoSuchPackage`] if there is none for that processor.
-pub fn kernel(
-    suite: Option<&str>,
-    arch: Arch,
-    options: &FetchOptions,
-    progress: &dyn Progress,
-) -> Result<KernelFiles> {
+pub fn kernel(suite: Option<&str>, arch: Arch, options: &FetchOptions, progress: &dyn Progress) -> Result<KernelFiles> {
     let place = options.cache().join("kernels").join(format!("{}-{}", arch.debian(), suite.unwrap_or("default")));
     if let Ok(found) = kept(&place) {
         return Ok(found);
@@ -78,7 +73,8 @@ impl Job<'_> {
     /// Unpacks the kernel that a package without files depends on.
     fn unpack_kernel(&self, name: &str, place: &Path) -> Result<()> {
         let id = self.kernel_package(name)?;
-        let file = self.fetch(&[id])?.into_iter().next().ok_or_else(|| Error::malformed("package", "it was not fetched"))?;
+        let file =
+            self.fetch(&[id])?.into_iter().next().ok_or_else(|| Error::malformed("package", "it was not fetched"))?;
         let package = self.universe.package(id);
         self.progress.begin(&format!("unpacking {}", package.name), None);
         let outcome = (|| {

@@ -122,7 +122,8 @@ fn sources_of(
     };
     let suite = wanted.suite.as_deref().unwrap_or_default();
     let Some(text) = suite::sources(etc.unwrap_or(Path::new("/etc/apt")), suite) else { return Err(refusal) };
-    let released: String = text.lines().filter(|it| suite::is_released(it, suite)).map(|it| format!("{it}\n")).collect();
+    let released: String =
+        text.lines().filter(|it| suite::is_released(it, suite)).map(|it| format!("{it}\n")).collect();
     match read(Apt::open_with(options.cache(), etc, arch, Some(&text))?) {
         // The archive has none of that name either.
         Err(Error::Program { said, .. }) if said.contains("does not have a Release file") => Err(refusal),

@@ -84,7 +84,12 @@ fn of_paragraphs(text: &str) -> Vec<Entry> {
         for uri in field("URIs").split_whitespace() {
             for suite in field("Suites").split_whitespace() {
                 let (uri, suite) = (uri.to_owned(), suite.to_owned());
-                entries.push(Entry { options: options.clone(), uri, suite, components: field("Components").to_owned() });
+                entries.push(Entry {
+                    options: options.clone(),
+                    uri,
+                    suite,
+                    components: field("Components").to_owned(),
+                });
             }
         }
     }

@@ -57,10 +57,8 @@ pub(crate) fn file(arch: Arch, records: &[u8]) -> Vec<u8> {
     let (read, write, execute) = (4u32, 2, 1);
     let length = HEADERS + code.len() as u64;
     let at = length.next_multiple_of(0x1000);
-    let segments = [
-        (read | execute, 0, CODE, length, length),
-        (read | write, at, RECORDS, records.len() as u64, END - RECORDS),
-    ];
+    let segments =
+        [(read | execute, 0, CODE, length, length), (read | write, at, RECORDS, records.len() as u64, END - RECORDS)];
     for (flags, offset, address, in_file, in_memory) in segments {
         file.extend_from_slice(&1u32.to_le_bytes());
         file.extend_from_slice(&flags.to_le_bytes());

@@ -164,8 +164,8 @@ struct Monitor {
     link: Link,
     signals: OwnedFd,
     control: Option<OwnedFd>,
-    /// Connections that have not asked for anything yet.
     sessions: Vec<Session>,
+    /// Connections of those who only want to know of its end.
     waiting: Vec<OwnedFd>,
     /// The agent's descriptor for ends of programs.
     ends: i32,
@@ -175,7 +175,10 @@ impl Monitor {
     /// Runs the first program to its end.
     fn live(&mut self, command: &Command, streams: [OwnedFd; 3]) -> Result<i32> {
         if let Err(errno) = self.start(command, streams, None)? {
-            return Err(Error::Program { path: command.path.clone(), source: std::io::Error::from_raw_os_error(errno) });
+            return Err(Error::Program {
+                path: command.path.clone(),
+                source: std::io::Error::from_raw_os_error(errno),
+            });
         }
         loop {
             self.step()?;
@@ -193,12 +196,7 @@ impl Monitor {
         }
     }
 
-    fn start(
-        &mut self,
-        command: &Command,
-        streams: [OwnedFd; 3],
-        asker: Option<OwnedFd>,
-    ) -> Result<Outcome<()>> {
+    fn start(&mut self, command: &Command, streams: [OwnedFd; 3], asker: Option<OwnedFd>) -> Result<Outcome<()>> {
         let [stdin, stdout, stderr] = streams;
         let is_terminal = rustix::termios::isatty(&stdin) && rustix::termios::isatty(&stdout);
         let size = is_terminal.then(|| size_of(&stdin));
@@ -380,9 +378,7 @@ impl Monitor {
     fn signal(&mut self, number: usize, signal: i32) -> Result<()> {
         let session = &self.sessions[number];
         match &session.terminal {
-            Some((end, terminal)) if signal == SIGNAL_WINDOW => {
-                spawn::resize(&mut self.link, *end, size_of(terminal))
-            }
+            Some((end, terminal)) if signal == SIGNAL_WINDOW => spawn::resize(&mut self.link, *end, size_of(terminal)),
             _ if session.status.is_some() => Ok(()),
             _ => {
                 let mut script = Script::new();

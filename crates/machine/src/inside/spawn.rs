@@ -93,7 +93,9 @@ pub(crate) fn spawn(link: &mut Link, command: &Command, terminal: Option<WindowS
         Ends::Pipes(ends) => ends.to_vec(),
         Ends::Terminal(end) => vec![end],
     };
-    ends.iter().for_each(|it| drop(script.call(Call::Close, [number(*it)])));
+    for end in ends {
+        script.call(Call::Close, [number(end)]);
+    }
     link.call(script)?;
     Ok(Err(failed))
 }

@@ -63,10 +63,11 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
 fn kernel(cell: &engine::Cell) -> Result<()> {
     let path = cell.kernel_log();
     let mut log = std::fs::File::open(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            CommandError::new(Kind::Unsupported, format!("{} has no kernel of its own that said anything", cell.spec.name))
-                .hinted("only machines have")
-        }
+        std::io::ErrorKind::NotFound => CommandError::new(
+            Kind::Unsupported,
+            format!("{} has no kernel of its own that said anything", cell.spec.name),
+        )
+        .hinted("only machines have"),
         _ => error.into(),
     })?;
     std::io::copy(&mut log, &mut std::io::stdout().lock())?;

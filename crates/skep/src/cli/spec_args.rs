@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use engine::CellRequest;
 use model::{
     Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, ImageRecord, ImageRef, Init, IoLimit, Ipc,
-    Lifetime, Limits, LogPolicy, MachineSpec, Mount, MountAccess, MountKind, NetMode, NetStack, Network, NewPrivileges, PortMapping,
-    RestartPolicy, RootAccess, Seccomp, Security, Source, Span, Stdin, StopPolicy, Terminal, UserNamespace, UserSpec, Watch,
-    Weight,
+    Lifetime, Limits, LogPolicy, MachineSpec, Mount, MountAccess, MountKind, NetMode, NetStack, Network, NewPrivileges,
+    PortMapping, RestartPolicy, RootAccess, Seccomp, Security, Source, Span, Stdin, StopPolicy, Terminal,
+    UserNamespace, UserSpec, Watch, Weight,
 };
 
 use crate::cli::select::{self, Pull};
@@ -232,7 +232,8 @@ impl SpecArgs {
             None if has_machines => Boundary::Machine,
             None => Boundary::Container,
             Some(Boundary::Machine) if arch == Arch::HOST => {
-                let what = format!("{name} is for {arch}, and so is this machine: machines are for other processors yet");
+                let what =
+                    format!("{name} is for {arch}, and so is this machine: machines are for other processors yet");
                 return Err(CommandError::new(Kind::Unsupported, what)
                     .hinted("run it '--as container' or '--as unikernel', or take it for another: --arch riscv64"));
             }
