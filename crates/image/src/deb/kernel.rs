@@ -216,7 +216,10 @@ fn keep(found: &Found, place: &Path) -> Result<()> {
     fs::write(nascent.join(ORDER), list).map_err(failed)?;
     match fs::rename(&nascent, place) {
         // Somebody else has unpacked it meanwhile.
-        Err(_) if place.join(ORDER).exists() => Ok(drop(fs::remove_dir_all(&nascent))),
+        Err(_) if place.join(ORDER).exists() => {
+            let _ = fs::remove_dir_all(&nascent);
+            Ok(())
+        }
         outcome => outcome.map_err(failed),
     }
 }

@@ -19,7 +19,7 @@ use unikernel::Command;
 use unikernel::control::{Order, Word};
 
 use super::link::{Awaited, Link};
-use super::pump::{self, Input, Output, State};
+use super::pump::{self, Input, Output, State, Way};
 use super::root::{self, Module};
 use super::script::{Call, Script, Value};
 use super::setup;
@@ -207,7 +207,7 @@ impl Monitor {
         let (input, outputs, terminal) = match streams {
             Ends::Pipes([to, from, other]) => {
                 let outputs = vec![Output::new(from, stdout), Output::new(other, stderr)];
-                (Input::new(stdin, to, false), outputs, None)
+                (Input::new(stdin, to, Way::Pipe), outputs, None)
             }
             Ends::Terminal(end) => {
                 // Keys mean what the guest's terminal says they do.
@@ -215,7 +215,7 @@ impl Monitor {
                     std::mem::forget(raw);
                 }
                 let copy = stdin.try_clone().map_err(Error::Watching)?;
-                (Input::new(stdin, end, true), vec![Output::new(end, stdout)], Some((end, copy)))
+                (Input::new(stdin, end, Way::Terminal), vec![Output::new(end, stdout)], Some((end, copy)))
             }
         };
         self.sessions.push(Session { process, input: Some(input), outputs, terminal, status: None, asker });

@@ -18,6 +18,15 @@ use crate::error::Result;
 const PIECE: usize = 4096;
 const AGAIN: i64 = -11;
 
+/// What a program's input comes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// A pipe, which is closed when the input has ended.
+    Pipe,
+    /// A terminal, which goes on.
+    Terminal,
+}
+
 /// From the host into the guest.
 #[derive(Debug)]
 pub(crate) struct Input {
@@ -26,8 +35,7 @@ pub(crate) struct Input {
     /// What was read and not written yet.
     pending: Vec<u8>,
     has_ended: bool,
-    /// Whether the other end is a terminal: that is not closed when its input has ended.
-    is_terminal: bool,
+    way: Way,
 }
 
 /// From the guest to the host.
@@ -51,8 +59,8 @@ pub(crate) enum State {
 }
 
 impl Input {
-    pub(crate) fn new(from: OwnedFd, to: i32, is_terminal: bool) -> Input {
-        Input { from, to, pending: Vec::new(), has_ended: false, is_terminal }
+    pub(crate) fn new(from: OwnedFd, to: i32, way: Way) -> Input {
+        Input { from, to, pending: Vec::new(), has_ended: false, way }
     }
 
     /// The host's descriptor, if something is to be read there.
@@ -89,7 +97,7 @@ impl Input {
                 _ => return Ok(State::Over),
             }
         }
-        let is_done = self.has_ended && self.pending.is_empty() && !self.is_terminal;
+        let is_done = self.has_ended && self.pending.is_empty() && self.way == Way::Pipe;
         Ok(if is_done { State::Over } else { State::Open })
     }
 }
