@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Acts, Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use machine::Module;
@@ -68,7 +68,7 @@ impl Boundary for Machines {
             modules: pack(&files.modules)?,
             control: family::listen(request.cell)?,
             log: File::create(&log).map_err(|e| Error::at("making", &log, e))?.into(),
-            descriptors: OnceLock::new(),
+            descriptors: Mutex::default(),
         };
         let mut cell = request.cell.clone();
         // The limit is the machine's memory, and what runs it needs some, too.
@@ -171,11 +171,16 @@ struct Monitor {
     link: OwnedFd,
     /// Where the kernel's messages go.
     log: OwnedFd,
-    /// By which it opens what it has found: there is no `/proc` where it lives.
-    descriptors: OnceLock<OwnedFd>,
+    /// By which it opens what it has found: there is no `/proc` where it lives. Of a `/proc` that nobody else sees, or, where
+    /// such cannot be had (in a user namespace), of the host's, whose other processes that user namespace keeps it from.
+    descriptors: Mutex<Option<OwnedFd>>,
 }
 
 impl Monitor {
+    fn descriptors(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn guest(&self, command: &Inhabitant<'_>) -> std::io::Result<machine::Guest> {
         let text = |it: &std::ffi::CString| it.to_string_lossy().into_owned();
         let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -210,7 +215,7 @@ impl Monitor {
                 prefix: it.prefix,
                 gateway: it.gateway,
             }),
-            descriptors: match self.descriptors.get() {
+            descriptors: match &*self.descriptors() {
                 Some(it) => it.try_clone()?,
                 None => return Err(std::io::Error::other("there is no /proc to be had")),
             },
@@ -247,9 +252,14 @@ impl Resident for Monitor {
         Acts::AsRoot
     }
 
+    fn begin(&self) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        *self.descriptors() = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty()).ok();
+    }
+
     fn prepare(&self) {
         if let Ok(descriptors) = sys::process::own_descriptors() {
-            let _ = self.descriptors.set(descriptors);
+            *self.descriptors() = Some(descriptors);
         }
     }
 

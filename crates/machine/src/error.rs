@@ -49,6 +49,9 @@ pub enum Error {
         /// What happened.
         why: String,
     },
+    /// The machine ended, and its program had not.
+    #[error("its kernel gave up, or was told to start again: 'skep logs --kernel' has its last words")]
+    GaveUp,
     /// A program that the machine's kernel does not execute.
     #[error("the machine's kernel does not execute {}: {source}", path.display())]
     Program {

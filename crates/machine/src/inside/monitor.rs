@@ -111,7 +111,7 @@ pub fn run(guest: Guest) -> Result<i32> {
         // What went wrong is better known to whoever ran the machine, if that has ended.
         Err(error) => match ended.recv_timeout(Duration::from_secs(1)) {
             Ok(Ok(End::PowerOff)) => Ok(0),
-            Ok(Ok(End::Reboot)) => Err(Error::Agent { why: "its kernel gave up, or was told to start again".into() }),
+            Ok(Ok(End::Reboot)) => Err(Error::GaveUp),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(error),
         },
