@@ -122,6 +122,26 @@ fn a_machines_port_is_reached() {
 }
 
 #[test]
+fn a_machine_that_ends_by_itself_is_told_of() {
+    let Some(env) = env(RISCV) else { return };
+    let run = run(&env, &["--net", "none"], RISCV, &["busybox", "poweroff", "-f"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let crash = "echo c > /proc/sysrq-trigger";
+    let run = env.skep(["run", "--name", "c", "--net", "none", RISCV, "--", "sh", "-c", crash]);
+    assert_eq!(run.code, 125, "{}", run.err);
+    assert!(run.err.contains("its kernel gave up"), "{}", run.err);
+    assert!(env.skep(["logs", "--kernel", "c"]).ok().contains("sysrq triggered crash"));
+}
+
+#[test]
+fn a_machine_goes_with_a_user_namespace() {
+    let Some(env) = env(RISCV) else { return };
+    let script = "touch /root/x; stat -c %u /root/x; touch /usr/y || exit 5";
+    let run = run(&env, &["--userns", "auto", "--net", "none"], RISCV, &["sh", "-c", script]);
+    assert_eq!((run.code, run.out.as_str()), (0, "0\n"), "{}", run.err);
+}
+
+#[test]
 fn what_no_machine_can_do_is_refused() {
     let Some(env) = env(RISCV) else { return };
     env.pull("deb:busybox-static");

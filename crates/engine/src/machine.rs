@@ -61,6 +61,7 @@ impl Boundary for Machines {
         let (line, link) = sys::socket::pair().map_err(|e| Error::io("making a line for the cell's link", e))?;
         let monitor = Monitor {
             link,
+            proc: File::open("/proc").map_err(|e| Error::io("opening /proc", e))?.into(),
             arch,
             memory: memory.get(),
             hostname: spec.hostname.clone(),
@@ -167,6 +168,8 @@ struct Monitor {
     modules: OwnedFd,
     /// Where further programs are asked for.
     control: OwnedFd,
+    /// The host's `/proc`, until the process is prepared.
+    proc: OwnedFd,
     /// Where the cell's link comes from.
     link: OwnedFd,
     /// Where the kernel's messages go.
@@ -243,24 +246,21 @@ const NOT_BEGUN: Ended = Ended::Code(125);
 
 impl Resident for Monitor {
     fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
-        let all = [&self.kernel, &self.modules, &self.control, &self.log, &self.link];
-        let [a, b, c, d, e] = all.map(|it| Some(it.as_fd()));
-        [a, b, c, d, e, None, None]
+        let all = [&self.kernel, &self.modules, &self.control, &self.log, &self.link, &self.proc];
+        let [a, b, c, d, e, f] = all.map(|it| Some(it.as_fd()));
+        [a, b, c, d, e, f, None]
     }
 
     fn acts(&self) -> Acts {
         Acts::AsRoot
     }
 
-    fn begin(&self) {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        *self.descriptors() = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty()).ok();
-    }
-
     fn prepare(&self) {
-        if let Ok(descriptors) = sys::process::own_descriptors() {
-            *self.descriptors() = Some(descriptors);
-        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let outer = || rustix::fs::openat(&self.proc, "self/fd", flags, Mode::empty());
+        *self.descriptors() = sys::process::own_descriptors().or_else(|_| outer()).ok();
+        // Nothing of other processes is to be within reach of what follows.
+        sys::exec::close_for_good(self.proc.as_fd());
     }
 
     fn live(&self, command: &Inhabitant<'_>) -> Ended {
