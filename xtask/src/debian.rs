@@ -8,6 +8,7 @@ use crate::{has_program, must};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tool {
     pub(crate) program: &'static str,
+    /// Several have spaces between.
     pub(crate) package: &'static str,
 }
 
@@ -24,7 +25,7 @@ pub(crate) fn ensure(tools: &[Tool]) -> Vec<(Tool, String)> {
     } else if !has_program("apt-get") {
         "not installed, and this is no Debian".to_owned()
     } else {
-        let packages: Vec<&str> = wanted.iter().map(|it| it.package).collect();
+        let packages: Vec<&str> = wanted.iter().flat_map(|it| it.package.split(' ')).collect();
         eprintln!("xtask: installing {}", packages.join(" "));
         match install(&packages) {
             Ok(()) => "installed, but its program is not on the path".to_owned(),

@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: the properties of what a guest reads from strangers and of what the tender reads from guests, with
-//! many more cases than `test` has time for.
+//! `cargo xtask fuzz`: the properties of what a guest reads from strangers, and of what the tender and a machine's devices
+//! read from guests, with many more cases than `test` has time for.
 //!
 //! They are ordinary tests, so `test` and CI run them as well. A seed says which cases there are: the same one gives the
 //! same again.
@@ -11,8 +11,12 @@ use crate::{Result, cargo, must, output_of};
 /// How many cases each property has in a round.
 const CASES: u32 = 1 << 17;
 
-/// The files of tests, and the modules beside the code, that hold them.
-const WHERE: &[&[&str]] = &[&["--test", "headers", "--test", "patches", "--"], &["--lib", "--", "properties::"]];
+/// The files of tests, and the modules beside the code, that hold them, behind the package that has them.
+const WHERE: &[&[&str]] = &[
+    &["skep-unikernel", "--test", "headers", "--test", "patches", "--"],
+    &["skep-unikernel", "--lib", "--", "properties::"],
+    &["skep-machine", "--lib", "--", "harm_nobody", "damaged_files", "it_is_what_was_written"],
+];
 
 pub(crate) fn run(options: &[&str]) -> Result {
     let (time, first) = parse(options)?;
@@ -65,7 +69,7 @@ fn parse(options: &[&str]) -> Result<(Duration, u64)> {
 }
 
 fn tests(part: &[&str], options: &[&str]) -> std::process::Command {
-    let mut command = cargo(&["test", "--quiet", "--package", "skep-unikernel"]);
+    let mut command = cargo(&["test", "--quiet", "--package"]);
     command.args(part).args(options);
     command
 }

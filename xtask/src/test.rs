@@ -7,6 +7,7 @@ use crate::{Result, cargo, must};
 
 /// Programs that tests run for real: servers, engines to compare with, checkers of our formats.
 const TOOLS: &[Tool] = &[
+    Tool { program: "aarch64-linux-gnu-objdump", package: "binutils-aarch64-linux-gnu" },
     Tool { program: "busybox", package: "busybox-static" },
     Tool { program: "conmon", package: "conmon" },
     Tool { program: "containerd", package: "containerd" },
@@ -20,6 +21,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "podman", package: "podman" },
     Tool { program: "qemu-aarch64", package: "qemu-user" },
     Tool { program: "qemu-riscv64", package: "qemu-user" },
+    Tool { program: "riscv64-linux-gnu-objdump", package: "binutils-riscv64-linux-gnu" },
     Tool { program: "runc", package: "runc" },
     Tool { program: "skopeo", package: "skopeo" },
     Tool { program: "systemd-nspawn", package: "systemd-container" },

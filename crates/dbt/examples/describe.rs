@@ -1,6 +1,8 @@
 //! Compiles a description, says how big its tables are, and disassembles words: `describe FILE… [-- HEX…]`, or
 //! `describe FILE… -- -` for words on its standard input, one a line.
 
+#![expect(clippy::print_stdout, reason = "it says what it found")]
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (files, words) = match arguments.iter().position(|argument| argument == "--") {

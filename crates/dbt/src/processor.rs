@@ -152,6 +152,16 @@ impl Processor {
         self.count
     }
 
+    /// All its registers.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Has to be called when modes were changed from outside.
+    pub fn modes_changed(&mut self) {
+        self.update_key();
+    }
+
     /// Its registers.
     pub fn registers(&mut self) -> Registers<'_> {
         Registers { isa: &self.isa, state: &mut self.state }
@@ -215,6 +225,8 @@ impl Processor {
                     return Stop::Waiting;
                 }
                 self.is_waiting = false;
+                // What woke it may be masked still: it is noted, and taken as soon as it is not.
+                self.attend(&isa, board);
             }
             if is_wanted {
                 self.run_translated(&isa, board);

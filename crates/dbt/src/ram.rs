@@ -117,13 +117,24 @@ impl Ram {
     /// Copies into it what a device brings. The processor hears of it: what it translated of that does not hold any more.
     pub fn deliver(&self, address: u64, from: &[u8]) -> Option<()> {
         self.copy_in(address, from)?;
+        self.note(address, from.len() as u64);
+        Some(())
+    }
+
+    fn note(&self, address: u64, size: u64) {
         let mut parts = self.delivered.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = from.len() as u64;
         match parts.last_mut() {
             Some(last) if last.0 + last.1 == address => last.1 += size,
             _ => parts.push((address, size)),
         }
         self.delivered.is_any.store(true, Ordering::Release);
+    }
+
+    /// Makes whole pages zero, and gives back to the host what they took. The processor hears of it.
+    pub fn discard(&self, address: u64, size: u64) -> Option<()> {
+        self.place(address, size)?;
+        self.memory.discard((address - self.base) as usize, size as usize)?;
+        self.note(address, size);
         Some(())
     }
 

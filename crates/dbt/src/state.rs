@@ -14,8 +14,8 @@ pub(crate) mod head {
     pub(crate) const SET: u32 = 3;
     /// Code that leaves, with a reason in rax.
     pub(crate) const LEAVE: u32 = 4;
-    /// Code that goes on at the address in rax.
-    pub(crate) const LOOK_UP: u32 = 5;
+    /// Code that leaves for the address in rax.
+    pub(crate) const UNKNOWN: u32 = 5;
     /// What is called for loads, stores and instructions.
     pub(crate) const LOAD: u32 = 6;
     pub(crate) const STORE: u32 = 7;
@@ -34,8 +34,10 @@ pub(crate) mod head {
     /// The control word of floating-point operations: as they begin, and as they left it.
     pub(crate) const FLOAT_CONTROL: u32 = 16;
     pub(crate) const FLOAT_LEFT: u32 = 17;
+    /// The same, from before something that may have to be taken back.
+    pub(crate) const FLOAT_BEFORE: u32 = 18;
     /// All of it, in words and in bytes.
-    pub(crate) const WORDS: usize = 18;
+    pub(crate) const WORDS: usize = 20;
     pub(crate) const SIZE: u32 = WORDS as u32 * 8;
     /// The reason that asks for the instruction to be interpreted.
     pub(crate) const INTERPRET_NEXT: u64 = u32::MAX as u64;

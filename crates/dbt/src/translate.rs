@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use self::cache::Cache;
 use self::generate::{PLACES, WIDE_PLACES};
 use self::sets::Sets;
-use self::x64::{Alu, Code, Condition, Mem, Reg, Shift, Size};
+use self::x64::{Alu, Code, Mem, Reg, Size};
 use crate::state::head;
 use crate::tlb::PAGE_BITS;
 
@@ -140,11 +140,11 @@ impl Translator {
     }
 
     /// The block is there from now on.
-    fn keep(&mut self, key: Key, compiled: Option<(&generate::Compiled, usize)>, size: u64) -> u32 {
+    fn keep(&mut self, key: Key, compiled: Option<(&generate::Compiled, usize)>, lines: u64) -> u32 {
         let number = self.list.len() as u32;
         let begin = key.physical & (PAGE - 1);
         let page = self.pages.entry(key.physical - begin).or_default();
-        (begin >> 6..=(begin + size.max(1) - 1).min(PAGE - 1) >> 6).for_each(|line| page.lines |= 1 << line);
+        page.lines |= lines | 1 << (begin >> 6);
         page.blocks.push(key);
         if let Some(behind) = key.behind {
             let behind = self.pages.entry(behind).or_default();
@@ -162,7 +162,7 @@ impl Translator {
     }
 }
 
-/// Code that goes from us to generated code, comes back, and looks up addresses: in this order.
+/// Code that goes from us to generated code, comes back, and leaves for an address: in this order.
 fn enter_code() -> Vec<u8> {
     let mut code = Code::default();
     let kept = [Reg::Rbp, Reg::Rbx, Reg::R12, Reg::R13, Reg::R14, Reg::R15];
@@ -179,21 +179,7 @@ fn enter_code() -> Vec<u8> {
     code.alu_imm(Alu::Add, Size::S64, Reg::Rsp, frame);
     kept.iter().rev().for_each(|reg| code.pop(*reg));
     code.ret();
-    pad(&mut code, LOOK_UP);
-    code.load(64, Reg::Rcx, header(head::ATTENTION));
-    code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
-    let interrupted = code.jcc(Condition::NotEqual);
-    code.mov(Size::S64, Reg::Rcx, Reg::Rax);
-    code.shift_imm(Shift::Shl, Size::S32, Reg::Rcx, 3);
-    code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::ENTRIES - 1) << 4) as i32);
-    let entry = Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: sets::JUMPS };
-    code.alu_mem(Alu::Cmp, Size::S64, Reg::Rax, entry);
-    let unknown = code.jcc(Condition::NotEqual);
-    code.alu_imm(Alu::And, Size::S64, Reg::Rax, -(PAGE as i32));
-    code.store(64, header(head::PAGE), Reg::Rax);
-    code.jmp_mem(Mem { disp: sets::JUMPS + 8, ..entry });
-    code.land(interrupted);
-    code.land(unknown);
+    pad(&mut code, UNKNOWN);
     code.store(64, header(head::PC), Reg::Rax);
     code.mov_imm(Reg::Rax, 0);
     code.jmp_mem(header(head::LEAVE));
@@ -202,7 +188,7 @@ fn enter_code() -> Vec<u8> {
 
 /// Where the parts of `enter_code` are.
 const LEAVE: usize = 64;
-const LOOK_UP: usize = 128;
+const UNKNOWN: usize = 128;
 
 fn pad(code: &mut Code, to: usize) {
     debug_assert!(code.bytes.len() <= to, "the parts of the code that enters have their places");

@@ -20,7 +20,7 @@ pub(crate) enum Item {
     /// `entry fn …`: what an engine calls by its name.
     Entry(Function),
     /// `sysreg NAME at KEY reads LEVEL writes LEVEL …`.
-    System(System),
+    System(Box<System>),
     /// `insn NAME = PATTERN …`.
     Instruction(Instruction),
 }

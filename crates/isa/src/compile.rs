@@ -154,7 +154,7 @@ fn entry(symbols: &Symbols<'_>, function: &Function) -> Result<Entry> {
     };
     match (elaborator.outermost(&function.body, width)?, width) {
         (Flow::Value(value) | Flow::Returned(value), Some(width)) => {
-            let value = elaborator.to_bits(value, width, signature.name.place)?;
+            let value = elaborator.sized(value, width, signature.name.place)?;
             elaborator.builder.effect(Op::Give(value), 0);
         }
         (Flow::Value(_) | Flow::Returned(_) | Flow::Diverged, _) => {}

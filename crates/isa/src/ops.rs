@@ -4,6 +4,7 @@
 //! Every operator is total: each has a result for all operands. A value of `width` bits is held in the low bits of a
 //! number, and the others are zero.
 
+mod check;
 mod crypto;
 mod estimate;
 pub mod float;

@@ -247,7 +247,7 @@ impl Parser {
         let writes = if self.take_keyword("writes") { Some(self.expr()?) } else { None };
         let mut system = System { name, key, reads, writes, read: None, write: None };
         if self.take_sign(";") {
-            return Ok(Item::System(system));
+            return Ok(Item::System(Box::new(system)));
         }
         self.sign("{")?;
         while !self.take_sign("}") {
@@ -262,6 +262,6 @@ impl Parser {
                 return Err(self.unexpected("'read' or 'write'"));
             }
         }
-        Ok(Item::System(system))
+        Ok(Item::System(Box::new(system)))
     }
 }

@@ -52,3 +52,13 @@ fn every_instruction_has_its_assembly() {
         }
     }
 }
+
+#[test]
+fn every_operation_is_in_the_reference() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/isa.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let names = isa::ops::INTRINSICS.iter().map(|line| line.0).chain(isa::ops::FLOATS.iter().map(|line| line.0));
+    let missing: Vec<&str> =
+        names.filter(|name| !text.contains(&format!("`{name}`")) && !text.contains(&format!("`{name}("))).collect();
+    assert!(missing.is_empty(), "docs/reference/isa.md has nothing on {missing:?}");
+}

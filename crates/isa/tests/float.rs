@@ -190,6 +190,30 @@ fn formats_are_converted_exactly() {
 }
 
 #[test]
+fn every_operation_is_total_in_every_mode() {
+    let mut random = Random(7);
+    for (name, which, ..) in isa::ops::FLOATS {
+        let lanes: &[u8] = match which {
+            Float::Widen => &[16, 32],
+            Float::NarrowTwice => &[64],
+            Float::Narrow
+            | Float::OfSignedHalf
+            | Float::OfUnsignedHalf
+            | Float::ToSignedHalf
+            | Float::ToUnsignedHalf => &[32, 64],
+            _ => &[16, 32, 64],
+        };
+        for (lane, how) in lanes.iter().flat_map(|lane| (0..=u8::MAX).map(move |how| (*lane, how))) {
+            for _ in 0..20 {
+                let of = [(); 3].map(|()| random.number(lane));
+                let (value, flags) = ours(*which, lane, how, of);
+                assert!(flags < 64, "{name} of {of:x?} by {how:#x}: {value:#x}, {flags:#x}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_architectures_differ_in_is_told_by_the_mode() {
     let (quiet, signalling, one) = (0x7fc0_1234, 0xff80_0001, 0x3f80_0000);
     let of = |which, mode, a: u64, b: u64| ours(which, 32, mode, [a, b, 0]);

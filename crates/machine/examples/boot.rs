@@ -1,5 +1,5 @@
-//! Boots a kernel with its serial port on standard output:
-//! `boot [--disk FILE]… [--port NAME=SOCKET]… [--share DIR]… [--net OWN=PEER]… [--console] KERNEL INITRD COMMAND-LINE ISA…`.
+//! Boots a kernel with its serial port on standard input and output:
+//! `boot [--disk FILE]… [--port NAME=SOCKET]… [--share DIR]… [--net OWN=PEER]… [--balloon] [--console] KERNEL INITRD COMMAND-LINE ISA…`.
 //!
 //! `--console` has the guest's `hvc0` on standard input and output.
 
@@ -11,10 +11,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use machine::{Access, Card, Devices, Disk, Format, Machine, Port, Share, Start};
+use machine::{Access, Balloon, Card, Devices, Disk, Format, Machine, Port, Serial, Share, Start};
 
 fn main() {
     let (devices, arguments) = devices();
+    // Who has a console types there.
+    let typed = if devices.ports.is_empty() { std::io::stdin().as_fd().try_clone_to_owned().ok() } else { None };
     let read = |name: &str| std::fs::read(name).unwrap_or_else(|error| panic!("{name}: {error}"));
     let sources: Vec<isa::Source> = arguments[3..]
         .iter()
@@ -27,7 +29,7 @@ fn main() {
         command_line: &arguments[2],
         memory: 512 << 20,
         mode: if std::env::var_os("INTERPRET").is_some() { dbt::Mode::Interpret } else { dbt::Mode::Translate },
-        output: Box::new(std::io::stdout()),
+        serial: Serial { output: Box::new(std::io::stdout()), input: typed },
         devices,
     };
     let mut machine = Machine::new(Arc::new(isa), start).unwrap_or_else(|error| panic!("{error}"));
@@ -65,6 +67,7 @@ fn devices() -> (Devices, Vec<String>) {
                 let disk = Disk::open(Path::new(&path), format, Access::ReadWrite, "disk");
                 devices.disks.push(disk.unwrap_or_else(|error| panic!("{error}")));
             }
+            "--balloon" => devices.balloon = Some(Balloon::new().expect("a balloon")),
             "--console" => {
                 let input = std::io::stdin().as_fd().try_clone_to_owned().expect("standard input");
                 let output = std::io::stdout().as_fd().try_clone_to_owned().expect("standard output");

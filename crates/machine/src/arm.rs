@@ -11,7 +11,7 @@ use isa::Isa;
 use crate::boot::{Magic, header};
 use crate::bus::{Bus, Line, Place};
 use crate::clock::{self, Pl031};
-use crate::console::Output;
+use crate::console::Serial;
 use crate::devices::{self, First, Slots};
 use crate::error::Result;
 use crate::gic::{self, Gic};
@@ -60,7 +60,7 @@ pub(crate) fn load(ram: &Ram, start: &Start<'_>, slots: usize) -> Result<Loaded>
 }
 
 impl Board {
-    pub(crate) fn new(isa: &Isa, ram: &Ram, output: Output, slots: Slots) -> Board {
+    pub(crate) fn new(isa: &Isa, ram: &Ram, serial: Serial, slots: Slots) -> Board {
         let question = |name: &str| match name {
             "set_timer" => Question::SetTimer,
             "interrupts" => Question::Interrupts,
@@ -70,7 +70,7 @@ impl Board {
             _ => Question::Unknown,
         };
         let mut bus = Bus::default();
-        bus.add(CONSOLE, Box::new(Pl011::new(output)));
+        bus.add(CONSOLE, Box::new(Pl011::new(serial.output, serial.input)));
         bus.add(CLOCK, Box::new(Pl031::default()));
         devices::plug(&mut bus, SLOTS, slots, ram);
         Board {

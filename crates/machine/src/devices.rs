@@ -6,6 +6,7 @@ use crate::bus::{Bus, Place};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::share::{Server, Share};
+use crate::virtio::balloon::{Balloon, Inflatable};
 use crate::virtio::block::Block;
 use crate::virtio::console::{Console, Port};
 use crate::virtio::entropy::Entropy;
@@ -25,6 +26,8 @@ pub struct Devices {
     pub disks: Vec<Disk>,
     /// Its network cards.
     pub cards: Vec<Card>,
+    /// What gives memory back that the guest does not need.
+    pub balloon: Option<Balloon>,
     /// Directories that it can mount.
     pub shares: Vec<Share>,
 }
@@ -40,6 +43,7 @@ impl Devices {
         }
         slots.extend(self.disks.into_iter().map(|disk| Box::new(Block::new(disk)) as Box<dyn Device>));
         slots.extend(self.cards.into_iter().map(|card| Box::new(Network::new(card)) as Box<dyn Device>));
+        slots.extend(self.balloon.map(|balloon| Box::new(Inflatable::new(balloon)) as Box<dyn Device>));
         for share in self.shares {
             let failed =
                 |errno: Errno| Error::File { doing: "sharing", path: (&share.tag).into(), source: errno.into() };

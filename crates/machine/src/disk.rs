@@ -75,15 +75,20 @@ impl Disk {
     pub fn open(path: &Path, format: Format, access: Access, serial: &str) -> Result<Disk> {
         let failed = |source| Error::File { doing: "opening the disk", path: path.into(), source };
         let file = File::options().read(true).write(access == Access::ReadWrite).open(path).map_err(failed)?;
+        Disk::of(file, format, access, serial).map_err(failed)
+    }
+
+    /// The same, of a file that is open already.
+    pub fn of(file: File, format: Format, access: Access, serial: &str) -> io::Result<Disk> {
         let lock = match access {
             Access::ReadOnly => FlockOperation::NonBlockingLockShared,
             Access::ReadWrite => FlockOperation::NonBlockingLockExclusive,
         };
-        let in_use = || io::Error::new(io::ErrorKind::ResourceBusy, "another machine has it");
-        flock(&file, lock).map_err(|_| failed(in_use()))?;
+        // As long as somebody has it to write, nobody else does.
+        flock(&file, lock).map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "another machine has it"))?;
         let medium: Box<dyn Medium> = match format {
-            Format::Raw => Box::new(Raw::new(file).map_err(failed)?),
-            Format::Qcow2 => Box::new(Qcow2::open(file, access).map_err(failed)?),
+            Format::Raw => Box::new(Raw::new(file)?),
+            Format::Qcow2 => Box::new(Qcow2::open(file, access)?),
         };
         Ok(Disk { medium, access, serial: serial.into() })
     }
@@ -141,4 +146,39 @@ pub(crate) fn zero_file(file: &File, at: u64, length: u64, how: Zeroes) -> io::R
         done += part;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_written_is_one_machines() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [0; 1024]).unwrap();
+        let open = |access| Disk::open(file.path(), Format::Raw, access, "");
+        let first = open(Access::ReadOnly).unwrap();
+        let second = open(Access::ReadOnly).unwrap();
+        assert!(open(Access::ReadWrite).err().unwrap().to_string().contains("another machine has it"));
+        drop((first, second));
+        let third = open(Access::ReadWrite).unwrap();
+        assert!(open(Access::ReadOnly).is_err());
+        drop(third);
+        assert_eq!(open(Access::ReadOnly).unwrap().medium.length(), 1024);
+    }
+
+    #[test]
+    fn what_is_in_a_file_does_not_say_what_it_is() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [&b"QFI\xfb"[..], &[0; 508]].concat()).unwrap();
+        let mut disk = Disk::open(file.path(), Format::Raw, Access::ReadWrite, "").unwrap();
+        let mut bytes = [0; 4];
+        disk.medium.read(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"QFI\xfb");
+        disk.medium.zero(0, 2, Zeroes::Keep).unwrap();
+        disk.medium.zero(3, 1, Zeroes::Release).unwrap();
+        disk.medium.read(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"\0\0I\0");
+        assert_eq!(disk.medium.length(), 512);
+    }
 }

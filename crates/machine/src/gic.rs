@@ -204,13 +204,7 @@ impl Gic {
         match offset {
             // The last, of processor 0.
             8 => 0x10,
-            0x14 => {
-                if self.is_asleep {
-                    6
-                } else {
-                    0
-                }
-            }
+            0x14 if self.is_asleep => 6,
             IDENTITY => VERSION.into(),
             0x1_0000.. => self.read_common(offset - 0x1_0000, 0).into(),
             _ => 0,

@@ -9,10 +9,10 @@ use isa::Isa;
 use vm::Memory;
 
 use crate::bus::Bus;
-use crate::console::Output;
+use crate::console::Serial;
 use crate::devices::Devices;
 use crate::error::{Error, Result};
-use crate::watch::Watch;
+use crate::watch::{Interrupter, Watch};
 use crate::{arm, riscv};
 
 /// What a machine starts with.
@@ -27,8 +27,8 @@ pub struct Start<'s> {
     pub memory: u64,
     /// How its processor works.
     pub mode: Mode,
-    /// Where the serial port writes to.
-    pub output: Output,
+    /// The serial port, which is there from a kernel's first word on.
+    pub serial: Serial,
     /// What else the machine has.
     pub devices: Devices,
 }
@@ -88,14 +88,14 @@ impl Machine {
             "riscv64" => {
                 let ram = Ram::new(memory, riscv::MEMORY);
                 let loaded = riscv::load(&ram, &start, slots.len())?;
-                let mut board = riscv::Board::new(&isa, ram.clone(), start.output, slots);
+                let mut board = riscv::Board::new(&isa, ram.clone(), start.serial, slots);
                 let arguments = [loaded.entry, 0, loaded.tree];
                 (Processor::new(isa, start.mode, ram, &mut board, &arguments)?, Box::new(board))
             }
             "aarch64" => {
                 let ram = Ram::new(memory, arm::MEMORY);
                 let loaded = arm::load(&ram, &start, slots.len())?;
-                let mut board = arm::Board::new(&isa, &ram, start.output, slots);
+                let mut board = arm::Board::new(&isa, &ram, start.serial, slots);
                 let arguments = [loaded.entry, loaded.tree];
                 (Processor::new(isa, start.mode, ram, &mut board, &arguments)?, Box::new(board))
             }
@@ -119,7 +119,12 @@ impl Machine {
         self.board.end()
     }
 
-    /// Runs for so long. Nothing if it goes on.
+    /// How another thread has [`Machine::run_for`] return.
+    pub fn interrupter(&self) -> Interrupter {
+        self.watch.interrupter()
+    }
+
+    /// Runs for so long, or until it is interrupted. Nothing if it goes on.
     pub fn run_for(&mut self, time: Duration) -> Option<End> {
         let until = Instant::now() + time;
         let me = thread::current();
@@ -128,7 +133,7 @@ impl Machine {
         let standing_by = thread::spawn(move || watch.stand_by(&me));
         while self.board.end().is_none() {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.watch.take_interrupted() {
                 break;
             }
             self.hear();

@@ -1,9 +1,11 @@
 //! The serial port of Arm's boards: PL011 ("PrimeCell UART (PL011) Technical Reference Manual", DDI 0183).
 
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::bus::{Device, Line};
 use crate::console::Output;
+use crate::input::{Input, Taken};
 
 /// Bytes that its registers take.
 pub(crate) const SIZE: u64 = 0x1000;
@@ -31,6 +33,7 @@ const ROOM: usize = 32;
 /// The port.
 pub(crate) struct Pl011 {
     output: Output,
+    input: Option<Input>,
     received: VecDeque<u8>,
     raw: u32,
     mask: u32,
@@ -39,8 +42,23 @@ pub(crate) struct Pl011 {
 }
 
 impl Pl011 {
-    pub(crate) fn new(output: Output) -> Pl011 {
-        Pl011 { output, received: VecDeque::new(), raw: 0, mask: 0, kept: [0, 0, 0, 0x300, 0x12] }
+    pub(crate) fn new(output: Output, input: Option<OwnedFd>) -> Pl011 {
+        Pl011 {
+            output,
+            input: input.map(Input::new),
+            received: VecDeque::new(),
+            raw: 0,
+            mask: 0,
+            kept: [0, 0, 0, 0x300, 0x12],
+        }
+    }
+
+    /// As much of the input as there is room for.
+    fn fill(&mut self) {
+        let room = ROOM - self.received.len();
+        if let Some(Taken::Bytes(bytes)) = self.input.as_mut().map(|input| input.take(room)) {
+            self.type_in(&bytes);
+        }
     }
 
     fn kept(offset: u64) -> Option<usize> {
@@ -53,6 +71,7 @@ impl Device for Pl011 {
         let value = match offset {
             DATA => {
                 let byte = self.received.pop_front().unwrap_or(0);
+                self.fill();
                 if self.received.is_empty() {
                     self.raw &= !(RECEIVED | TIMEOUT);
                 }
@@ -99,5 +118,13 @@ impl Device for Pl011 {
             self.raw |= RECEIVED | TIMEOUT;
         }
         taken
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.input.iter().map(AsFd::as_fd).collect()
+    }
+
+    fn ready(&mut self) {
+        self.fill();
     }
 }

@@ -14,7 +14,7 @@ use isa::Isa;
 use crate::boot::{Magic, header};
 use crate::bus::{Bus, Place};
 use crate::clock::{self, Goldfish};
-use crate::console::{self, Console, Output};
+use crate::console::{self, Console, Serial};
 use crate::devices::{self, First, Slots};
 use crate::error::Result;
 use crate::machine::{self, End, Loaded, Platform, Start};
@@ -59,7 +59,7 @@ pub(crate) fn load(ram: &Ram, start: &Start<'_>, slots: usize) -> Result<Loaded>
 }
 
 impl Board {
-    pub(crate) fn new(isa: &Isa, ram: Ram, output: Output, slots: Slots) -> Board {
+    pub(crate) fn new(isa: &Isa, ram: Ram, serial: Serial, slots: Slots) -> Board {
         let question = |name: &str| match name {
             "set_timer" => Question::SetTimer,
             "interrupts" => Question::Interrupts,
@@ -67,7 +67,7 @@ impl Board {
             _ => Question::Unknown,
         };
         let mut bus = Bus::default();
-        bus.add(CONSOLE, Box::new(Console::new(output)));
+        bus.add(CONSOLE, Box::new(Console::new(serial.output, serial.input)));
         bus.add(CLOCK, Box::new(Goldfish::default()));
         devices::plug(&mut bus, SLOTS, slots, &ram);
         Board {

@@ -43,6 +43,8 @@ pub(crate) const MOST_BYTES: u32 = 512 << 10;
 const OVERHEAD: u32 = 24;
 /// Handles that a guest has at most. Each takes two descriptors.
 const MOST_HANDLES: usize = 1 << 16;
+/// Bytes of extended attributes that handles keep at most.
+const MOST_KEPT: u64 = 16 << 20;
 /// No user.
 const NOBODY: u32 = u32::MAX;
 
@@ -62,6 +64,8 @@ pub(crate) struct Server {
     handles: HashMap<u32, Handle>,
     /// Bytes of a message that was agreed on.
     most: u32,
+    /// Bytes of extended attributes that handles keep.
+    kept: u64,
 }
 
 impl Server {
@@ -69,12 +73,13 @@ impl Server {
     pub(crate) fn new(directory: OwnedFd, access: Access) -> Done<Server> {
         let root = Node::of(directory)?;
         let device = Device(root.stat()?.st_dev);
-        Ok(Server { root, device, access, handles: HashMap::new(), most: MOST_BYTES })
+        Ok(Server { root, device, access, handles: HashMap::new(), most: MOST_BYTES, kept: 0 })
     }
 
     /// Forgets what the guest has told it.
     pub(crate) fn reset(&mut self) {
         self.handles.clear();
+        self.kept = 0;
         self.most = MOST_BYTES;
     }
 
@@ -178,11 +183,28 @@ impl Server {
         }
     }
 
+    /// Has so many bytes of an extended attribute be kept.
+    fn keep_bytes(&mut self, size: u64) -> Done {
+        let kept = self.kept.checked_add(size).filter(|kept| *kept <= MOST_KEPT).ok_or(Errno::NOSPC)?;
+        self.kept = kept;
+        Ok(())
+    }
+
     fn clunk(&mut self, request: &mut Reader<'_>) -> Done {
         let handle = self.handles.remove(&request.u32()?).ok_or(Errno::BADF)?;
         match handle.opened {
-            Some(Opened::Setting(setting)) => setting.finish(&handle.node),
+            Some(Opened::Setting(setting)) => {
+                self.kept -= setting.size;
+                setting.finish(&handle.node)
+            }
+            Some(Opened::Attribute(value)) => {
+                self.kept -= value.len() as u64;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,9 @@
 //!
 //! **Invariant: a driver's mistakes are its own.** What breaks the rules of a queue is [`Broken`]; the transport then asks
 //! for a reset and does nothing more until it has come. No work that a driver asks for is without bounds: a chain has no
-//! more parts than its queue or its table, and no more than [`queue::MOST_BYTES`].
+//! more parts than its queue or its table, and no more than [`queue::MOST_BYTES`] where anybody reads or writes them.
 
+pub(crate) mod balloon;
 pub(crate) mod block;
 pub(crate) mod console;
 pub(crate) mod entropy;
@@ -51,6 +52,12 @@ pub(crate) trait Device: Send {
     fn configuration(&self) -> Vec<u8> {
         Vec::new()
     }
+
+    /// The driver writes four bytes of it.
+    fn write_configuration(&mut self, _offset: u64, _value: u64) {}
+
+    /// The driver has agreed on these features.
+    fn agreed(&mut self, _features: u64) {}
 
     /// Forgets what the driver has told it.
     fn reset(&mut self) {}

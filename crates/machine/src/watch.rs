@@ -34,6 +34,20 @@ pub(crate) struct Watch {
     is_over: AtomicBool,
     /// A descriptor was ready.
     is_ready: AtomicBool,
+    /// Somebody wants the machine to stand still.
+    is_interrupted: AtomicBool,
+}
+
+/// Makes a machine stand still, from another thread.
+#[derive(Clone)]
+pub struct Interrupter(Arc<Watch>);
+
+impl Interrupter {
+    /// Has [`crate::Machine::run_for`] return soon, or at once if it begins later.
+    pub fn interrupt(&self) {
+        self.0.is_interrupted.store(true, Ordering::SeqCst);
+        self.0.kick();
+    }
 }
 
 impl Watch {
@@ -52,14 +66,25 @@ impl Watch {
             }
         }
         let flag = AtomicBool::default;
-        let (is_idle, is_deep, is_over) = (flag(), flag(), flag());
+        let (is_idle, is_deep, is_over, is_interrupted) = (flag(), flag(), flag(), flag());
         // What was ready before is not told of.
-        Ok(Watch { epoll, kick, attention, is_idle, is_deep, is_over, is_ready: AtomicBool::new(true) })
+        let is_ready = AtomicBool::new(true);
+        Ok(Watch { epoll, kick, attention, is_idle, is_deep, is_over, is_ready, is_interrupted })
     }
 
     /// Whether a descriptor has become ready since the last time.
     pub(crate) fn take_ready(&self) -> bool {
         self.is_ready.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether somebody has wanted the machine to stand still since the last time.
+    pub(crate) fn take_interrupted(&self) -> bool {
+        self.is_interrupted.swap(false, Ordering::AcqRel)
+    }
+
+    /// How to have it stand still.
+    pub(crate) fn interrupter(self: &Arc<Watch>) -> Interrupter {
+        Interrupter(Arc::clone(self))
     }
 
     /// Looks at the descriptors, for so long at most.
@@ -85,7 +110,7 @@ impl Watch {
             let is_deep = is_deep && self.is_idle.load(Ordering::SeqCst) && !self.is_over.load(Ordering::SeqCst);
             self.look((!is_deep).then_some(TICK));
             self.is_deep.store(false, Ordering::SeqCst);
-            if self.is_ready.load(Ordering::Acquire) {
+            if self.is_ready.load(Ordering::Acquire) || self.is_interrupted.load(Ordering::Acquire) {
                 self.attention.store(1, Ordering::Release);
                 processor.unpark();
             } else if !is_deep {
@@ -97,7 +122,7 @@ impl Watch {
     /// Has the processor wait, for so long at most, or until something is ready.
     pub(crate) fn wait(&self, most: Duration) {
         self.is_idle.store(true, Ordering::SeqCst);
-        if !self.is_ready.load(Ordering::SeqCst) {
+        if !self.is_ready.load(Ordering::SeqCst) && !self.is_interrupted.load(Ordering::SeqCst) {
             thread::park_timeout(most);
         }
         self.is_idle.store(false, Ordering::SeqCst);

@@ -226,10 +226,16 @@ pub fn go_on_with(kept: BorrowedFd<'_>, argument: u32, body: fn(BorrowedFd<'_>, 
     crate::fork::exit_now(body(kept, argument))
 }
 
-/// Closes every descriptor from 3 on, but for `keep` (at most eight). For a process that was forked to execute a program:
+/// How many descriptors a process can keep when it closes all others.
+pub const MOST_KEPT: usize = 16;
+
+/// Closes every descriptor from 3 on, but for `keep` (at most [`MOST_KEPT`]; more are an error). For a process that was forked to execute a program:
 /// whoever held what is closed here must not use it again in this process.
 pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut numbers = [u32::MAX; 8];
+    let mut numbers = [u32::MAX; MOST_KEPT];
+    if keep.len() > numbers.len() {
+        return Err(Errno::INVAL);
+    }
     for (slot, fd) in numbers.iter_mut().zip(keep) {
         *slot = fd.as_raw_fd().unsigned_abs();
     }

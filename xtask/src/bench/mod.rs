@@ -5,6 +5,7 @@
 
 mod boot;
 mod build;
+mod dbt;
 mod debug;
 mod debug_engines;
 mod disk;
@@ -100,9 +101,10 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
         "fork" => fork::run()?,
         "ipc" => ipc::run()?,
         "link" => link::run()?,
+        "dbt" => dbt::run()?,
         _ => {
             return Err(format!(
-                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim, unikernel, boot, fork, ipc, link"
+                "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim, unikernel, boot, fork, ipc, link, dbt"
             ));
         }
     };

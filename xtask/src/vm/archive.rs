@@ -14,19 +14,19 @@ const SYMLINK: u32 = 0o120_000;
 
 /// An archive in the making.
 #[derive(Default)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     inode: u32,
     directories: BTreeSet<String>,
 }
 
 impl Archive {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Adds a directory and those on the way to it, once.
-    pub(super) fn directory(&mut self, path: &str) {
+    pub(crate) fn directory(&mut self, path: &str) {
         let path = path.trim_matches('/');
         if path.is_empty() || self.directories.contains(path) {
             return;
@@ -39,12 +39,12 @@ impl Archive {
     }
 
     /// Adds a symbolic link.
-    pub(super) fn link(&mut self, path: &str, target: &str) {
+    pub(crate) fn link(&mut self, path: &str, target: &str) {
         self.entry(path, SYMLINK | 0o777, target.as_bytes());
     }
 
     /// Adds a file of those bytes.
-    pub(super) fn data(&mut self, path: &str, mode: u32, bytes: &[u8]) {
+    pub(crate) fn data(&mut self, path: &str, mode: u32, bytes: &[u8]) {
         let path = path.trim_matches('/');
         if let Some((parent, _)) = path.rsplit_once('/') {
             self.directory(parent);
@@ -53,7 +53,7 @@ impl Archive {
     }
 
     /// Adds a copy of a file.
-    pub(super) fn file(&mut self, path: &str, source: &Path) -> Result {
+    pub(crate) fn file(&mut self, path: &str, source: &Path) -> Result {
         let wrong = |e: std::io::Error| format!("reading {}: {e}", source.display());
         let mode = fs::metadata(source).map_err(wrong)?.permissions().mode() & 0o777;
         self.data(path, mode, &fs::read(source).map_err(wrong)?);
@@ -61,7 +61,7 @@ impl Archive {
     }
 
     /// Adds a copy of a directory with everything in it; what is neither file nor directory is left out.
-    pub(super) fn tree(&mut self, path: &str, source: &Path) -> Result {
+    pub(crate) fn tree(&mut self, path: &str, source: &Path) -> Result {
         self.directory(path);
         let entries = fs::read_dir(source).map_err(|e| format!("reading {}: {e}", source.display()))?;
         for entry in entries.flatten() {
@@ -76,7 +76,7 @@ impl Archive {
     }
 
     /// The whole archive.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[]);
         self.bytes
     }

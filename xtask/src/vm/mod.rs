@@ -5,7 +5,7 @@
 //! The guest's script prints a line `PASS name` or `FAIL name: why` for each check and `END` when it is through. **A check
 //! that says nothing has failed.**
 
-mod archive;
+pub(crate) mod archive;
 mod modules;
 
 use std::collections::BTreeSet;

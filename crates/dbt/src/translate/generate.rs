@@ -12,6 +12,7 @@
 //! | the others but rsp | values |
 
 mod accesses;
+mod floats;
 mod leave;
 mod operations;
 mod places;
@@ -103,6 +104,8 @@ enum Target {
     Direct(i64),
     Indirect(Source),
     Interpreter(u32),
+    /// The same, with the flags of floating-point operations that were kept.
+    InterpreterAsBefore(u32),
     /// At this instruction, when interrupts were looked at.
     Poll(u32),
 }

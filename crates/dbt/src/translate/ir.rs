@@ -232,6 +232,8 @@ pub(super) struct Block {
     pub(super) states: Vec<Known>,
     /// Where it begins in its page.
     pub(super) begin: u32,
+    /// Which pieces of 64 bytes of its page it was made of.
+    pub(super) lines: u64,
     /// How many instructions it is of.
     pub(super) instructions: u32,
 }

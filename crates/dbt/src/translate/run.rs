@@ -7,7 +7,7 @@ use isa::Isa;
 use super::callbacks::{Run, interpret, load, store, touch};
 use super::generate::{self, TooBig};
 use super::specialise::{self, Fetch};
-use super::{Key, LEAVE, LOOK_UP, PAGE};
+use super::{Key, LEAVE, PAGE, UNKNOWN};
 use crate::board::Board;
 use crate::processor::Processor;
 use crate::state::head;
@@ -176,7 +176,7 @@ impl Processor {
             (head::PAGE, pc & !(PAGE - 1)),
             (head::SET, set),
             (head::LEAVE, translator.cache.address(LEAVE)),
-            (head::LOOK_UP, translator.cache.address(LOOK_UP)),
+            (head::UNKNOWN, translator.cache.address(UNKNOWN)),
             (head::LOAD, load as *const () as u64),
             (head::STORE, store as *const () as u64),
             (head::INTERPRET, interpret as *const () as u64),
@@ -220,12 +220,11 @@ impl Processor {
             translator.sets.protect(host);
         }
         if block.instructions == 0 {
-            return Some(translator.keep(key, None, 4));
+            return Some(translator.keep(key, None, 0));
         }
-        let size = u64::from(block.instructions) * 4;
         let compiled = match generate::generate(&block, translator.links.len() as u64) {
             Ok(compiled) => compiled,
-            Err(TooBig) => return Some(translator.keep(key, None, size)),
+            Err(TooBig) => return Some(translator.keep(key, None, block.lines)),
         };
         let at = match translator.cache.add(&compiled.bytes) {
             Some(at) => at,
@@ -234,7 +233,7 @@ impl Processor {
                 return self.make(isa, key);
             }
         };
-        Some(translator.keep(key, Some((&compiled, at)), size))
+        Some(translator.keep(key, Some((&compiled, at)), block.lines))
     }
 
     /// The next access to a page finds it by itself, if it may. Says whether.

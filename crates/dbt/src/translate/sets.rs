@@ -47,14 +47,17 @@ pub(super) const WRITE: i32 = (ENTRIES * 16) as i32;
 pub(super) const JUMPS: i32 = (ENTRIES * 32) as i32;
 
 const NO_PAGE: Page = Page { tag: NOTHING, addend: 0 };
-const NO_JUMP: Jump = Jump { pc: NOTHING, code: 0 };
+/// What is in a slot of `jumps` where nothing is: an address that belongs in another, so that no look finds it here.
+fn no_jump(slot: usize) -> Jump {
+    Jump { pc: ((slot ^ 1) << 1) as u64, code: 0 }
+}
 
 impl Set {
     fn new() -> Box<Set> {
         Box::new(Set {
             read: [NO_PAGE; ENTRIES],
             write: [NO_PAGE; ENTRIES],
-            jumps: [NO_JUMP; ENTRIES],
+            jumps: std::array::from_fn(no_jump),
             jump_pages: 0,
             seen: 0,
         })
@@ -80,7 +83,8 @@ impl Set {
     /// Where code for an address is.
     pub(super) fn jump(&self, pc: u64) -> Option<u64> {
         let jump = &self.jumps[(pc >> 1) as usize & (ENTRIES - 1)];
-        (jump.pc == pc).then_some(jump.code)
+        // An empty slot has no code.
+        (jump.pc == pc && jump.code != 0).then_some(jump.code)
     }
 
     fn forget_page(&mut self, address: u64) {
@@ -92,17 +96,18 @@ impl Set {
             }
         }
         // What begins on the page before may end here.
-        let across = &mut self.jumps[(page.wrapping_sub(2) >> 1) as usize & (ENTRIES - 1)];
-        if across.pc == page.wrapping_sub(2) {
-            *across = NO_JUMP;
+        let before = page.wrapping_sub(2);
+        let slot = (before >> 1) as usize & (ENTRIES - 1);
+        if self.jumps[slot].pc == before {
+            self.jumps[slot] = no_jump(slot);
         }
         let bit = 1 << (address >> PAGE_BITS & 63);
         if self.jump_pages & bit == 0 {
             return;
         }
-        for jump in &mut self.jumps {
+        for (slot, jump) in self.jumps.iter_mut().enumerate() {
             if jump.pc >> PAGE_BITS << PAGE_BITS == page {
-                *jump = NO_JUMP;
+                *jump = no_jump(slot);
             }
         }
     }
@@ -110,7 +115,7 @@ impl Set {
     fn forget(&mut self) {
         self.read.fill(NO_PAGE);
         self.write.fill(NO_PAGE);
-        self.jumps.fill(NO_JUMP);
+        self.jumps.iter_mut().enumerate().for_each(|(slot, jump)| *jump = no_jump(slot));
         self.jump_pages = 0;
     }
 }

@@ -18,6 +18,8 @@ use crate::contract::Question;
 
 /// A block has at most so many instructions.
 const LONGEST: u32 = 64;
+/// An instruction that begins here or later may not be all of its page.
+const LAST: i64 = PAGE as i64 - 3;
 const PAGE: u32 = 1 << crate::tlb::PAGE_BITS;
 
 /// Bytes of a page, from which instructions are taken.
@@ -52,8 +54,11 @@ pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch) -> Bloc
     while let Some((number, word)) = code.fetch(at) {
         let instruction = &isa.instructions[number];
         maker.block.instructions += 1;
+        let size = u32::from(instruction.size);
+        (at >> 6..=((at + size - 1).min(PAGE - 1)) >> 6).for_each(|line| maker.block.lines |= 1 << line);
         match maker.instruction(number, instruction, word, at) {
-            Next::Falls => at += u32::from(instruction.size),
+            Next::Falls => at += size,
+            Next::Follows(to) => at = to,
             Next::Left => return maker.block,
         }
         if at >= PAGE || maker.block.instructions >= LONGEST {
@@ -69,6 +74,8 @@ pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch) -> Bloc
 
 enum Next {
     Falls,
+    /// The block goes on somewhere else in its page.
+    Follows(u32),
     Left,
 }
 
@@ -187,6 +194,9 @@ impl<'i> Maker<'i> {
             }
             Some(Branch::Always(to)) => {
                 let to = self.exit_to(to);
+                if let (Some(at), Modes::Same, false) = (self.followed(to), modes, work.attends) {
+                    return Next::Follows(at);
+                }
                 let state = self.state(work.at);
                 self.effect(Ir::Exit { to, at: state, modes });
                 Next::Left
@@ -194,6 +204,14 @@ impl<'i> Maker<'i> {
             Some(Branch::If(test, yes, no)) => {
                 let to = self.exit_to(yes);
                 let state = self.state(work.at);
+                // What turns back is mostly a loop that goes on.
+                if let (Some(at), None) = (self.followed(to), no)
+                    && at <= work.at
+                {
+                    let test = Test { kind: test.kind.inverted(), ..test };
+                    self.effect(Ir::ExitIf { test, to: Exit::Direct { plus: after.into() }, at: state });
+                    return Next::Follows(at);
+                }
                 self.effect(Ir::ExitIf { test, to, at: state });
                 // What falls through stays in the block: what is known of registers still holds.
                 let Some(no) = no else { return Next::Falls };
@@ -219,6 +237,15 @@ impl<'i> Maker<'i> {
             return Next::Left;
         }
         Next::Falls
+    }
+
+    /// Where the block goes on instead of leaving: a loop becomes several turns of it, between which registers stay where
+    /// they are.
+    fn followed(&self, to: Exit) -> Option<u32> {
+        match to {
+            Exit::Direct { plus: plus @ 0..LAST } if self.block.instructions < LONGEST => Some(plus as u32),
+            _ => None,
+        }
     }
 
     fn exit_to(&self, to: Val) -> Exit {

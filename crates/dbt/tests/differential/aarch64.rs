@@ -142,6 +142,18 @@ impl Target for Aarch64 {
         (bytes(code), at + 4)
     }
 
+    fn begin(&self, at: u64, to: u64) -> Vec<u8> {
+        let mut code = constant(0, 3 << 20);
+        // CPACR_EL1 and SPSel.
+        code.extend([0xd518_1040, 0xd500_40bf]);
+        code.push(jump(at + 4 * code.len() as u64, to));
+        bytes(code)
+    }
+
+    fn halt(&self) -> Vec<u8> {
+        bytes(vec![0xd503_207f])
+    }
+
     fn exit(&self, parts: &[(u64, u64)]) -> Vec<u8> {
         let mut code = Vec::new();
         for (from, length) in parts {

@@ -1,15 +1,15 @@
-//! Cases: made, done by the interpreter, done by qemu, compared.
+//! Cases: made, done by the interpreter, done by somebody else, compared.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use dbt::{Board, Mode, Outcome, Processor, Ram, Registers};
+use dbt::{Board, Clock, Mode, Outcome, Processor, Ram, Registers};
 use isa::plan::Op;
 use isa::{Instruction, Isa, Source};
 
-use crate::program::{self, Case, DATA, DATA_SIZE};
+use crate::program::{self, Case, DATA, DATA_SIZE, Engine};
 use crate::target::{BLOCK, END, GENERAL, JUMP, JUMPED, Target, set_word, word};
 use crate::values::Random;
 
@@ -39,11 +39,17 @@ impl Board for Nothing {
         0
     }
 
+    fn clock(&self) -> Clock {
+        Clock::new(1_000_000)
+    }
+
     fn attention(&self) -> bool {
         false
     }
 }
 
+/// Says which instructions, by a part of their names.
+pub(crate) const ONLY: &str = "SKEP_DIFFERENTIAL_ONLY";
 /// Cases of one program.
 const BATCH: usize = 20_000;
 /// Where in memory most accesses are.
@@ -67,15 +73,15 @@ pub(crate) fn description(name: &str) -> Isa {
     isa::compile(&sources).unwrap_or_else(|error| panic!("{error}"))
 }
 
-pub(crate) fn run(target: &dyn Target) -> Report {
+pub(crate) fn run(engine: Engine, target: &dyn Target) -> Report {
     let isa = Arc::new(description(target.name()));
-    let only = std::env::var("SKEP_DIFFERENTIAL_ONLY").unwrap_or_default();
+    let only = std::env::var(ONLY).unwrap_or_default();
     let chosen: Vec<usize> = (0..isa.instructions.len())
         .filter(|at| isa.instructions[*at].name.contains(&only) && is_tried(&isa, &isa.instructions[*at], target))
         .collect();
     let each = number("SKEP_DIFFERENTIAL_CASES", 12) as usize;
     let random = Random::new(number("SKEP_DIFFERENTIAL_SEED", 1));
-    let mut work = Work::new(target, isa, random);
+    let mut work = Work::new(engine, target, isa, random);
     let mut report = Report { instructions: chosen.len(), ..Report::default() };
     let mut cases = Vec::new();
     let mut data = work.data();
@@ -118,6 +124,7 @@ fn field(instruction: &Instruction, name: &str, word: u32) -> Option<u64> {
 }
 
 struct Work<'t> {
+    engine: Engine,
     target: &'t dyn Target,
     isa: Arc<Isa>,
     processor: Processor,
@@ -127,14 +134,14 @@ struct Work<'t> {
 }
 
 impl<'t> Work<'t> {
-    fn new(target: &'t dyn Target, isa: Arc<Isa>, mut random: Random) -> Work<'t> {
+    fn new(engine: Engine, target: &'t dyn Target, isa: Arc<Isa>, mut random: Random) -> Work<'t> {
         let memory = vm::Memory::new(DATA_SIZE).expect("memory");
         let ram = Ram::new(Arc::new(memory), DATA);
         let content: Vec<u8> = (0..DATA_SIZE / 16).flat_map(|_| random.vector().to_le_bytes()).collect();
         ram.copy_in(DATA, &content).expect("memory holds its content");
         let processor = Processor::new(Arc::clone(&isa), Mode::Interpret, ram.clone(), &mut Nothing, &[DATA]);
         let processor = processor.expect("a processor");
-        Work { target, isa, processor, ram, random, places: Vec::new() }
+        Work { engine, target, isa, processor, ram, random, places: Vec::new() }
     }
 
     fn data(&self) -> Vec<u8> {
@@ -261,12 +268,12 @@ impl<'t> Work<'t> {
         format!("{} {:08x}/{:08x} ({example})", instruction.name, instruction.value, instruction.mask)
     }
 
-    /// Has qemu do all cases, beginning with this memory.
+    /// Has the other do all cases, beginning with this memory.
     fn compare(&mut self, cases: &mut Vec<Case>, data: &[u8], report: &mut Report) {
         let mut cases = std::mem::take(cases);
         let mut wrong: BTreeMap<usize, (usize, String)> = BTreeMap::new();
         let (after, memory) = loop {
-            match program::run(self.target, &cases, data) {
+            match program::run(self.engine, self.target, &self.isa, &cases, data) {
                 Ok(found) => break found,
                 Err(error) => {
                     let culprit = self.culprit(&cases, data);
@@ -309,12 +316,12 @@ impl<'t> Work<'t> {
         }
     }
 
-    /// The first case that qemu does not do, found by halves.
+    /// The first case that it does not do, found by halves.
     fn culprit(&self, cases: &[Case], data: &[u8]) -> usize {
         let (mut good, mut bad) = (0, cases.len());
         while bad - good > 1 {
             let middle = usize::midpoint(good, bad);
-            match program::run(self.target, &cases[..middle], data) {
+            match program::run(self.engine, self.target, &self.isa, &cases[..middle], data) {
                 Ok(_) => good = middle,
                 Err(_) => bad = middle,
             }

@@ -1,9 +1,17 @@
-//! A static program for qemu's user mode: code, blocks of registers, and memory that cases load from and store to.
+//! A program that does cases: code, blocks of registers, and memory that cases load from and store to. It is run by qemu's
+//! user mode, or, in a machine with nothing else in it, by generated code of our own.
 
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use dbt::{Mode, Processor, Ram, Stop};
+use isa::Isa;
+
+use crate::cases::Nothing;
 use crate::target::{BLOCK, CODE, Target, set_word};
 
 /// Where the memory of cases is: so near to the code that instructions can say how far it is.
@@ -11,7 +19,15 @@ pub(crate) const DATA: u64 = 0x0ffc_0000;
 /// Its bytes.
 pub(crate) const DATA_SIZE: usize = 128 << 10;
 const TEXT: u64 = 0x1000_0000;
-const BLOCKS: u64 = 0x3000_0000;
+/// Code of all cases is before it.
+const BLOCKS: u64 = TEXT + (2 << 20);
+
+/// Who runs a program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Qemu,
+    Translator,
+}
 
 /// An instruction with what it is done on.
 #[derive(Clone)]
@@ -50,7 +66,23 @@ fn first_length(target: &dyn Target) -> usize {
 }
 
 /// What became of the registers of each case, and of memory. The error says how it ended instead.
-pub(crate) fn run(target: &dyn Target, cases: &[Case], data: &[u8]) -> Result<(Vec<Vec<u8>>, Vec<u8>), String> {
+pub(crate) fn run(
+    engine: Engine,
+    target: &dyn Target,
+    isa: &Arc<Isa>,
+    cases: &[Case],
+    data: &[u8],
+) -> Result<(Vec<Vec<u8>>, Vec<u8>), String> {
+    let (text, blocks) = assembled(target, cases);
+    let (blocks, memory) = match engine {
+        Engine::Qemu => by_qemu(target, text, &blocks, data)?,
+        Engine::Translator => by_translator(target, isa, text, &blocks, data)?,
+    };
+    Ok((blocks[..cases.len() * BLOCK].chunks(BLOCK).map(<[u8]>::to_vec).collect(), memory))
+}
+
+/// Code, at the end of which is what the last block jumps to; and blocks.
+fn assembled(target: &dyn Target, cases: &[Case]) -> (Vec<u8>, Vec<u8>) {
     let load = target.load(BLOCKS);
     let mut text = load.clone();
     text.extend(target.save(load.len(), first_length(target)));
@@ -70,8 +102,48 @@ pub(crate) fn run(target: &dyn Target, cases: &[Case], data: &[u8]) -> Result<(V
     let mut last = vec![0; BLOCK];
     set_word(&mut last, CODE, TEXT + text.len() as u64);
     blocks.extend(last);
+    (text, blocks)
+}
+
+type Found = Result<(Vec<u8>, Vec<u8>), String>;
+
+/// Longer than any program takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn by_translator(target: &dyn Target, isa: &Arc<Isa>, mut text: Vec<u8>, blocks: &[u8], data: &[u8]) -> Found {
+    text.extend(target.halt());
+    let begin = TEXT + text.len() as u64;
+    text.extend(target.begin(begin, TEXT));
+    let length = (BLOCKS - DATA) as usize + blocks.len();
+    let memory = vm::Memory::new(length.next_multiple_of(4096)).expect("memory");
+    let ram = Ram::new(Arc::new(memory), DATA);
+    for (at, content) in [(DATA, data), (TEXT, &text), (BLOCKS, blocks)] {
+        ram.copy_in(at, content).expect("a program fits");
+    }
+    let processor = Processor::new(Arc::clone(isa), Mode::Translate, ram.clone(), &mut Nothing, &[begin]);
+    let mut processor = processor.expect("a processor");
+    let attention = processor.attention();
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if is_done.recv_timeout(PATIENCE).is_err() {
+            attention.store(1, Ordering::Release);
+        }
+    });
+    let stop = processor.run_fast(&mut Nothing);
+    let _ = done.send(());
+    watch.join().expect("a watch");
+    if stop != Stop::Waiting {
+        return Err(format!("it does not end, and is at {:#x}", processor.pc()));
+    }
+    let (mut after, mut memory) = (vec![0; blocks.len()], vec![0; DATA_SIZE]);
+    ram.copy_out(BLOCKS, &mut after).expect("blocks");
+    ram.copy_out(DATA, &mut memory).expect("memory");
+    Ok((after, memory))
+}
+
+fn by_qemu(target: &dyn Target, mut text: Vec<u8>, blocks: &[u8], data: &[u8]) -> Found {
     text.extend(target.exit(&[(BLOCKS, blocks.len() as u64), (DATA, DATA_SIZE as u64)]));
-    let program = elf(target.machine(), &[(TEXT, &text), (DATA, data), (BLOCKS, &blocks)]);
+    let program = elf(target.machine(), &[(TEXT, &text), (DATA, data), (BLOCKS, blocks)]);
     let file = std::env::temp_dir().join(format!("skep-differential-{}-{}", target.name(), std::process::id()));
     std::fs::write(&file, program).expect("a program is written");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).expect("a program's permissions");
@@ -81,8 +153,8 @@ pub(crate) fn run(target: &dyn Target, cases: &[Case], data: &[u8]) -> Result<(V
     if output.len() != blocks.len() + DATA_SIZE {
         return Err(format!("{} bytes were written, not {}", output.len(), blocks.len() + DATA_SIZE));
     }
-    let after = output[..cases.len() * BLOCK].chunks(BLOCK).map(<[u8]>::to_vec).collect();
-    Ok((after, output[blocks.len()..].to_vec()))
+    let memory = output[blocks.len()..].to_vec();
+    Ok((output, memory))
 }
 
 fn execute(target: &dyn Target, file: &std::path::Path) -> Result<Vec<u8>, String> {

@@ -145,6 +145,18 @@ impl Target for Riscv64 {
         (code, at + 4)
     }
 
+    fn begin(&self, at: u64, to: u64) -> Vec<u8> {
+        let mut code = constant(5, 0x2000);
+        // csrs sstatus, x5
+        code.push(0x1002_a073);
+        code.push(jump(at + 4 * code.len() as u64, to));
+        bytes(code)
+    }
+
+    fn halt(&self) -> Vec<u8> {
+        bytes(vec![0x1050_0073])
+    }
+
     fn exit(&self, parts: &[(u64, u64)]) -> Vec<u8> {
         let mut code = Vec::new();
         for (from, length) in parts {

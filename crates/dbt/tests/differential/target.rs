@@ -49,6 +49,10 @@ pub(crate) trait Target {
     /// A case's code at `at`: the instruction, and a jump to `save`; what is jumped over notes that something jumped. And
     /// where in it the instruction is.
     fn case(&self, at: u64, save: u64, word: u32, size: u8) -> (Vec<u8>, u64);
+    /// Code that begins a program without anything below it: lets floating-point numbers be used, and jumps.
+    fn begin(&self, at: u64, to: u64) -> Vec<u8>;
+    /// Code that waits for what never comes.
+    fn halt(&self) -> Vec<u8>;
     /// Code that writes these parts of memory, by address and length, to the standard output, and ends.
     fn exit(&self, parts: &[(u64, u64)]) -> Vec<u8>;
 }

@@ -55,7 +55,7 @@ impl<'a> Elaborator<'_, 'a> {
             return Ok(());
         }
         let (register, info) = self.symbols.register(name, target.place)?;
-        let value = self.to_bits(value, info.width, target.place)?;
+        let value = self.sized(value, info.width, target.place)?;
         self.builder.write(register, None, value, info.is_mode);
         Ok(())
     }

@@ -174,7 +174,7 @@ impl<'a> Elaborator<'_, 'a> {
         let value = self.value(expr, None)?;
         match value {
             Value::Bits(id) => Ok(id),
-            value => self.to_bits(value, 8, expr.place),
+            value => self.sized(value, 8, expr.place),
         }
     }
 
@@ -188,11 +188,11 @@ impl<'a> Elaborator<'_, 'a> {
         match (left, right) {
             (Value::Bits(left), right) => {
                 let width = self.builder.width(left);
-                Ok((left, self.to_bits(right, width, b.place)?))
+                Ok((left, self.sized(right, width, b.place)?))
             }
             (left, Value::Bits(right)) => {
                 let width = self.builder.width(right);
-                Ok((self.to_bits(left, width, a.place)?, right))
+                Ok((self.sized(left, width, a.place)?, right))
             }
             _ => Err(Error::at(a.place, "it is not known how wide this is")),
         }
@@ -223,8 +223,11 @@ impl<'a> Elaborator<'_, 'a> {
         }
         let mode = self.bits(mode, 8)?;
         let (lane, width, of) = self.lanes_of(count, shape, lane, operands, place)?;
-        if !matches!(lane, 16 | 32 | 64) {
-            return Err(Error::at(place, format!("no floating-point number has {lane} bits")));
+        let given = shape.width(lane, lane).unwrap_or(0);
+        for bits in [lane, given] {
+            if !(matches!(bits, 16 | 32 | 64) || which == Float::Order) {
+                return Err(Error::at(place, format!("no floating-point number has {bits} bits")));
+            }
         }
         Ok(Value::Bits(self.builder.effect(Op::Float { which, lane, mode, of }, width)))
     }
@@ -248,7 +251,11 @@ impl<'a> Elaborator<'_, 'a> {
         if operands.len() != count {
             return Err(Error::at(place, format!("this takes {count} operands behind the lane's width")));
         }
+        let place = lane.place;
         let lane = self.width(lane)?;
+        if !matches!(lane, 8 | 16 | 32 | 64) {
+            return Err(Error::at(place, format!("a lane has 8, 16, 32 or 64 bits, not {lane}")));
+        }
         let ids = operands.iter().map(|operand| self.amount(operand)).collect::<Result<Vec<_>>>()?;
         let width = self.builder.width(ids[0]);
         if !width.is_multiple_of(lane) {
@@ -264,7 +271,7 @@ impl<'a> Elaborator<'_, 'a> {
         let width = self.width(width)?;
         let value = match self.value(value, None)? {
             Value::Bits(id) => id,
-            number => return self.to_bits(number, width, place).map(Value::Bits),
+            number => return self.sized(number, width, place).map(Value::Bits),
         };
         let found = self.builder.width(value);
         let is_wider = found > width;
@@ -383,7 +390,7 @@ impl<'a> Elaborator<'_, 'a> {
     }
 }
 
-fn exactly<'a, const N: usize>(arguments: &'a [Expr], place: Place) -> Result<[&'a Expr; N]> {
+fn exactly<const N: usize>(arguments: &[Expr], place: Place) -> Result<[&Expr; N]> {
     let list: Vec<&Expr> = arguments.iter().collect();
     list.try_into().map_err(|_| Error::at(place, format!("this takes {N} arguments")))
 }

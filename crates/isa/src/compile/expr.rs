@@ -46,7 +46,7 @@ impl<'a> Elaborator<'_, 'a> {
     /// A value of `width` bits.
     pub(super) fn bits(&mut self, expr: &'a Expr, width: u8) -> Result<Id> {
         let value = self.value(expr, Some(width))?;
-        self.to_bits(value, width, expr.place)
+        self.sized(value, width, expr.place)
     }
 
     /// A number that is known now.
@@ -76,7 +76,7 @@ impl<'a> Elaborator<'_, 'a> {
         }
     }
 
-    pub(super) fn to_bits(&mut self, value: Value, width: u8, place: Place) -> Result<Id> {
+    pub(super) fn sized(&mut self, value: Value, width: u8, place: Place) -> Result<Id> {
         match value {
             Value::Int(number) if fits(number, width) => Ok(self.builder.constant(bits_of(number, width), width)),
             Value::Int(number) => Err(Error::at(place, format!("{number} does not fit {width} bits"))),
@@ -101,7 +101,7 @@ impl<'a> Elaborator<'_, 'a> {
             },
             (Type::Bits(width), value) => {
                 let width = self.width(width)?;
-                self.to_bits(value, width, place).map(Value::Bits)
+                self.sized(value, width, place).map(Value::Bits)
             }
             (Type::Tuple(classes), Value::Tuple(values)) if classes.len() == values.len() => {
                 let both = classes.iter().zip(values);
@@ -254,19 +254,19 @@ impl<'a> Elaborator<'_, 'a> {
             let left = match left {
                 Value::Int(_) => {
                     let width = expected.ok_or_else(|| Error::at(a.place, "it is not known how wide this is"))?;
-                    self.to_bits(left, width, a.place)?
+                    self.sized(left, width, a.place)?
                 }
                 left => self.any_bits(left, a.place)?,
             };
             let right = match right {
-                Value::Int(by) => self.to_bits(Value::Int(by), 8, b.place)?,
+                Value::Int(by) => self.sized(Value::Int(by), 8, b.place)?,
                 right => self.any_bits(right, b.place)?,
             };
             (left, right)
         } else {
             match (left, right) {
-                (Value::Bits(left), right) => (left, self.to_bits(right, self.builder.width(left), b.place)?),
-                (left, Value::Bits(right)) => (self.to_bits(left, self.builder.width(right), a.place)?, right),
+                (Value::Bits(left), right) => (left, self.sized(right, self.builder.width(left), b.place)?),
+                (left, Value::Bits(right)) => (self.sized(left, self.builder.width(right), a.place)?, right),
                 _ => return Err(Error::at(place, "this is not for several values")),
             }
         };

@@ -216,7 +216,7 @@ impl<'m, 'a> Maker<'m, 'a> {
         let mut elaborator = self.elaborator();
         let value = match elaborator.value(expr, None)? {
             Value::Bits(id) => id,
-            number => elaborator.to_bits(number, 64, expr.place)?,
+            number => elaborator.sized(number, 64, expr.place)?,
         };
         self.fixed(elaborator, value, expr)
     }

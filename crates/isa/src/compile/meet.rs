@@ -107,8 +107,8 @@ impl<'a> Elaborator<'_, 'a> {
                 .map(Value::Tuple);
         }
         let width = self.common_width(&[&yes, &no], expected)?;
-        let yes = self.to_bits(yes, width, Place::default())?;
-        let no = self.to_bits(no, width, Place::default())?;
+        let yes = self.sized(yes, width, Place::default())?;
+        let no = self.sized(no, width, Place::default())?;
         Ok(Value::Bits(self.builder.pure(Op::Select(condition, yes, no), width)))
     }
 

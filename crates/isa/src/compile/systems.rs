@@ -59,7 +59,7 @@ impl<'a> Elaborator<'_, 'a> {
         };
         let flow = self.in_own_frame(|this| this.block(body, Some(WIDTH)))?;
         Ok(match flow.value() {
-            Some(value) => Flow::Value(Value::Bits(self.to_bits(value, WIDTH, system.name.place)?)),
+            Some(value) => Flow::Value(Value::Bits(self.sized(value, WIDTH, system.name.place)?)),
             None => Flow::Diverged,
         })
     }

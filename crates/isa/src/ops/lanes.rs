@@ -3,7 +3,7 @@
 //! Most are one or two instructions of a host that has vectors of its own. **Each is pure**: whether a saturating one
 //! saturated is asked apart, by its twin with `_over`.
 
-use super::{crypto, mask, signed};
+use super::{check, crypto, mask, signed};
 
 /// What is done with lanes. Each is a line of [`INTRINSICS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +62,8 @@ pub enum Intrinsic {
     AesDecrypt,
     AesMix,
     AesUnmix,
+    Checksum,
+    ChecksumCastagnoli,
     /// What is left of a result that may not fit.
     Saturate(Saturating),
     /// Whether any lane's result did not fit.
@@ -187,6 +189,9 @@ pub const INTRINSICS: &[(&str, Intrinsic, usize, Shape)] = &[
     ("aes_decrypt", Intrinsic::AesDecrypt, 1, Same),
     ("aes_mix", Intrinsic::AesMix, 1, Same),
     ("aes_unmix", Intrinsic::AesUnmix, 1, Same),
+    // What a sum of 32 bits, the second operand, becomes with the first: its polynomial is ISO 3309's or Castagnoli's.
+    ("crc32", Intrinsic::Checksum, 2, Bits(32)),
+    ("crc32c", Intrinsic::ChecksumCastagnoli, 2, Bits(32)),
     ("lanes_sqshift", Intrinsic::Saturate(Saturating::SignedShift), 2, Same),
     ("lanes_sqshift_over", Intrinsic::Exceeds(Saturating::SignedShift), 2, Bits(1)),
     ("lanes_uqshift", Intrinsic::Saturate(Saturating::UnsignedShift), 2, Same),
@@ -345,10 +350,12 @@ impl Lanes {
             Intrinsic::UnsignedDot => {
                 self.made(lane, |at| self.dot(at, a, |parts, at| (parts.of(b, at) * parts.of(c, at)) as i128))
             }
-            Intrinsic::AesEncrypt => crypto::encrypt(a),
-            Intrinsic::AesDecrypt => crypto::decrypt(a),
-            Intrinsic::AesMix => crypto::mix(a),
-            Intrinsic::AesUnmix => crypto::unmix(a),
+            Intrinsic::AesEncrypt => crypto::encrypt(a) & mask(self.width),
+            Intrinsic::AesDecrypt => crypto::decrypt(a) & mask(self.width),
+            Intrinsic::AesMix => crypto::mix(a) & mask(self.width),
+            Intrinsic::AesUnmix => crypto::unmix(a) & mask(self.width),
+            Intrinsic::Checksum => check::sum(&check::ISO, lane, a as u64, b as u32).into(),
+            Intrinsic::ChecksumCastagnoli => check::sum(&check::CASTAGNOLI, lane, a as u64, b as u32).into(),
             Intrinsic::Saturate(what) => self.made(lane, |at| self.saturated(what, at, [a, b, c]).0),
             Intrinsic::Exceeds(what) => (0..self.count()).any(|at| self.saturated(what, at, [a, b, c]).1).into(),
             // The others are above.
@@ -375,7 +382,8 @@ impl Lanes {
             | Saturating::AddSignedToUnsigned => (0, mask(lane) as i128),
             _ => (-half, half - 1),
         };
-        let accumulated = |product: i128| ((s(a) << lane) + product + half) >> lane;
+        let twice = |a: i128, b: i128| a.saturating_mul(b).saturating_mul(2);
+        let accumulated = |product: i128| (s(a) << lane).saturating_add(product).saturating_add(half) >> lane;
         let (exact, is_lost) = match what {
             Saturating::SignedShift | Saturating::SignedToUnsignedShift => shifted(s(a), by, Rounding::Down),
             Saturating::UnsignedShift => shifted(unsigned, by, Rounding::Down),
@@ -383,10 +391,10 @@ impl Lanes {
             Saturating::RoundedUnsignedShift => shifted(unsigned, by, Rounding::Nearest),
             Saturating::AddUnsignedToSigned => (s(a) + self.of(b, at) as i128, false),
             Saturating::AddSignedToUnsigned => (unsigned + s(b), false),
-            Saturating::DoubleMultiplyHigh => ((2 * s(a) * s(b)) >> lane, false),
-            Saturating::RoundedDoubleMultiplyHigh => ((2 * s(a) * s(b) + half) >> lane, false),
-            Saturating::RoundedDoubleMultiplyAdd => (accumulated(2 * s(b) * s(c)), false),
-            Saturating::RoundedDoubleMultiplySubtract => (accumulated(-2 * s(b) * s(c)), false),
+            Saturating::DoubleMultiplyHigh => (twice(s(a), s(b)) >> lane, false),
+            Saturating::RoundedDoubleMultiplyHigh => (twice(s(a), s(b)).saturating_add(half) >> lane, false),
+            Saturating::RoundedDoubleMultiplyAdd => (accumulated(twice(s(b), s(c))), false),
+            Saturating::RoundedDoubleMultiplySubtract => (accumulated(twice(s(b), s(c)).saturating_neg()), false),
         };
         let within = exact.clamp(low, high);
         let kept = if !is_lost {
@@ -447,6 +455,21 @@ mod tests {
         assert_eq!(intrinsic(Intrinsic::Splat, 16, 16, 0xabcd, 0, 0) >> 112, 0xabcd);
         assert_eq!(intrinsic(Intrinsic::Truncate, 16, 64, 0x0144_0133_0122_0111, 0, 0), 0x4433_2211);
         assert_eq!(intrinsic(Intrinsic::SignExtend, 8, 32, 0x8001_7fff, 0, 0), 0xff80_0001_007f_ffff);
+    }
+
+    #[test]
+    fn every_operation_is_total() {
+        let edges = [0, 1, u128::MAX, 1 << 127, 0x7f << 120, 0x8000_0000_8000_8080_u128 << 64, 0x0123_4567_89ab_cdef];
+        for (name, which, _, shape) in INTRINSICS {
+            for (lane, width) in [8, 16, 32, 64].into_iter().flat_map(|lane| [(lane, lane), (lane, 64), (lane, 128)]) {
+                let Some(result) = shape.width(lane, width) else { continue };
+                for number in 0..edges.len().pow(3) {
+                    let of = |at: u32| edges[number / edges.len().pow(at) % edges.len()];
+                    let value = intrinsic(*which, lane, width, of(0) & mask(width), of(1), of(2));
+                    assert!(value <= mask(result), "{name} of lanes of {lane} in {width}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::script::{Call, Script, Value};
 use super::setup;
 use super::spawn::{self, Born, Ends, Outcome};
 use crate::arch::{Arch, isa};
+use crate::console::Serial;
 use crate::error::{Error, Result};
 use crate::machine::{End, Machine, Start};
 use crate::virtio::console::Port;
@@ -92,7 +93,7 @@ pub fn run(guest: Guest) -> Result<i32> {
             command_line: setup::command_line(arch),
             memory,
             mode: dbt::Mode::Translate,
-            output: Box::new(log),
+            serial: Serial { output: Box::new(log), input: None },
             devices,
         };
         let mut machine = Machine::new(isa(arch)?, start)?;

@@ -113,9 +113,15 @@ impl Server {
         } else {
             return Err(Errno::NODATA);
         };
-        reply.u64(value.len() as u64);
+        let size = value.len() as u64;
+        reply.u64(size);
         let (node, user) = (handle.node.another()?, handle.user);
-        self.keep(to, Handle { node, opened: Some(Opened::Attribute(value)), user })
+        self.keep_bytes(size)?;
+        let kept = self.keep(to, Handle { node, opened: Some(Opened::Attribute(value)), user });
+        if kept.is_err() {
+            self.kept -= size;
+        }
+        kept
     }
 
     pub(super) fn xattrcreate(&mut self, request: &mut Reader<'_>) -> Done {
@@ -128,11 +134,12 @@ impl Server {
         if size > MOST_ATTRIBUTE {
             return Err(Errno::NOSPC);
         }
-        let handle = self.handles.get_mut(&number).ok_or(Errno::BADF)?;
-        if handle.opened.is_some() {
+        if self.handle(number)?.opened.is_some() {
             return Err(Errno::BUSY);
         }
+        self.keep_bytes(size)?;
         let setting = Setting { name: name.to_vec(), size, flags, value: Vec::new() };
+        let handle = self.handles.get_mut(&number).ok_or(Errno::BADF)?;
         handle.opened = Some(Opened::Setting(setting));
         Ok(())
     }

@@ -7,10 +7,10 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, write};
+use rustix::io::{Errno, write};
 
 use super::{Broken, Cause, Chain, Device, Queues};
+use crate::input::{Input, Taken};
 
 /// What is copied at once.
 const PIECE: u64 = 64 << 10;
@@ -37,11 +37,11 @@ pub struct Port {
 }
 
 struct State {
-    port: Port,
+    name: String,
+    input: Option<Input>,
+    output: OwnedFd,
     /// Whether somebody in the guest has it open.
     is_open: bool,
-    /// Nothing comes any more.
-    has_ended: bool,
     /// What the guest wrote and the host did not take yet, and how far it was taken.
     pending: Option<(Chain, Vec<u8>, usize)>,
 }
@@ -60,7 +60,13 @@ fn input_queue(port: usize) -> usize {
 
 impl Console {
     pub(crate) fn new(ports: Vec<Port>) -> Console {
-        let state = |port| State { port, is_open: false, has_ended: false, pending: None };
+        let state = |Port { name, input, output }: Port| State {
+            name,
+            input: input.map(Input::new),
+            output,
+            is_open: false,
+            pending: None,
+        };
         Console { ports: ports.into_iter().map(state).collect(), messages: VecDeque::new() }
     }
 
@@ -107,7 +113,7 @@ impl Console {
             bytes.extend(event.to_le_bytes());
             bytes.extend(value.to_le_bytes());
             if event == NAME {
-                bytes.extend(self.ports[port as usize].port.name.bytes());
+                bytes.extend(self.ports[port as usize].name.bytes());
             }
             bytes.truncate(chain.room() as usize);
             chain.write(queues.ram, &bytes)?;
@@ -119,29 +125,23 @@ impl Console {
     /// From the host to the guest.
     fn input(&mut self, queues: &mut Queues<'_>, number: usize) -> Result<(), Broken> {
         let state = &mut self.ports[number];
-        let Some(input) = &state.port.input else { return Ok(()) };
-        while state.is_open && !state.has_ended && queues.has(input_queue(number)) && is_readable(input) {
-            let Some(mut chain) = queues.pop(input_queue(number))? else { break };
-            let mut buffer = vec![0; chain.room().min(PIECE) as usize];
-            if buffer.is_empty() {
+        let Some(input) = state.input.as_mut().filter(|_| state.is_open) else { return Ok(()) };
+        while let Some(mut chain) = queues.pop(input_queue(number))? {
+            if chain.room() == 0 {
                 return Err(Broken);
             }
-            match read(input, &mut buffer[..]) {
-                Ok(size) if size > 0 => {
-                    chain.write(queues.ram, &buffer[..size])?;
+            match input.take(chain.room().min(PIECE) as usize) {
+                Taken::Bytes(bytes) => {
+                    chain.write(queues.ram, &bytes)?;
                     queues.push(input_queue(number), &chain)?;
                 }
-                Err(Errno::AGAIN | Errno::INTR) => {
+                nothing => {
                     queues.put_back(input_queue(number));
-                    break;
-                }
-                // It has ended, which a console does not tell its guest: that would hang it up.
-                _ => {
-                    queues.put_back(input_queue(number));
-                    state.has_ended = true;
-                    if number != 0 {
+                    // That it has ended, a console does not tell its guest: that would hang it up.
+                    if nothing == Taken::Ended && number != 0 {
                         self.messages.push_back((number as u32, OPEN, 0));
                     }
+                    break;
                 }
             }
         }
@@ -170,7 +170,7 @@ impl Console {
                 if bytes.is_empty() {
                     break;
                 }
-                match write(&state.port.output, &bytes[done..]) {
+                match write(&state.output, &bytes[done..]) {
                     Ok(size) => done += size,
                     Err(Errno::INTR) => {}
                     Err(Errno::AGAIN) => {
@@ -184,11 +184,6 @@ impl Console {
             queues.push(queue, &chain)?;
         }
     }
-}
-
-fn is_readable(input: &OwnedFd) -> bool {
-    let mut it = [PollFd::new(input, PollFlags::IN)];
-    poll(&mut it, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
 impl Device for Console {
@@ -210,6 +205,13 @@ impl Device for Console {
         bytes
     }
 
+    /// A driver that knows of one port alone does not say that it has it open.
+    fn agreed(&mut self, features: u64) {
+        if let Some(console) = self.ports.first_mut().filter(|_| features & MULTIPORT == 0) {
+            console.is_open = true;
+        }
+    }
+
     fn reset(&mut self) {
         self.messages.clear();
         for state in &mut self.ports {
@@ -227,7 +229,7 @@ impl Device for Console {
     }
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let inputs = self.ports.iter().filter_map(|state| state.port.input.as_ref());
-        inputs.chain(self.ports.iter().map(|state| &state.port.output)).map(AsFd::as_fd).collect()
+        let inputs = self.ports.iter().filter_map(|state| state.input.as_ref()).map(AsFd::as_fd);
+        inputs.chain(self.ports.iter().map(|state| state.output.as_fd())).collect()
     }
 }

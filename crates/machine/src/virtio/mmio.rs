@@ -39,12 +39,15 @@ pub(crate) struct Slot {
     writes: u32,
     accepted: u64,
     selected: u32,
+    /// Which configuration it is.
+    generation: u32,
 }
 
 impl Slot {
     pub(crate) fn new(device: Box<dyn Device>, ram: Ram) -> Slot {
         let queues = vec![Queue::default(); device.queues()];
-        Slot { device, ram, queues, status: 0, interrupt: 0, looks_at: 0, writes: 0, accepted: 0, selected: 0 }
+        let (status, interrupt, looks_at, writes, accepted, selected) = (0, 0, 0, 0, 0, 0);
+        Slot { device, ram, queues, status, interrupt, looks_at, writes, accepted, selected, generation: 0 }
     }
 
     fn features(&self) -> u64 {
@@ -63,10 +66,14 @@ impl Slot {
         if !self.is_running() {
             return;
         }
-        let mut queues = Queues { ram: &self.ram, queues: &mut self.queues, must_tell: false };
+        let mut queues = Queues { ram: &self.ram, queues: &mut self.queues, must_tell: false, has_changed: false };
         let done = self.device.work(&mut queues, cause);
         if queues.must_tell {
             self.interrupt |= INTERRUPT_USED;
+        }
+        if queues.has_changed {
+            self.interrupt |= INTERRUPT_CONFIGURATION;
+            self.generation = self.generation.wrapping_add(1);
         }
         if done.is_err() {
             self.status |= NEEDS_RESET;
@@ -96,6 +103,7 @@ impl Slot {
         let was_running = self.is_running();
         self.status = value;
         if !was_running && self.is_running() {
+            self.device.agreed(self.accepted);
             self.work(Cause::Ready);
         }
     }
@@ -156,8 +164,7 @@ impl Slot {
             0x070 => self.status,
             // There is no memory that is shared.
             0x0b0..0x0c0 => u32::MAX,
-            // The configuration never changes.
-            0x0fc => 0,
+            0x0fc => self.generation,
             _ => 0,
         }
     }
@@ -191,6 +198,7 @@ impl bus::Device for Slot {
             0x050 => self.work(Cause::Notified(value as usize)),
             0x064 => self.interrupt &= !value,
             0x070 => self.set_status(value),
+            CONFIGURATION.. => self.device.write_configuration(offset - CONFIGURATION, value.into()),
             _ => self.set_queue(offset, value),
         }
     }

@@ -52,10 +52,9 @@ struct Stream {
 }
 
 impl Stream {
-    fn add(&mut self, part: Part) -> Result<(), Broken> {
+    fn add(&mut self, part: Part) {
         self.left += part.size;
         self.parts.push(part);
-        if self.left > MOST_BYTES { Err(Broken) } else { Ok(()) }
     }
 
     /// The next piece, of so many bytes at most.
@@ -96,6 +95,11 @@ impl Chain {
     /// How much room there is still.
     pub(crate) fn room(&self) -> u64 {
         self.room.left
+    }
+
+    /// Where there is room: addresses and sizes.
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.room.parts.iter().map(|part| (part.at, part.size))
     }
 
     /// Reads all of these bytes.
@@ -141,11 +145,20 @@ pub(crate) struct Queues<'q> {
     pub(crate) queues: &'q mut [Queue],
     /// Whether the driver is to be told that something was used.
     pub(crate) must_tell: bool,
+    /// Whether the driver is to be told that the configuration is another one.
+    pub(crate) has_changed: bool,
 }
 
 impl Queues<'_> {
     /// The next that was made available. Nothing if there is none.
     pub(crate) fn pop(&mut self, number: usize) -> Result<Option<Chain>, Broken> {
+        let chain = self.pop_places(number)?;
+        let is_bounded = |it: &Chain| it.left() <= MOST_BYTES && it.room() <= MOST_BYTES;
+        if chain.as_ref().is_none_or(is_bounded) { Ok(chain) } else { Err(Broken) }
+    }
+
+    /// The same, of any length: for who takes the places and not what is there.
+    pub(crate) fn pop_places(&mut self, number: usize) -> Result<Option<Chain>, Broken> {
         match self.queues.get_mut(number) {
             Some(queue) if queue.is_ready => queue.pop(self.ram),
             _ => Ok(None),
@@ -294,9 +307,14 @@ impl Descriptor {
             return Err(Broken);
         }
         if self.flags & WRITE != 0 {
-            return chain.room.add(part);
+            chain.room.add(part);
+            return Ok(());
         }
         // What is read comes before what is written.
-        if chain.room.parts.is_empty() { chain.to_read.add(part) } else { Err(Broken) }
+        if !chain.room.parts.is_empty() {
+            return Err(Broken);
+        }
+        chain.to_read.add(part);
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use dbt::Ram;
 use proptest::prelude::*;
 use vm::Memory;
 
+use super::balloon::{Balloon, Inflatable};
 use super::block::Block;
 use super::console::{Console, Port};
 use super::entropy::Entropy;
@@ -309,6 +310,31 @@ fn frames_are_whole_or_lost() {
     assert!(driver.needs_reset());
 }
 
+#[test]
+fn pages_in_a_balloon_are_given_back() {
+    let balloon = Balloon::new().unwrap();
+    let mut driver = Driver::new(Box::new(Inflatable::new(balloon.clone())));
+    let before = driver.get(0xfc);
+    balloon.ask(5 * 4096 + 1);
+    driver.slot.ready();
+    assert_eq!((driver.get(0x100), driver.get(0x60) & 2), (5, 2));
+    assert_ne!(driver.get(0xfc), before);
+    driver.set(0x104, 3);
+    assert_eq!(driver.get(0x104), 3);
+    let page = |number: u64| BASE + 0xf_0000 + number * 4096;
+    (0..6).for_each(|number| driver.ram.write(page(number), 8, 9).unwrap());
+    // Two that follow each other, one by itself, and some that are not there.
+    let pages = [page(0), page(1), page(3), BASE + MEMORY, 0, 0xf_ffff_f000];
+    let numbers: Vec<u8> = pages.iter().flat_map(|page| ((page / 4096) as u32).to_le_bytes()).collect();
+    driver.ask(0, &numbers, 0).unwrap();
+    driver.describe(2, 0, page(5), 4096 | WRITE | NEXT | 1 << 48);
+    driver.describe(2, 1, page(2) + 1, 4096 | WRITE);
+    driver.notify(2, 0);
+    let left: Vec<u128> = (0..6).map(|number| driver.ram.read(page(number), 8).unwrap()).collect();
+    assert_eq!(left, [0, 0, 9, 0, 9, 0]);
+    assert_eq!((driver.used(0).0, driver.used(2).0), (1, 1));
+}
+
 /// One of each.
 fn device(which: usize, directory: &tempfile::TempDir) -> Box<dyn Device> {
     let null = || File::create("/dev/null").unwrap().into();
@@ -328,6 +354,7 @@ fn device(which: usize, directory: &tempfile::TempDir) -> Box<dyn Device> {
             let root = File::open(directory.path()).unwrap().into();
             Box::new(Directory::new("tag".into(), Server::new(root, Access::ReadOnly).unwrap()))
         }
+        4 => Box::new(Inflatable::new(Balloon::new().unwrap())),
         _ => Box::new(Entropy),
     }
 }
@@ -336,7 +363,7 @@ proptest! {
     /// Whatever is in a queue's memory, a device comes back and touches nothing outside of the memory.
     #[test]
     fn random_queues_harm_nobody(
-        which in 0..5usize,
+        which in 0..6usize,
         descriptors in prop::collection::vec((0..6u64, 0..16u64, 0..MEMORY, 0..0x1_0000u64, 0..8u64, 0..18u64), 0..60),
         bytes in prop::collection::vec(any::<u8>(), 64),
         notifies in prop::collection::vec((0..7u64, 0..18u64), 1..30),
@@ -357,7 +384,7 @@ proptest! {
     /// Whatever is written to a transport's registers, in whatever order.
     #[test]
     fn random_registers_harm_nobody(
-        which in 0..5usize,
+        which in 0..6usize,
         writes in prop::collection::vec((0..0x200u64, prop::sample::select(vec![1u8, 2, 4, 8]), any::<u64>(), 0..4u8), 0..200),
     ) {
         let directory = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
 //! How a block is left, and what is written before: to another block, to an address, to the interpreter.
 
 use super::super::ir::{Dirty, Exit, StateId, Test, TestKind};
-use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Size};
+use super::super::sets;
+use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Shift, Size};
 use super::vectors::SCRATCH;
 use super::{Cold, Flush, Generator, Source, Target, header, slot, state, wide_slot};
 use crate::state::head;
@@ -92,23 +93,45 @@ impl Generator<'_> {
             Target::Direct(plus) => {
                 self.code.load(64, Reg::Rax, header(head::PAGE));
                 self.code.alu_imm(Alu::Add, Size::S64, Reg::Rax, plus as i32);
-                self.code.jmp_mem(header(head::LOOK_UP));
+                self.look_up_code();
             }
             Target::Indirect(source) => {
                 self.move_to(Reg::Rax, source);
-                self.code.jmp_mem(header(head::LOOK_UP));
+                self.look_up_code();
             }
             Target::Poll(pc) => {
                 self.set_pc(pc.into());
                 self.code.mov_imm(Reg::Rax, 0);
                 self.code.jmp_mem(header(head::LEAVE));
             }
-            Target::Interpreter(pc) => {
+            Target::Interpreter(pc) | Target::InterpreterAsBefore(pc) => {
+                if let Target::InterpreterAsBefore(_) = to {
+                    self.code.float_control(header(head::FLOAT_BEFORE), false);
+                }
                 self.set_pc(pc.into());
                 self.code.mov_imm(Reg::Rax, head::INTERPRET_NEXT);
                 self.code.jmp_mem(header(head::LEAVE));
             }
         }
+    }
+
+    /// Goes to the code for the address in rax. Each place has a jump of its own, by which the host predicts where it goes.
+    fn look_up_code(&mut self) {
+        self.code.load(64, Reg::Rcx, header(head::ATTENTION));
+        self.code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
+        let interrupted = self.code.jcc(Condition::NotEqual);
+        self.code.mov(Size::S64, Reg::Rcx, Reg::Rax);
+        self.code.shift_imm(Shift::Shl, Size::S32, Reg::Rcx, 3);
+        self.code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::ENTRIES - 1) << 4) as i32);
+        let entry = Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: sets::JUMPS };
+        self.code.alu_mem(Alu::Cmp, Size::S64, Reg::Rax, entry);
+        let unknown = self.code.jcc(Condition::NotEqual);
+        self.code.alu_imm(Alu::And, Size::S64, Reg::Rax, -4096);
+        self.code.store(64, header(head::PAGE), Reg::Rax);
+        self.code.jmp_mem(Mem { disp: sets::JUMPS + 8, ..entry });
+        self.code.land(interrupted);
+        self.code.land(unknown);
+        self.code.jmp_mem(header(head::UNKNOWN));
     }
 
     /// Other code comes next: it is looked for anew.
@@ -119,7 +142,7 @@ impl Generator<'_> {
                 self.move_to(Reg::Rax, source);
                 self.code.store(64, header(head::PC), Reg::Rax);
             }
-            Target::Interpreter(pc) | Target::Poll(pc) => self.set_pc(pc.into()),
+            Target::Interpreter(pc) | Target::InterpreterAsBefore(pc) | Target::Poll(pc) => self.set_pc(pc.into()),
         }
         self.code.mov_imm(Reg::Rax, head::MODES_CHANGED);
         self.code.jmp_mem(header(head::LEAVE));

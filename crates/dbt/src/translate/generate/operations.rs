@@ -61,14 +61,14 @@ impl Generator<'_> {
                     Binary::Or => Alu::Or,
                     _ => Alu::Xor,
                 };
-                let to = self.from_left(own, a, b)?;
+                let to = self.destination_beside(own, a, b)?;
                 self.apply(operation, size, to, b);
                 if matches!(operator, Binary::Add | Binary::Subtract) {
                     self.trim_result(to, width);
                 }
             }
             Binary::Multiply => {
-                let to = self.from_left(own, a, b)?;
+                let to = self.destination_beside(own, a, b)?;
                 let b = self.operand(b, Reg::Rcx);
                 self.code.imul(size, to, b);
                 self.trim_result(to, width);
@@ -92,7 +92,7 @@ impl Generator<'_> {
             Binary::SignedShiftRight => self.shift(own, Shift::Sar, width, a, b)?,
             Binary::RotateRight => {
                 self.into(b, Reg::Rcx);
-                let to = self.from_left(own, a, b)?;
+                let to = self.destination_beside(own, a, b)?;
                 self.code.shift_cl(Shift::Ror, size, to);
             }
             Binary::Equal | Binary::Less | Binary::SignedLess => {

@@ -128,7 +128,7 @@ impl Generator<'_> {
     }
 
     /// As `destination_from`, when the right operand is used after: its register is not taken.
-    pub(super) fn from_left(&mut self, own: Value, a: Val, b: Val) -> Result<Reg, TooBig> {
+    pub(super) fn destination_beside(&mut self, own: Value, a: Val, b: Val) -> Result<Reg, TooBig> {
         if a == b {
             // Taking it over would leave the other operand nowhere.
             let from = self.source(a);

@@ -114,8 +114,8 @@ impl<'i> Maker<'i> {
                 work.next = Some(Branch::If(Test { kind: test.kind.inverted(), ..test }, no, None));
             }
         }
-        for slot in 0..work.slots.len() {
-            let (yes, no) = (yes_slots[slot], work.slots[slot]);
+        for (slot, yes) in yes_slots.into_iter().enumerate() {
+            let no = work.slots[slot];
             if yes != no {
                 work.slots[slot] = self.select(64, condition, yes, no);
             }
@@ -227,6 +227,10 @@ impl<'i> Maker<'i> {
 
     pub(super) fn place(&self, work: &Work<'i>, register: u16, index: Id) -> Done<u32> {
         let register = &self.isa.registers[usize::from(register)];
+        // Flags that operations have just met are the host's still: whoever interprets takes them.
+        if register.name == "float_flags" {
+            return Err(Unknown);
+        }
         if !register.is_bank {
             return Ok(register.offset);
         }

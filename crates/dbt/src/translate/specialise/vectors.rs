@@ -242,7 +242,9 @@ impl<'i> Maker<'i> {
         let is_plain = matches!(lane, 32 | 64) && how & (mode::FLUSH | mode::ALTERNATIVE_HALF) == 0;
         let is_nearest = rounding == mode::Rounding::Even as u8;
         let is_known = match which {
-            F::Add | F::Subtract | F::Multiply | F::Divide | F::Root | F::MultiplyAdd => is_nearest,
+            F::Add | F::Subtract | F::Multiply | F::Root | F::MultiplyAdd => is_nearest,
+            // In half a vector, zeros above would be divided by zeros.
+            F::Divide => is_nearest && (is_scalar || width == 128),
             F::Minimum | F::Maximum | F::MinimumNumber | F::MaximumNumber => true,
             F::Equal | F::Greater | F::GreaterEqual => true,
             F::Order => is_scalar,

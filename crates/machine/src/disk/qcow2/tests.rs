@@ -122,7 +122,7 @@ proptest! {
         bytes.resize(8 * CLUSTER, 0);
         std::os::unix::fs::FileExt::read_at(&good, &mut bytes, 0).unwrap();
         for (at, is_wild, wild, near) in damage {
-            let value = if is_wild { wild } else { near * CLUSTER as u64 | wild & 3 << 62 };
+            let value = if is_wild { wild } else { (near * CLUSTER as u64) | (wild & 3 << 62) };
             bytes[at * 8..at * 8 + 8].copy_from_slice(&value.to_be_bytes());
         }
         bytes.truncate(8 * CLUSTER - length.min(bytes.len()));
@@ -169,7 +169,7 @@ fn sectors_are_never_where_a_table_is() {
     bytes.resize(table + CLUSTER, 0);
     let word = |bytes: &mut Vec<u8>, at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_be_bytes());
     word(&mut bytes, CLUSTER, 1 << 63 | table as u64);
-    word(&mut bytes, table, 1 << 63 | 2 * CLUSTER as u64);
+    word(&mut bytes, table, 1 << 63 | (2 * CLUSTER as u64));
     word(&mut bytes, table + 8, 1 << 63 | table as u64);
     word(&mut bytes, table + 16, 1 << 63 | 1 << 40);
     let mut disk = open(&file(&bytes)).unwrap();

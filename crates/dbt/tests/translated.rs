@@ -1,0 +1,224 @@
+//! Translated code against the interpreter: short programs of random instructions, on random registers and memory.
+//!
+//! The interpreter is compared with qemu elsewhere; here, everything that a block does to instructions is: values that are
+//! kept, flags that are not computed, registers that are written late, accesses that throw in the midst of it.
+//!
+//! `SKEP_TRANSLATED_PROGRAMS` says how many programs, `SKEP_TRANSLATED_SEED` with which numbers.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dbt::{Board, Clock, Mode, Processor, Ram, Registers, Stop};
+use isa::plan::Op;
+use isa::{Instruction, Isa, Source};
+
+/// Where memory begins: both architectures' programs run at the highest privilege, without translation of addresses.
+const MEMORY: u64 = 0x10_0000;
+const SIZE: usize = 256 << 10;
+/// Where programs are, where exceptions go, and where data is.
+const CODE: u64 = MEMORY + 0x1000;
+const VECTORS: u64 = MEMORY + 0x4000;
+const DATA: u64 = MEMORY + 0x1_0000;
+const LONGEST: u64 = 24;
+
+struct Nothing(Clock);
+
+impl Board for Nothing {
+    fn read(&mut self, _address: u64, _size: u8) -> Option<u64> {
+        None
+    }
+
+    fn write(&mut self, _address: u64, _size: u8, _value: u64) -> Option<()> {
+        None
+    }
+
+    fn answer(&mut self, _question: usize, _arguments: &[u64], _registers: &mut Registers<'_>) -> u64 {
+        0
+    }
+
+    fn clock(&self) -> Clock {
+        self.0
+    }
+
+    fn attention(&self) -> bool {
+        false
+    }
+}
+
+/// What differs between architectures.
+struct Target {
+    name: &'static str,
+    /// Waits for an interrupt: what an exception comes to.
+    wait: u32,
+    /// Is no instruction: how a program ends.
+    end: u32,
+    /// The register that says where exceptions go.
+    vector: &'static str,
+    /// Floating point is on.
+    float: (&'static str, u128),
+}
+
+const TARGETS: [Target; 2] = [
+    Target { name: "aarch64", wait: 0xd503_207f, end: 0, vector: "VBAR_EL1", float: ("fpen", 3) },
+    Target { name: "riscv64", wait: 0x1050_0073, end: 0, vector: "stvec", float: ("fs", 3) },
+];
+
+#[derive(Clone)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        (self.next() >> 11) % end
+    }
+
+    /// An address of data, a small number, one with few ones, or any.
+    fn value(&mut self) -> u64 {
+        match self.below(8) {
+            0..3 => DATA + self.below(0x1_0000) / 16 * 16,
+            3 => self.below(64),
+            4 => self.below(64).wrapping_neg(),
+            5 => 1 << self.below(64),
+            // Numbers of single and double precision, not too great.
+            6 => (self.below(2000) as f64 / 7.0 - 100.0).to_bits(),
+            _ => self.next(),
+        }
+    }
+}
+
+fn description(name: &str) -> Isa {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../isa").join(name);
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let source = |path: &std::path::PathBuf| Source {
+        name: path.display().to_string(),
+        text: std::fs::read_to_string(path).unwrap(),
+    };
+    isa::compile(&files.iter().map(source).collect::<Vec<_>>()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Whether it does nothing that depends on more than registers and memory.
+fn is_tried(instruction: &Instruction) -> bool {
+    !instruction.plan.nodes.iter().any(|node| matches!(node.op, Op::Call { .. }))
+}
+
+struct Program {
+    code: Vec<u8>,
+    text: Vec<String>,
+    registers: Vec<(usize, u32, u128)>,
+    data: Vec<u8>,
+}
+
+fn program(isa: &Isa, chosen: &[usize], random: &mut Random) -> Program {
+    let (mut code, mut text) = (Vec::new(), Vec::new());
+    let length = 1 + random.below(LONGEST);
+    while (text.len() as u64) < length {
+        let number = chosen[random.below(chosen.len() as u64) as usize];
+        let instruction = &isa.instructions[number];
+        let word = random.next() as u32 & !instruction.mask | instruction.value;
+        let word = if instruction.size == 2 { word & 0xffff } else { word };
+        // Another one may be more special.
+        if isa.decoder.decode(&isa.instructions, word) != Some(number) {
+            continue;
+        }
+        code.extend_from_slice(&word.to_le_bytes()[..usize::from(instruction.size)]);
+        text.push(format!("{word:08x} {} ({})", isa.disassemble(word).unwrap_or_default(), instruction.name));
+    }
+    let mut registers = Vec::new();
+    for (at, register) in isa.registers.iter().enumerate() {
+        if register.is_bank {
+            for index in 0..register.count {
+                let value =
+                    u128::from(random.value()) | if register.width > 64 { u128::from(random.value()) << 64 } else { 0 };
+                registers.push((at, index, value));
+            }
+        } else if matches!(&*register.name, "nzcv" | "sp_el1") {
+            registers.push((at, 0, random.value().into()));
+        }
+    }
+    let data = (0..0x1_0000 / 8).flat_map(|_| random.value().to_le_bytes()).collect();
+    Program { code, text, registers, data }
+}
+
+/// Runs a program to its end; gives all registers, and what is in memory. Nothing if it turns in a circle.
+fn run(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> Option<(Vec<u64>, Vec<u8>)> {
+    let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);
+    ram.copy_in(CODE, &program.code).unwrap();
+    ram.copy_in(CODE + program.code.len() as u64, &target.end.to_le_bytes()).unwrap();
+    for offset in (0..0x800).step_by(4) {
+        ram.copy_in(VECTORS + offset, &target.wait.to_le_bytes()).unwrap();
+    }
+    ram.copy_in(DATA, &program.data).unwrap();
+    let mut board = Nothing(Clock::new(1_000_000));
+    let mut processor = Processor::new(Arc::clone(isa), mode, ram.clone(), &mut board, &[CODE]).unwrap();
+    let mut registers = processor.registers();
+    for (at, index, value) in &program.registers {
+        registers.set(&isa.registers[*at].name, *index, *value);
+    }
+    registers.set(target.vector, 0, VECTORS.into());
+    registers.set(target.float.0, 0, target.float.1);
+    processor.modes_changed();
+    let stop = match mode {
+        Mode::Interpret => processor.run(&mut board, 20_000),
+        Mode::Translate => processor.run_fast(&mut board),
+    };
+    if stop != Stop::Waiting {
+        return None;
+    }
+    let mut memory = vec![0; SIZE];
+    ram.copy_out(MEMORY, &mut memory).unwrap();
+    let mut state = processor.state().words().to_vec();
+    state.push(processor.pc());
+    Some((state, memory))
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+fn check(target: &Target) {
+    let isa = Arc::new(description(target.name));
+    let chosen: Vec<usize> = (0..isa.instructions.len()).filter(|at| is_tried(&isa.instructions[*at])).collect();
+    let mut random = Random((number("SKEP_TRANSLATED_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
+    for _ in 0..number("SKEP_TRANSLATED_PROGRAMS", 1500) {
+        let program = program(&isa, &chosen, &mut random);
+        let Some(interpreted) = run(&isa, target, &program, Mode::Interpret) else { continue };
+        let translated = run(&isa, target, &program, Mode::Translate).unwrap_or_default();
+        if interpreted == translated {
+            continue;
+        }
+        let mut text = program.text.join("\n");
+        for (at, (one, other)) in interpreted.0.iter().zip(&translated.0).enumerate() {
+            if one != other {
+                let offset = at as u32 * 8;
+                let register = isa.registers.iter().rev().find(|register| register.offset <= offset);
+                let name =
+                    register.map_or("pc".into(), |it| format!("{}[{}]", it.name, (offset - it.offset) / it.stride));
+                text += &format!("\n{name}: {one:016x} interpreted, {other:016x} translated");
+            }
+        }
+        if interpreted.1 != translated.1 {
+            let at = interpreted.1.iter().zip(&translated.1).position(|(one, other)| one != other);
+            text += &format!("\nmemory differs at {:x}", MEMORY + at.unwrap_or(0) as u64);
+        }
+        panic!("{}: {text}", target.name);
+    }
+}
+
+#[test]
+fn aarch64_is_translated_as_it_is_interpreted() {
+    check(&TARGETS[0]);
+}
+
+#[test]
+fn riscv64_is_translated_as_it_is_interpreted() {
+    check(&TARGETS[1]);
+}
