@@ -21,6 +21,7 @@ mod lazy;
 mod libraries;
 mod life;
 mod limits;
+mod machine;
 mod meetings;
 mod neighbours;
 mod networks;

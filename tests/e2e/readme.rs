@@ -43,3 +43,22 @@ fn the_other_boundary_works() {
     run(&env, "skep rm -f r r-1 r-2 r-3 r-4 r-5").ok();
     run(&env, "skep compare -n 2 --port 6379 deb:redis-server").ok();
 }
+
+#[test]
+fn other_processors_work() {
+    if !can_run(&["root"]) {
+        return;
+    }
+    let env = TestEnv::with("deb:nginx-light/arm64");
+    let line = "skep run --rm --arch riscv64 deb:busybox-static@trixie -- uname -m";
+    assert_eq!(run(&env, line).ok(), "riscv64\n");
+    run(&env, "skep run -d --name fw --arch arm64 -p 8082:80 deb:nginx-light").ok();
+    let answers = || std::process::Command::new("curl").args(["-fsS", "localhost:8082"]).output().unwrap();
+    let begun = std::time::Instant::now();
+    while !String::from_utf8_lossy(&answers().stdout).contains("nginx") {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "nginx does not answer");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    run(&env, "skep exec fw -- nginx -v").ok();
+    run(&env, "skep rm -f fw").ok();
+}

@@ -51,10 +51,11 @@ fn an_image_for_another_processor_is_made_here_and_says_why_it_does_not_run() {
     let archive = env.scratch().join("foreign.tar");
     env.skep(["image", "export", foreign, &format!("oci-archive:{}", archive.display())]).ok();
     if std::path::Path::new("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists() {
-        return assert_eq!(env.skep(["run", "--rm", foreign, "--", "/bin/sh", "-c", "echo ok"]).ok(), "ok\n");
+        let args = ["run", "--rm", "--as", "container", foreign, "--", "/bin/sh", "-c", "echo ok"];
+        return assert_eq!(env.skep(args).ok(), "ok\n");
     }
     for args in [&["--arch", "arm64", BUSYBOX][..], &[foreign]] {
-        let error = env.skep(["run", "--rm", "--net", "none"].iter().chain(args)).fails(126);
+        let error = env.skep(["run", "--rm", "--as", "container", "--net", "none"].iter().chain(args)).fails(126);
         assert!(error.contains("Exec format error") && error.contains("the image is for arm64"), "{error}");
     }
 }

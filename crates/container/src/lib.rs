@@ -38,7 +38,7 @@ pub use attend::Attendant;
 pub use command::{Command, DEFAULT_PATH, Streams};
 pub use error::{Error, Result};
 pub use exec::{Target, exec, exec_as, exec_attended};
-pub use plan::{Body, Inhabitant, IpcNs, NetNs, Plan, Resident, Stdio};
+pub use plan::{Acts, Body, Inhabitant, IpcNs, NetNs, Plan, Resident, Stdio};
 pub use prepare::{Prepared, Running, Words, prepare};
 pub use program::capabilities_of;
 pub use protocol::{Failure, Stage};

@@ -61,6 +61,11 @@ pub trait Resident: Debug + Send + Sync {
     /// The descriptors that it needs and would not find in the cell.
     fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7];
 
+    /// Who it is while the command lives.
+    fn acts(&self) -> Acts {
+        Acts::AsProgram
+    }
+
     /// Begins what takes long and needs nothing of the cell, while the cell's root and mounts are still being made: it must not
     /// be what slows those down. A thread that it makes keeps its privileges: it must have ended before there is anything to
     /// fear.
@@ -73,6 +78,15 @@ pub trait Resident: Debug + Send + Sync {
     /// Executes the command to its end. In a process of its own, whose only threads are those that it began, with the cell's standard
     /// streams as descriptors 0, 1 and 2, what it keeps and has prepared, and nothing else open.
     fn live(&self, command: &Inhabitant<'_>) -> Ended;
+}
+
+/// Who executes a program that the kernel does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acts {
+    /// Whoever the program runs as.
+    AsProgram,
+    /// The cell's root, with the cell's capabilities: the program's own user is known inside only.
+    AsRoot,
 }
 
 /// The command of a cell with everything that it starts with.

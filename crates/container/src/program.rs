@@ -14,7 +14,7 @@ use sys::seccomp::Instruction;
 
 use crate::command::{Command, DEFAULT_PATH, Streams};
 use crate::error::{Error, Result};
-use crate::plan::{Body, Inhabitant, Resident};
+use crate::plan::{Acts, Body, Inhabitant, Resident};
 use crate::protocol::{Failure, Report, Stage, report};
 use crate::seccomp::{self, Refusal};
 use crate::users::Identity;
@@ -103,7 +103,7 @@ impl Program {
             Body::Command => streams.connect(self.identity.uid, &[control, signal]),
             Body::Resident(resident) => {
                 let [a, b, c, d, e, f, g] = resident.keeps().map(|it| it.unwrap_or(control));
-                streams.connect(self.identity.uid, &[control, signal, a, b, c, d, e, f, g])?;
+                streams.connect(self.acting().uid, &[control, signal, a, b, c, d, e, f, g])?;
                 resident.begin();
                 Ok(())
             }
@@ -148,6 +148,15 @@ impl Program {
         }
     }
 
+    /// Who this process becomes.
+    fn acting(&self) -> &Identity {
+        static ROOT: Identity = Identity { uid: 0, gid: 0, groups: Vec::new(), home: String::new() };
+        match &self.body {
+            Body::Resident(resident) if resident.acts() == Acts::AsRoot => &ROOT,
+            _ => &self.identity,
+        }
+    }
+
     fn confine(&self, control: BorrowedFd<'_>) -> std::result::Result<(), Failure> {
         // What skep lacks itself it cannot give; whoever prepared the cell has reported it.
         let own = capability::effective().map_err(|errno| Stage::Capabilities.fail(errno))?;
@@ -158,13 +167,14 @@ impl Program {
             // Without no-new-privileges only somebody privileged may install a filter, so it comes before all is dropped.
             self.install_filter(control)?;
         }
-        exec::become_user(self.identity.uid, self.identity.gid, &self.identity.groups, self.group_change)
+        let acting = self.acting();
+        exec::become_user(acting.uid, acting.gid, &acting.groups, self.group_change)
             .map_err(|errno| Stage::Identity.fail(errno))?;
         // Changing users made the kernel forget it. (It forgets again when a program that gains privileges by its file is
         // executed: then only the cell's control groups, or its process 1, take the program with them.)
         exec::die_with_parent().map_err(|errno| Stage::Identity.fail(errno))?;
         exec::enter_directory(self.command.working_directory()).map_err(|errno| Stage::WorkingDirectory.fail(errno))?;
-        if self.identity.uid == 0 {
+        if acting.uid == 0 {
             capability::set(capabilities).map_err(|errno| Stage::Capabilities.fail(errno))?;
         }
         capability::clear_ambient().map_err(|errno| Stage::Capabilities.fail(errno))?;

@@ -13,6 +13,7 @@ use model::{CellSpec, Degraded, Engine, Exit, Limits, Missed, Process, Verb};
 use crate::cell::{Cell, UnknownCall};
 use crate::container::Containers;
 use crate::error::{Error, Result};
+use crate::machine::Machines;
 use crate::stats::Stats;
 use crate::unikernel::Unikernels;
 use crate::wire::CopyFrom;
@@ -96,6 +97,20 @@ pub(crate) struct StartRequest<'a> {
     pub(crate) snapshot: Option<&'a Path>,
     /// The running cell whose IPC it joins.
     pub(crate) neighbour: Option<Cell>,
+}
+
+impl<'a> StartRequest<'a> {
+    /// The same request once more.
+    pub(crate) fn again(&self) -> StartRequest<'a> {
+        StartRequest {
+            cell: self.cell,
+            rootfs: self.rootfs.clone(),
+            net: self.net,
+            store: self.store,
+            snapshot: self.snapshot,
+            neighbour: self.neighbour.clone(),
+        }
+    }
 }
 
 /// The two files of a snapshot.
@@ -205,7 +220,7 @@ pub(crate) struct Companion {
     pub(crate) running: container::Running,
 }
 
-const TABLE: &[&dyn Boundary] = &[&Containers, &Unikernels];
+const TABLE: &[&dyn Boundary] = &[&Containers, &Unikernels, &Machines];
 
 /// Takes apart whatever is left of a cell, whichever boundary it had.
 pub(crate) fn clear_all(id: model::CellId) -> Result<()> {

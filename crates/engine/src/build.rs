@@ -129,6 +129,7 @@ impl Engine {
             // Its files are wanted after its end.
             lifetime: Lifetime::Keep,
             watch: Watch::Nothing,
+            machine: None,
             labels: BTreeMap::from([builder_label()?]),
             created: now(),
         })

@@ -184,6 +184,11 @@ impl Cell {
         self.dir.join("layer")
     }
 
+    /// What its machine's kernel said, if it is one.
+    pub fn kernel_log(&self) -> PathBuf {
+        self.dir.join("kernel.log")
+    }
+
     /// The directory of its output.
     pub fn log_dir(&self) -> PathBuf {
         self.dir.join("log")

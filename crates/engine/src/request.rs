@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use model::{
-    Boundary, CellId, CellImage, CellName, CellSpec, ImageRecord, Init, Ipc, Lifetime, Limits, LogPolicy, Mount,
-    NetMode, Network, ObjectId, Process, RestartPolicy, Seccomp, Security, Stdin, StopPolicy, Terminal, Timestamp,
-    UserSpec, Watch,
+    Boundary, CellId, CellImage, CellName, CellSpec, ImageRecord, Init, Ipc, Lifetime, Limits, LogPolicy, MachineSpec,
+    Mount, NetMode, Network, ObjectId, Process, RestartPolicy, Seccomp, Security, Stdin, StopPolicy, Terminal,
+    Timestamp, UserSpec, Watch,
 };
 
 /// What a command asks for. What it leaves out comes from the image.
@@ -37,6 +37,7 @@ pub struct CellRequest {
     pub lifetime: Lifetime,
     pub watch: Watch,
     pub labels: BTreeMap<String, String>,
+    pub machine: Option<MachineSpec>,
 }
 
 /// What is watched. That misses are to be noted is said of every cell and holds where there can be any. It takes a filter of
@@ -75,6 +76,7 @@ impl CellRequest {
             lifetime: Lifetime::Keep,
             watch: Watch::Nothing,
             labels: BTreeMap::new(),
+            machine: None,
         }
     }
 }
@@ -150,6 +152,7 @@ pub fn specify(request: CellRequest, image: NamedImage<'_>, id: CellId, now: Tim
         log: request.log,
         lifetime: request.lifetime,
         watch,
+        machine: request.machine,
         labels,
         created: now,
     })

@@ -105,8 +105,7 @@ impl Boundary for Unikernels {
             // What it uses is its tender's to see, and that does not say.
             return Err(lacks(&cell.spec, Verb::Debug));
         }
-        let visitor = Visitor { line: family::connect(cell)?, cell: family::first_process(cell) };
-        crate::container::exec_as(cell, process, streams, bond, Body::Resident(Arc::new(visitor)))
+        visit(cell, process, streams, bond)
     }
 
     fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>, from: CopyFrom) -> Result<Vec<Result<Forked>>> {
@@ -343,10 +342,16 @@ impl Resident for Tender {
 }
 
 /// The cell's link, as [`crate::container::start`] sent it; nothing when the cell is on no network.
-fn receive_link(line: &OwnedFd) -> Option<net::Link> {
+pub(crate) fn receive_link(line: &OwnedFd) -> Option<net::Link> {
     let mut record = [0; net::Link::RECORD];
     let (length, [socket, ..]) = sys::socket::receive(line, &mut record).ok()?;
     Some(net::Link::of(socket.filter(|_| length == record.len())?, record))
+}
+
+/// Runs a further program in a cell whose tender listens for such.
+pub(crate) fn visit(cell: &Cell, process: &Process, streams: ProgramStreams, bond: Bond) -> Result<Companion> {
+    let visitor = Visitor { line: family::connect(cell)?, cell: family::first_process(cell) };
+    crate::container::exec_as(cell, process, streams, bond, Body::Resident(Arc::new(visitor)))
 }
 
 /// Stands for a further program of a family, in its cell's namespaces.

@@ -93,7 +93,7 @@ fn devices() -> (Devices, Vec<String>) {
                 own.connect(peer).unwrap_or_else(|error| panic!("{peer}: {error}"));
                 own.set_nonblocking(true).expect("a socket");
                 let address = [2, 0, 0, 0, 0, 1 + devices.cards.len() as u8];
-                devices.cards.push(Card { address, frames: own.into() });
+                devices.cards.push(Card { address, frames: own.into(), source: None });
             }
             _ => left.push(argument),
         }

@@ -37,6 +37,29 @@ pub enum Error {
         /// The machine's memory.
         memory: u64,
     },
+    /// A description that came with the program does not compile.
+    #[error("the description of the processor: {why}")]
+    Description {
+        /// Where, and what is wrong.
+        why: String,
+    },
+    /// Who executes the host's wishes in the guest does not answer.
+    #[error("the machine's process 1: {why}")]
+    Agent {
+        /// What happened.
+        why: String,
+    },
+    /// The machine ended, and its program had not.
+    #[error("its kernel gave up, or was told to start again: 'skep logs --kernel' has its last words")]
+    GaveUp,
+    /// A program that the machine's kernel does not execute.
+    #[error("the machine's kernel does not execute {}: {source}", path.display())]
+    Program {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// There is a description, and no board for its processors.
     #[error("there is no board for processors of {architecture}")]
     NoBoard {

@@ -4,6 +4,7 @@
 //! tells a kernel of all that in a device tree. **Invariant: what a guest writes anywhere is bytes;** each device checks
 //! what it is told, and the worst that a guest can do to a device is to make it useless for itself.
 
+mod arch;
 mod arm;
 pub mod boot;
 mod bus;
@@ -14,6 +15,7 @@ mod disk;
 mod error;
 mod gic;
 mod input;
+mod inside;
 mod machine;
 mod pl011;
 mod plic;
@@ -22,10 +24,12 @@ mod share;
 mod virtio;
 mod watch;
 
+pub use arch::{Arch, isa};
 pub use console::{Output, Serial};
 pub use devices::Devices;
 pub use disk::{Access, Disk, Format};
 pub use error::{Error, Result};
+pub use inside::{Guest, Module, Network, run};
 pub use machine::{End, Machine, Start};
 pub use share::Share;
 pub use virtio::balloon::Balloon;

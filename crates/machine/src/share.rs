@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use self::content::Opened;
+pub(crate) use self::node::find_links_in;
 use self::node::{Device, Node};
 use self::wire::{Reader, Writer, kind};
 use crate::disk::Access;

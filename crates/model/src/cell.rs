@@ -59,6 +59,9 @@ pub struct CellSpec {
     /// What of its program's doings its supervisor watches.
     #[serde(default)]
     pub watch: Watch,
+    /// What a machine starts with; nothing for every other boundary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineSpec>,
     /// Free annotations.
     pub labels: BTreeMap<String, String>,
     /// When it was made.
@@ -77,6 +80,16 @@ pub struct CellImage {
     pub tree: ObjectId,
     /// The processor it is for.
     pub arch: Arch,
+}
+
+/// What a machine starts with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineSpec {
+    /// Its kernel's image, a file of the host.
+    pub kernel: PathBuf,
+    /// Its kernel's modules, files of the host, in the order in which they are loaded.
+    pub modules: Vec<PathBuf>,
 }
 
 /// A program to run in a cell.

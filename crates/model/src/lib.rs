@@ -29,8 +29,8 @@ mod units;
 pub use arch::Arch;
 pub use boundary::{Boundary, Engine, Verb};
 pub use cell::{
-    CellImage, CellSpec, Init, Lifetime, LogPolicy, Mount, MountAccess, MountKind, Process, RestartPolicy, Stdin,
-    StopPolicy, Terminal, UserSpec, Watch,
+    CellImage, CellSpec, Init, Lifetime, LogPolicy, MachineSpec, Mount, MountAccess, MountKind, Process, RestartPolicy,
+    Stdin, StopPolicy, Terminal, UserSpec, Watch,
 };
 pub use digest::{ObjectId, Sha256};
 pub use event::{Event, EventKind, Missed, Remedy};

@@ -97,8 +97,8 @@ pub(crate) fn ending(cell: &Cell, report: &ExitReport) -> CommandError {
 fn foreign_hint(arch: Arch) -> String {
     let host = Arch::HOST;
     format!(
-        "the image is for {arch} and this machine is {host}: take the image with '--arch {host}', or install \
-         qemu-user-static, by which the kernel runs programs of other processors"
+        "the image is for {arch} and this machine is {host}: leave out --as for a machine that has one, take the image \
+         with '--arch {host}', or install qemu-user-static, by which the kernel runs programs of other processors"
     )
 }
 

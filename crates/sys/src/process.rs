@@ -90,6 +90,15 @@ fn parse_start_time(stat: &[u8]) -> Option<u64> {
     rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
+/// The directory of this process's own descriptors, in a `/proc` that nobody else sees: for one that will live where there
+/// is none.
+pub fn own_descriptors() -> Result<OwnedFd> {
+    let none: [(&std::ffi::CStr, &std::ffi::CStr); 0] = [];
+    let proc = crate::mount::new_file_system(c"proc", &none, rustix::mount::MountAttrFlags::empty())?;
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::openat(&proc, "self/fd", flags, rustix::fs::Mode::empty())
+}
+
 /// Our own program's file, such that nobody who gets hold of the descriptor (as `/proc/PID/exe` hands it out) can write
 /// to the file: a read-only mount of it, visible nowhere. Without the privilege to make one, the plain file, which its
 /// permissions must protect.

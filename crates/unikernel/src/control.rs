@@ -114,7 +114,8 @@ impl Order {
         })
     }
 
-    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+    /// What a record asks for; nothing if it is none.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
         Some(match words(bytes)? {
             [1, cell, ..] => Self::Run { cell },
             [2, cell, ..] => Self::Copy { cell },
@@ -134,7 +135,8 @@ impl Order {
 }
 
 impl Word {
-    pub(crate) fn say(&self, to: impl AsFd) -> Result<(), Errno> {
+    /// Says it.
+    pub fn say(&self, to: impl AsFd) -> Result<(), Errno> {
         self.say_with(to, &[])
     }
 
@@ -283,7 +285,7 @@ pub fn write_command(it: &CommandText<'_>) -> Result<OwnedFd, Errno> {
 }
 
 /// Reads what [`write_command`] wrote; nothing if somebody else did.
-pub(crate) fn read_command(file: &OwnedFd) -> Option<crate::Command> {
+pub fn read_command(file: &OwnedFd) -> Option<crate::Command> {
     /// What the kernel takes, and the numbers.
     const MOST: u64 = 4 << 20;
     let length = rustix::fs::fstat(file).ok()?.st_size as u64;

@@ -192,6 +192,7 @@ impl<'a> Session<'a> {
             // What was seen is read after its end.
             lifetime: Lifetime::Keep,
             watch: self.watch,
+            machine: None,
             labels: BTreeMap::from([builder_label()?]),
         };
         let image = NamedImage { name: self.request.image, id: self.request.id, record: self.request.record };

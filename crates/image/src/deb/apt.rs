@@ -68,10 +68,16 @@ fn require_room(directory: &Path, bytes: u64) -> Result<()> {
 impl Apt {
     /// Sets up the private directory under `cache`. `etc` stands in for `/etc/apt` when given.
     pub(crate) fn open(cache: &Path, etc: Option<&Path>, arch: Arch) -> Result<Self> {
-        let name = match etc {
-            None => arch.debian().to_owned(),
-            Some(etc) => {
-                let tag = blake3::hash(etc.as_os_str().as_encoded_bytes()).to_hex();
+        Self::open_with(cache, etc, arch, None)
+    }
+
+    /// The same with those lines in place of all sources.
+    pub(crate) fn open_with(cache: &Path, etc: Option<&Path>, arch: Arch, sources: Option<&str>) -> Result<Self> {
+        let name = match (etc, sources) {
+            (None, None) => arch.debian().to_owned(),
+            _ => {
+                let etc = etc.map_or(&b""[..], |it| it.as_os_str().as_encoded_bytes());
+                let tag = blake3::hash(&[etc, sources.unwrap_or_default().as_bytes()].concat()).to_hex();
                 format!("{}-{}", arch.debian(), &tag[..12])
             }
         };
@@ -84,7 +90,13 @@ impl Apt {
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| Error::io(root.display(), error))?;
         let config = root.join("apt.conf");
         write(&root.join("status"), "")?;
-        write(&config, &configuration(&root, etc, arch)?)?;
+        let mut text = configuration(&root, etc, arch)?;
+        if let Some(sources) = sources {
+            let list = root.join("sources.list");
+            write(&list, sources)?;
+            text.push_str(&format!("Dir::Etc::sourcelist \"{}\";\nDir::Etc::sourceparts \"-\";\n", list.display()));
+        }
+        write(&config, &text)?;
         Ok(Self { root, config, _lock: lock })
     }
 

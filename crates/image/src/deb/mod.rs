@@ -10,9 +10,11 @@ mod command;
 mod configure;
 mod control;
 mod finish;
+mod kernel;
 mod known;
 mod relation;
 mod solve;
+mod suite;
 mod tmpfiles;
 mod unit;
 mod universe;
@@ -21,11 +23,13 @@ mod users;
 mod version;
 
 pub use self::configure::{ConfigurePlan, configure_plan, finish_configured, is_configured};
+pub use self::kernel::{KernelFiles, kernel};
 pub(crate) use self::version::compare as compare_versions;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use model::{Arch, DebSource, Progress, Source, Timestamp, counted};
 use store::Store;
@@ -86,16 +90,52 @@ fn with_packages<T>(
 ) -> Result<T> {
     let arch = options.arch_or(wanted.arch);
     let known = Known::load()?;
-    let apt = Apt::open(options.cache(), options.apt.as_deref(), arch)?;
     let mut notes = Vec::new();
-    if apt.refresh(options.refresh, progress)? == Lists::Stale {
+    let stale = Cell::new(Lists::Fresh);
+    let (apt, indexes) = sources_of(wanted, arch, options, (&mut notes, &stale), progress)?;
+    if stale.get() == Lists::Stale {
         notes.push("the lists of packages could not be refreshed: older ones were used".to_owned());
     }
-    let indexes = apt::select(apt.indexes()?, wanted.suite.as_deref(), options.security)?;
     let texts = read_indexes(&indexes)?;
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let universe = Universe::read(&texts, arch);
     work(&Job { universe: &universe, indexes: &indexes, apt: &apt, known: &known, progress }, arch, notes)
+}
+
+/// apt with the lists to choose from: by the machine's sources, or, for a suite that those do not name, by the same archive.
+fn sources_of(
+    wanted: &DebSource,
+    arch: Arch,
+    options: &FetchOptions,
+    (notes, stale): (&mut Vec<String>, &Cell<Lists>),
+    progress: &dyn Progress,
+) -> Result<(Apt, Vec<Index>)> {
+    let read = |apt: Apt| {
+        stale.set(apt.refresh(options.refresh, progress)?);
+        let indexes = apt::select(apt.indexes()?, wanted.suite.as_deref(), options.security)?;
+        Ok((apt, indexes))
+    };
+    let etc = options.apt.as_deref();
+    let refusal = match (read(Apt::open(options.cache(), etc, arch)?), &wanted.suite) {
+        (Err(Error::NoSuchSuite { suite, offered }), Some(_)) => Error::NoSuchSuite { suite, offered },
+        (outcome, _) => return outcome,
+    };
+    let suite = wanted.suite.as_deref().unwrap_or_default();
+    let Some(text) = suite::sources(etc.unwrap_or(Path::new("/etc/apt")), suite) else { return Err(refusal) };
+    let released: String =
+        text.lines().filter(|it| suite::is_released(it, suite)).map(|it| format!("{it}\n")).collect();
+    match read(Apt::open_with(options.cache(), etc, arch, Some(&text))?) {
+        // The archive has none of that name either.
+        Err(Error::Program { said, .. }) if said.contains("does not have a Release file") => Err(refusal),
+        Err(Error::Program { program, doing, said }) if released != text => {
+            // Its updates may be what cannot be had.
+            let outcome = read(Apt::open_with(options.cache(), etc, arch, Some(&released))?);
+            let outcome = outcome.map_err(|_| Error::Program { program, doing, said: said.clone() })?;
+            notes.push(format!("{suite} is taken as it was released, without its updates: {said}"));
+            Ok(outcome)
+        }
+        outcome => outcome,
+    }
 }
 
 fn read_indexes(indexes: &[Index]) -> Result<Vec<String>> {

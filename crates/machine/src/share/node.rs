@@ -4,12 +4,24 @@
 //! to the very thing and not to a name.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, open, openat2, statat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::Done;
 use super::wire::Identity;
+
+/// Whether the process's working directory is that of its descriptors.
+static LINKS_ARE_HERE: AtomicBool = AtomicBool::new(false);
+
+/// Has this process find its descriptors' links in its working directory from now on, which is that directory of a `/proc`:
+/// for one that lives where there is none.
+pub(crate) fn find_links_in(descriptors: OwnedFd) -> Done {
+    rustix::process::fchdir(descriptors)?;
+    LINKS_ARE_HERE.store(true, Ordering::Relaxed);
+    Ok(())
+}
 
 const DIRECTORY: u8 = 0x80;
 const LINK: u8 = 0x02;
@@ -54,7 +66,8 @@ impl Node {
 
     /// Its link in `/proc`.
     pub(super) fn link(&self) -> String {
-        format!("/proc/self/fd/{}", self.place.as_raw_fd())
+        let links = if LINKS_ARE_HERE.load(Ordering::Relaxed) { "." } else { "/proc/self/fd" };
+        format!("{links}/{}", self.place.as_raw_fd())
     }
 
     pub(super) fn stat(&self) -> Done<Stat> {

@@ -3,6 +3,7 @@
 //! The descriptor has one frame a read and a write, and does not block: a socket of datagrams or of packets, or a tap
 //! without headers. **Invariant: a frame is whole or lost**, as on a wire.
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, read, write};
@@ -11,10 +12,16 @@ use super::{Broken, Cause, Device, Queues};
 
 const ADDRESS: u64 = 1 << 5;
 const STATUS: u64 = 1 << 16;
-/// Bytes before a frame: nothing is offered that would need any of them.
+/// Checksums of frames that come need not be there: who sends within the host leaves them to a card that is not there.
+const UNSUMMED: u64 = 1 << 1;
+/// Frames that come may be as long as a packet: nobody within the host cuts them for a wire.
+const LONG: u64 = 1 << 7;
+/// Says of a frame that its checksum is right.
+const IS_RIGHT: u8 = 2;
+/// Bytes before a frame.
 const HEADER: usize = 12;
-/// Bytes of a frame at most.
-const MOST: usize = 64 << 10;
+/// Bytes of a frame at most: a packet's and those around it.
+const MOST: usize = (64 << 10) + 64;
 const RECEIVE: usize = 0;
 const SEND: usize = 1;
 
@@ -24,6 +31,26 @@ pub struct Card {
     pub address: [u8; 6],
     /// Where its frames go and come from.
     pub frames: OwnedFd,
+    /// The only address of the internet that its frames may come from; any, if none is said.
+    pub source: Option<Ipv4Addr>,
+}
+
+impl Card {
+    /// Whether a frame comes from where it may.
+    fn permits(&self, frame: &[u8]) -> bool {
+        const SOURCE: usize = 6;
+        const KIND: usize = 12;
+        const BODY: usize = 14;
+        let Some(source) = self.source else { return true };
+        let is_at = |at: usize, bytes: &[u8]| frame.get(at..at + bytes.len()) == Some(bytes);
+        let is_honest = match frame.get(KIND..BODY) {
+            Some([8, 0]) => is_at(BODY + 12, &source.octets()),
+            // A question for an address, by both of its sender's.
+            Some([8, 6]) => is_at(BODY + 8, &self.address) && is_at(BODY + 14, &source.octets()),
+            _ => false,
+        };
+        is_honest && is_at(SOURCE, &self.address)
+    }
 }
 
 /// The card, behind its queues.
@@ -44,7 +71,10 @@ impl Network {
                 return Err(Broken);
             }
             chain.read(queues.ram, &mut self.buffer[..size])?;
-            let _ = write(&self.card.frames, &self.buffer[HEADER..size]);
+            let frame = &self.buffer[HEADER..size];
+            if self.card.permits(frame) {
+                let _ = write(&self.card.frames, frame);
+            }
             queues.push(SEND, &chain)?;
         }
         Ok(())
@@ -60,6 +90,7 @@ impl Network {
             };
             let Some(mut chain) = queues.pop(RECEIVE)? else { break };
             self.buffer[..HEADER].fill(0);
+            self.buffer[0] = IS_RIGHT;
             // It came in one piece.
             self.buffer[10] = 1;
             let whole = HEADER + size;
@@ -80,7 +111,7 @@ impl Device for Network {
     }
 
     fn features(&self) -> u64 {
-        ADDRESS | STATUS
+        ADDRESS | STATUS | UNSUMMED | LONG
     }
 
     fn queues(&self) -> usize {

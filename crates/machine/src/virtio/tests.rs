@@ -296,7 +296,7 @@ fn frames_are_whole_or_lost() {
     let (host, guest) = UnixDatagram::pair().unwrap();
     guest.set_nonblocking(true).unwrap();
     let address = [2, 0, 0, 0, 0, 1];
-    let mut driver = Driver::new(Box::new(Network::new(Card { address, frames: guest.into() })));
+    let mut driver = Driver::new(Box::new(Network::new(Card { address, frames: guest.into(), source: None })));
     driver.ask(1, &[&[0; 12][..], b"a frame"].concat(), 0).unwrap();
     let mut bytes = [0; 64];
     assert_eq!(host.recv(&mut bytes).unwrap(), 7);
@@ -305,7 +305,7 @@ fn frames_are_whole_or_lost() {
     host.send(b"longer than there is room for").unwrap();
     host.send(b"fits").unwrap();
     driver.slot.ready();
-    assert_eq!(driver.written(0, REQUESTS).unwrap(), b"\0\0\0\0\0\0\0\0\0\0\x01\0fits");
+    assert_eq!(driver.written(0, REQUESTS).unwrap(), b"\x02\0\0\0\0\0\0\0\0\0\x01\0fits");
     driver.ask(1, b"no header", 0);
     assert!(driver.needs_reset());
 }
@@ -348,7 +348,7 @@ fn device(which: usize, directory: &tempfile::TempDir) -> Box<dyn Device> {
         2 => {
             let (_, own) = UnixDatagram::pair().unwrap();
             own.set_nonblocking(true).unwrap();
-            Box::new(Network::new(Card { address: [0; 6], frames: own.into() }))
+            Box::new(Network::new(Card { address: [0; 6], frames: own.into(), source: None }))
         }
         3 => {
             let root = File::open(directory.path()).unwrap().into();

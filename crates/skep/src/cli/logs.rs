@@ -7,7 +7,7 @@ use engine::{LogReader, LogRecord, Stream};
 use model::Timestamp;
 
 use super::Context;
-use crate::error::Result;
+use crate::error::{CommandError, Kind, Result};
 use crate::output::{local_time, parse_since};
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +27,9 @@ pub(super) struct Args {
     /// Begin each line with its time
     #[arg(short, long)]
     timestamps: bool,
+    /// What the kernel of a machine said, and not its program
+    #[arg(long, conflicts_with_all = ["follow", "since", "until", "tail", "timestamps"])]
+    kernel: bool,
     /// The cell, by name or id
     #[arg(value_name = "CELL")]
     cell: String,
@@ -35,6 +38,9 @@ pub(super) struct Args {
 pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let engine = context.engine()?;
     let cell = engine.find(&args.cell)?;
+    if args.kernel {
+        return kernel(&cell);
+    }
     let since = args.since.as_deref().map(parse_since).transpose()?.unwrap_or_default();
     let until = args.until.as_deref().map(parse_since).transpose()?.unwrap_or(Timestamp::from_nanos(u64::MAX));
     let mut reader = LogReader::open(&cell.log_dir());
@@ -51,6 +57,21 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
         last_lines(held, count).iter().try_for_each(|it| printer.print(it))?;
     }
     if args.follow { follow(&mut reader, &mut printer, &engine, &cell) } else { Ok(()) }
+}
+
+/// Prints what a machine's kernel said since it was last started.
+fn kernel(cell: &engine::Cell) -> Result<()> {
+    let path = cell.kernel_log();
+    let mut log = std::fs::File::open(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => CommandError::new(
+            Kind::Unsupported,
+            format!("{} has no kernel of its own that said anything", cell.spec.name),
+        )
+        .hinted("only machines have"),
+        _ => error.into(),
+    })?;
+    std::io::copy(&mut log, &mut std::io::stdout().lock())?;
+    Ok(())
 }
 
 fn follow(reader: &mut LogReader, printer: &mut Printer, engine: &engine::Engine, cell: &engine::Cell) -> Result<()> {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use engine::{Cell, Engine};
 use image::{FetchOptions, Fetched, SecurityUpdates};
-use model::{Arch, ByteSize, ImageName, ImageRecord, ImageRef, ObjectId, ParseError};
+use model::{Arch, ByteSize, ImageName, ImageRecord, ImageRef, ObjectId, ParseError, Source};
 
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{Reporter, note};
@@ -63,6 +63,8 @@ pub(super) struct Found {
 
 /// The image, from the pool or from its source.
 pub(super) fn image(engine: &Engine, wanted: &ImageRef, how: &Wanted) -> Result<Found> {
+    let for_arch = with_arch(wanted, how.arch);
+    let wanted = for_arch.as_ref().unwrap_or(wanted);
     let source = match wanted {
         ImageRef::Source(source) => Some(source),
         ImageRef::Named(_) => None,
@@ -76,6 +78,16 @@ pub(super) fn image(engine: &Engine, wanted: &ImageRef, how: &Wanted) -> Result<
     match source {
         Some(source) if how.pull != Pull::Never => get(engine, source, how, None),
         _ => Err(no_such_image(engine, wanted)),
+    }
+}
+
+/// A source of packages for another processor, by the name under which its image is kept.
+fn with_arch(wanted: &ImageRef, arch: Option<Arch>) -> Option<ImageRef> {
+    match (wanted, arch) {
+        (ImageRef::Source(Source::Deb(source)), Some(arch)) if source.arch.is_none() && arch != Arch::HOST => {
+            Some(ImageRef::Source(Source::Deb(model::DebSource { arch: Some(arch), ..source.clone() })))
+        }
+        _ => None,
     }
 }
 

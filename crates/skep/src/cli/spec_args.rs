@@ -6,13 +6,17 @@ use std::path::PathBuf;
 use engine::CellRequest;
 use model::{
     Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, ImageRecord, ImageRef, Init, IoLimit, Ipc,
-    Lifetime, Limits, LogPolicy, Mount, MountAccess, MountKind, NetMode, NetStack, Network, NewPrivileges, PortMapping,
-    RestartPolicy, RootAccess, Seccomp, Security, Span, Stdin, StopPolicy, Terminal, UserNamespace, UserSpec, Watch,
-    Weight,
+    Lifetime, Limits, LogPolicy, MachineSpec, Mount, MountAccess, MountKind, NetMode, NetStack, Network, NewPrivileges,
+    PortMapping, RestartPolicy, RootAccess, Seccomp, Security, Source, Span, Stdin, StopPolicy, Terminal,
+    UserNamespace, UserSpec, Watch, Weight,
 };
 
 use crate::cli::select::{self, Pull};
 use crate::error::{CommandError, Kind, Result};
+use crate::output::Reporter;
+
+/// Where kernels are looked for that the machine's own sources do not have.
+const NEWEST_SUITE: &str = "stable";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SpecArgs {
@@ -22,6 +26,9 @@ pub(super) struct SpecArgs {
     /// What separates the cell from the rest: container, unikernel or machine
     #[arg(long = "as", value_name = "BOUNDARY")]
     boundary: Option<Boundary>,
+    /// The kernel of a machine, a file [default: the distribution's]
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
     /// Take the image for this processor
     #[arg(long, value_name = "ARCH")]
     arch: Option<Arch>,
@@ -180,7 +187,8 @@ impl SpecArgs {
         self.check_restoring(&name, &found.record)?;
         let stop_signal =
             self.stop_signal.clone().or(Some(found.record.config.stop_signal.clone()).filter(|it| !it.is_empty()));
-        let request = self.request(stop_signal.as_deref())?;
+        let (boundary, machine) = self.choose_boundary(engine, &name, &found.record)?;
+        let request = CellRequest { machine, ..self.request(stop_signal.as_deref(), boundary)? };
         let image = engine::NamedImage { name: &name, id: found.id, record: &found.record };
         engine::specify(request, image, engine.fresh_id()?, engine::now()).map_err(|engine::NoCommand| {
             CommandError::usage(format!("{name} has no default command"))
@@ -211,7 +219,68 @@ impl SpecArgs {
         if rustix::process::geteuid().is_root() { Ok(()) } else { refused("without root") }
     }
 
-    fn request(self, stop_signal: Option<&str>) -> Result<CellRequest> {
+    /// What separates the cell from the rest: an image for another processor needs a machine that has one.
+    fn choose_boundary(
+        &self,
+        engine: &engine::Engine,
+        name: &str,
+        record: &ImageRecord,
+    ) -> Result<(Boundary, Option<MachineSpec>)> {
+        let arch = record.arch;
+        let has_machines = engine::machine_processor(arch).is_some() && arch != Arch::HOST;
+        let boundary = match self.boundary {
+            None if has_machines => Boundary::Machine,
+            None => Boundary::Container,
+            Some(Boundary::Machine) if arch == Arch::HOST => {
+                let what =
+                    format!("{name} is for {arch}, and so is this machine: machines are for other processors yet");
+                return Err(CommandError::new(Kind::Unsupported, what)
+                    .hinted("run it '--as container' or '--as unikernel', or take it for another: --arch riscv64"));
+            }
+            Some(Boundary::Machine) if !has_machines => {
+                return Err(CommandError::new(Kind::Unsupported, format!("there are no machines for {arch}"))
+                    .hinted("there are some for arm64 and riscv64"));
+            }
+            Some(boundary) => boundary,
+        };
+        if boundary != Boundary::Machine {
+            if self.kernel.is_some() {
+                let error = CommandError::usage(format!("a {boundary} has no kernel of its own"));
+                return Err(error.hinted("--kernel goes with --as machine"));
+            }
+            return Ok((boundary, None));
+        }
+        if self.net == NetMode::Host {
+            return Err(CommandError::usage("a machine has a kernel of its own, and so a network of its own")
+                .hinted("leave out --net host; -p leads ports of the host into it"));
+        }
+        let files = self.kernel(engine, record)?;
+        let kernel = match &self.kernel {
+            Some(file) => std::path::absolute(file)?,
+            None => files.image,
+        };
+        Ok((boundary, Some(MachineSpec { kernel, modules: files.modules })))
+    }
+
+    /// The distribution's kernel for an image: that of its own suite, if it names one.
+    fn kernel(&self, engine: &engine::Engine, record: &ImageRecord) -> Result<image::deb::KernelFiles> {
+        let suite = match record.source.parse() {
+            Ok(Source::Deb(source)) => source.suite,
+            _ => None,
+        };
+        let options = image::FetchOptions::new(engine.home().cache());
+        let kernel = |suite: Option<&str>| image::deb::kernel(suite, record.arch, &options, &Reporter::new());
+        match kernel(suite.as_deref()) {
+            // The machine's own sources need not have that processor.
+            Err(image::Error::NoSuchPackage { .. }) if suite.is_none() => kernel(Some(NEWEST_SUITE)),
+            outcome => outcome,
+        }
+        .map_err(|error| {
+            CommandError::from(error).hinted("a machine needs a kernel, which is fetched once; --kernel gives another")
+        })
+    }
+
+    fn request(self, stop_signal: Option<&str>, boundary: Boundary) -> Result<CellRequest> {
         if let (Some(port), NetMode::None | NetMode::Host) = (self.publish.first(), &self.net) {
             let error = CommandError::usage(format!("port {port} cannot be published with --net {}", self.net));
             return Err(error.hinted(match self.net {
@@ -219,7 +288,7 @@ impl SpecArgs {
                 _ => "leave out --net none: the cell must be on a network to be reached",
             }));
         }
-        self.check_stack()?;
+        self.check_stack(boundary)?;
         let mut stop = StopPolicy::default();
         if let Some(signal) = stop_signal {
             stop.signal = select::signal(signal)?;
@@ -240,7 +309,7 @@ impl SpecArgs {
         Ok(CellRequest {
             security: self.security()?,
             name: self.name,
-            boundary: self.boundary.unwrap_or(Boundary::Container),
+            boundary,
             command: self.command,
             entrypoint: self.entrypoint,
             env: select::environment(&self.env)?,
@@ -270,15 +339,15 @@ impl SpecArgs {
                 _ => Watch::MissesNoted,
             },
             labels,
+            machine: None,
         })
     }
 
     /// A stack of its own takes a boundary that has one, and a link to be its.
-    fn check_stack(&self) -> Result<()> {
+    fn check_stack(&self, boundary: Boundary) -> Result<()> {
         if self.net_stack == NetStack::Host {
             return Ok(());
         }
-        let boundary = self.boundary.unwrap_or(Boundary::Container);
         if boundary != Boundary::Unikernel {
             let error = CommandError::new(Kind::Unsupported, format!("a {boundary} has no network stack of its own"));
             return Err(error.hinted("--net-stack guest goes with --as unikernel"));

@@ -1,0 +1,286 @@
+//! The machine boundary as the engine sees it: a container in which, in the program's place, a whole machine is run that
+//! has the container's root for its programs' root. What is outside the machine is the container's: its root file system,
+//! its network, its control groups.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use container::{Acts, Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
+use machine::Module;
+use model::{Arch, ByteSize, CellId, Engine, NetStack, Process, Verb};
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
+use store::Rootfs;
+
+use crate::boundary::{Boundary, Companion, ProgramStreams, StartRequest, Started, lacks};
+use crate::cell::Cell;
+use crate::container::{Containers, Handover};
+use crate::error::{Error, Result};
+use crate::family;
+use crate::stats::Stats;
+
+/// The boundary.
+pub(crate) struct Machines;
+
+/// A machine's memory, unless it is told.
+const MEMORY: ByteSize = ByteSize::mib(512);
+/// What a machine needs beside its memory: its translator's code, its devices, its kernel's image while it is loaded.
+const BESIDE: u64 = 384 << 20;
+
+/// The processor of machines for that architecture, if there are any.
+pub fn machine_processor(arch: Arch) -> Option<machine::Arch> {
+    match arch {
+        Arch::Riscv64 => Some(machine::Arch::Riscv64),
+        Arch::Arm64 => Some(machine::Arch::Arm64),
+        _ => None,
+    }
+}
+
+impl Boundary for Machines {
+    fn kind(&self) -> model::Boundary {
+        model::Boundary::Machine
+    }
+
+    fn engine(&self) -> Result<Engine> {
+        Ok(Engine::Dbt)
+    }
+
+    fn verbs(&self) -> &'static [Verb] {
+        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Stats]
+    }
+
+    fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
+        let spec = &request.cell.spec;
+        let (Some(arch), Some(files)) = (machine_processor(spec.image.arch), &spec.machine) else {
+            return Err(Error::Refused(format!("there are no machines for {}", spec.image.arch)));
+        };
+        let memory = spec.limits.memory.unwrap_or(MEMORY);
+        let log = request.cell.kernel_log();
+        let (line, link) = sys::socket::pair().map_err(|e| Error::io("making a line for the cell's link", e))?;
+        let monitor = Monitor {
+            link,
+            proc: File::open("/proc").map_err(|e| Error::io("opening /proc", e))?.into(),
+            arch,
+            memory: memory.get(),
+            hostname: spec.hostname.clone(),
+            kernel: open(&files.kernel)?.into(),
+            modules: pack(&files.modules)?,
+            control: family::listen(request.cell)?,
+            log: File::create(&log).map_err(|e| Error::at("making", &log, e))?.into(),
+            descriptors: Mutex::default(),
+        };
+        let mut cell = request.cell.clone();
+        // The limit is the machine's memory, and what runs it needs some, too.
+        cell.spec.limits.memory = Some(ByteSize::bytes(memory.get() + BESIDE));
+        // Its sockets are its own kernel's.
+        cell.spec.network.stack = NetStack::Guest;
+        let request = StartRequest { cell: &cell, ..request.again() };
+        let handover = Handover { link: Some(line), root: None };
+        crate::container::start(&request, streams, Body::Resident(Arc::new(monitor)), handover)
+    }
+
+    fn exec(
+        &self,
+        cell: &Cell,
+        process: &Process,
+        streams: ProgramStreams,
+        bond: Bond,
+        attendant: Option<&mut dyn Attendant>,
+    ) -> Result<Companion> {
+        if attendant.is_some() {
+            return Err(lacks(&cell.spec, Verb::Debug));
+        }
+        crate::unikernel::visit(cell, process, streams, bond)
+    }
+
+    fn stats(&self, cell: &Cell) -> Result<Stats> {
+        Containers.stats(cell)
+    }
+
+    fn processes(&self, cell: &Cell) -> Result<Vec<u32>> {
+        Containers.processes(cell)
+    }
+
+    fn root(&self, cell: &Cell, rootfs: &Rootfs) -> Result<OwnedFd> {
+        Containers.root(cell, rootfs)
+    }
+
+    fn debug_target(&self, cell: &Cell) -> Result<toolbox::Target> {
+        Err(lacks(&cell.spec, Verb::Debug))
+    }
+
+    fn debug_stopped(&self, cell: &Cell, _: &Rootfs) -> Result<(toolbox::Target, Prepared)> {
+        Err(lacks(&cell.spec, Verb::Debug))
+    }
+
+    fn clear(&self, cell: &Cell) -> Result<()> {
+        Containers.clear(cell)
+    }
+
+    fn clear_remains(&self, id: CellId) -> Result<()> {
+        Containers.clear_remains(id)
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::at("opening", path, e))
+}
+
+/// The modules as one file: for each its length, its name's length, its name, itself.
+fn pack(modules: &[PathBuf]) -> Result<OwnedFd> {
+    let failed = |e| Error::io("keeping a kernel's modules", e);
+    let file = memfd_create("modules", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    let mut file = File::from(file);
+    for path in modules {
+        let content = std::fs::read(path).map_err(|e| Error::at("reading", path, e))?;
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let lengths = [content.len() as u64, name.len() as u64].map(u64::to_ne_bytes).concat();
+        for part in [lengths.as_slice(), name, &content] {
+            std::io::Write::write_all(&mut file, part).map_err(failed)?;
+        }
+    }
+    Ok(file.into())
+}
+
+fn unpack(mut bytes: &[u8]) -> Vec<Module> {
+    let mut modules = Vec::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<16>() {
+        let word = |it: &[u8]| it.iter().rev().fold(0usize, |word, byte| word << 8 | usize::from(*byte));
+        let (length, name) = (word(&head[..8]), word(&head[8..]));
+        let (Some(name), Some(content)) = (rest.get(..name), rest.get(name..).and_then(|it| it.get(..length))) else {
+            break;
+        };
+        bytes = &rest[name.len() + length..];
+        modules.push(Module { name: String::from_utf8_lossy(name).into_owned(), content: content.to_vec() });
+    }
+    modules
+}
+
+/// What runs the machine, in the cell's namespaces.
+#[derive(Debug)]
+struct Monitor {
+    arch: machine::Arch,
+    memory: u64,
+    hostname: String,
+    kernel: OwnedFd,
+    modules: OwnedFd,
+    /// Where further programs are asked for.
+    control: OwnedFd,
+    /// The host's `/proc`, until the process is prepared.
+    proc: OwnedFd,
+    /// Where the cell's link comes from.
+    link: OwnedFd,
+    /// Where the kernel's messages go.
+    log: OwnedFd,
+    /// By which it opens what it has found: there is no `/proc` where it lives. Of a `/proc` that nobody else sees, or, where
+    /// such cannot be had (in a user namespace), of the host's, whose other processes that user namespace keeps it from.
+    descriptors: Mutex<Option<OwnedFd>>,
+}
+
+impl Monitor {
+    fn descriptors(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn guest(&self, command: &Inhabitant<'_>) -> std::io::Result<machine::Guest> {
+        let text = |it: &std::ffi::CString| it.to_string_lossy().into_owned();
+        let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let stream = |it: BorrowedFd<'_>| it.try_clone_to_owned();
+        Ok(machine::Guest {
+            arch: self.arch,
+            kernel: read_all(&self.kernel)?,
+            modules: unpack(&read_all(&self.modules)?),
+            memory: self.memory,
+            hostname: self.hostname.clone(),
+            command: unikernel::Command {
+                path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
+                arguments: command.arguments.iter().map(text).collect(),
+                environment: command.environment.iter().map(text).collect(),
+                directory: PathBuf::from(std::ffi::OsStr::from_bytes(command.working_directory.to_bytes())),
+                user: command.uid,
+                group: command.gid,
+                groups: command.groups.to_vec(),
+            },
+            streams: [
+                stream(std::io::stdin().as_fd())?,
+                stream(std::io::stdout().as_fd())?,
+                stream(std::io::stderr().as_fd())?,
+            ],
+            control: Some(self.control.try_clone()?),
+            log: File::from(self.log.try_clone()?),
+            root,
+            network: crate::unikernel::receive_link(&self.link).map(|it| machine::Network {
+                frames: it.socket,
+                hardware: it.hardware,
+                address: it.address,
+                prefix: it.prefix,
+                gateway: it.gateway,
+            }),
+            descriptors: match &*self.descriptors() {
+                Some(it) => it.try_clone()?,
+                None => return Err(std::io::Error::other("there is no /proc to be had")),
+            },
+        })
+    }
+}
+
+/// A file from its beginning.
+fn read_all(file: &OwnedFd) -> std::io::Result<Vec<u8>> {
+    let length = rustix::fs::fstat(file)?.st_size as usize;
+    let mut bytes = vec![0; length];
+    let mut done = 0;
+    while done < length {
+        match rustix::io::pread(file, &mut bytes[done..], done as u64)? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
+}
+
+/// What a command ends with that never began.
+const NOT_BEGUN: Ended = Ended::Code(125);
+
+impl Resident for Monitor {
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
+        let all = [&self.kernel, &self.modules, &self.control, &self.log, &self.link, &self.proc];
+        let [a, b, c, d, e, f] = all.map(|it| Some(it.as_fd()));
+        [a, b, c, d, e, f, None]
+    }
+
+    fn acts(&self) -> Acts {
+        Acts::AsRoot
+    }
+
+    fn prepare(&self) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let outer = || rustix::fs::openat(&self.proc, "self/fd", flags, Mode::empty());
+        *self.descriptors() = sys::process::own_descriptors().or_else(|_| outer()).ok();
+        // Nothing of other processes is to be within reach of what follows.
+        sys::exec::close_for_good(self.proc.as_fd());
+    }
+
+    fn live(&self, command: &Inhabitant<'_>) -> Ended {
+        let guest = match self.guest(command) {
+            Ok(guest) => guest,
+            Err(error) => {
+                unikernel::say(&format!("the machine did not start: {error}"));
+                return NOT_BEGUN;
+            }
+        };
+        match machine::run(guest) {
+            Ok(status) => Ended::from_wait_status(status),
+            Err(machine::Error::Program { path, source }) => {
+                unikernel::say(&format!("{}: {source}", path.display()));
+                Ended::Code(126)
+            }
+            Err(error) => {
+                unikernel::say(&format!("the machine ended: {error}"));
+                NOT_BEGUN
+            }
+        }
+    }
+}

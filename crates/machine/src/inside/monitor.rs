@@ -1,0 +1,452 @@
+//! Who runs a machine for a cell: its programs begin, have their streams, are signalled and end, as a container's do.
+//!
+//! The machine has threads of its own; this one speaks with its agent and with whoever asks for something outside: the
+//! cell's first program by the process's own streams and signals, further ones by the control socket. **When the first
+//! program has ended the machine ends**, with all that it has written on its way.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use sys::pty::WindowSize;
+use sys::signal::{self, SignalSet};
+use unikernel::Command;
+use unikernel::control::{Order, Word};
+
+use super::link::{Awaited, Link};
+use super::pump::{self, Input, Output, State, Way};
+use super::root::{self, Module};
+use super::script::{Call, Script, Value};
+use super::setup;
+use super::spawn::{self, Born, Ends, Outcome};
+use crate::arch::{Arch, isa};
+use crate::console::Serial;
+use crate::error::{Error, Result};
+use crate::machine::{End, Machine, Start};
+use crate::virtio::console::Port;
+
+/// A machine, and the program that it is for.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its processor.
+    pub arch: Arch,
+    /// Its kernel's image.
+    pub kernel: Vec<u8>,
+    /// Its kernel's modules, in the order in which they are loaded.
+    pub modules: Vec<Module>,
+    /// Bytes of its memory.
+    pub memory: u64,
+    /// What it calls itself.
+    pub hostname: String,
+    /// The program.
+    pub command: Command,
+    /// Its standard streams.
+    pub streams: [OwnedFd; 3],
+    /// Where further programs are asked for.
+    pub control: Option<OwnedFd>,
+    /// Its network card, if it has one.
+    pub network: Option<Network>,
+    /// Where the kernel's own messages go.
+    pub log: File,
+    /// The directory that is the programs' root.
+    pub root: OwnedFd,
+    /// The directory of this process's own descriptors in a `/proc`, which becomes its working directory.
+    pub descriptors: OwnedFd,
+}
+
+const SIGNAL_WINDOW: i32 = 28;
+const NOBODY_HANGS: i64 = 1;
+
+/// A network that a machine is on.
+#[derive(Debug)]
+pub struct Network {
+    /// Where frames go and come from.
+    pub frames: OwnedFd,
+    /// The card's address.
+    pub hardware: [u8; 6],
+    /// The machine's address.
+    pub address: Ipv4Addr,
+    /// Length of the subnet's prefix.
+    pub prefix: u8,
+    /// The way out.
+    pub gateway: Ipv4Addr,
+}
+
+/// Runs it to its end; gives the first program's wait status.
+pub fn run(guest: Guest) -> Result<i32> {
+    let signals = signal::descriptor(SignalSet::ALL).map_err(|errno| Error::Watching(errno.into()))?;
+    crate::share::find_links_in(guest.descriptors).map_err(|errno| Error::Watching(errno.into()))?;
+    let first = root::first(guest.arch, &guest.modules);
+    let (mut link, port) = line(first.server)?;
+    let devices = setup::devices(port, guest.root, guest.network.as_ref())?;
+    let (over, ended) = mpsc::channel();
+    let (arch, kernel, memory, log) = (guest.arch, guest.kernel, guest.memory, guest.log);
+    let begin = move || {
+        let start = Start {
+            kernel: &kernel,
+            initrd: &first.archive,
+            command_line: setup::command_line(arch),
+            memory,
+            mode: dbt::Mode::Translate,
+            serial: Serial { output: Box::new(log), input: None },
+            devices,
+        };
+        let mut machine = Machine::new(isa(arch)?, start)?;
+        loop {
+            if let Some(end) = machine.run_for(Duration::from_secs(3600)) {
+                return Ok(end);
+            }
+        }
+    };
+    thread::spawn(move || over.send(begin()));
+    let outcome = setup::prepare(&mut link, &guest.hostname, guest.network.as_ref())
+        .map(|ends| Monitor { link, signals, control: guest.control, sessions: Vec::new(), waiting: Vec::new(), ends })
+        .and_then(|mut monitor| monitor.live(&guest.command, guest.streams));
+    match outcome {
+        Ok(status) => Ok(status),
+        // What went wrong is better known to whoever ran the machine, if that has ended.
+        Err(error) => match ended.recv_timeout(Duration::from_secs(1)) {
+            Ok(Ok(End::PowerOff)) => Ok(0),
+            Ok(Ok(End::Reboot)) => Err(Error::GaveUp),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(error),
+        },
+    }
+}
+
+/// The line to the agent, and the port that is its other end.
+fn line(server: u64) -> Result<(Link, Port)> {
+    let pair = || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let failed = |errno: rustix::io::Errno| Error::Watching(errno.into());
+    let (ours, theirs) = pair().map_err(failed)?;
+    rustix::io::ioctl_fionbio(&theirs, true).map_err(failed)?;
+    let copy = |it: &OwnedFd| it.try_clone().map_err(Error::Watching);
+    let port = Port { name: "line".into(), input: Some(copy(&theirs)?), output: theirs };
+    Ok((Link::new(copy(&ours)?, ours, server), port))
+}
+
+/// A program and who is told of its end.
+struct Session {
+    process: i64,
+    input: Option<Input>,
+    outputs: Vec<Output>,
+    /// The agent's end of its terminal, and the host's.
+    terminal: Option<(i32, OwnedFd)>,
+    status: Option<i32>,
+    /// The connection that asked for it; nothing for the first.
+    asker: Option<OwnedFd>,
+}
+
+/// What a descriptor of the host is waited for.
+#[derive(Debug, Clone, Copy)]
+enum Here {
+    Signals,
+    Control,
+    Asker(usize),
+    Source(usize),
+    /// An output has room again.
+    Room,
+}
+
+/// What a descriptor of the guest is waited for.
+#[derive(Debug, Clone, Copy)]
+enum There {
+    Ends,
+    Input(usize),
+    Output(usize, usize),
+}
+
+struct Monitor {
+    link: Link,
+    signals: OwnedFd,
+    control: Option<OwnedFd>,
+    sessions: Vec<Session>,
+    /// Connections of those who only want to know of its end.
+    waiting: Vec<OwnedFd>,
+    /// The agent's descriptor for ends of programs.
+    ends: i32,
+}
+
+impl Monitor {
+    /// Runs the first program to its end.
+    fn live(&mut self, command: &Command, streams: [OwnedFd; 3]) -> Result<i32> {
+        if let Err(errno) = self.start(command, streams, None)? {
+            return Err(Error::Program {
+                path: command.path.clone(),
+                source: std::io::Error::from_raw_os_error(errno),
+            });
+        }
+        loop {
+            self.step()?;
+            self.settle()?;
+            let first = self.sessions.iter().find(|it| it.asker.is_none());
+            if let Some(Session { status: Some(status), outputs, .. }) = first
+                && outputs.is_empty()
+            {
+                let status = *status;
+                let mut script = Script::new();
+                script.call(Call::Sync, []);
+                self.link.call(script)?;
+                return Ok(status);
+            }
+        }
+    }
+
+    fn start(&mut self, command: &Command, streams: [OwnedFd; 3], asker: Option<OwnedFd>) -> Result<Outcome<()>> {
+        let [stdin, stdout, stderr] = streams;
+        let is_terminal = rustix::termios::isatty(&stdin) && rustix::termios::isatty(&stdout);
+        let size = is_terminal.then(|| size_of(&stdin));
+        let Born { process, streams } = match spawn::spawn(&mut self.link, command, size)? {
+            Ok(born) => born,
+            Err(errno) => return Ok(Err(errno)),
+        };
+        let (input, outputs, terminal) = match streams {
+            Ends::Pipes([to, from, other]) => {
+                let outputs = vec![Output::new(from, stdout), Output::new(other, stderr)];
+                (Input::new(stdin, to, Way::Pipe), outputs, None)
+            }
+            Ends::Terminal(end) => {
+                // Keys mean what the guest's terminal says they do.
+                if let Ok(raw) = sys::pty::RawMode::enter(stdin.as_fd()) {
+                    std::mem::forget(raw);
+                }
+                let copy = stdin.try_clone().map_err(Error::Watching)?;
+                (Input::new(stdin, end, Way::Terminal), vec![Output::new(end, stdout)], Some((end, copy)))
+            }
+        };
+        self.sessions.push(Session { process, input: Some(input), outputs, terminal, status: None, asker });
+        Ok(Ok(()))
+    }
+
+    /// Waits for something to happen, and deals with it.
+    fn step(&mut self) -> Result<()> {
+        let (mut there, mut awaited) = (vec![There::Ends], vec![awaited(self.ends, PollFlags::IN)]);
+        let mut here = vec![(Here::Signals, self.signals.as_fd(), PollFlags::IN)];
+        here.extend(self.control.iter().map(|it| (Here::Control, it.as_fd(), PollFlags::IN)));
+        for (number, session) in self.sessions.iter().enumerate() {
+            here.extend(session.asker.iter().map(|it| (Here::Asker(number), it.as_fd(), PollFlags::IN)));
+            if let Some(input) = &session.input {
+                here.extend(input.source().map(|it| (Here::Source(number), it, PollFlags::IN)));
+                if input.is_full() {
+                    there.push(There::Input(number));
+                    awaited.push(self::awaited(input.to, PollFlags::OUT));
+                }
+            }
+            for (which, output) in session.outputs.iter().enumerate() {
+                if output.has_room() {
+                    there.push(There::Output(number, which));
+                    awaited.push(self::awaited(output.from, PollFlags::IN));
+                } else {
+                    here.push((Here::Room, output.sink(), PollFlags::OUT));
+                }
+            }
+        }
+        let descriptors: Vec<(BorrowedFd<'_>, PollFlags)> = here.iter().map(|(_, it, flags)| (*it, *flags)).collect();
+        let (states, ours) = self.link.wait(&awaited, &descriptors)?;
+        let there: Vec<There> = ready(there, &states);
+        let here: Vec<Here> = ready(here.iter().map(|it| it.0).collect(), &ours);
+        there.into_iter().try_for_each(|it| self.attend_there(it))?;
+        here.into_iter().try_for_each(|it| self.attend_here(it))
+    }
+
+    fn attend_there(&mut self, what: There) -> Result<()> {
+        match what {
+            There::Ends => self.reap(),
+            There::Input(number) => self.flush(number),
+            There::Output(number, which) => {
+                let output = &mut self.sessions[number].outputs[which];
+                if output.pass(&mut self.link)? == State::Over {
+                    self.close_output(number, which)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The output stays in its place, with a descriptor that is none, until all have been attended to.
+    fn close_output(&mut self, number: usize, which: usize) -> Result<()> {
+        let session = &mut self.sessions[number];
+        let from = std::mem::replace(&mut session.outputs[which].from, CLOSED);
+        if session.terminal.is_none() && from != CLOSED {
+            pump::close(&mut self.link, from)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, number: usize) -> Result<()> {
+        let session = &mut self.sessions[number];
+        let Some(input) = &mut session.input else { return Ok(()) };
+        if input.flush(&mut self.link)? == State::Over {
+            let to = input.to;
+            session.input = None;
+            if session.terminal.is_none() {
+                pump::close(&mut self.link, to)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attend_here(&mut self, what: Here) -> Result<()> {
+        match what {
+            Here::Signals => self.hear_signals(),
+            Here::Control => self.accept(),
+            Here::Asker(number) => self.hear_asker(number),
+            Here::Source(number) => {
+                if let Some(input) = &mut self.sessions[number].input {
+                    input.fill();
+                }
+                self.flush(number)
+            }
+            Here::Room => Ok(()),
+        }
+    }
+
+    /// Collects what has ended.
+    fn reap(&mut self) -> Result<()> {
+        let mut script = Script::new();
+        let news = script.room(1024);
+        script.call(Call::Read, [Value::Number(self.ends.into()), news.into(), 1024.into()]);
+        self.link.call(script)?;
+        loop {
+            let mut script = Script::new();
+            let status = script.room(8);
+            let ended = script.call(Call::Wait4, [(-1).into(), status.into(), NOBODY_HANGS.into(), 0.into()]);
+            let answer = self.link.call(script)?;
+            if answer[ended] <= 0 {
+                return Ok(());
+            }
+            // Others were left to process 1 by programs that ended before them.
+            if let Some(session) = self.sessions.iter_mut().find(|it| it.process == answer[ended]) {
+                session.status = Some(i32::from_le_bytes(answer.data(status)));
+            }
+        }
+    }
+
+    /// What is left of programs that have ended: what they printed, and the word that they have.
+    fn settle(&mut self) -> Result<()> {
+        for number in 0..self.sessions.len() {
+            let is_over = self.sessions[number].status.is_some();
+            for which in 0..self.sessions[number].outputs.len() {
+                // Somebody may still hold the streams of a program that ended: what is there now is its last.
+                while is_over && self.sessions[number].outputs[which].from != CLOSED {
+                    let output = &mut self.sessions[number].outputs[which];
+                    if !output.has_room() {
+                        break;
+                    }
+                    if output.pass(&mut self.link)? != State::Open {
+                        self.close_output(number, which)?;
+                    }
+                }
+            }
+            self.sessions[number].outputs.retain(|it| it.from != CLOSED);
+        }
+        let mut number = 0;
+        while number < self.sessions.len() {
+            let session = &self.sessions[number];
+            let (Some(status), true, Some(asker)) = (session.status, session.outputs.is_empty(), &session.asker) else {
+                number += 1;
+                continue;
+            };
+            let _ = Word::Ended { status }.say(asker);
+            let session = self.sessions.remove(number);
+            if let Some((end, _)) = session.terminal {
+                pump::close(&mut self.link, end)?;
+            } else if let Some(input) = session.input {
+                pump::close(&mut self.link, input.to)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_signals(&mut self) -> Result<()> {
+        while let Ok(Some(it)) = signal::next(self.signals.as_fd()) {
+            // What this process does to itself, by writing to where nobody reads, is not the program's.
+            if it.pid == std::process::id() {
+                continue;
+            }
+            if let Some(number) = self.sessions.iter().position(|it| it.asker.is_none()) {
+                self.signal(number, it.signal)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, number: usize, signal: i32) -> Result<()> {
+        let session = &self.sessions[number];
+        match &session.terminal {
+            Some((end, terminal)) if signal == SIGNAL_WINDOW => spawn::resize(&mut self.link, *end, size_of(terminal)),
+            _ if session.status.is_some() => Ok(()),
+            _ => {
+                let mut script = Script::new();
+                script.call(Call::Kill, [session.process.into(), i64::from(signal).into()]);
+                self.link.call(script).map(drop)
+            }
+        }
+    }
+
+    /// Takes a connection up. Whoever makes one asks at once.
+    fn accept(&mut self) -> Result<()> {
+        let Some(control) = &self.control else { return Ok(()) };
+        let Ok(connection) = rustix::net::accept_with(control, SocketFlags::CLOEXEC) else { return Ok(()) };
+        let mut bytes = [0; 64];
+        let Ok((length, descriptors)) = sys::socket::receive(&connection, &mut bytes) else { return Ok(()) };
+        let (Some(Order::Run { .. }), [Some(stdin), Some(stdout), Some(stderr), Some(text)]) =
+            (Order::of(&bytes[..length]), descriptors)
+        else {
+            // It is told nothing, and keeps its connection until it ends: news, of which there are none.
+            self.waiting.push(connection);
+            return Ok(());
+        };
+        let Some(command) = unikernel::control::read_command(&text) else { return Ok(()) };
+        let asker = connection.try_clone().map_err(Error::Watching)?;
+        let word = match self.start(&command, [stdin, stdout, stderr], Some(asker))? {
+            Ok(()) => Word::Started { number: self.sessions.last().map_or(0, |it| it.process as u32) },
+            Err(errno) => Word::Refused(sys::Errno::from_raw_os_error(errno)),
+        };
+        let _ = word.say(&connection);
+        Ok(())
+    }
+
+    /// An order of whoever asked for a program, or his end, which is the program's.
+    fn hear_asker(&mut self, number: usize) -> Result<()> {
+        const KILL: i32 = 9;
+        let mut bytes = [0; 64];
+        let Some(asker) = &self.sessions[number].asker else { return Ok(()) };
+        match sys::socket::receive(asker, &mut bytes) {
+            Ok((length, _)) if length > 0 => match Order::of(&bytes[..length]) {
+                Some(Order::Signal(signal) | Order::Key(signal)) => self.signal(number, signal),
+                _ => Ok(()),
+            },
+            _ => {
+                self.signal(number, KILL)?;
+                // Nobody is left to be told; the program is collected as one that was left to process 1.
+                let session = self.sessions.remove(number);
+                let mut ends: Vec<i32> = session.outputs.iter().map(|it| it.from).filter(|it| *it != CLOSED).collect();
+                ends.extend(session.input.map(|it| it.to));
+                ends.sort_unstable();
+                ends.dedup();
+                ends.into_iter().try_for_each(|it| pump::close(&mut self.link, it))
+            }
+        }
+    }
+}
+
+/// No descriptor.
+const CLOSED: i32 = -1;
+
+fn awaited(descriptor: i32, events: PollFlags) -> Awaited {
+    Awaited { descriptor, events }
+}
+
+fn ready<T>(what: Vec<T>, states: &[PollFlags]) -> Vec<T> {
+    what.into_iter().zip(states).filter(|(_, state)| !state.is_empty()).map(|(what, _)| what).collect()
+}
+
+fn size_of(terminal: &OwnedFd) -> WindowSize {
+    sys::pty::size(terminal).unwrap_or(WindowSize { rows: 24, columns: 80 })
+}

@@ -1,0 +1,147 @@
+//! What a machine for a cell has, and what is done in it before its first program.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use super::link::Link;
+use super::monitor::Network;
+use super::root::CLOSE_ON_EXEC;
+use super::script::{Call, Script, Value};
+use super::spawn::ROOT;
+use crate::arch::Arch;
+use crate::devices::Devices;
+use crate::disk::Access;
+use crate::error::{Error, Result};
+use crate::share::Share;
+use crate::virtio::console::Port;
+use crate::virtio::network::Card;
+
+/// What the guest knows the programs' root by.
+const TAG: &str = "root";
+/// How the guest's kernel speaks with the host about it: what it has read it does not keep, since the host may change it,
+/// but for files that programs map.
+const SHARING: &str = "trans=virtio,version=9p2000.L,cache=mmap,msize=262144";
+
+/// What the kernel is told: its messages go to the serial port, and it does not stay after it gave up.
+pub(super) fn command_line(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Riscv64 => "console=ttyS0 panic=-1 loglevel=6",
+        Arch::Arm64 => "console=ttyAMA0 panic=-1 loglevel=6",
+    }
+}
+
+/// The machine's devices.
+pub(super) fn devices(line: Port, root: OwnedFd, network: Option<&Network>) -> Result<Devices> {
+    let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+    // Port 0 is the guest's console, which nobody uses.
+    let console = null().map(|output| Port { name: "console".into(), input: None, output });
+    let share = Share { tag: TAG.into(), directory: root, access: Access::ReadWrite };
+    let card = |it: &Network| {
+        let frames = it.frames.try_clone().map_err(Error::Watching)?;
+        rustix::io::ioctl_fionbio(&frames, true).map_err(|errno| Error::Watching(errno.into()))?;
+        Ok(Card { address: it.hardware, frames, source: Some(it.address) })
+    };
+    Ok(Devices {
+        ports: console.into_iter().chain([line]).collect(),
+        shares: vec![share],
+        cards: network.map(card).into_iter().collect::<Result<_>>()?,
+        ..Devices::default()
+    })
+}
+
+/// Makes the machine ready for programs. Gives the agent's descriptor by which ends of programs are heard of.
+pub(super) fn prepare(link: &mut Link, hostname: &str, network: Option<&Network>) -> Result<i32> {
+    let mut script = Script::new();
+    let (tag, kind, how) = (script.text(TAG), script.text("9p"), script.text(SHARING));
+    let root = script.text(ROOT);
+    let mounted = script.call(Call::Mount, [tag.into(), root.into(), kind.into(), 0.into(), how.into()]);
+    for (kind, place, flags, how) in OWN {
+        let (kind, how) = (script.text(kind), script.text(how));
+        let place = script.text(format!("{ROOT}{place}"));
+        script.call(Call::Mount, [kind.into(), place.into(), kind.into(), Value::Number(*flags), how.into()]);
+    }
+    let name = script.data(hostname.as_bytes());
+    script.call(Call::Sethostname, [name.into(), (hostname.len() as i64).into()]);
+    raise(&mut script, "lo");
+    if let Some(network) = network {
+        connect(&mut script, network);
+    }
+    let ends = script.data(&(1u64 << 16).to_le_bytes());
+    let flags = CLOSE_ON_EXEC | 0o4000;
+    let ends = script.call(Call::Signalfd4, [(-1).into(), ends.into(), 8.into(), flags.into()]);
+    let answer = link.call(script)?;
+    match (answer[mounted], answer[ends]) {
+        (0, ends) if ends >= 0 => Ok(ends as i32),
+        (0, errno) | (errno, _) => {
+            let why = std::io::Error::from_raw_os_error(-(errno as i32));
+            Err(Error::Agent { why: format!("mounting the cell's root in the machine: {why}") })
+        }
+    }
+}
+
+const NO_SET_USER: i64 = 2;
+const NO_DEVICES: i64 = 4;
+const NO_EXECUTION: i64 = 8;
+
+/// File systems that are the guest kernel's own: what, where, how.
+const OWN: &[(&str, &str, i64, &str)] = &[
+    ("proc", "/proc", NO_SET_USER | NO_DEVICES | NO_EXECUTION, ""),
+    ("sysfs", "/sys", NO_SET_USER | NO_DEVICES | NO_EXECUTION, ""),
+    ("devpts", "/dev/pts", NO_SET_USER | NO_EXECUTION, "newinstance,ptmxmode=0666,mode=0620,gid=5"),
+    ("tmpfs", "/dev/shm", NO_SET_USER | NO_DEVICES, "mode=1777"),
+    ("mqueue", "/dev/mqueue", NO_SET_USER | NO_DEVICES | NO_EXECUTION, ""),
+];
+
+/// The guest's name of its only card.
+const CARD: &str = "eth0";
+const INTERNET: u16 = 2;
+
+/// Brings an interface up.
+fn raise(script: &mut Script, interface: &str) {
+    const SET_FLAGS: i64 = 0x8914;
+    const UP_AND_RUNNING: u16 = 0x41;
+    with_socket(script, SET_FLAGS, &request(interface, &UP_AND_RUNNING.to_le_bytes()));
+}
+
+/// Gives the card its address and the way out.
+fn connect(script: &mut Script, network: &Network) {
+    const SET_ADDRESS: i64 = 0x8916;
+    const SET_MASK: i64 = 0x891c;
+    const ADD_ROUTE: i64 = 0x890b;
+    const UP_BY_GATEWAY: u16 = 3;
+    let mask = Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(network.prefix.min(32))).unwrap_or(0));
+    with_socket(script, SET_ADDRESS, &request(CARD, &place(network.address)));
+    with_socket(script, SET_MASK, &request(CARD, &place(mask)));
+    raise(script, CARD);
+    // `struct rtentry`: padding, to where, by what, of which mask, flags, and much that is not said.
+    let any = place(Ipv4Addr::UNSPECIFIED);
+    let mut route = [&[0; 8][..], &any, &place(network.gateway), &any, &UP_BY_GATEWAY.to_le_bytes()].concat();
+    route.resize(120, 0);
+    with_socket(script, ADD_ROUTE, &route);
+}
+
+/// `struct ifreq`: an interface's name, and what is said of it.
+fn request(interface: &str, what: &[u8]) -> Vec<u8> {
+    let mut request = interface.as_bytes().to_vec();
+    request.resize(16, 0);
+    request.extend_from_slice(what);
+    request.resize(40, 0);
+    request
+}
+
+/// `struct sockaddr_in`.
+fn place(address: Ipv4Addr) -> [u8; 16] {
+    let mut place = [0; 16];
+    place[..2].copy_from_slice(&INTERNET.to_le_bytes());
+    place[4..8].copy_from_slice(&address.octets());
+    place
+}
+
+/// Asks something of the guest's kernel by a socket.
+fn with_socket(script: &mut Script, what: i64, request: &[u8]) {
+    const DATAGRAMS: i64 = 2;
+    let request = script.data(request);
+    let socket = script.call(Call::Socket, [i64::from(INTERNET).into(), DATAGRAMS.into(), 0.into()]);
+    script.call(Call::Ioctl, [socket.into(), what.into(), request.into()]);
+    script.call(Call::Close, [socket.into()]);
+}
