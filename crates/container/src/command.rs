@@ -169,22 +169,19 @@ pub(crate) fn start_program(
     }
 }
 
-/// What the last of the candidates is.
-const BUSYBOX: &[u8] = b"/bin/busybox";
-
-/// Where a command may be, the first that is there being meant.
 fn candidates(command: &CStr, environment: &[CString]) -> Vec<CString> {
     let command = command.to_bytes();
     if command.contains(&b'/') {
         return CString::new(command).into_iter().collect();
     }
     let path = environment.iter().find_map(|it| it.to_bytes().strip_prefix(b"PATH="));
-    let found = path.unwrap_or(DEFAULT_PATH.as_bytes()).split(|byte| *byte == b':').filter_map(|directory| {
-        let directory = if directory.is_empty() { b"." } else { directory };
-        CString::new([directory, b"/", command].concat()).ok()
-    });
-    // Busybox is all the programs that it has, by the name that it is called by; few images have links for them.
-    found.chain(CString::new(BUSYBOX)).collect()
+    path.unwrap_or(DEFAULT_PATH.as_bytes())
+        .split(|byte| *byte == b':')
+        .filter_map(|directory| {
+            let directory = if directory.is_empty() { b"." } else { directory };
+            CString::new([directory, b"/", command].concat()).ok()
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -195,9 +192,9 @@ mod tests {
     fn commands_are_searched_as_a_shell_would() {
         let text = |it: &str| CString::new(it).unwrap();
         let environment = ["A=b", "PATH=/x::/y"].map(text);
-        assert_eq!(candidates(c"ls", &environment), ["/x/ls", "./ls", "/y/ls", "/bin/busybox"].map(text));
+        assert_eq!(candidates(c"ls", &environment), ["/x/ls", "./ls", "/y/ls"].map(text));
         assert_eq!(candidates(c"./ls", &environment), ["./ls"].map(text));
         assert_eq!(candidates(c"/bin/ls", &[]), ["/bin/ls"].map(text));
-        assert_eq!(candidates(c"ls", &[]).len(), 7);
+        assert_eq!(candidates(c"ls", &[]).len(), 6);
     }
 }
