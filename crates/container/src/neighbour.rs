@@ -68,43 +68,25 @@ impl Neighbour {
         group: Option<BorrowedFd<'_>>,
         child: impl FnOnce() -> u8,
     ) -> sys::Result<fork::Child> {
-        let (ours, theirs) = socket::pair()?;
-        let usher = fork::spawn(Namespaces::empty(), None, || {
-            let made =
-                namespace::join(&self.pidfd, self.kinds).and_then(|()| fork::spawn_beside(further, group, child));
-            let sent = match made {
-                Ok(child) => socket::send(&theirs, &child.pid.to_ne_bytes(), &[child.pidfd.as_fd()]),
-                Err(errno) => socket::send(&theirs, &errno.raw_os_error().to_ne_bytes(), &[]),
-            };
-            u8::from(sent.is_err())
+        let (pid, [pidfd]) = brought_from(&self.pidfd, self.kinds, || {
+            fork::spawn_beside(further, group, child).map(|child| (child.pid, [child.pidfd]))
         })?;
-        drop(theirs);
-        let mut answer = [0; 4];
-        let received = socket::receive(&ours, &mut answer);
-        process::wait(&usher.pidfd)?;
-        match received? {
-            (4, [Some(pidfd), ..]) => Ok(fork::Child { pid: u32::from_ne_bytes(answer), pidfd }),
-            (4, _) => Err(Errno::from_raw_os_error(i32::from_ne_bytes(answer).clamp(1, 4095))),
-            _ => Err(Errno::PIPE),
-        }
+        Ok(fork::Child { pid, pidfd })
     }
 }
 
-const TMPFS: u64 = 0x0102_1994;
-const MQUEUE: u64 = 0x1980_0202;
-
-/// Copies of the two mounts, made by a process that is there.
-fn trees(cell: &OwnedFd, kinds: Namespaces) -> sys::Result<[OwnedFd; 2]> {
+/// What a process gets that joins a cell's namespaces for it: a number and descriptors.
+fn brought_from<const N: usize>(
+    cell: &OwnedFd,
+    kinds: Namespaces,
+    get: impl FnOnce() -> sys::Result<(u32, [OwnedFd; N])>,
+) -> sys::Result<(u32, [OwnedFd; N])> {
     let (ours, theirs) = socket::pair()?;
     let visitor = fork::spawn(Namespaces::empty(), None, || {
-        let copied = namespace::join(cell, kinds).and_then(|()| {
-            let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::openat(CWD, c"/", directory, Mode::empty())?;
-            let copy = |path| clone_tree(path::open(root.as_fd(), path, directory)?, c"", Reach::One);
-            Ok([copy(MEMORY)?, copy(QUEUES)?])
-        });
-        let sent = match copied {
-            Ok([memory, queues]) => socket::send(&theirs, &[0; 4], &[memory.as_fd(), queues.as_fd()]),
+        let sent = match namespace::join(cell, kinds).and_then(|()| get()) {
+            Ok((number, gotten)) => {
+                socket::send(&theirs, &number.to_ne_bytes(), &gotten.each_ref().map(OwnedFd::as_fd))
+            }
             Err(errno) => socket::send(&theirs, &errno.raw_os_error().to_ne_bytes(), &[]),
         };
         u8::from(sent.is_err())
@@ -113,9 +95,24 @@ fn trees(cell: &OwnedFd, kinds: Namespaces) -> sys::Result<[OwnedFd; 2]> {
     let mut answer = [0; 4];
     let received = socket::receive(&ours, &mut answer);
     process::wait(&visitor.pidfd)?;
-    match received? {
-        (4, [Some(memory), Some(queues), ..]) => Ok([memory, queues]),
-        (4, _) => Err(Errno::from_raw_os_error(i32::from_ne_bytes(answer).clamp(1, 4095))),
-        _ => Err(Errno::PIPE),
+    let (4, descriptors) = received? else { return Err(Errno::PIPE) };
+    let brought: Vec<OwnedFd> = descriptors.into_iter().flatten().take(N).collect();
+    match brought.try_into() {
+        Ok(brought) => Ok((u32::from_ne_bytes(answer), brought)),
+        Err(_) => Err(Errno::from_raw_os_error(i32::from_ne_bytes(answer).clamp(1, 4095))),
     }
+}
+
+const TMPFS: u64 = 0x0102_1994;
+const MQUEUE: u64 = 0x1980_0202;
+
+/// Copies of the two mounts, made by a process that is there.
+fn trees(cell: &OwnedFd, kinds: Namespaces) -> sys::Result<[OwnedFd; 2]> {
+    let (_, mounts) = brought_from(cell, kinds, || {
+        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, c"/", directory, Mode::empty())?;
+        let copy = |path| clone_tree(path::open(root.as_fd(), path, directory)?, c"", Reach::One);
+        Ok((0, [copy(MEMORY)?, copy(QUEUES)?]))
+    })?;
+    Ok(mounts)
 }

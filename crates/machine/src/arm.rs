@@ -179,18 +179,11 @@ impl Platform for Board {
         self.clock.until(first)
     }
 
-    fn type_in(&mut self, bytes: &[u8]) -> usize {
-        let taken = self.bus.type_in(bytes);
-        self.update_lines();
-        taken
+    fn bus(&mut self) -> &mut Bus {
+        &mut self.bus
     }
 
-    fn bus(&self) -> &Bus {
-        &self.bus
-    }
-
-    fn ready(&mut self) {
-        self.bus.ready();
-        self.update_lines();
+    fn update_lines(&mut self) {
+        Board::update_lines(self);
     }
 }

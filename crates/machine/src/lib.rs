@@ -21,6 +21,7 @@ mod pl011;
 mod plic;
 mod riscv;
 mod share;
+mod tree;
 mod virtio;
 mod watch;
 

@@ -50,14 +50,24 @@ pub(crate) trait Platform: dbt::Board + Send {
     /// How long nothing is due.
     fn idle(&self) -> Duration;
 
-    /// What was typed; gives how much of it was taken.
-    fn type_in(&mut self, bytes: &[u8]) -> usize;
-
     /// Its devices.
-    fn bus(&self) -> &Bus;
+    fn bus(&mut self) -> &mut Bus;
+
+    /// Has the interrupt controller see the devices' lines as they are.
+    fn update_lines(&mut self);
+
+    /// What was typed; gives how much of it was taken.
+    fn type_in(&mut self, bytes: &[u8]) -> usize {
+        let taken = self.bus().type_in(bytes);
+        self.update_lines();
+        taken
+    }
 
     /// A descriptor of a device's has become ready.
-    fn ready(&mut self);
+    fn ready(&mut self) {
+        self.bus().ready();
+        self.update_lines();
+    }
 }
 
 /// Where a kernel and what it is given are in memory.
@@ -84,7 +94,7 @@ impl Machine {
     pub fn new(isa: Arc<Isa>, mut start: Start<'_>) -> Result<Machine> {
         let memory = Arc::new(Memory::new(start.memory as usize)?);
         let slots = std::mem::take(&mut start.devices).build()?;
-        let (processor, board): (Processor, Box<dyn Platform>) = match isa.name.as_str() {
+        let (processor, mut board): (Processor, Box<dyn Platform>) = match isa.name.as_str() {
             "riscv64" => {
                 let ram = Ram::new(memory, riscv::MEMORY);
                 let loaded = riscv::load(&ram, &start, slots.len())?;

@@ -6,7 +6,8 @@ use super::{CLOCK, CONSOLE, DISTRIBUTOR, MEMORY, REDISTRIBUTOR, SLOTS};
 use crate::bus::Place;
 use crate::error::Result;
 use crate::gic;
-use crate::machine::{self, Start};
+use crate::machine::Start;
+use crate::tree;
 
 const CONTROLLER: u32 = 1;
 const PULSE: u32 = 2;
@@ -17,28 +18,9 @@ const LEVEL: u32 = 4;
 
 /// The tree, as a kernel reads it.
 pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<Vec<u8>> {
-    let mut tree = FdtWriter::new()?;
-    let root = tree.begin_node("")?;
-    tree.property_u32("#address-cells", 2)?;
-    tree.property_u32("#size-cells", 2)?;
+    let (mut tree, root) = tree::begin("skep,arm")?;
     tree.property_u32("interrupt-parent", CONTROLLER)?;
-    tree.property_string("compatible", "skep,arm")?;
-    tree.property_string("model", "skep,arm")?;
-
-    let chosen = tree.begin_node("chosen")?;
-    tree.property_string("bootargs", start.command_line)?;
-    tree.property("rng-seed", &machine::seed())?;
-    tree.property_string("stdout-path", &format!("/pl011@{:x}", CONSOLE.base))?;
-    if !start.initrd.is_empty() {
-        tree.property_u64("linux,initrd-start", initrd)?;
-        tree.property_u64("linux,initrd-end", initrd + start.initrd.len() as u64)?;
-    }
-    tree.end_node(chosen)?;
-
-    let memory = tree.begin_node(&format!("memory@{MEMORY:x}"))?;
-    tree.property_string("device_type", "memory")?;
-    tree.property_array_u64("reg", &[MEMORY, start.memory])?;
-    tree.end_node(memory)?;
+    tree::chosen(&mut tree, start, initrd, &format!("/pl011@{:x}", CONSOLE.base), MEMORY)?;
 
     let processors = tree.begin_node("cpus")?;
     tree.property_u32("#address-cells", 1)?;

@@ -5,8 +5,8 @@ use vm_fdt::{FdtWriter, FdtWriterNode};
 use super::{CLOCK, CONSOLE, FREQUENCY, MEMORY, PLIC, SLOTS};
 use crate::bus::Place;
 use crate::error::Result;
-use crate::machine::{self, Start};
-use crate::plic;
+use crate::machine::Start;
+use crate::{plic, tree};
 
 /// Numbers by which nodes name each other.
 const PROCESSOR_INTERRUPTS: u32 = 1;
@@ -16,27 +16,8 @@ const EXTERNAL: u32 = 9;
 
 /// The tree, as a kernel reads it.
 pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<Vec<u8>> {
-    let mut tree = FdtWriter::new()?;
-    let root = tree.begin_node("")?;
-    tree.property_u32("#address-cells", 2)?;
-    tree.property_u32("#size-cells", 2)?;
-    tree.property_string("compatible", "skep,riscv")?;
-    tree.property_string("model", "skep,riscv")?;
-
-    let chosen = tree.begin_node("chosen")?;
-    tree.property_string("bootargs", start.command_line)?;
-    tree.property("rng-seed", &machine::seed())?;
-    tree.property_string("stdout-path", &format!("/soc/serial@{:x}", CONSOLE.base))?;
-    if !start.initrd.is_empty() {
-        tree.property_u64("linux,initrd-start", initrd)?;
-        tree.property_u64("linux,initrd-end", initrd + start.initrd.len() as u64)?;
-    }
-    tree.end_node(chosen)?;
-
-    let memory = tree.begin_node(&format!("memory@{MEMORY:x}"))?;
-    tree.property_string("device_type", "memory")?;
-    tree.property_array_u64("reg", &[MEMORY, start.memory])?;
-    tree.end_node(memory)?;
+    let (mut tree, root) = tree::begin("skep,riscv")?;
+    tree::chosen(&mut tree, start, initrd, &format!("/soc/serial@{:x}", CONSOLE.base), MEMORY)?;
 
     processors(&mut tree)?;
 

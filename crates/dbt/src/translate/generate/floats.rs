@@ -8,7 +8,7 @@ use isa::ops::Float;
 use super::super::ir::{StateId, Val, Value};
 use super::super::x64::{Alu, Condition, Map, Mem, Prefix, Reg, Shift, Size, Vex, Xmm};
 use super::vectors::{AND, OR, OTHER, SCRATCH, XOR, p66_3a, p66_38};
-use super::{Cold, Generator, Target, TooBig, header, state};
+use super::{Generator, Target, TooBig, header, state};
 use crate::state::head;
 
 impl Generator<'_> {
@@ -164,18 +164,14 @@ impl Generator<'_> {
 
     /// The instruction is interpreted if the condition holds.
     fn interpreted_if(&mut self, condition: Condition, at: StateId) {
-        let jumps = self.code.jcc(condition);
-        let flush = self.flush_of(at);
         let to = Target::Interpreter(self.block.states[at as usize].pc);
-        self.cold.push(Cold::Exit { jumps, flush, to });
+        self.leave_if(condition, to, at);
     }
 
     /// The same, with the flags that were there before.
     fn undone_if(&mut self, condition: Condition, at: StateId) {
-        let jumps = self.code.jcc(condition);
-        let flush = self.flush_of(at);
         let to = Target::InterpreterAsBefore(self.block.states[at as usize].pc);
-        self.cold.push(Cold::Exit { jumps, flush, to });
+        self.leave_if(condition, to, at);
     }
 
     /// Less (8), equal (4 and 2), greater (2).

@@ -80,9 +80,14 @@ impl Generator<'_> {
             TestKind::Less => Condition::Less,
             TestKind::NotLess => Condition::GreaterEqual,
         };
+        let to = self.target(to, at);
+        self.leave_if(condition, to, at);
+    }
+
+    /// Leaves by cold code if the condition holds.
+    pub(super) fn leave_if(&mut self, condition: Condition, to: Target, at: StateId) {
         let jumps = self.code.jcc(condition);
         let flush = self.flush_of(at);
-        let to = self.target(to, at);
         self.cold.push(Cold::Exit { jumps, flush, to });
     }
 
@@ -151,9 +156,7 @@ impl Generator<'_> {
     /// An interrupt that was masked may not be any more.
     pub(super) fn poll(&mut self, next: u32, at: StateId) {
         self.code.cmp_mem_imm(header(head::PENDING), 0);
-        let jumps = self.code.jcc(Condition::NotEqual);
-        let flush = self.flush_of(at);
-        self.cold.push(Cold::Exit { jumps, flush, to: Target::Poll(next) });
+        self.leave_if(Condition::NotEqual, Target::Poll(next), at);
     }
 
     pub(super) fn set_pc(&mut self, plus: i64) {
