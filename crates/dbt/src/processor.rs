@@ -95,8 +95,10 @@ pub enum Outcome {
 pub enum Mode {
     /// One after the other, as the description says.
     Interpret,
-    /// As code of the host, where the host can.
+    /// As code of the host, where the host can; code that runs seldom is interpreted, code that runs often is worth effort.
     Translate,
+    /// As code of the host with all effort, from the first time: for those who look for what is wrong with it.
+    TranslateAll,
 }
 
 /// After so many instructions, the board is asked whether there is an interrupt.
@@ -130,7 +132,8 @@ impl Processor {
             counts: vec![0; isa.instructions.len()],
             translator: match mode {
                 Mode::Interpret => None,
-                Mode::Translate => Translator::new(),
+                Mode::Translate => Translator::patient(isa.unit.into()),
+                Mode::TranslateAll => Translator::eager(isa.unit.into()),
             },
             attention: Arc::default(),
             isa: Arc::clone(&isa),

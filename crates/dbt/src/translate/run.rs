@@ -5,8 +5,8 @@
 use isa::Isa;
 
 use super::callbacks::{Run, interpret, load, store, touch};
-use super::generate::{self, TooBig};
-use super::specialise::{self, Fetch};
+use super::generate::{self, Site, TooBig};
+use super::specialise::{self, Effort, Fetch};
 use super::{Key, LEAVE, PAGE, UNKNOWN};
 use crate::board::Board;
 use crate::processor::Processor;
@@ -66,6 +66,11 @@ impl Processor {
                 head::STALE => {
                     link = 0;
                     is_stale = true;
+                }
+                head::HOT => {
+                    link = 0;
+                    is_stale = true;
+                    self.make_anew(isa, board);
                 }
                 head::MODES_CHANGED => {
                     link = 0;
@@ -152,9 +157,16 @@ impl Processor {
             None
         };
         let found = Key { physical, behind, modes: key };
-        let number = match self.translator.as_ref()?.blocks.get(&found) {
-            Some(number) => *number,
-            None => self.make(isa, found)?,
+        let translator = self.translator.as_mut()?;
+        let number = match translator.blocks.get(&found).copied() {
+            Some(number) => number,
+            None => match translator.visits.count(found) {
+                Some(effort) => self.make(isa, found, effort)?,
+                None => {
+                    self.walk(isa, board);
+                    return None;
+                }
+            },
         };
         let pc = self.pc;
         let translator = self.translator.as_mut()?;
@@ -190,16 +202,43 @@ impl Processor {
         Some(address)
     }
 
+    /// Interprets up to where a block would end.
+    fn walk(&mut self, isa: &Isa, board: &mut dyn Board) {
+        /// About as long as blocks are.
+        const STEPS: u32 = 32;
+        for _ in 0..STEPS {
+            let before = self.pc;
+            self.step(isa, board);
+            let goes_on = matches!(self.pc.wrapping_sub(before), 2 | 4);
+            if !goes_on || self.must_attend || self.is_waiting {
+                return;
+            }
+        }
+    }
+
     /// Whether an instruction begins there that may end on the next page.
     fn is_across(&self, isa: &Isa, physical: u64) -> bool {
         isa.unit == 16 && physical & (PAGE - 1) == PAGE - 2
+    }
+
+    /// The block where the processor is runs often: more effort is made for it.
+    fn make_anew(&mut self, isa: &Isa, board: &mut dyn Board) {
+        let Ok(physical) = self.translate(isa, board, Access::Fetch, self.pc, 0) else { return };
+        let (key, space) = (self.key, self.space());
+        let found = Key { physical, behind: None, modes: key };
+        let Some(translator) = &mut self.translator else { return };
+        let Some(number) = translator.blocks.get(&found).copied() else { return };
+        let set = translator.sets.find(key, space);
+        translator.sets.get(set).count_anew(number as usize);
+        translator.forget(found);
+        self.make(isa, found, Effort::All);
     }
 
     /// Translates the block at a physical address.
     ///
     /// An instruction that ends on another page is a block that only holds as long as that page is behind this one: it is
     /// found through the tables of its address space alone, which forget it when either page is somewhere else.
-    fn make(&mut self, isa: &Isa, key: Key) -> Option<u32> {
+    fn make(&mut self, isa: &Isa, key: Key, effort: Effort) -> Option<u32> {
         let Key { physical, behind, .. } = key;
         let page = physical & !(PAGE - 1);
         let modes: Vec<u64> = isa
@@ -209,28 +248,40 @@ impl Processor {
             .collect();
         let begin = (physical & (PAGE - 1)) as u32;
         let questions = std::mem::take(&mut self.questions);
-        let given = specialise::Given { isa, modes: &modes, questions: &questions };
+        let given = specialise::Given { isa, modes: &modes, questions: &questions, effort };
         let block = specialise::block(&given, begin, &mut Reader { processor: self, isa, page, behind });
         self.questions = questions;
         let host = self.ram.host_page(page);
         let behind_host = behind.and_then(|behind| self.ram.host_page(behind));
         let translator = self.translator.as_mut()?;
         translator.made += 1;
-        for host in [host, behind_host].into_iter().flatten() {
-            translator.sets.protect(host);
+        // Of a page that has code already nobody has an entry for writing.
+        for (page, host) in [(Some(page), host), (behind, behind_host)] {
+            if let (Some(page), Some(host)) = (page, host)
+                && !translator.pages.contains_key(&page)
+            {
+                translator.sets.protect(host);
+            }
         }
         if block.instructions == 0 {
             return Some(translator.keep(key, None, 0));
         }
-        let compiled = match generate::generate(&block, translator.links.len() as u64) {
+        let site = Site {
+            first_link: translator.links.len() as u64,
+            alignment: translator.alignment,
+            // One that is found by two pages is not found again by one.
+            counter: (effort == Effort::Some && behind.is_none()).then_some(translator.list.len()),
+        };
+        let compiled = match generate::generate(&block, site) {
             Ok(compiled) => compiled,
+            Err(TooBig) if effort == Effort::All => return self.make(isa, key, Effort::Less),
             Err(TooBig) => return Some(translator.keep(key, None, block.lines)),
         };
         let at = match translator.cache.add(&compiled.bytes) {
             Some(at) => at,
             None => {
                 translator.forget_all();
-                return self.make(isa, key);
+                return self.make(isa, key, effort);
             }
         };
         Some(translator.keep(key, Some((&compiled, at)), block.lines))

@@ -8,16 +8,35 @@ mod plans;
 mod values;
 mod vectors;
 
-use std::collections::HashMap;
-
 use isa::plan::{Op, Plan};
 use isa::{Instruction, Isa};
+use rustc_hash::FxHashMap;
 
 use super::ir::{Block, Dirty, Exit, Ir, Known, Modes, StateId, Test, Val};
 use crate::contract::Question;
 
-/// A block has at most so many instructions.
-const LONGEST: u32 = 64;
+/// What a block is worth. (With all the effort at once, a boot of Debian's arm64 kernel was 31 MB of code, most of which ran
+/// a few times: loops turned out as several of their turns, and code that other blocks have, too.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// It is new: it counts how often it runs.
+    Some,
+    /// It runs often.
+    All,
+    /// As much as for a new one, because more was too much.
+    Less,
+}
+
+impl Effort {
+    /// A block has at most so many instructions.
+    const fn longest(self) -> u32 {
+        match self {
+            Effort::Some | Effort::Less => 16,
+            Effort::All => 64,
+        }
+    }
+}
+
 /// An instruction that begins here or later may not be all of its page.
 const LAST: i64 = PAGE as i64 - 3;
 const PAGE: u32 = 1 << crate::tlb::PAGE_BITS;
@@ -35,6 +54,7 @@ pub(super) struct Given<'g> {
     pub(super) modes: &'g [u64],
     /// Who answers questions, by their numbers.
     pub(super) questions: &'g [Question],
+    pub(super) effort: Effort,
 }
 
 /// Makes the block that begins at an offset of a page.
@@ -44,10 +64,11 @@ pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch) -> Bloc
         isa,
         modes: given.modes,
         questions: given.questions,
+        longest: given.effort.longest(),
         widths: Vec::new(),
         block: Block { begin, ..Block::default() },
-        seen: HashMap::new(),
-        registers: HashMap::new(),
+        seen: FxHashMap::default(),
+        registers: FxHashMap::default(),
         dirty: Vec::new(),
     };
     let mut at = begin;
@@ -61,7 +82,7 @@ pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch) -> Bloc
             Next::Follows(to) => at = to,
             Next::Left => return maker.block,
         }
-        if at >= PAGE || maker.block.instructions >= LONGEST {
+        if at >= PAGE || maker.block.instructions >= maker.longest {
             break;
         }
     }
@@ -88,13 +109,14 @@ struct Maker<'i> {
     /// Values of the modes, by register.
     modes: &'i [u64],
     questions: &'i [Question],
+    longest: u32,
     block: Block,
     /// How many bits each value may have.
     widths: Vec<u8>,
     /// Equal operations are done once.
-    seen: HashMap<Ir, Val>,
+    seen: FxHashMap<Ir, Val>,
     /// What registers hold, by offset.
-    registers: HashMap<u32, Val>,
+    registers: FxHashMap<u32, Val>,
     /// Which of them are not in the state.
     dirty: Vec<Dirty>,
 }
@@ -249,7 +271,7 @@ impl<'i> Maker<'i> {
     /// they are.
     fn followed(&self, to: Exit) -> Option<u32> {
         match to {
-            Exit::Direct { plus: plus @ 0..LAST } if self.block.instructions < LONGEST => Some(plus as u32),
+            Exit::Direct { plus: plus @ 0..LAST } if self.block.instructions < self.longest => Some(plus as u32),
             _ => None,
         }
     }

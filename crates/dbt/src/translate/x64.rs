@@ -274,6 +274,11 @@ impl Code {
         self.byte(value as u8);
     }
 
+    /// Takes one away from a word of memory.
+    pub(super) fn decrement(&mut self, mem: Mem) {
+        self.rm(Size::S32, &[0xff], 1, mem, false);
+    }
+
     pub(super) fn test(&mut self, size: Size, a: Reg, b: Reg) {
         self.rr(size, &[0x85], b as u8, a);
     }
