@@ -11,7 +11,7 @@ use super::{Key, LEAVE, PAGE, UNKNOWN};
 use crate::board::Board;
 use crate::processor::Processor;
 use crate::state::head;
-use crate::tlb::Access;
+use crate::tlb::{Access, Reach};
 
 /// Every exception masked, no flag set, rounding to the nearest.
 pub(super) const PLAIN_CONTROL: u32 = 0x1f80;
@@ -169,6 +169,10 @@ impl Processor {
             },
         };
         let pc = self.pc;
+        let reach = match behind {
+            None => self.tlb.reach(Access::Fetch, pc, key),
+            Some(_) => Reach::Space,
+        };
         let translator = self.translator.as_mut()?;
         let Some(code) = translator.list[number as usize].code else {
             self.count_next(isa);
@@ -177,7 +181,7 @@ impl Processor {
         };
         let set = translator.sets.find(key, space);
         let address = translator.cache.address(code);
-        translator.sets.get(set).keep_jump(pc, address);
+        translator.sets.get(set).keep_jump(pc, address, reach);
         if link != 0 && behind.is_none() && (link as usize) < translator.links.len() {
             // Whoever came here by a link can come straight from now on.
             translator.cache.direct(translator.links[link as usize].at, code);
@@ -291,6 +295,7 @@ impl Processor {
     pub(super) fn remember(&mut self, address: u64, access: Access) -> bool {
         let (key, space) = (self.key, self.space());
         let Some(physical) = self.tlb.look(access, address, key, space) else { return false };
+        let reach = self.tlb.reach(access, address, key);
         let Some(host) = self.ram.host_page(physical) else { return false };
         let Some(translator) = &mut self.translator else { return false };
         let is_write = access == Access::Write;
@@ -298,7 +303,7 @@ impl Processor {
             return false;
         }
         let set = translator.sets.find(key, space);
-        translator.sets.get(set).keep(is_write, address, host);
+        translator.sets.get(set).keep(is_write, address, host, reach);
         true
     }
 }

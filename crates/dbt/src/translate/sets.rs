@@ -1,12 +1,12 @@
 //! What generated code looks up by itself: where pages are in our memory, and where code for an address is.
 //!
 //! There is a set of tables for each mode and address space that was used lately, so that a guest which changes between
-//! them finds what it knew. **Invariant: an entry for writing is there only if its page has no translated code**, so that
+//! them finds what it knew; a new set begins with what holds in every address space. **Invariant: an entry for writing is there only if its page has no translated code**, so that
 //! whoever writes into code is noticed.
 
 use rustc_hash::FxHashSet;
 
-use crate::tlb::PAGE_BITS;
+use crate::tlb::{PAGE_BITS, Reach};
 
 /// Entries of each table of pages.
 pub(super) const ENTRIES: usize = 1024;
@@ -77,6 +77,48 @@ pub(super) struct Set {
     /// How many pages had been forgotten when it was last up to date.
     seen: u64,
     alignment: Alignment,
+    /// Whether there may be code of its own address space alone.
+    has_own_jumps: bool,
+    /// Which slots of each table hold what is so in every address space.
+    read_everywhere: Slots,
+    write_everywhere: Slots,
+    jumps_everywhere: Slots,
+}
+
+/// Slots of a table: a bit of each.
+struct Slots(Box<[u64]>);
+
+impl Slots {
+    fn none(entries: usize) -> Slots {
+        Slots(vec![0; entries / 64].into())
+    }
+
+    fn set(&mut self, slot: usize, reach: Reach) {
+        let bit = 1 << (slot % 64);
+        match reach {
+            Reach::Everywhere => self.0[slot / 64] |= bit,
+            Reach::Space => self.0[slot / 64] &= !bit,
+        }
+    }
+
+    /// Changes what is in the other slots.
+    fn others<T>(&self, table: &mut [T], change: impl Fn(usize, &mut T)) {
+        for (at, (word, entries)) in self.0.iter().zip(table.chunks_mut(64)).enumerate() {
+            let others = entries.iter_mut().enumerate().filter(|(bit, _)| word >> bit & 1 == 0);
+            others.for_each(|(bit, entry)| change(at * 64 + bit, entry));
+        }
+    }
+
+    fn each(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().enumerate().filter(|(_, word)| **word != 0).flat_map(|(at, word)| {
+            let word = *word;
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit)
+        })
+    }
+
+    fn clear(&mut self) {
+        self.0.fill(0);
+    }
 }
 
 /// Where tables are in a set, in bytes.
@@ -101,6 +143,10 @@ impl Set {
             jump_pages: FxHashSet::default(),
             seen: 0,
             alignment,
+            has_own_jumps: false,
+            read_everywhere: Slots::none(ENTRIES),
+            write_everywhere: Slots::none(ENTRIES),
+            jumps_everywhere: Slots::none(JUMP_ENTRIES),
         })
     }
 
@@ -109,16 +155,40 @@ impl Set {
     }
 
     /// A page is at this address of ours.
-    pub(super) fn keep(&mut self, is_write: bool, address: u64, host: u64) {
-        let tag = address >> PAGE_BITS << PAGE_BITS;
-        let table = if is_write { &mut self.write } else { &mut self.read };
-        table[Set::slot(address)] = Page { tag, addend: host.wrapping_sub(tag) };
+    pub(super) fn keep(&mut self, is_write: bool, address: u64, host: u64, reach: Reach) {
+        let (tag, slot) = (address >> PAGE_BITS << PAGE_BITS, Set::slot(address));
+        let (table, everywhere) = if is_write {
+            (&mut self.write, &mut self.write_everywhere)
+        } else {
+            (&mut self.read, &mut self.read_everywhere)
+        };
+        table[slot] = Page { tag, addend: host.wrapping_sub(tag) };
+        everywhere.set(slot, reach);
     }
 
     /// Code for an address is here.
-    pub(super) fn keep_jump(&mut self, pc: u64, code: u64) {
-        self.jumps[self.alignment.slot(pc)] = Jump { pc, code };
+    pub(super) fn keep_jump(&mut self, pc: u64, code: u64, reach: Reach) {
+        let slot = self.alignment.slot(pc);
+        self.jumps[slot] = Jump { pc, code };
+        self.jumps_everywhere.set(slot, reach);
+        self.has_own_jumps |= reach == Reach::Space;
         self.jump_pages.insert(pc >> PAGE_BITS);
+    }
+
+    /// An empty set takes over what another of the same mode knows of every address space.
+    fn inherit(&mut self, other: &Set) {
+        other.read_everywhere.each().for_each(|slot| self.read[slot] = other.read[slot]);
+        other.write_everywhere.each().for_each(|slot| self.write[slot] = other.write[slot]);
+        for slot in other.jumps_everywhere.each() {
+            let jump = other.jumps[slot];
+            if jump.code != 0 {
+                self.jumps[slot] = jump;
+                self.jump_pages.insert(jump.pc >> PAGE_BITS);
+            }
+        }
+        self.read_everywhere.0.copy_from_slice(&other.read_everywhere.0);
+        self.write_everywhere.0.copy_from_slice(&other.write_everywhere.0);
+        self.jumps_everywhere.0.copy_from_slice(&other.jumps_everywhere.0);
     }
 
     /// Where code for an address is.
@@ -168,6 +238,21 @@ impl Set {
             self.jumps.iter_mut().enumerate().for_each(|(slot, jump)| *jump = alignment.no_jump(slot));
             self.jump_pages.clear();
         }
+        [&mut self.read_everywhere, &mut self.write_everywhere, &mut self.jumps_everywhere]
+            .into_iter()
+            .for_each(Slots::clear);
+    }
+
+    /// Forgets what holds in its own address space alone.
+    fn forget_own(&mut self) {
+        self.read_everywhere.others(&mut self.read, |_, page| *page = NO_PAGE);
+        self.write_everywhere.others(&mut self.write, |_, page| *page = NO_PAGE);
+        // A kernel's set has none of these.
+        if self.has_own_jumps {
+            let alignment = self.alignment;
+            self.jumps_everywhere.others(&mut self.jumps, |slot, jump| *jump = alignment.no_jump(slot));
+            self.has_own_jumps = false;
+        }
     }
 }
 
@@ -210,18 +295,26 @@ impl Sets {
     #[cold]
     #[inline(never)]
     fn take(&mut self, key: u32, space: u32) -> usize {
-        if self.list.len() < SETS {
-            let mut set = Set::new(self.alignment);
-            set.seen = self.count;
-            self.list.push((key, space, set));
-            return self.list.len() - 1;
+        let at = if self.list.len() < SETS {
+            self.list.push((key, space, Set::new(self.alignment)));
+            self.list.len() - 1
+        } else {
+            let at = self.next;
+            self.next = (at + 1) % SETS;
+            let (k, s, set) = &mut self.list[at];
+            (*k, *s) = (key, space);
+            set.forget();
+            at
+        };
+        self.list[at].2.seen = self.count;
+        let is_relative = |other: &usize| *other != at && self.list.get(*other).is_some_and(|(k, ..)| *k == key);
+        let relative = self.latest.into_iter().find(is_relative).or_else(|| (0..self.list.len()).find(is_relative));
+        if let Some(relative) = relative {
+            self.catch_up(relative);
+            if let Ok([(.., set), (.., relative)]) = self.list.get_disjoint_mut([at, relative]) {
+                set.inherit(relative);
+            }
         }
-        let at = self.next;
-        self.next = (at + 1) % SETS;
-        let (k, s, set) = &mut self.list[at];
-        (*k, *s) = (key, space);
-        set.forget();
-        set.seen = self.count;
         at
     }
 
@@ -259,7 +352,7 @@ impl Sets {
     }
 
     pub(super) fn flush_space(&mut self, space: u32) {
-        self.list.iter_mut().filter(|(_, s, _)| *s == space).for_each(|(.., set)| set.forget());
+        self.list.iter_mut().filter(|(_, s, _)| *s == space).for_each(|(.., set)| set.forget_own());
     }
 
     /// Nobody writes to this page of ours by himself any more: it has code now.
