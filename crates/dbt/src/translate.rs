@@ -32,6 +32,7 @@ pub(crate) struct Translator {
     sets: Sets,
     alignment: Alignment,
     visits: Visits,
+    room: specialise::Room,
     blocks: FxHashMap<Key, u32>,
     list: Vec<Translated>,
     /// Pages that code was made of, by physical address.
@@ -102,6 +103,7 @@ impl Translator {
             sets: Sets::new(alignment),
             alignment,
             visits,
+            room: specialise::Room::default(),
             blocks: FxHashMap::default(),
             list: Vec::new(),
             pages: FxHashMap::default(),

@@ -147,7 +147,7 @@ pub(super) fn generate(block: &Block, site: Site) -> Result<Compiled, TooBig> {
     let count = block.code.len();
     let mut generator = Generator {
         block,
-        code: Code::default(),
+        code: Code::with_room_for(count),
         last: last_uses(block),
         places: vec![Place::Nowhere; count],
         hosts: [None; 16],

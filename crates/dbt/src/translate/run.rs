@@ -253,12 +253,15 @@ impl Processor {
         let begin = (physical & (PAGE - 1)) as u32;
         let questions = std::mem::take(&mut self.questions);
         let given = specialise::Given { isa, modes: &modes, questions: &questions, effort };
-        let block = specialise::block(&given, begin, &mut Reader { processor: self, isa, page, behind });
+        let mut room =
+            self.translator.as_mut().map(|translator| std::mem::take(&mut translator.room)).unwrap_or_default();
+        let block = specialise::block(&given, begin, &mut Reader { processor: self, isa, page, behind }, &mut room);
         self.questions = questions;
         let host = self.ram.host_page(page);
         let behind_host = behind.and_then(|behind| self.ram.host_page(behind));
         let translator = self.translator.as_mut()?;
         translator.made += 1;
+        translator.room = room;
         // Of a page that has code already nobody has an entry for writing.
         for (page, host) in [(Some(page), host), (behind, behind_host)] {
             if let (Some(page), Some(host)) = (page, host)

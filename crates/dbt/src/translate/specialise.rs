@@ -57,40 +57,41 @@ pub(super) struct Given<'g> {
     pub(super) effort: Effort,
 }
 
+/// Room that making a block takes, kept for the next: without it, a tenth of a boot was asking for memory.
+#[derive(Default)]
+pub(super) struct Room {
+    seen: FxHashMap<Ir, Val>,
+    registers: FxHashMap<u32, Val>,
+    widths: Vec<u8>,
+    values: Vec<Val>,
+    slots: Vec<Val>,
+}
+
 /// Makes the block that begins at an offset of a page.
-pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch) -> Block {
-    let isa = given.isa;
+pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch, room: &mut Room) -> Block {
+    room.seen.clear();
+    room.registers.clear();
+    room.widths.clear();
+    let most = given.effort.longest() as usize * 8;
+    let block =
+        Block { begin, code: Vec::with_capacity(most), states: Vec::with_capacity(most / 4), ..Block::default() };
     let mut maker = Maker {
-        isa,
+        isa: given.isa,
         modes: given.modes,
         questions: given.questions,
         longest: given.effort.longest(),
-        widths: Vec::new(),
-        block: Block { begin, ..Block::default() },
-        seen: FxHashMap::default(),
-        registers: FxHashMap::default(),
-        dirty: Vec::new(),
+        widths: std::mem::take(&mut room.widths),
+        block,
+        seen: std::mem::take(&mut room.seen),
+        registers: std::mem::take(&mut room.registers),
+        dirty: Vec::with_capacity(16),
+        values: std::mem::take(&mut room.values),
+        slots: std::mem::take(&mut room.slots),
     };
-    let mut at = begin;
-    while let Some((number, word)) = code.fetch(at) {
-        let instruction = &isa.instructions[number];
-        maker.block.instructions += 1;
-        let size = u32::from(instruction.size);
-        (at >> 6..=((at + size - 1).min(PAGE - 1)) >> 6).for_each(|line| maker.block.lines |= 1 << line);
-        match maker.instruction(number, instruction, word, at) {
-            Next::Falls => at += size,
-            Next::Follows(to) => at = to,
-            Next::Left => return maker.block,
-        }
-        if at >= PAGE || maker.block.instructions >= maker.longest {
-            break;
-        }
-    }
-    if maker.block.instructions > 0 {
-        let state = maker.state(at);
-        maker.effect(Ir::Exit { to: Exit::Direct { plus: at.into() }, at: state, modes: Modes::Same });
-    }
-    maker.block
+    maker.all(begin, code);
+    let Maker { block, widths, seen, registers, values, slots, .. } = maker;
+    *room = Room { seen, registers, widths, values, slots };
+    block
 }
 
 enum Next {
@@ -119,6 +120,9 @@ struct Maker<'i> {
     registers: FxHashMap<u32, Val>,
     /// Which of them are not in the state.
     dirty: Vec<Dirty>,
+    /// Room for an instruction's values and slots.
+    values: Vec<Val>,
+    slots: Vec<Val>,
 }
 
 /// An instruction that is being translated.
@@ -161,7 +165,39 @@ enum Branch {
     If(Test, Val, Option<Val>),
 }
 
+/// So many zeros, in room that there is.
+fn emptied(room: &mut Vec<Val>, length: usize) -> Vec<Val> {
+    let mut values = std::mem::take(room);
+    values.clear();
+    values.resize(length, Val::Number(0));
+    values
+}
+
 impl<'i> Maker<'i> {
+    /// Instructions up to the end of the block.
+    fn all(&mut self, begin: u32, code: &mut dyn Fetch) {
+        let isa = self.isa;
+        let mut at = begin;
+        while let Some((number, word)) = code.fetch(at) {
+            let instruction = &isa.instructions[number];
+            self.block.instructions += 1;
+            let size = u32::from(instruction.size);
+            (at >> 6..=((at + size - 1).min(PAGE - 1)) >> 6).for_each(|line| self.block.lines |= 1 << line);
+            match self.instruction(number, instruction, word, at) {
+                Next::Falls => at += size,
+                Next::Follows(to) => at = to,
+                Next::Left => return,
+            }
+            if at >= PAGE || self.block.instructions >= self.longest {
+                break;
+            }
+        }
+        if self.block.instructions > 0 {
+            let state = self.state(at);
+            self.effect(Ir::Exit { to: Exit::Direct { plus: at.into() }, at: state, modes: Modes::Same });
+        }
+    }
+
     fn instruction(&mut self, number: usize, instruction: &'i Instruction, word: u32, at: u32) -> Next {
         let before = self.block.code.len();
         let plan = &instruction.plan;
@@ -170,8 +206,8 @@ impl<'i> Maker<'i> {
             instruction,
             word,
             at,
-            values: vec![Val::Number(0); plan.nodes.len()],
-            slots: vec![Val::Number(0); plan.slots.into()],
+            values: emptied(&mut self.values, plan.nodes.len()),
+            slots: emptied(&mut self.slots, plan.slots.into()),
             writes: Vec::new(),
             begin: before,
             next: None,
@@ -182,7 +218,9 @@ impl<'i> Maker<'i> {
             attends: false,
             float_flags: None,
         };
-        if self.range(&mut work, 0, plan.nodes.len()).is_ok() {
+        let done = self.range(&mut work, 0, plan.nodes.len());
+        (self.values, self.slots) = (std::mem::take(&mut work.values), std::mem::take(&mut work.slots));
+        if done.is_ok() {
             self.finish(work)
         } else {
             self.block.code.truncate(before);
