@@ -177,7 +177,7 @@ fn by_hand(word: u32) -> Option<Opcode> {
 
 fn kinds(isa: &Isa, words: Words) -> HashMap<Kind, Found> {
     sorted(words, |word| {
-        let ours = isa.decode(word).map(|instruction| number(isa, instruction));
+        let ours = number(isa, word);
         let table = disarm64::decoder::decode(word).map(|opcode| std::ptr::from_ref(opcode.definition()).addr());
         let hand = by_hand(word).map(|opcode| std::mem::discriminant(&opcode));
         let rule = if ours.is_none() && table.is_some() { reserved::find(word) } else { None };

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::Path;
 
-use isa::{Instruction, Isa, Source};
+use isa::{Isa, Source};
 
 /// The words that are asked about: all, or those of this number of which the lower ten bits are made up.
 #[derive(Clone, Copy)]
@@ -103,9 +103,9 @@ fn description(name: &str) -> Isa {
     isa::compile(&files.iter().map(source).collect::<Vec<_>>()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// An instruction's number.
-fn number(isa: &Isa, instruction: &Instruction) -> usize {
-    isa.instructions.element_offset(instruction).unwrap()
+/// The number of the instruction that this is.
+fn number(isa: &Isa, word: u32) -> Option<usize> {
+    isa.decoder.decode(&isa.instructions, word)
 }
 
 /// What an instruction is called, as it is written.

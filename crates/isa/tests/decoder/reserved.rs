@@ -49,14 +49,14 @@ pub(crate) const RULES: &[Rule] = &[
     rule(0x1f80_0000, 0x1300_0000, is_no_field, "a field that the register has not"),
     rule(0x1f80_0000, 0x1380_0000, is_no_field, "a field that the register has not"),
     // Memory.
-    rule(0x3a00_0000, 0x3800_0000, |w| is_no_access(w), "no such access"),
+    rule(0x3a00_0000, 0x3800_0000, is_no_access, "no such access"),
     rule(0x3f00_0000, 0x1c00_0000, |w| bits(w, 31, 30) == 3, "nothing has such a size"),
     rule(0xbfa0_7c00, 0x0820_7c00, |w| (w | w >> 16) & 1 == 1, "a pair that begins with an odd register"),
     // System.
     rule(0xffd8_0000, 0xd500_0000, |_| true, "no hint, barrier or part of PSTATE that there is"),
     rule(0xfff8_0000, 0xd528_0000, |_| true, "an operation with a result: other extensions"),
     rule(0xfff8_0000, 0xd508_0000, |w| !matches!(bits(w, 15, 12), 7 | 8), "an operation of other extensions"),
-    rule(0xff00_0000, 0xd400_0000, |w| is_no_exception(w), "EL3 and a debugger outside: not there"),
+    rule(0xff00_0000, 0xd400_0000, is_no_exception, "EL3 and a debugger outside: not there"),
     rule(0xffff_ffff, 0xd6bf_03e0, |_| true, "a debugger outside: not there"),
     rule(0xffff_0000, 0x0000_0000, |_| true, "undefined for ever"),
     // Floating point.
@@ -81,7 +81,7 @@ pub(crate) const RULES: &[Rule] = &[
     // Vectors: two of a kind.
     rule(0x9f3e_0c00, 0x0e20_0800, is_no_two, "no such lanes"),
     rule(0xdf3e_0c00, 0x5e20_0800, is_no_scalar_two, "no such number"),
-    rule(0x9f3e_0c00, 0x0e30_0800, |w| is_no_across(w), "no such lanes"),
+    rule(0x9f3e_0c00, 0x0e30_0800, is_no_across, "no such lanes"),
     rule(0xdf3e_0c00, 0x5e30_0800, |w| size(w) != 3, "no such number"),
     // Vectors: parts.
     rule(0x9fe0_8400, 0x0e00_0400, is_no_copy, "no such lane"),

@@ -118,7 +118,7 @@ fn check(words: Words, must_be_used: impl Fn(usize) -> bool) {
         if word & 3 != 3 && word > 0xffff {
             return None;
         }
-        let ours = isa.decode(word).map(|instruction| number(&isa, instruction));
+        let ours = number(&isa, word);
         let theirs = theirs(&target, word);
         // The lines that may be why, of words about which there is no agreement.
         let is_alike = ours.is_some() != (theirs == Theirs::Nothing);
