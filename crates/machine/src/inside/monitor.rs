@@ -22,8 +22,9 @@ use super::link::{Awaited, Link};
 use super::pump::{self, Input, Output, State, Way};
 use super::root::{self, Module};
 use super::script::{Call, Script, Value};
-use super::setup;
+use super::setup::{self, Has};
 use super::spawn::{self, Born, Ends, Outcome};
+use super::whole::{self, DiskFile};
 use crate::arch::{Arch, isa};
 use crate::console::Serial;
 use crate::error::{Error, Result};
@@ -51,6 +52,8 @@ pub struct Guest {
     pub control: Option<OwnedFd>,
     /// Its network card, if it has one.
     pub network: Option<Network>,
+    /// Its disks.
+    pub disks: Vec<DiskFile>,
     /// Where the kernel's own messages go.
     pub log: File,
     /// The directory that is the programs' root.
@@ -83,7 +86,9 @@ pub fn run(guest: Guest) -> Result<i32> {
     crate::share::find_links_in(guest.descriptors).map_err(|errno| Error::Watching(errno.into()))?;
     let first = root::first(guest.arch, &guest.modules);
     let (mut link, port) = line(first.server)?;
-    let devices = setup::devices(port, guest.root, guest.network.as_ref())?;
+    let mut devices = setup::devices(port, guest.root, guest.network.as_ref())?;
+    let has = if guest.disks.is_empty() { Has::Nothing } else { Has::Disks };
+    devices.disks = guest.disks.into_iter().enumerate().map(whole::disk).collect::<Result<_>>()?;
     let (over, ended) = mpsc::channel();
     let (arch, kernel, memory, log) = (guest.arch, guest.kernel, guest.memory, guest.log);
     let begin = move || {
@@ -104,7 +109,7 @@ pub fn run(guest: Guest) -> Result<i32> {
         }
     };
     thread::spawn(move || over.send(begin()));
-    let outcome = setup::prepare(&mut link, &guest.hostname, guest.network.as_ref())
+    let outcome = setup::prepare(&mut link, &guest.hostname, guest.network.as_ref(), has)
         .map(|ends| Monitor { link, signals, control: guest.control, sessions: Vec::new(), waiting: Vec::new(), ends })
         .and_then(|mut monitor| monitor.live(&guest.command, guest.streams));
     match outcome {
