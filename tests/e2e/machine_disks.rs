@@ -151,6 +151,9 @@ fn a_system_starts_again_is_asked_to_end_and_is_refused_what_it_cannot() {
     assert!(refused.contains("the system of its disk"), "{refused}");
     let refused = env.skep(["cp", "m:/asked", "/tmp"]).fails(5);
     assert!(refused.contains("the system of its disk"), "{refused}");
+    // Its registers, and one who has gone again.
+    let registers = super::machine_gdb::asked(env, "m", "g");
+    assert!(registers.starts_with("+$0") && registers.len() > 200, "{registers}");
     // Nobody else has the disk meanwhile.
     let refused = env.skep(["run", "--rm", "--net", "none", "--arch", "riscv64", "--disk", disk]);
     assert!(refused.code != 0 && refused.err.contains("another machine has it"), "{}", refused.err);

@@ -18,6 +18,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "e2fsck", package: "e2fsprogs" },
     Tool { program: "fio", package: "fio" },
     Tool { program: "fsck.erofs", package: "erofs-utils" },
+    Tool { program: "gdb-multiarch", package: "gdb-multiarch" },
     Tool { program: "lxc-start", package: "lxc" },
     Tool { program: "mke2fs", package: "e2fsprogs" },
     Tool { program: "newuidmap", package: "uidmap" },

@@ -218,6 +218,7 @@ impl Monitor {
             seed,
             console: [std::io::stdin().as_fd().try_clone_to_owned()?, std::io::stdout().as_fd().try_clone_to_owned()?],
             network: self.network(),
+            control: Some(self.control.try_clone()?),
         })
     }
 

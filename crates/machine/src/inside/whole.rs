@@ -12,10 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sys::signal::{self, SignalSet};
+use unikernel::control::{Order, Word};
 
 use super::monitor::Network;
 use super::root::{self, Module};
@@ -25,6 +25,7 @@ use crate::console::Serial;
 use crate::devices::Devices;
 use crate::disk::{Access, Disk, Format, SeedFile};
 use crate::error::{Error, Result};
+use crate::machine::gdb::Door;
 use crate::machine::{End, Machine, Start};
 use crate::virtio::console::Port;
 use crate::virtio::keyboard::{Keyboard, Keys};
@@ -51,6 +52,8 @@ pub struct System {
     pub console: [OwnedFd; 2],
     /// Its network card, if it has one.
     pub network: Option<Network>,
+    /// Where debuggers come from.
+    pub control: Option<OwnedFd>,
 }
 
 /// A disk of which the file is open.
@@ -81,6 +84,11 @@ pub fn boot(system: System) -> Result<i32> {
         let (asked, presses) = (Arc::clone(&asked), Arc::clone(&presses));
         thread::spawn(move || hear_signals(&signals, &asked, &presses));
     }
+    let door = Arc::new(Door::default());
+    if let Some(control) = &system.control {
+        let (door, control) = (Arc::clone(&door), control.try_clone().map_err(Error::Watching)?);
+        thread::spawn(move || receive_debuggers(&control, &door));
+    }
     if rustix::termios::isatty(&system.console[0])
         && let Ok(raw) = sys::pty::RawMode::enter(system.console[0].as_fd())
     {
@@ -91,7 +99,7 @@ pub fn boot(system: System) -> Result<i32> {
     loop {
         let (keyboard, keys) = Keyboard::new().map_err(Error::Watching)?;
         *presses.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(keys);
-        let (end, said) = run_once(&system, &archive, keyboard)?;
+        let (end, said) = run_once(&system, &archive, keyboard, &door)?;
         match (end, said) {
             (_, NOTHING) => return Err(Error::NoRoot),
             (_, NO_PROGRAM) => return Err(Error::NoInit),
@@ -104,7 +112,7 @@ pub fn boot(system: System) -> Result<i32> {
 }
 
 /// From its kernel's first instruction to where it is switched off or started again; and what the agent said.
-fn run_once(system: &System, archive: &[u8], keyboard: Keyboard) -> Result<(End, u8)> {
+fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) -> Result<(End, u8)> {
     let copy = |it: &OwnedFd| it.try_clone().map_err(Error::Watching);
     let (line, port) = line()?;
     let mut devices = Devices { keyboard: Some(keyboard), ..setup::console_and_card(port, system.network.as_ref())? };
@@ -131,14 +139,8 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard) -> Result<(End,
         let (said, interrupter) = (Arc::clone(&said), machine.interrupter());
         thread::spawn(move || hear_agent(line, &said, &interrupter))
     };
-    let end = loop {
-        if let Some(end) = machine.run_for(Duration::from_secs(3600)) {
-            break end;
-        }
-        if matches!(said.load(Ordering::Acquire), NOTHING | NO_PROGRAM) {
-            break End::PowerOff;
-        }
-    };
+    let has_failed = || matches!(said.load(Ordering::Acquire), NOTHING | NO_PROGRAM);
+    let end = machine.run_with(door, has_failed).unwrap_or(End::PowerOff);
     // The line's other end goes with the machine.
     drop(machine);
     let _ = hearing.join();
@@ -166,6 +168,22 @@ fn hear_agent(line: OwnedFd, said: &AtomicU8, interrupter: &Interrupter) {
         said.store(word[0], Ordering::Release);
         if word[0] != READY {
             interrupter.interrupt();
+        }
+    }
+}
+
+/// Whoever asks for anything else than to be a debugger is told nothing, and waits for the end.
+fn receive_debuggers(control: &OwnedFd, door: &Door) {
+    let mut waiting = Vec::new();
+    while let Ok(connection) = rustix::net::accept_with(control, SocketFlags::CLOEXEC) {
+        let mut bytes = [0; 64];
+        let Ok((length, [debugger, ..])) = sys::socket::receive(&connection, &mut bytes) else { continue };
+        match (Order::of(&bytes[..length]), debugger) {
+            (Some(Order::Debugger), Some(debugger)) => {
+                door.enter(debugger);
+                let _ = Word::Started { number: 0 }.say(&connection);
+            }
+            _ => waiting.push(connection),
         }
     }
 }
