@@ -21,6 +21,6 @@ mod translate;
 pub use board::{Board, Registers};
 pub use clock::Clock;
 pub use error::{Error, Result};
-pub use processor::{Mode, Outcome, Processor, Stop};
+pub use processor::{Mode, Outcome, Processor, Stop, Until};
 pub use ram::Ram;
 pub use state::State;

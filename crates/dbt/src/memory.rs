@@ -17,7 +17,7 @@ type Done<T> = Result<T, Thrown>;
 
 impl Processor {
     /// Memory was written: what was translated of it does not hold any more.
-    fn wrote(&mut self, physical: u64, size: u64) {
+    pub(crate) fn wrote(&mut self, physical: u64, size: u64) {
         if let Some(translator) = &mut self.translator {
             translator.wrote(physical, size);
         }

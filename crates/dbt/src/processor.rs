@@ -1,5 +1,7 @@
 //! A processor: fetches instructions, and has them done.
 
+mod debug;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,6 +17,8 @@ use crate::ram::Ram;
 use crate::state::{State, head};
 use crate::tlb::{Access, Tlb};
 use crate::translate::Translator;
+
+pub use debug::Until;
 
 /// Why a processor stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

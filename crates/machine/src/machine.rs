@@ -1,5 +1,7 @@
 //! A machine: a processor, and the board around it.
 
+pub(crate) mod gdb;
+
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
