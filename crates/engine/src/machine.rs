@@ -14,7 +14,9 @@ use model::{Arch, ByteSize, CellId, Engine, NetStack, Process, Verb};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use store::Rootfs;
 
-use crate::boundary::{Boundary, Companion, ProgramStreams, StartRequest, Started, lacks};
+use crate::boundary::{
+    self, Boundary, Companion, Copies, Keeping, ProgramStreams, Relative, Standing, StartRequest, Started, lacks,
+};
 use crate::cell::Cell;
 use crate::container::{Containers, Handover};
 use crate::error::{Error, Result};
@@ -48,7 +50,16 @@ impl Boundary for Machines {
     }
 
     fn verbs(&self) -> &'static [Verb] {
-        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Stats]
+        &[
+            Verb::Exec,
+            Verb::Logs,
+            Verb::Copy,
+            Verb::Attach,
+            Verb::Pause,
+            Verb::Stats,
+            Verb::Fork,
+            Verb::Snapshot,
+        ]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
@@ -59,16 +70,26 @@ impl Boundary for Machines {
         let memory = spec.limits.memory.unwrap_or(MEMORY);
         let log = request.cell.kernel_log();
         let (line, link) = sys::socket::pair().map_err(|e| Error::io("making a line for the cell's link", e))?;
+        machine::know(arch);
+        let (origin, _told) = match request.origin {
+            boundary::Origin::Program => {
+                (Origin::Kernel { image: open(&files.kernel)?.into(), modules: pack(&files.modules)? }, None)
+            }
+            boundary::Origin::Snapshot(dir) => {
+                let Keeping { state, bytes } = crate::snapshot::open(dir)?;
+                told(&[state, bytes])?
+            }
+            boundary::Origin::Standing(files) => told(files)?,
+        };
         let monitor = Monitor {
             link,
             proc: File::open("/proc").map_err(|e| Error::io("opening /proc", e))?.into(),
             arch,
             memory: memory.get(),
             hostname: spec.hostname.clone(),
-            kernel: open(&files.kernel)?.into(),
-            modules: pack(&files.modules)?,
+            origin,
             control: family::listen(request.cell)?,
-            log: File::create(&log).map_err(|e| Error::at("making", &log, e))?.into(),
+            log: log_at(&log)?.into(),
             descriptors: Mutex::default(),
         };
         let mut cell = request.cell.clone();
@@ -93,6 +114,22 @@ impl Boundary for Machines {
             return Err(lacks(&cell.spec, Verb::Debug));
         }
         crate::unikernel::visit(cell, process, streams, bond)
+    }
+
+    fn copies(&self) -> Copies {
+        Copies::Apart
+    }
+
+    fn stand(&self, cell: &Cell) -> Result<Standing> {
+        family::stand(cell)
+    }
+
+    fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
+        family::keep(cell, keeping)
+    }
+
+    fn family(&self, cell: &Cell) -> Result<Vec<Relative>> {
+        family::list(cell)
     }
 
     fn stats(&self, cell: &Cell) -> Result<Stats> {
@@ -126,6 +163,44 @@ impl Boundary for Machines {
 
 fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| Error::at("opening", path, e))
+}
+
+/// The file that the kernel's messages go to, begun anew.
+fn log_at(path: &Path) -> Result<File> {
+    File::create(path).map_err(|e| Error::at("making", path, e))
+}
+
+/// What a machine begins with, as its monitor has it.
+#[derive(Debug)]
+enum Origin {
+    Kernel { image: OwnedFd, modules: OwnedFd },
+    /// Files that say where another stood come over this line.
+    Frozen(OwnedFd),
+}
+
+/// Files on their way to a monitor, however many; they are on it as long as the other end is there.
+fn told(files: &[OwnedFd]) -> Result<(Origin, Option<OwnedFd>)> {
+    let failed = |e| Error::io("handing over where a machine stood", e);
+    let (ours, theirs) = sys::socket::pair().map_err(failed)?;
+    for some in files.chunks(sys::socket::MAX_DESCRIPTORS) {
+        let some: Vec<_> = some.iter().map(AsFd::as_fd).collect();
+        sys::socket::send(&ours, &[some.len() as u8], &some).map_err(failed)?;
+    }
+    sys::socket::send(&ours, &[0], &[]).map_err(failed)?;
+    Ok((Origin::Frozen(theirs), Some(ours)))
+}
+
+/// All files that are on such a line.
+fn hear_files(line: &OwnedFd) -> std::io::Result<Vec<OwnedFd>> {
+    let mut files = Vec::new();
+    loop {
+        let mut count = [0];
+        let (length, some) = sys::socket::receive(line, &mut count)?;
+        if length == 0 || count == [0] {
+            return Ok(files);
+        }
+        files.extend(some.into_iter().flatten());
+    }
 }
 
 /// The modules as one file: for each its length, its name's length, its name, itself.
@@ -164,8 +239,7 @@ struct Monitor {
     arch: machine::Arch,
     memory: u64,
     hostname: String,
-    kernel: OwnedFd,
-    modules: OwnedFd,
+    origin: Origin,
     /// Where further programs are asked for.
     control: OwnedFd,
     /// The host's `/proc`, until the process is prepared.
@@ -190,9 +264,14 @@ impl Monitor {
         let stream = |it: BorrowedFd<'_>| it.try_clone_to_owned();
         Ok(machine::Guest {
             arch: self.arch,
-            kernel: read_all(&self.kernel)?,
-            modules: unpack(&read_all(&self.modules)?),
-            memory: self.memory,
+            origin: match &self.origin {
+                Origin::Kernel { image, modules } => machine::Origin::Kernel {
+                    image: read_all(image)?,
+                    modules: unpack(&read_all(modules)?),
+                    memory: self.memory,
+                },
+                Origin::Frozen(line) => machine::Origin::Frozen(hear_files(line)?),
+            },
             hostname: self.hostname.clone(),
             command: unikernel::Command {
                 path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
@@ -246,9 +325,12 @@ const NOT_BEGUN: Ended = Ended::Code(125);
 
 impl Resident for Monitor {
     fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
-        let all = [&self.kernel, &self.modules, &self.control, &self.log, &self.link, &self.proc];
-        let [a, b, c, d, e, f] = all.map(|it| Some(it.as_fd()));
-        [a, b, c, d, e, f, None]
+        let [a, b, c, d] = [&self.control, &self.log, &self.link, &self.proc].map(|it| Some(it.as_fd()));
+        let (e, f) = match &self.origin {
+            Origin::Kernel { image, modules } => (image, Some(modules.as_fd())),
+            Origin::Frozen(line) => (line, None),
+        };
+        [a, b, c, d, Some(e.as_fd()), f, None]
     }
 
     fn acts(&self) -> Acts {
@@ -258,6 +340,7 @@ impl Resident for Monitor {
     fn prepare(&self) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let outer = || rustix::fs::openat(&self.proc, "self/fd", flags, Mode::empty());
+        sys::pagemap::prepare(Some(self.proc.as_fd()));
         *self.descriptors() = sys::process::own_descriptors().or_else(|_| outer()).ok();
         // Nothing of other processes is to be within reach of what follows.
         sys::exec::close_for_good(self.proc.as_fd());

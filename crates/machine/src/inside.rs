@@ -6,13 +6,17 @@
 
 mod agent;
 mod archive;
+mod copies;
+mod kept;
 mod link;
 mod monitor;
 mod pump;
+mod renew;
 mod root;
+mod runner;
 mod script;
 mod setup;
 mod spawn;
 
-pub use monitor::{Guest, Network, run};
+pub use monitor::{Guest, Network, Origin, run};
 pub use root::Module;

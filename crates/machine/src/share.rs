@@ -12,9 +12,10 @@ mod attributes;
 mod content;
 mod names;
 mod node;
+mod saved;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -62,6 +63,8 @@ pub(crate) struct Server {
     device: Device,
     access: Access,
     handles: HashMap<u32, Handle>,
+    /// Handles of what was there when the guest was kept, and is not any more.
+    lost: HashSet<u32>,
     /// Bytes of a message that was agreed on.
     most: u32,
     /// Bytes of extended attributes that handles keep.
@@ -73,12 +76,13 @@ impl Server {
     pub(crate) fn new(directory: OwnedFd, access: Access) -> Done<Server> {
         let root = Node::of(directory)?;
         let device = Device(root.stat()?.st_dev);
-        Ok(Server { root, device, access, handles: HashMap::new(), most: MOST_BYTES, kept: 0 })
+        Ok(Server { root, device, access, handles: HashMap::new(), lost: HashSet::new(), most: MOST_BYTES, kept: 0 })
     }
 
     /// Forgets what the guest has told it.
     pub(crate) fn reset(&mut self) {
         self.handles.clear();
+        self.lost.clear();
         self.kept = 0;
         self.most = MOST_BYTES;
     }
@@ -160,7 +164,7 @@ impl Server {
 
     /// A new handle, of this number.
     fn keep(&mut self, number: u32, handle: Handle) -> Done {
-        if self.handles.contains_key(&number) {
+        if self.handles.contains_key(&number) || self.lost.contains(&number) {
             return Err(Errno::BADF);
         }
         if self.handles.len() >= MOST_HANDLES {
@@ -172,7 +176,8 @@ impl Server {
 
     /// The handle of this number.
     fn handle(&self, number: u32) -> Done<&Handle> {
-        self.handles.get(&number).ok_or(Errno::BADF)
+        let absent = if self.lost.contains(&number) { Errno::STALE } else { Errno::BADF };
+        self.handles.get(&number).ok_or(absent)
     }
 
     /// Whether the guest may change anything.
@@ -191,7 +196,11 @@ impl Server {
     }
 
     fn clunk(&mut self, request: &mut Reader<'_>) -> Done {
-        let handle = self.handles.remove(&request.u32()?).ok_or(Errno::BADF)?;
+        let number = request.u32()?;
+        if self.lost.remove(&number) {
+            return Ok(());
+        }
+        let handle = self.handles.remove(&number).ok_or(Errno::BADF)?;
         match handle.opened {
             Some(Opened::Setting(setting)) => {
                 self.kept -= setting.size;

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "an ioctl of /proc/self/pagemap")]
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -45,12 +45,16 @@ const IS_SWAPPED: u64 = 1 << 4;
 
 static TABLE: OnceLock<Option<OwnedFd>> = OnceLock::new();
 
-/// Opens this process's table from a `/proc` that nobody else sees, for a process that will live where there is none.
-pub fn prepare() {
+/// Opens this process's table from a `/proc` that nobody else sees, for a process that will live where there is none. From
+/// the other one where there can be none like that.
+pub fn prepare(other: Option<BorrowedFd<'_>>) {
+    let open = |proc: BorrowedFd<'_>| {
+        openat(proc, "self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+    };
     TABLE.get_or_init(|| {
         let none: [(&CStr, &CStr); 0] = [];
-        let proc = crate::mount::new_file_system(c"proc", &none, MountAttrFlags::empty()).ok()?;
-        openat(&proc, "self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+        let own = crate::mount::new_file_system(c"proc", &none, MountAttrFlags::empty()).ok();
+        own.and_then(|it| open(it.as_fd())).or_else(|| other.and_then(open))
     });
 }
 

@@ -88,6 +88,19 @@ impl Link {
         Link { to: File::from(to), from: File::from(from), server, waiting: None }
     }
 
+    /// Where its agent serves.
+    pub(crate) fn server(&self) -> u64 {
+        self.server
+    }
+
+    /// Has the agent wait for nothing but the next script, with nothing on its way to it or from it.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        const GET_FLAGS: i64 = 3;
+        let mut script = Script::new();
+        script.call(Call::Fcntl, [LINE.into(), GET_FLAGS.into()]);
+        self.call(script).map(drop)
+    }
+
     /// Has a script done.
     pub(crate) fn call(&mut self, script: Script) -> Result<Answer> {
         self.call_for(script, Wanted::Results)

@@ -6,7 +6,9 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, open, openat2, statat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, open, openat2, readlinkat, statat, unlinkat,
+};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::Done;
@@ -72,6 +74,46 @@ impl Node {
 
     pub(super) fn stat(&self) -> Done<Stat> {
         statat(&self.place, "", AtFlags::EMPTY_PATH)
+    }
+
+    /// Where it was found, from there on. Nothing if it is not there any more, by its own name.
+    pub(super) fn path_below(&self, root: &Node) -> Option<Vec<u8>> {
+        let text = |it: &Node| readlinkat(CWD, it.link(), Vec::new()).ok().map(|it| it.into_bytes());
+        let (above, own) = (text(root)?, text(self)?);
+        let below = own.strip_prefix(above.as_slice())?;
+        let path = match below.strip_prefix(b"/") {
+            Some(path) => path,
+            None if below.is_empty() || above == b"/" => below,
+            None => return None,
+        };
+        let (found, stat) = (root.at(path).ok()?.stat().ok()?, self.stat().ok()?);
+        ((found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino)).then(|| path.to_vec())
+    }
+
+    /// What is below it at this path, of names alone.
+    pub(super) fn at(&self, path: &[u8]) -> Done<Node> {
+        if path.is_empty() { self.another() } else { self.child(path) }
+    }
+
+    /// A regular file that has no name.
+    pub(super) fn nameless(&self, mode: u32) -> Done<(Node, OwnedFd)> {
+        const TRIES: u32 = 16;
+        for _ in 0..TRIES {
+            let mut number = [0; 8];
+            rustix::rand::getrandom(&mut number, rustix::rand::GetRandomFlags::empty())?;
+            let name = format!(".{:016x}", u64::from_ne_bytes(number)).into_bytes();
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            match self.open_child(&name, flags, Mode::from_raw_mode(mode & 0o7777)) {
+                Ok(file) => {
+                    let node = self.child(&name)?;
+                    unlinkat(&self.place, &name[..], AtFlags::empty())?;
+                    return Ok((node, file));
+                }
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::EXIST)
     }
 
     /// Opens it, if it is a regular file or a directory.

@@ -1,0 +1,55 @@
+//! What a machine hears first that goes on from where another stood: what must not be the same in both.
+//!
+//! The guest's kernel does not notice that it is another now. It is given randomness to begin anew with, the time, and the
+//! addresses that its network has here. **Until it has heard of these** its other programs may have run for some thousand
+//! instructions; and what a program has in its own memory, nobody can know.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::kept::SavedSession;
+use super::link::Link;
+use super::monitor::Network;
+use super::root::{CLOSE_ON_EXEC, HERE, READ_WRITE};
+use super::script::{Call, Script, Value};
+use super::setup;
+use crate::error::Result;
+
+const ADD_ENTROPY: i64 = 0x4008_5203;
+const RESEED: i64 = 0x5207;
+const REAL_TIME: i64 = 0;
+const KILL: i64 = 9;
+
+/// Tells it; programs whose askers are not here end.
+pub(super) fn renew(link: &mut Link, network: Option<&Network>, others: &[SavedSession]) -> Result<()> {
+    let mut script = Script::new();
+    add_randomness(&mut script);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = [now.as_secs(), now.subsec_nanos().into()].map(u64::to_le_bytes).concat();
+    let now = script.data(&now);
+    script.call(Call::ClockSettime, [REAL_TIME.into(), now.into()]);
+    if let Some(network) = network {
+        setup::reconnect(&mut script, network);
+    }
+    for it in others {
+        script.call(Call::Kill, [it.process.into(), KILL.into()]);
+        let mut ends: Vec<i32> = it.outputs.iter().map(|(from, _)| *from).chain(it.input).chain(it.terminal).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        for end in ends {
+            script.call(Call::Close, [Value::Number(end.into())]);
+        }
+    }
+    link.call(script).map(drop)
+}
+
+/// Sixty-four bytes that count, and the wish that what is given out from now on be made of them.
+fn add_randomness(script: &mut Script) {
+    let seed = crate::machine::seed();
+    let counts = [seed.len() as u32 * 8, seed.len() as u32].map(u32::to_le_bytes).concat();
+    let seed = script.data(&[counts.as_slice(), &seed].concat());
+    let path = script.text("/dev/random");
+    let file = script.call(Call::Openat, [HERE.into(), path.into(), (READ_WRITE | CLOSE_ON_EXEC).into()]);
+    script.call(Call::Ioctl, [file.into(), ADD_ENTROPY.into(), seed.into()]);
+    script.call(Call::Ioctl, [file.into(), RESEED.into(), 0.into()]);
+    script.call(Call::Close, [file.into()]);
+}
