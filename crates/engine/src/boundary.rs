@@ -145,7 +145,8 @@ pub(crate) enum Copies {
 /// A cell that stands still until this is dropped, by the files of what it is.
 pub(crate) struct Standing {
     pub(crate) files: Vec<OwnedFd>,
-    pub(crate) _line: unikernel::control::Line,
+    /// As long as this is there.
+    pub(crate) line: unikernel::control::Line,
 }
 
 /// The two files of a snapshot.

@@ -89,7 +89,7 @@ pub(crate) fn stand(cell: &Cell) -> Result<Standing> {
             (Some(Word::Frozen { left }), Some(file)) => {
                 files.push(file);
                 if left == 0 {
-                    return Ok(Standing { files, _line: line });
+                    return Ok(Standing { files, line });
                 }
             }
             (Some(Word::Unkept { why }), _) => return Err(Error::Unkept { cell: cell.spec.name.clone(), why }),

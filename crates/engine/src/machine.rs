@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Acts, Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use machine::Module;
-use model::{Arch, ByteSize, CellId, Engine, NetStack, Process, Verb};
+use model::{Arch, ByteSize, CellId, Engine, MountKind, NetStack, Process, Verb};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use store::Rootfs;
 
@@ -50,16 +50,7 @@ impl Boundary for Machines {
     }
 
     fn verbs(&self) -> &'static [Verb] {
-        &[
-            Verb::Exec,
-            Verb::Logs,
-            Verb::Copy,
-            Verb::Attach,
-            Verb::Pause,
-            Verb::Stats,
-            Verb::Fork,
-            Verb::Snapshot,
-        ]
+        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Stats, Verb::Fork, Verb::Snapshot]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
@@ -121,6 +112,11 @@ impl Boundary for Machines {
     }
 
     fn stand(&self, cell: &Cell) -> Result<Standing> {
+        let in_memory = cell.spec.mounts.iter().find(|it| matches!(it.kind, MountKind::Tmpfs(_)));
+        if let Some(mount) = in_memory {
+            let why = format!("what is in memory at {} (--tmpfs) is not copied", mount.target.display());
+            return Err(Error::Unkept { cell: cell.spec.name.clone(), why });
+        }
         family::stand(cell)
     }
 
@@ -173,7 +169,10 @@ fn log_at(path: &Path) -> Result<File> {
 /// What a machine begins with, as its monitor has it.
 #[derive(Debug)]
 enum Origin {
-    Kernel { image: OwnedFd, modules: OwnedFd },
+    Kernel {
+        image: OwnedFd,
+        modules: OwnedFd,
+    },
     /// Files that say where another stood come over this line.
     Frozen(OwnedFd),
 }

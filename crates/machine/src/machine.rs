@@ -14,8 +14,8 @@ use crate::bus::Bus;
 use crate::console::Serial;
 use crate::devices::Devices;
 use crate::error::{Error, Result};
-use crate::watch::{Interrupter, Watch};
 use crate::saved::State;
+use crate::watch::{Interrupter, Watch};
 use crate::{arm, riscv};
 
 pub use frozen::{Frozen, Thaw};

@@ -74,3 +74,6 @@ pub(crate) mod hex {
         bytes.ok_or_else(|| de::Error::custom("no hexadecimal digits"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 
 use self::content::Opened;
 pub(crate) use self::node::find_links_in;
-use self::node::{Device, Node};
+use self::node::{Identities, Node};
 use self::wire::{Reader, Writer, kind};
 use crate::disk::Access;
 
@@ -60,7 +60,7 @@ struct Handle {
 /// What answers.
 pub(crate) struct Server {
     root: Node,
-    device: Device,
+    identities: Identities,
     access: Access,
     handles: HashMap<u32, Handle>,
     /// Handles of what was there when the guest was kept, and is not any more.
@@ -75,14 +75,23 @@ impl Server {
     /// Serves a directory.
     pub(crate) fn new(directory: OwnedFd, access: Access) -> Done<Server> {
         let root = Node::of(directory)?;
-        let device = Device(root.stat()?.st_dev);
-        Ok(Server { root, device, access, handles: HashMap::new(), lost: HashSet::new(), most: MOST_BYTES, kept: 0 })
+        let identities = Identities::on(root.stat()?.st_dev);
+        Ok(Server {
+            root,
+            identities,
+            access,
+            handles: HashMap::new(),
+            lost: HashSet::new(),
+            most: MOST_BYTES,
+            kept: 0,
+        })
     }
 
     /// Forgets what the guest has told it.
     pub(crate) fn reset(&mut self) {
         self.handles.clear();
         self.lost.clear();
+        self.identities.reset();
         self.kept = 0;
         self.most = MOST_BYTES;
     }
@@ -158,7 +167,7 @@ impl Server {
         let (_, _) = (request.name()?, request.name()?);
         let user = request.u32()?;
         let node = self.root.another()?;
-        reply.identity(&self.device.identity(&node.stat()?));
+        reply.identity(&self.identities.of(&node.stat()?));
         self.keep(number, Handle { node, opened: None, user })
     }
 

@@ -48,9 +48,8 @@ static TABLE: OnceLock<Option<OwnedFd>> = OnceLock::new();
 /// Opens this process's table from a `/proc` that nobody else sees, for a process that will live where there is none. From
 /// the other one where there can be none like that.
 pub fn prepare(other: Option<BorrowedFd<'_>>) {
-    let open = |proc: BorrowedFd<'_>| {
-        openat(proc, "self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
-    };
+    let open =
+        |proc: BorrowedFd<'_>| openat(proc, "self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
     TABLE.get_or_init(|| {
         let none: [(&CStr, &CStr); 0] = [];
         let own = crate::mount::new_file_system(c"proc", &none, MountAttrFlags::empty()).ok();

@@ -13,7 +13,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, ftruncate, memfd_create, seek};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, SeekFrom};
+use rustix::fs::{fcntl_add_seals, fcntl_getfl, ftruncate, memfd_create, seek};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use sys::Errno;
 use sys::pagemap;
@@ -178,10 +179,10 @@ impl Frozen {
     pub fn seal(&self) -> Result<()> {
         let seals = SealFlags::FUTURE_WRITE | SealFlags::SHRINK | SealFlags::GROW;
         for file in std::iter::once(&self.base).chain(self.over.iter().map(|it| &it.file)) {
-            match fcntl_add_seals(file, seals) {
-                // A file on a disk, of which whoever owns it says who writes to it.
-                Ok(()) | Err(Errno::INVAL) => {}
-                Err(errno) => return Err(Error::host("sealing a guest's memory")(errno)),
+            let host = Error::host("sealing a guest's memory");
+            // A file on a disk is open for reading alone, and its owner says who may do more.
+            if fcntl_getfl(file).map_err(&host)?.intersects(OFlags::RDWR | OFlags::WRONLY) {
+                fcntl_add_seals(file, seals).map_err(host)?;
             }
         }
         Ok(())

@@ -75,21 +75,17 @@ impl Supervisor {
             return Err(Error::Refused(why));
         }
         let mut nascent: Vec<(Nascent, ProgramStreams)> = Vec::new();
-        let standing = boundary.stand(&self.cell)?;
         let made = names.into_iter().try_for_each(|name| {
-            let one = self.prepare_copy(name)?;
-            let layer = nascent.last().map_or(self.cell.layer(), |(it, _)| it.cell.layer());
-            let copied = layer::copy(&layer, &one.0.cell.layer());
-            nascent.push(one);
-            copied
+            nascent.push(self.prepare_copy(name)?);
+            Ok(())
         });
-        // From here on nothing is taken from it but its memory as it was.
-        let Standing { files, _line } = standing;
-        drop(_line);
-        if let Err(error) = made {
-            nascent.iter().for_each(|(it, _)| self.forget_copy(it));
-            return Err(error);
-        }
+        let files = match made.and_then(|()| self.stand_for(boundary, &nascent)) {
+            Ok(files) => files,
+            Err(error) => {
+                nascent.iter().for_each(|(it, _)| self.forget_copy(it));
+                return Err(error);
+            }
+        };
         let mut outcome = Ok(Vec::new());
         for (one, theirs) in nascent {
             match self.begin_apart(one, theirs, &files) {
@@ -98,6 +94,19 @@ impl Supervisor {
             }
         }
         outcome
+    }
+
+    /// Has this cell stand still as long as it takes to copy what it has written, once for each; gives what it is.
+    fn stand_for(&self, boundary: &dyn Boundary, copies: &[(Nascent, ProgramStreams)]) -> Result<Vec<OwnedFd>> {
+        let Standing { files, line } = boundary.stand(&self.cell)?;
+        let mut from = self.cell.layer();
+        for (copy, _) in copies {
+            let to = copy.cell.layer();
+            layer::copy(&from, &to)?;
+            from = to;
+        }
+        drop(line);
+        Ok(files)
     }
 
     fn begin_apart(&self, nascent: Nascent, theirs: ProgramStreams, files: &[OwnedFd]) -> Result<Self> {

@@ -207,10 +207,8 @@ pub(super) struct Monitor {
 impl Monitor {
     /// Begins the first program.
     fn begin(&mut self, command: &Command, streams: [OwnedFd; 3]) -> Result<()> {
-        let failed = |errno| Error::Program {
-            path: command.path.clone(),
-            source: std::io::Error::from_raw_os_error(errno),
-        };
+        let failed =
+            |errno| Error::Program { path: command.path.clone(), source: std::io::Error::from_raw_os_error(errno) };
         self.start(command, streams, None)?.map_err(failed)
     }
 

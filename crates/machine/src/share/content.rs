@@ -78,7 +78,6 @@ impl Server {
         if flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
             self.may_write()?;
         }
-        let device = self.device;
         let handle = self.handles.get_mut(&number).ok_or(Errno::BADF)?;
         if handle.opened.is_some() {
             return Err(Errno::BUSY);
@@ -89,7 +88,7 @@ impl Server {
             FileType::Directory => Opened::Directory(file),
             _ => Opened::File(file),
         });
-        reply.identity(&device.identity(&handle.node.stat()?));
+        reply.identity(&self.identities.of(&handle.node.stat()?));
         // As much at once as fits a message.
         reply.u32(0);
         Ok(())

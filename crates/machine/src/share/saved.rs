@@ -31,6 +31,8 @@ struct SavedServer {
 struct SavedHandle {
     number: u32,
     user: u32,
+    /// What its guest knows the file by.
+    identity: u64,
     place: Place,
     opened: Option<SavedOpened>,
 }
@@ -74,9 +76,11 @@ impl Server {
                 Opened::Attribute(value) => SavedOpened::Attribute(value.clone()),
                 Opened::Setting(setting) => SavedOpened::Setting(setting.clone()),
             });
-            handles.push(SavedHandle { number: *number, user: handle.user, place, opened });
+            let identity = handle.node.stat().map_or(0, |it| self.identities.number(&it));
+            handles.push(SavedHandle { number: *number, user: handle.user, identity, place, opened });
         }
-        let lost = |number: &u32| SavedHandle { number: *number, user: 0, place: Place::Lost, opened: None };
+        let lost =
+            |number: &u32| SavedHandle { number: *number, user: 0, identity: 0, place: Place::Lost, opened: None };
         handles.extend(self.lost.iter().map(lost));
         data(&SavedServer { most: self.most, handles })
     }
@@ -111,6 +115,7 @@ impl Server {
             }
             Place::Lost => return Err(Errno::STALE),
         };
+        self.identities.know(&node.stat()?, it.identity);
         let opened = match it.opened {
             None => None,
             Some(SavedOpened::File(flags)) => {

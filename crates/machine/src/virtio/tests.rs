@@ -34,6 +34,8 @@ fn ram() -> Ram {
     Ram::new(Arc::new(Memory::new(MEMORY as usize).unwrap()), BASE)
 }
 
+mod copies;
+
 /// A driver of a device.
 struct Driver {
     slot: Slot,
