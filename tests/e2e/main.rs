@@ -22,6 +22,7 @@ mod libraries;
 mod life;
 mod limits;
 mod machine;
+mod machine_forks;
 mod meetings;
 mod neighbours;
 mod networks;

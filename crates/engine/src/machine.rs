@@ -336,10 +336,14 @@ impl Resident for Monitor {
         Acts::AsRoot
     }
 
+    fn begin(&self) {
+        // To be frozen more than once.
+        sys::pagemap::prepare(Some(self.proc.as_fd()));
+    }
+
     fn prepare(&self) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let outer = || rustix::fs::openat(&self.proc, "self/fd", flags, Mode::empty());
-        sys::pagemap::prepare(Some(self.proc.as_fd()));
         *self.descriptors() = sys::process::own_descriptors().or_else(|_| outer()).ok();
         // Nothing of other processes is to be within reach of what follows.
         sys::exec::close_for_good(self.proc.as_fd());

@@ -165,3 +165,100 @@ fn writing(error: std::io::Error) -> Error {
 fn reading(error: std::io::Error) -> Error {
     Error::Saved { why: format!("reading what it was: {error}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inside() -> SavedInside {
+        let first = SavedSession {
+            process: 81,
+            name: "sh".into(),
+            is_first: true,
+            input: Some(9),
+            outputs: vec![(10, 1), (12, 2)],
+            terminal: None,
+            status: None,
+        };
+        SavedInside { server: 0x2_1000, ends: 8, sessions: vec![first] }
+    }
+
+    fn frozen(memory: &Memory) -> Frozen {
+        let machine = SavedMachine {
+            architecture: "none".into(),
+            processors: Vec::new(),
+            board: serde_json::Value::Null,
+            devices: Vec::new(),
+        };
+        Frozen { machine, memory: memory.freeze().unwrap() }
+    }
+
+    fn file() -> OwnedFd {
+        tempfile::tempfile().unwrap().into()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let memory = Memory::new(4 << 20).unwrap();
+        let mut expected = vec![0; memory.length()];
+        // Pages here and there, before and after it was frozen first, and some that are zero again.
+        for round in 0..3u8 {
+            for page in (usize::from(round)..1024).step_by(7 + usize::from(round)) {
+                let bytes = vec![if page % 5 == 0 { 0 } else { page as u8 }; PAGE - 3];
+                memory.write(page * PAGE, &bytes).unwrap();
+                expected[page * PAGE..][..bytes.len()].copy_from_slice(&bytes);
+            }
+            let mut found = vec![1; memory.length()];
+            let (state, bytes) = (file(), file());
+            write(frozen(&memory), inside(), state.try_clone().unwrap(), bytes.try_clone().unwrap()).unwrap();
+            let (kept, again) = read(vec![state, bytes]).unwrap();
+            Memory::thaw(&kept.memory).unwrap().read(0, &mut found).unwrap();
+            assert!(found == expected, "kept, {round}");
+            assert_eq!(format!("{again:?}"), format!("{:?}", inside()));
+            let files = hand_out(frozen(&memory), inside()).unwrap();
+            let files = files.iter().map(|it| it.try_clone().unwrap()).collect();
+            let (kept, _) = read(files).unwrap();
+            Memory::thaw(&kept.memory).unwrap().read(0, &mut found).unwrap();
+            assert!(found == expected, "handed out, {round}");
+        }
+    }
+
+    #[test]
+    fn files_that_do_not_fit_are_refused() {
+        let memory = Memory::new(1 << 20).unwrap();
+        memory.write(0, b"something").unwrap();
+        memory.freeze().unwrap();
+        memory.write(PAGE, b"more").unwrap();
+        let files = || -> Vec<OwnedFd> {
+            let files = hand_out(frozen(&memory), inside()).unwrap();
+            files.iter().map(|it| it.try_clone().unwrap()).collect()
+        };
+        assert_eq!(files().len(), 3);
+        assert!(read(files()).is_ok());
+        for count in 0..3 {
+            assert!(read(files().into_iter().take(count).collect()).is_err(), "{count} files");
+        }
+        let mut short = files();
+        short[1] = file();
+        assert!(read(short).is_err(), "a file that is not as long");
+        for (what, by) in [
+            ("\"version\":1", "\"version\":2"),
+            ("\"length\":1048576", "\"length\":1048577"),
+            ("[4096,4096,1,4096]", "[4096,4096,9,4096]"),
+            ("[4096,4096,1,4096]", "[4096,4096,1,1044481]"),
+        ] {
+            let mut files = files();
+            let mut text = String::new();
+            let mut state = File::from(files.remove(0));
+            state.rewind().unwrap();
+            state.read_to_string(&mut text).unwrap();
+            assert!(text.contains(what), "{what} in {text}");
+            let mut other = tempfile::tempfile().unwrap();
+            other.write_all(text.replace(what, by).as_bytes()).unwrap();
+            files.insert(0, other.into());
+            assert!(read(files).is_err(), "{by}");
+        }
+        // Whoever has its files cannot write to them.
+        assert!(File::from(files().remove(1)).write_all_at(b"x", 0).is_err());
+    }
+}
