@@ -202,7 +202,7 @@ fn forks_of_a_server_answer_each_by_itself() {
     for name in ["fw-1", "fw-2"] {
         let copy = Machine { env: &env, name };
         assert!(copy.page().contains("nginx"), "{name} answers at an address of its own");
-        assert!(copy.logged().contains("GET /"), "and says so in a log of its own");
+        until("it says so in a log of its own", || copy.logged().contains("GET /"));
         let ports = copy.inspected()["spec"]["network"]["ports"].clone();
         assert!(ports.as_array().is_none_or(Vec::is_empty), "ports are the parent's: {ports}");
         assert!(env.skep(["exec", name, "--", "nginx", "-v"]).err.contains("nginx version"));
@@ -260,7 +260,8 @@ fn check_snapshots(image: &str) {
     std::fs::write(snapshots.join("s1/state"), "{}").unwrap();
     let said = env.skep(["rollback", "m", "s1"]).fails(1);
     assert!(said.contains("did not go on"), "{said}");
-    assert!(m.logged().contains("cannot go on from where it was kept"), "{}", m.logged());
+    let told = || env.skep(["logs", "m"]).err;
+    until("why is in its log", || told().contains("cannot go on from where it was kept"));
     env.skep(["rm", "-f", "m", "m-1"]).ok();
 }
 
