@@ -44,6 +44,14 @@ impl Processor {
             let architecture = processor.isa.name.clone();
             return Err(Error::Registers { architecture, count: saved.registers.len() });
         }
+        // No register has more bits than its description gives it, whatever was written.
+        let isa = Arc::clone(&processor.isa);
+        for register in &isa.registers {
+            for index in 0..register.count {
+                let value = processor.state.get(register, index);
+                processor.state.set(register, index, value);
+            }
+        }
         (processor.pc, processor.is_waiting) = (saved.pc, saved.is_waiting);
         processor.update_key();
         Ok(processor)

@@ -220,6 +220,13 @@ fn check(target: &Target) {
     }
 }
 
+/// A processor that is switched on, kept.
+fn begin_saved(isa: &Arc<Isa>) -> dbt::SavedProcessor {
+    let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);
+    let mut board = Nothing(Clock::new(1_000_000));
+    Processor::new(Arc::clone(isa), Mode::Interpret, ram, &mut board, &[CODE]).unwrap().save()
+}
+
 /// A processor that was kept in the midst of a program, and goes on over a copy of its memory: translated, and beside the
 /// first, which goes on, too.
 fn check_copies(target: &Target) {
@@ -243,6 +250,13 @@ fn check_copies(target: &Target) {
         first.run(&mut board, 20_000);
         assert!(outcome(&first, &ram) == whole, "{}, the first: {}", target.name, program.text.join("\n"));
     }
+    let mut wide = begin_saved(&isa);
+    wide.registers.fill(u64::MAX);
+    let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);
+    let mut board = Nothing(Clock::new(1_000_000));
+    let narrowed = Processor::resume(Arc::clone(&isa), Mode::Interpret, ram, &mut board, &wide).unwrap().save();
+    let narrow = isa.registers.iter().find(|it| it.width < 64).unwrap();
+    assert_eq!(narrowed.registers[narrow.offset as usize / 8], (1 << narrow.width) - 1);
     let short = dbt::SavedProcessor { pc: 0, registers: vec![0; 3], is_waiting: false };
     let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);
     let mut board = Nothing(Clock::new(1_000_000));
