@@ -208,7 +208,11 @@ fn forks_of_a_server_answer_each_by_itself() {
         assert!(env.skep(["exec", name, "--", "nginx", "-v"]).err.contains("nginx version"));
     }
     assert!(page().contains("nginx"));
-    env.skep(["rm", "-f", "fw", "fw-1", "fw-2"]).ok();
+    // Another copy at the address that one had a moment ago.
+    env.skep(["rm", "-f", "fw-1", "fw-2"]).ok();
+    env.skep(["fork", "fw"]).ok();
+    assert!(Machine { env: &env, name: "fw-1" }.page().contains("nginx"));
+    env.skep(["rm", "-f", "fw", "fw-1"]).ok();
 }
 
 /// A machine goes back to where it was kept, also when what it was then is gone.

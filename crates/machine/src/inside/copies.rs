@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use unikernel::control::Word;
 
 use super::kept::{self, SavedInside, SavedSession};
@@ -16,9 +16,6 @@ use super::pump::{Input, Output, Way};
 use super::renew::renew;
 use crate::error::{Error, Result};
 use crate::machine::Frozen;
-
-/// How long a machine stands still for somebody at most.
-const PATIENCE: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
 
 impl Monitor {
     fn save(&self) -> SavedInside {
@@ -53,7 +50,8 @@ impl Monitor {
                 return Ok(());
             }
         }
-        let _ = poll(&mut [PollFd::new(connection, PollFlags::IN)], Some(&PATIENCE));
+        // However long that takes: what is copied meanwhile must not change, and who is gone has hung up.
+        while let Err(rustix::io::Errno::INTR) = poll(&mut [PollFd::new(connection, PollFlags::IN)], None) {}
         Ok(())
     }
 

@@ -39,7 +39,28 @@ pub(super) fn renew(link: &mut Link, network: Option<&Network>, others: &[SavedS
             script.call(Call::Close, [Value::Number(end.into())]);
         }
     }
-    link.call(script).map(drop)
+    link.call(script)?;
+    if let Some(network) = network {
+        announce(network);
+    }
+    Ok(())
+}
+
+/// Tells the network where the machine's address is now. Another card may have had it a moment ago, and a guest that knows
+/// its way out already asks for nothing, by which the others would hear.
+fn announce(network: &Network) {
+    // If it is lost, they find out in half a minute.
+    let _ = rustix::io::write(&network.frames, &question(network));
+}
+
+/// "Who has the gateway's address? Tell mine." (RFC 826)
+fn question(it: &Network) -> Vec<u8> {
+    const TO_ALL: [u8; 6] = [255; 6];
+    const ARP: [u8; 2] = [8, 6];
+    // Ethernet, the internet, the lengths of their addresses, a request.
+    const KIND: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
+    let (own, gateway) = (it.address.octets(), it.gateway.octets());
+    [&TO_ALL[..], &it.hardware, &ARP, &KIND, &it.hardware, &own, &[0; 6], &gateway].concat()
 }
 
 /// Sixty-four bytes that count, and the wish that what is given out from now on be made of them.
@@ -52,4 +73,29 @@ fn add_randomness(script: &mut Script) {
     script.call(Call::Ioctl, [file.into(), ADD_ENTROPY.into(), seed.into()]);
     script.call(Call::Ioctl, [file.into(), RESEED.into(), 0.into()]);
     script.call(Call::Close, [file.into()]);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    #[test]
+    fn a_network_is_told_where_an_address_is() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let network = Network {
+            frames: ours.into(),
+            hardware: [2, 0, 0, 0, 0, 9],
+            address: [10, 0, 0, 5].into(),
+            prefix: 24,
+            gateway: [10, 0, 0, 1].into(),
+        };
+        announce(&network);
+        let mut frame = [0; 64];
+        assert_eq!(theirs.recv(&mut frame).unwrap(), 42);
+        assert_eq!(frame[..14], [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 9, 8, 6]);
+        assert_eq!(frame[20..32], [0, 1, 2, 0, 0, 0, 0, 9, 10, 0, 0, 5]);
+        assert_eq!(frame[38..42], [10, 0, 0, 1]);
+    }
 }
