@@ -33,6 +33,15 @@ impl Machine<'_> {
         self.env.skep(["exec", self.name, "--", "busybox", "sh", "-c", script]).ok()
     }
 
+    /// What it takes for the time is the time, but for what an answer takes and for a clock of whole seconds.
+    #[track_caller]
+    fn knows_the_time(&self) {
+        let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let before = now();
+        let told: u64 = self.sh("busybox date +%s").trim().parse().unwrap();
+        assert!((before - 2..=now() + 1).contains(&told), "{}: {told}, and it was {before}", self.name);
+    }
+
     fn logged(&self) -> String {
         self.env.skep(["logs", self.name]).out
     }
@@ -146,9 +155,7 @@ fn check_forks(image: &str) {
     }
     // They know what time it is.
     for it in [&m, &one, &two] {
-        let told: u64 = it.sh("busybox date +%s").trim().parse().unwrap();
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        assert!(now.abs_diff(told) <= 2, "{}: {told} at {now}", it.name);
+        it.knows_the_time();
     }
     // Memory is had once.
     let (runner, copy) = (runner_of(m.pid()), runner_of(one.pid()));
@@ -245,9 +252,7 @@ fn check_snapshots(image: &str) {
     env.skep(["rollback", "m", "s1"]).ok();
     assert_eq!(m.sh("busybox cat /dev/shm/word"), "kept\n");
     assert_ne!(m.sh("busybox cat /proc/sys/kernel/random/uuid"), uuid, "the same state twice, other randomness");
-    let told: u64 = m.sh("busybox date +%s").trim().parse().unwrap();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    assert!(now.abs_diff(told) <= 2, "{told} at {now}");
+    m.knows_the_time();
     let before = m.logged().lines().count();
     until("its program goes on", || m.logged().lines().count() > before);
     // What went on from a snapshot is copied and kept like any other.
