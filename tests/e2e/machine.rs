@@ -87,8 +87,8 @@ fn a_machine_has_the_verbs_of_a_container() {
     env.skep(["pause", "m"]).ok();
     env.skep(["resume", "m"]).ok();
     assert!(env.skep(["logs", "--kernel", "m"]).ok().contains("Linux"));
-    let refused = env.skep(["fork", "m"]).fails(5);
-    assert!(refused.contains("a machine cell cannot fork"), "{refused}");
+    let refused = env.skep(["set", "m", "-m", "128m"]).fails(5);
+    assert!(refused.contains("a machine cell cannot"), "{refused}");
     env.skep(["stop", "m"]).ok();
     assert_eq!(env.skep(["logs", "m"]).ok(), "started\nasked\n");
     assert!(env.skep(["why", "m"]).ok().contains("exit code 3"));

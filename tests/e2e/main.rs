@@ -23,6 +23,7 @@ mod life;
 mod limits;
 mod machine;
 mod machine_disks;
+mod machine_forks;
 mod machine_gdb;
 mod meetings;
 mod neighbours;

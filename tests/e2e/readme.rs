@@ -60,5 +60,7 @@ fn other_processors_work() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     run(&env, "skep exec fw -- nginx -v").ok();
-    run(&env, "skep rm -f fw").ok();
+    run(&env, "skep fork fw -n 2").ok();
+    assert!(run(&env, "skep exec fw-2 -- nginx -v").err.contains("nginx version"));
+    run(&env, "skep rm -f fw fw-1 fw-2").ok();
 }

@@ -50,6 +50,13 @@ impl Clock {
         clock
     }
 
+    /// One that has come as far as that now.
+    pub fn at(frequency: u64, ticks: u64) -> Clock {
+        let mut clock = Clock::new(frequency);
+        clock.offset = clock.offset.wrapping_add(ticks);
+        clock
+    }
+
     /// Ticks since it began.
     pub fn now(&self) -> u64 {
         let scaled = (u128::from(counter()) * u128::from(self.multiplier)) >> 64;
@@ -78,5 +85,7 @@ mod tests {
         assert!(ticks.abs_diff(time) < time / 20, "{ticks} ticks in {time} microseconds");
         assert!(clock.until(clock.now() + 1_000_000) <= Duration::from_secs(1));
         assert_eq!(clock.until(0), Duration::ZERO);
+        let later = Clock::at(1_000_000, 7_000_000_000);
+        assert!((7_000_000_000..7_010_000_000).contains(&later.now()));
     }
 }

@@ -17,4 +17,12 @@ pub enum Error {
         /// What is missing.
         entry: &'static str,
     },
+    /// A processor that was kept is of another description.
+    #[error("{count} words are not the registers of a processor of {architecture}")]
+    Registers {
+        /// Of which.
+        architecture: String,
+        /// How many there are.
+        count: usize,
+    },
 }

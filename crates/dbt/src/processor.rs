@@ -114,9 +114,19 @@ const NONE: u32 = u32::MAX;
 impl Processor {
     /// A processor that is switched on, with these arguments of `reset`.
     pub fn new(isa: Arc<Isa>, mode: Mode, ram: Ram, board: &mut dyn Board, arguments: &[u64]) -> Result<Processor> {
+        let mut processor = Processor::blank(Arc::clone(&isa), mode, ram, board)?;
+        processor.update_key();
+        let mut thrown = Thrown { entry: processor.entries.reset, arguments: [0; MOST_ARGUMENTS] };
+        thrown.arguments.iter_mut().zip(arguments).for_each(|(to, from)| *to = *from);
+        processor.enter(&isa, board, thrown);
+        Ok(processor)
+    }
+
+    /// One that nothing was done to yet.
+    pub(crate) fn blank(isa: Arc<Isa>, mode: Mode, ram: Ram, board: &mut dyn Board) -> Result<Processor> {
         let entries = Entries::of(&isa)?;
         let modes = isa.registers.iter().filter(|register| register.is_mode);
-        let mut processor = Processor {
+        Ok(Processor {
             state: State::new(isa.state_size()),
             questions: isa.externs.iter().map(|question| Question::of(&question.name)).collect(),
             space: isa.register("address_space").map(|register| register.offset),
@@ -140,13 +150,8 @@ impl Processor {
                 Mode::TranslateAll => Translator::eager(isa.unit.into()),
             },
             attention: Arc::default(),
-            isa: Arc::clone(&isa),
-        };
-        processor.update_key();
-        let mut thrown = Thrown { entry: entries.reset, arguments: [0; MOST_ARGUMENTS] };
-        thrown.arguments.iter_mut().zip(arguments).for_each(|(to, from)| *to = *from);
-        processor.enter(&isa, board, thrown);
-        Ok(processor)
+            isa,
+        })
     }
 
     /// Where it is.

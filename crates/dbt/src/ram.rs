@@ -138,6 +138,11 @@ impl Ram {
         Some(())
     }
 
+    /// What is there now, for others to have too. Nothing may be at work in it.
+    pub fn freeze(&self) -> vm::Result<vm::Frozen> {
+        self.memory.freeze()
+    }
+
     /// What devices wrote since the last time: addresses and sizes.
     pub(crate) fn take_delivered(&self) -> Vec<(u64, u64)> {
         if !self.delivered.is_any.swap(false, Ordering::AcqRel) {

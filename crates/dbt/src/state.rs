@@ -106,6 +106,15 @@ impl State {
         &self.words[head::WORDS..]
     }
 
+    /// Gives all registers their values, if there are as many.
+    pub(crate) fn set_words(&mut self, words: &[u64]) -> bool {
+        let own = &mut self.words[head::WORDS..];
+        if own.len() == words.len() {
+            own.copy_from_slice(words);
+        }
+        own.len() == words.len()
+    }
+
     /// A word before the registers.
     pub(crate) fn head(&self, word: u32) -> u64 {
         self.words[word as usize]

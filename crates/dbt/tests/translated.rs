@@ -149,8 +149,8 @@ fn program(isa: &Isa, chosen: &[usize], random: &mut Random) -> Program {
     Program { code, text, registers, data }
 }
 
-/// Runs a program to its end; gives all registers, and what is in memory. Nothing if it turns in a circle.
-fn run(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> Option<Outcome> {
+/// A processor that is about to run a program.
+fn begin(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> (Processor, Ram, Nothing) {
     let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);
     ram.copy_in(CODE, &program.code).unwrap();
     ram.copy_in(CODE + program.code.len() as u64, &target.end.to_le_bytes()).unwrap();
@@ -167,18 +167,25 @@ fn run(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> Option
     registers.set(target.vector, 0, VECTORS.into());
     registers.set(target.float.0, 0, target.float.1);
     processor.modes_changed();
+    (processor, ram, board)
+}
+
+/// Runs a program to its end; gives all registers, and what is in memory. Nothing if it turns in a circle.
+fn run(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> Option<Outcome> {
+    let (mut processor, ram, mut board) = begin(isa, target, program, mode);
     let stop = match mode {
         Mode::Interpret => processor.run(&mut board, 20_000),
         Mode::Translate | Mode::TranslateAll => processor.run_fast(&mut board),
     };
-    if stop != Stop::Waiting {
-        return None;
-    }
+    (stop == Stop::Waiting).then(|| outcome(&processor, &ram))
+}
+
+fn outcome(processor: &Processor, ram: &Ram) -> Outcome {
     let mut memory = vec![0; SIZE];
     ram.copy_out(MEMORY, &mut memory).unwrap();
     let mut state = processor.state().words().to_vec();
     state.push(processor.pc());
-    Some((state, memory))
+    (state, memory)
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -232,6 +239,54 @@ fn a_loop_is_the_same_whatever_it_is_worth() {
     let translated = run(&isa, target, &program, Mode::Translate).expect("an end");
     assert!(interpreted.0.contains(&(6000 * 6001 / 2)), "it has added");
     assert!(interpreted == translated, "{}", differences(&isa, &program, &interpreted, &translated));
+}
+
+/// A processor that is switched on, kept.
+fn begin_saved(isa: &Arc<Isa>) -> dbt::SavedProcessor {
+    let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);
+    let mut board = Nothing(Clock::new(1_000_000));
+    Processor::new(Arc::clone(isa), Mode::Interpret, ram, &mut board, &[CODE]).unwrap().save()
+}
+
+/// A processor that was kept in the midst of a program, and goes on over a copy of its memory: translated, and beside the
+/// first, which goes on, too.
+fn check_copies(target: &Target) {
+    let isa = Arc::new(description(target.name));
+    let chosen: Vec<usize> = (0..isa.instructions.len()).filter(|at| is_tried(&isa.instructions[*at])).collect();
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    for _ in 0..200 {
+        let program = program(&isa, &chosen, &mut random);
+        let Some(whole) = run(&isa, target, &program, Mode::Interpret) else { continue };
+        let (mut first, ram, mut board) = begin(&isa, target, &program, Mode::Interpret);
+        first.run(&mut board, 1 + random.below(LONGEST));
+        let saved = first.save();
+        let memory = vm::Memory::thaw(&ram.freeze().unwrap()).unwrap();
+        let copied = Ram::new(Arc::new(memory), MEMORY);
+        let mut other = Nothing(Clock::new(1_000_000));
+        let mut copy =
+            Processor::resume(Arc::clone(&isa), Mode::Translate, copied.clone(), &mut other, &saved).unwrap();
+        assert_eq!(copy.save(), saved);
+        copy.run_fast(&mut other);
+        assert!(outcome(&copy, &copied) == whole, "{}: {}", target.name, program.text.join("\n"));
+        first.run(&mut board, 20_000);
+        assert!(outcome(&first, &ram) == whole, "{}, the first: {}", target.name, program.text.join("\n"));
+    }
+    let mut wide = begin_saved(&isa);
+    wide.registers.fill(u64::MAX);
+    let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);
+    let mut board = Nothing(Clock::new(1_000_000));
+    let narrowed = Processor::resume(Arc::clone(&isa), Mode::Interpret, ram, &mut board, &wide).unwrap().save();
+    let narrow = isa.registers.iter().find(|it| it.width < 64).unwrap();
+    assert_eq!(narrowed.registers[narrow.offset as usize / 8], (1 << narrow.width) - 1);
+    let short = dbt::SavedProcessor { pc: 0, registers: vec![0; 3], is_waiting: false };
+    let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);
+    let mut board = Nothing(Clock::new(1_000_000));
+    assert!(Processor::resume(isa, Mode::Translate, ram, &mut board, &short).is_err());
+}
+
+#[test]
+fn processors_go_on_as_copies() {
+    TARGETS.iter().for_each(check_copies);
 }
 
 #[test]

@@ -57,9 +57,19 @@ pub(crate) trait Boundary: Sync {
     /// Makes the surroundings of a cell that does not run, for a toolbox to be attached to.
     fn debug_stopped(&self, cell: &Cell, rootfs: &store::Rootfs) -> Result<(toolbox::Target, container::Prepared)>;
 
-    /// Makes the cell again with each of those standard streams, running on from there.
+    /// Where copies of its cells live.
+    fn copies(&self) -> Copies {
+        Copies::Within
+    }
+
+    /// Makes the cell again with each of those standard streams, running on from there, within the cell itself.
     fn fork(&self, cell: &Cell, streams: Vec<ProgramStreams>, from: CopyFrom) -> Result<Vec<Result<Forked>>> {
         let _ = (streams, from);
+        Err(lacks(&cell.spec, Verb::Fork))
+    }
+
+    /// Has the cell stand still, for others to be started from there.
+    fn stand(&self, cell: &Cell) -> Result<Standing> {
         Err(lacks(&cell.spec, Verb::Fork))
     }
 
@@ -93,8 +103,7 @@ pub(crate) struct StartRequest<'a> {
     pub(crate) rootfs: store::Rootfs,
     pub(crate) net: &'a net::Net,
     pub(crate) store: &'a store::Store,
-    /// What it goes on from, in the place of beginning.
-    pub(crate) snapshot: Option<&'a Path>,
+    pub(crate) origin: Origin<'a>,
     /// The running cell whose IPC it joins.
     pub(crate) neighbour: Option<Cell>,
 }
@@ -107,10 +116,37 @@ impl<'a> StartRequest<'a> {
             rootfs: self.rootfs.clone(),
             net: self.net,
             store: self.store,
-            snapshot: self.snapshot,
+            origin: self.origin,
             neighbour: self.neighbour.clone(),
         }
     }
+}
+
+/// What a cell begins with.
+#[derive(Clone, Copy)]
+pub(crate) enum Origin<'a> {
+    /// Its program.
+    Program,
+    /// Where it was kept, in that directory.
+    Snapshot(&'a Path),
+    /// Where another cell stood, by the files of what it was.
+    Standing(&'a [OwnedFd]),
+}
+
+/// Where copies of a boundary's cells live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Copies {
+    /// In what the cell lives in: they end with it.
+    Within,
+    /// In one of their own.
+    Apart,
+}
+
+/// A cell that stands still until this is dropped, by the files of what it is.
+pub(crate) struct Standing {
+    pub(crate) files: Vec<OwnedFd>,
+    /// As long as this is there.
+    pub(crate) line: unikernel::control::Line,
 }
 
 /// The two files of a snapshot.

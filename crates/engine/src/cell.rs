@@ -80,8 +80,15 @@ pub struct Kin {
     pub parent: CellId,
     /// The cell that its family began with: that one's surroundings are its own.
     pub root: CellId,
-    /// The number of its first process in the family.
+    /// The number of its first process in the family; 0 if it lives in surroundings of its own, which are like its family's.
     pub number: u32,
+}
+
+impl Kin {
+    /// The cell in whose surroundings it lives, and ends with.
+    pub fn host(self) -> Option<CellId> {
+        (self.number > 0).then_some(self.root)
+    }
 }
 
 impl Record {

@@ -1,4 +1,4 @@
-//! Families of unikernel cells: the orders that their tender takes, and a cell that lives in another's tender.
+//! Families of cells: the orders that their tender takes, and a cell that lives in another's tender.
 //!
 //! The tender listens on a socket in the directory of the cell that the family began with. A cell that was forked is a
 //! process of that tender: its control groups, its root file system and its network are the first cell's, and **it ends
@@ -13,8 +13,8 @@ use model::{Exit, Limits, Missed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use unikernel::control::{Line, Order, Word};
 
-use crate::boundary::{Forked, Keeping, Limited, LiveCell, ProgramStreams, Relative, Started};
-use crate::cell::{Cell, UnknownCall};
+use crate::boundary::{Forked, Keeping, Limited, LiveCell, ProgramStreams, Relative, Standing, Started};
+use crate::cell::{Cell, Kin, UnknownCall};
 use crate::client::with_short_path;
 use crate::error::{Error, Result};
 use crate::wire::CopyFrom;
@@ -24,11 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The number of a cell's first process in its family.
 pub(crate) fn first_process(cell: &Cell) -> u32 {
-    cell.record.kin.map_or(1, |it| it.number)
+    cell.record.kin.map_or(1, |it| it.number.max(1))
 }
 
 fn socket(cell: &Cell) -> PathBuf {
-    let root = cell.record.kin.map_or(cell.spec.id, |it| it.root);
+    let root = cell.record.kin.and_then(Kin::host).unwrap_or(cell.spec.id);
     cell.dir.with_file_name(root.to_string()).join("tender.sock")
 }
 
@@ -73,6 +73,29 @@ pub(crate) fn fork(cell: &Cell, streams: Vec<ProgramStreams>, from: CopyFrom) ->
         }
     };
     Ok(lines.into_iter().map(begun).collect())
+}
+
+/// Has a machine stand still.
+pub(crate) fn stand(cell: &Cell) -> Result<Standing> {
+    let line = connect(cell)?;
+    line.ask(Order::Freeze, &[]).map_err(silent)?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut files = Vec::new();
+    loop {
+        if !is_readable(&line, deadline.saturating_duration_since(Instant::now())) {
+            return Err(silent(sys::Errno::TIMEDOUT));
+        }
+        match line.hear_with().map_err(silent)? {
+            (Some(Word::Frozen { left }), Some(file)) => {
+                files.push(file);
+                if left == 0 {
+                    return Ok(Standing { files, line });
+                }
+            }
+            (Some(Word::Unkept { why }), _) => return Err(Error::Unkept { cell: cell.spec.name.clone(), why }),
+            _ => return Err(silent(sys::Errno::PIPE)),
+        }
+    }
 }
 
 /// Has the cell's process kept.

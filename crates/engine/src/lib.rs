@@ -24,6 +24,7 @@ mod family;
 mod guard;
 mod home;
 mod launch;
+mod layer;
 mod library;
 mod logs;
 mod machine;

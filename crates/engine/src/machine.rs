@@ -11,11 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Acts, Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use machine::Module;
-use model::{Arch, ByteSize, CellId, Engine, FirstProgram, NetStack, Process, Verb};
+use model::{Arch, ByteSize, CellId, Engine, FirstProgram, MountKind, NetStack, Process, Verb};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use store::Rootfs;
 
-use crate::boundary::{Boundary, Companion, ProgramStreams, StartRequest, Started, lacks};
+use crate::boundary::{
+    self, Boundary, Companion, Copies, Keeping, ProgramStreams, Relative, Standing, StartRequest, Started, lacks,
+};
 use crate::cell::Cell;
 use crate::container::{Containers, Handover};
 use crate::error::{Error, Result};
@@ -49,7 +51,7 @@ impl Boundary for Machines {
     }
 
     fn verbs(&self) -> &'static [Verb] {
-        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Stats]
+        &[Verb::Exec, Verb::Logs, Verb::Copy, Verb::Attach, Verb::Pause, Verb::Stats, Verb::Fork, Verb::Snapshot]
     }
 
     fn start(&self, request: &StartRequest<'_>, streams: ProgramStreams) -> Result<Started> {
@@ -61,19 +63,29 @@ impl Boundary for Machines {
         let log = request.cell.kernel_log();
         let is_own = files.first == FirstProgram::Disks;
         let (line, link) = sys::socket::pair().map_err(|e| Error::io("making a line for the cell's link", e))?;
+        machine::know(arch);
+        let (origin, _told) = match request.origin {
+            boundary::Origin::Program => {
+                (Origin::Kernel { image: open(&files.kernel)?.into(), modules: pack(named(&files.modules))? }, None)
+            }
+            boundary::Origin::Snapshot(dir) => {
+                let Keeping { state, bytes } = crate::snapshot::open(dir)?;
+                told(&[state, bytes])?
+            }
+            boundary::Origin::Standing(files) => told(files)?,
+        };
         let monitor = Monitor {
             link,
             proc: File::open("/proc").map_err(|e| Error::io("opening /proc", e))?.into(),
             arch,
             memory: memory.get(),
             hostname: spec.hostname.clone(),
-            kernel: open(&files.kernel)?.into(),
-            modules: pack(files.modules.iter().map(|it| (it.file_name().unwrap_or_default(), it.as_path())))?,
+            origin,
             disks: crate::machine_disks::hand_over(files)?,
             first: files.first,
             control: family::listen(request.cell)?,
             // A system of its own has one console, and says all it has to say there.
-            log: if is_own { crate::supervisor::open_null()? } else { create(&log)?.into() },
+            log: if is_own { crate::supervisor::open_null()? } else { log_at(&log)?.into() },
             descriptors: Mutex::default(),
         };
         let mut cell = request.cell.clone();
@@ -98,6 +110,29 @@ impl Boundary for Machines {
             return Err(lacks(&cell.spec, Verb::Debug));
         }
         crate::unikernel::visit(cell, process, streams, bond)
+    }
+
+    fn copies(&self) -> Copies {
+        Copies::Apart
+    }
+
+    fn stand(&self, cell: &Cell) -> Result<Standing> {
+        has_no_disks(cell)?;
+        let in_memory = cell.spec.mounts.iter().find(|it| matches!(it.kind, MountKind::Tmpfs(_)));
+        if let Some(mount) = in_memory {
+            let why = format!("what is in memory at {} (--tmpfs) is not copied", mount.target.display());
+            return Err(Error::Unkept { cell: cell.spec.name.clone(), why });
+        }
+        family::stand(cell)
+    }
+
+    fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
+        has_no_disks(cell)?;
+        family::keep(cell, keeping)
+    }
+
+    fn family(&self, cell: &Cell) -> Result<Vec<Relative>> {
+        family::list(cell)
     }
 
     fn stats(&self, cell: &Cell) -> Result<Stats> {
@@ -129,12 +164,65 @@ impl Boundary for Machines {
     }
 }
 
-fn create(path: &Path) -> Result<File> {
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::at("opening", path, e))
+}
+
+/// The file that the kernel's messages go to, begun anew.
+fn log_at(path: &Path) -> Result<File> {
     File::create(path).map_err(|e| Error::at("making", path, e))
 }
 
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|e| Error::at("opening", path, e))
+/// What a machine begins with, as its monitor has it.
+#[derive(Debug)]
+enum Origin {
+    Kernel {
+        image: OwnedFd,
+        modules: OwnedFd,
+    },
+    /// Files that say where another stood come over this line.
+    Frozen(OwnedFd),
+}
+
+/// Files on their way to a monitor, however many; they are on it as long as the other end is there.
+fn told(files: &[OwnedFd]) -> Result<(Origin, Option<OwnedFd>)> {
+    let failed = |e| Error::io("handing over where a machine stood", e);
+    let (ours, theirs) = sys::socket::pair().map_err(failed)?;
+    for some in files.chunks(sys::socket::MAX_DESCRIPTORS) {
+        let some: Vec<_> = some.iter().map(AsFd::as_fd).collect();
+        sys::socket::send(&ours, &[some.len() as u8], &some).map_err(failed)?;
+    }
+    sys::socket::send(&ours, &[0], &[]).map_err(failed)?;
+    Ok((Origin::Frozen(theirs), Some(ours)))
+}
+
+/// All files that are on such a line.
+fn hear_files(line: &OwnedFd) -> std::io::Result<Vec<OwnedFd>> {
+    let mut files = Vec::new();
+    loop {
+        let mut count = [0];
+        let (length, some) = sys::socket::receive(line, &mut count)?;
+        if length == 0 || count == [0] {
+            return Ok(files);
+        }
+        files.extend(some.into_iter().flatten());
+    }
+}
+
+/// What a disk holds would have to be as it was when the machine stood still, and nobody keeps that.
+fn has_no_disks(cell: &Cell) -> Result<()> {
+    match &cell.spec.machine {
+        Some(files) if !files.disks.is_empty() => {
+            let why = "its disks (--disk) would have to be kept with it, which is not done".to_owned();
+            Err(Error::Unkept { cell: cell.spec.name.clone(), why })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Files with what each is called.
+fn named(files: &[PathBuf]) -> impl Iterator<Item = (&OsStr, &Path)> {
+    files.iter().map(|it| (it.file_name().unwrap_or_default(), it.as_path()))
 }
 
 /// Files as one: for each its length, its name's length, its name, itself.
@@ -173,8 +261,7 @@ struct Monitor {
     arch: machine::Arch,
     memory: u64,
     hostname: String,
-    kernel: OwnedFd,
-    modules: OwnedFd,
+    origin: Origin,
     /// Where its disks and its seed come from.
     disks: OwnedFd,
     first: FirstProgram,
@@ -208,10 +295,13 @@ impl Monitor {
 
     fn system(&self) -> std::io::Result<machine::System> {
         let (disks, seed) = crate::machine_disks::receive(&self.disks)?;
+        let Origin::Kernel { image, modules } = &self.origin else {
+            return Err(std::io::Error::other("a system of disks begins with its kernel"));
+        };
         Ok(machine::System {
             arch: self.arch,
-            kernel: read_all(&self.kernel)?,
-            modules: unpack(&read_all(&self.modules)?),
+            kernel: read_all(image)?,
+            modules: unpack(&read_all(modules)?),
             memory: self.memory,
             hostname: self.hostname.clone(),
             disks,
@@ -228,9 +318,14 @@ impl Monitor {
         let stream = |it: BorrowedFd<'_>| it.try_clone_to_owned();
         Ok(machine::Guest {
             arch: self.arch,
-            kernel: read_all(&self.kernel)?,
-            modules: unpack(&read_all(&self.modules)?),
-            memory: self.memory,
+            origin: match &self.origin {
+                Origin::Kernel { image, modules } => machine::Origin::Kernel {
+                    image: read_all(image)?,
+                    modules: unpack(&read_all(modules)?),
+                    memory: self.memory,
+                },
+                Origin::Frozen(line) => machine::Origin::Frozen(hear_files(line)?),
+            },
             hostname: self.hostname.clone(),
             command: unikernel::Command {
                 path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
@@ -279,13 +374,21 @@ const NOT_BEGUN: Ended = Ended::Code(125);
 
 impl Resident for Monitor {
     fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
-        let all = [&self.kernel, &self.modules, &self.control, &self.log, &self.link, &self.proc];
-        let [a, b, c, d, e, f] = all.map(|it| Some(it.as_fd()));
-        [a, b, c, d, e, f, Some(self.disks.as_fd())]
+        let [a, b, c, d] = [&self.control, &self.log, &self.link, &self.proc].map(|it| Some(it.as_fd()));
+        let (e, f) = match &self.origin {
+            Origin::Kernel { image, modules } => (image, Some(modules.as_fd())),
+            Origin::Frozen(line) => (line, None),
+        };
+        [a, b, c, d, Some(e.as_fd()), f, Some(self.disks.as_fd())]
     }
 
     fn acts(&self) -> Acts {
         Acts::AsRoot
+    }
+
+    fn begin(&self) {
+        // To be frozen more than once.
+        sys::pagemap::prepare(Some(self.proc.as_fd()));
     }
 
     fn prepare(&self) {

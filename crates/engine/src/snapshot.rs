@@ -5,6 +5,7 @@
 //! is the same cell with the same network, log and files: **files are not put back**.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use model::{CellName, State, Timestamp, Verb};
@@ -99,7 +100,9 @@ impl Engine {
             let name = entry.file_name().to_str().and_then(|it| it.parse().ok());
             // One that is being made has a name that no snapshot has.
             let (Some(name), Ok(state)) = (name, std::fs::metadata(entry.path().join(STATE))) else { continue };
-            let bytes = std::fs::metadata(entry.path().join(BYTES)).map_or(0, |it| it.len()) + state.len();
+            // What is zero of a memory takes nothing.
+            let taken = |it: std::fs::Metadata| it.len().min(it.blocks() * 512);
+            let bytes = std::fs::metadata(entry.path().join(BYTES)).map_or(0, taken) + state.len();
             let made = state.modified().ok().and_then(|it| it.duration_since(std::time::UNIX_EPOCH).ok());
             let made = Timestamp::from_nanos(made.map_or(0, |it| it.as_nanos() as u64));
             rows.push(SnapshotRow { name, made, bytes });

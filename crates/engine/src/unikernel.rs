@@ -11,7 +11,9 @@ use model::{CellId, Degraded, Engine, NetStack, Process, Verb};
 use store::Rootfs;
 use unikernel::control::{CommandText, Line};
 
-use crate::boundary::{Boundary, Companion, Forked, Keeping, ProgramStreams, Relative, StartRequest, Started, lacks};
+use crate::boundary::{
+    self, Boundary, Companion, Forked, Keeping, ProgramStreams, Relative, StartRequest, Started, lacks,
+};
 use crate::cell::Cell;
 use crate::container::{Containers, Handover};
 use crate::error::{Error, Result};
@@ -53,11 +55,11 @@ impl Boundary for Unikernels {
         unikernel::compare_clocks();
         let kvm = open_kvm(request.cell.record.engine)?;
         let spec = &request.cell.spec;
-        let origin = match (request.snapshot, spec.labels.get(image::APPLIANCE_LABEL)) {
-            (Some(dir), _) => Origin::Snapshot(crate::snapshot::open(dir)?),
+        let origin = match (request.origin, spec.labels.get(image::APPLIANCE_LABEL)) {
+            (boundary::Origin::Snapshot(dir), _) => Origin::Snapshot(crate::snapshot::open(dir)?),
             // Only a virtual machine goes on from a snapshot: elsewhere the program begins.
-            (None, Some(digest)) if kvm.is_some() => Origin::Appliance(digest.clone()),
-            (None, _) => Origin::Program,
+            (_, Some(digest)) if kvm.is_some() => Origin::Appliance(digest.clone()),
+            (_, _) => Origin::Program,
         };
         let mut seal = crate::appliance::seal(spec);
         if let (Origin::Program, Some(seal)) = (&origin, &mut seal) {

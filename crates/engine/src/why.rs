@@ -33,10 +33,9 @@ pub fn explain(spec: &CellSpec, record: &Record) -> Explanation {
         }
         State::Exited { report } => ended(spec, report, &mut details),
     };
-    if record.kin.is_some() {
-        details.push(
-            "it was forked from another cell, and ends when the cell that their family began with does".to_owned(),
-        );
+    if let Some(kin) = record.kin {
+        let end = if kin.host().is_some() { ", and ends when the cell that their family began with does" } else { "" };
+        details.push(format!("it was forked from another cell{end}"));
     }
     if record.runs > 1 {
         details.push(format!("it was started {} times", record.runs));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dbt::{Clock, Ram, Registers};
 use isa::Isa;
+use serde::{Deserialize, Serialize};
 
 use crate::boot::{Magic, header};
 use crate::bus::{Bus, Line, Place};
@@ -17,6 +18,7 @@ use crate::error::Result;
 use crate::gic::{self, Gic};
 use crate::machine::{self, End, Loaded, Platform, Start};
 use crate::pl011::{self, Pl011};
+use crate::saved::{State, data, of_data};
 
 /// Where memory begins.
 pub(crate) const MEMORY: u64 = 0x4000_0000;
@@ -40,6 +42,15 @@ pub(crate) struct Board {
     gic: Gic,
     bus: Bus,
     end: Option<End>,
+}
+
+/// What a board is beside its devices.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved<G> {
+    ticks: u64,
+    deadlines: [u64; 2],
+    gic: G,
 }
 
 /// What the description asks.
@@ -185,5 +196,15 @@ impl Platform for Board {
 
     fn update_lines(&mut self) {
         Board::update_lines(self);
+    }
+
+    fn save(&self) -> Result<State> {
+        data(&Saved { ticks: self.now(), deadlines: self.deadlines, gic: &self.gic })
+    }
+
+    fn restore(&mut self, state: State) -> Result<()> {
+        let Saved { ticks, deadlines, gic } = of_data(state)?;
+        (self.clock, self.deadlines, self.gic) = (Clock::at(FREQUENCY, ticks), deadlines, gic);
+        Ok(())
     }
 }

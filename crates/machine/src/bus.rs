@@ -4,6 +4,9 @@
 
 use std::os::fd::BorrowedFd;
 
+use crate::error::Result;
+use crate::saved::{State, unfit};
+
 /// A device's line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line {
@@ -38,6 +41,12 @@ pub(crate) trait Device: Send {
 
     /// One of its descriptors may have become ready.
     fn ready(&mut self) {}
+
+    /// Its state.
+    fn save(&self) -> Result<State>;
+
+    /// Takes on the state of one that was like it.
+    fn restore(&mut self, state: State) -> Result<()>;
 }
 
 /// Where a device is.
@@ -96,6 +105,19 @@ impl Bus {
     /// What all of them read from and write to.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.slots.iter().flat_map(|(_, device)| device.descriptors()).collect()
+    }
+
+    /// The states of all.
+    pub(crate) fn save(&self) -> Result<Vec<State>> {
+        self.slots.iter().map(|(_, device)| device.save()).collect()
+    }
+
+    /// Has each take on its state.
+    pub(crate) fn restore(&mut self, states: Vec<State>) -> Result<()> {
+        if states.len() != self.slots.len() {
+            return unfit("it has other devices");
+        }
+        self.slots.iter_mut().zip(states).try_for_each(|((_, device), state)| device.restore(state))
     }
 
     /// Some descriptor has become ready.

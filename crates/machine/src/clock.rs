@@ -4,10 +4,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use vm_superio::Rtc;
+use serde::{Deserialize, Serialize};
 use vm_superio::rtc_pl031::NoEvents;
+use vm_superio::{Rtc, RtcState};
 
 use crate::bus::{Device, Line};
+use crate::error::Result;
+use crate::saved::{State, data, of_data};
 
 /// Bytes that a clock's registers take.
 pub(crate) const SIZE: u64 = 0x1000;
@@ -34,6 +37,28 @@ impl Device for Pl031 {
     fn line(&mut self) -> Line {
         Line::Low
     }
+
+    fn save(&self) -> Result<State> {
+        let RtcState { lr: load, offset, mr: matched, imsc: mask, ris: raw } = self.0.state();
+        data(&SavedPl031 { load, offset, matched, mask, raw })
+    }
+
+    fn restore(&mut self, state: State) -> Result<()> {
+        let SavedPl031 { load: lr, offset, matched: mr, mask: imsc, raw: ris } = of_data(state)?;
+        self.0 = Rtc::from_state(&RtcState { lr, offset, mr, imsc, ris }, NoEvents);
+        Ok(())
+    }
+}
+
+/// Its registers. What time it is, the host knows.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedPl031 {
+    load: u32,
+    offset: i64,
+    matched: u32,
+    mask: u32,
+    raw: u32,
 }
 
 /// Goldfish's: nanoseconds since 1970, of which the lower half is read first.
@@ -59,5 +84,14 @@ impl Device for Goldfish {
 
     fn line(&mut self) -> Line {
         Line::Low
+    }
+
+    fn save(&self) -> Result<State> {
+        data(&self.high)
+    }
+
+    fn restore(&mut self, state: State) -> Result<()> {
+        self.high = of_data(state)?;
+        Ok(())
     }
 }

@@ -5,11 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::{Deserialize, Serialize};
 use vm_superio::serial::NoEvents;
-use vm_superio::{Serial as Uart, Trigger};
+use vm_superio::{Serial as Uart, SerialState, Trigger};
 
 use crate::bus::{self, Device};
+use crate::error::{Error, Result};
 use crate::input::{Input, Taken};
+use crate::saved::{State, data, of_data};
 
 /// Where a console writes to.
 pub type Output = Box<dyn Write + Send>;
@@ -60,6 +63,15 @@ impl Console {
     }
 }
 
+/// Its registers, in the order of [`SerialState`]'s, what it has received, and whether its line is raised.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedConsole {
+    registers: [u8; 9],
+    received: Vec<u8>,
+    is_raised: bool,
+}
+
 impl Device for Console {
     fn read(&mut self, offset: u64, _size: u8) -> u64 {
         let value = u8::try_from(offset).map_or(0, |offset| self.port.read(offset));
@@ -93,6 +105,45 @@ impl Device for Console {
 
     fn ready(&mut self) {
         self.fill();
+    }
+
+    fn save(&self) -> Result<State> {
+        let it = self.port.state();
+        let registers = [
+            it.baud_divisor_low,
+            it.baud_divisor_high,
+            it.interrupt_enable,
+            it.interrupt_identification,
+            it.line_control,
+            it.line_status,
+            it.modem_control,
+            it.modem_status,
+            it.scratch,
+        ];
+        data(&SavedConsole { registers, received: it.in_buffer, is_raised: self.line.0.load(Ordering::Acquire) })
+    }
+
+    fn restore(&mut self, state: State) -> Result<()> {
+        let SavedConsole { registers, received, is_raised } = of_data(state)?;
+        let [low, high, enable, identification, line, line_status, modem, modem_status, scratch] = registers;
+        let state = SerialState {
+            baud_divisor_low: low,
+            baud_divisor_high: high,
+            interrupt_enable: enable,
+            interrupt_identification: identification,
+            line_control: line,
+            line_status,
+            modem_control: modem,
+            modem_status,
+            scratch,
+            in_buffer: received,
+        };
+        let nowhere: Output = Box::new(io::sink());
+        let output = std::mem::replace(&mut self.port, Uart::new(self.line.clone(), nowhere)).into_writer();
+        let port = Uart::from_state(&state, self.line.clone(), NoEvents, output);
+        self.port = port.map_err(|error| Error::Saved { why: format!("its serial port: {error}") })?;
+        self.line.0.store(is_raised, Ordering::Release);
+        Ok(())
     }
 }
 

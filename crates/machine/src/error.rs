@@ -83,6 +83,18 @@ pub enum Error {
         /// How many there can be.
         most: usize,
     },
+    /// A state that was kept, and does not fit.
+    #[error("the machine cannot go on from where it was kept: {why}")]
+    Saved {
+        /// What does not fit.
+        why: String,
+    },
+    /// A machine that cannot be kept or copied.
+    #[error("{why}")]
+    Unkept {
+        /// Because of what it has.
+        why: String,
+    },
     /// What a machine waits for.
     #[error("waiting for a machine's devices: {0}")]
     Watching(io::Error),

@@ -3,6 +3,8 @@
 //!
 //! Interrupts 0 to 15 come from processors, 16 to 31 belong to one, the others to all.
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes that the distributor's and a redistributor's registers take.
 pub(crate) const DISTRIBUTOR_SIZE: u64 = 0x1_0000;
 pub(crate) const REDISTRIBUTOR_SIZE: u64 = 0x2_0000;
@@ -18,7 +20,8 @@ const PRIORITY: u8 = 0xf8;
 const IDLE: u8 = 0xff;
 
 /// The controller.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Gic {
     control: u32,
     enabled: [u32; WORDS],
@@ -30,6 +33,7 @@ pub(crate) struct Gic {
     group: [u32; WORDS],
     /// Which are triggered by an edge.
     edge: [u32; WORDS],
+    #[serde(with = "crate::saved::array")]
     priorities: [u8; COUNT],
     is_asleep: bool,
     // The processor's interface.

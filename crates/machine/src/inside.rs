@@ -6,15 +6,19 @@
 
 mod agent;
 mod archive;
+mod copies;
+mod kept;
 mod link;
 mod monitor;
 mod pump;
+mod renew;
 mod root;
+mod runner;
 mod script;
 mod setup;
 mod spawn;
 mod whole;
 
-pub use monitor::{Guest, Network, run};
+pub use monitor::{Guest, Network, Origin, run};
 pub use root::Module;
 pub use whole::{DiskFile, System, boot};

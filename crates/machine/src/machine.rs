@@ -1,5 +1,6 @@
 //! A machine: a processor, and the board around it.
 
+mod frozen;
 pub(crate) mod gdb;
 
 use std::sync::Arc;
@@ -14,8 +15,11 @@ use crate::bus::Bus;
 use crate::console::Serial;
 use crate::devices::Devices;
 use crate::error::{Error, Result};
+use crate::saved::State;
 use crate::watch::{Interrupter, Watch};
 use crate::{arm, riscv};
+
+pub use frozen::{Frozen, Thaw};
 
 /// What a machine starts with.
 pub struct Start<'s> {
@@ -58,6 +62,12 @@ pub(crate) trait Platform: dbt::Board + Send {
     /// Has the interrupt controller see the devices' lines as they are.
     fn update_lines(&mut self);
 
+    /// What it is beside its devices.
+    fn save(&self) -> Result<State>;
+
+    /// Takes on what another was.
+    fn restore(&mut self, state: State) -> Result<()>;
+
     /// What was typed; gives how much of it was taken.
     fn type_in(&mut self, bytes: &[u8]) -> usize {
         let taken = self.bus().type_in(bytes);
@@ -88,6 +98,8 @@ const ALIGNMENT: u64 = 2 << 20;
 pub struct Machine {
     processor: Processor,
     board: Box<dyn Platform>,
+    ram: Ram,
+    architecture: String,
     watch: Arc<Watch>,
 }
 
@@ -96,25 +108,24 @@ impl Machine {
     pub fn new(isa: Arc<Isa>, mut start: Start<'_>) -> Result<Machine> {
         let memory = Arc::new(Memory::new(start.memory as usize)?);
         let slots = std::mem::take(&mut start.devices).build()?;
-        let (processor, mut board): (Processor, Box<dyn Platform>) = match isa.name.as_str() {
-            "riscv64" => {
-                let ram = Ram::new(memory, riscv::MEMORY);
-                let loaded = riscv::load(&ram, &start, slots.len())?;
-                let mut board = riscv::Board::new(&isa, ram.clone(), start.serial, slots);
-                let arguments = [loaded.entry, 0, loaded.tree];
-                (Processor::new(isa, start.mode, ram, &mut board, &arguments)?, Box::new(board))
-            }
-            "aarch64" => {
-                let ram = Ram::new(memory, arm::MEMORY);
-                let loaded = arm::load(&ram, &start, slots.len())?;
-                let mut board = arm::Board::new(&isa, &ram, start.serial, slots);
-                let arguments = [loaded.entry, loaded.tree];
-                (Processor::new(isa, start.mode, ram, &mut board, &arguments)?, Box::new(board))
-            }
-            other => return Err(Error::NoBoard { architecture: other.into() }),
+        let ram = Ram::new(memory, memory_begins(&isa)?);
+        let (processor, board): (Processor, Box<dyn Platform>) = if isa.name == "riscv64" {
+            let loaded = riscv::load(&ram, &start, slots.len())?;
+            let mut board = riscv::Board::new(&isa, ram.clone(), start.serial, slots);
+            let arguments = [loaded.entry, 0, loaded.tree];
+            (Processor::new(Arc::clone(&isa), start.mode, ram.clone(), &mut board, &arguments)?, Box::new(board))
+        } else {
+            let loaded = arm::load(&ram, &start, slots.len())?;
+            let mut board = arm::Board::new(&isa, &ram, start.serial, slots);
+            let arguments = [loaded.entry, loaded.tree];
+            (Processor::new(Arc::clone(&isa), start.mode, ram.clone(), &mut board, &arguments)?, Box::new(board))
         };
+        Machine::of_parts(&isa, processor, board, ram)
+    }
+
+    fn of_parts(isa: &Isa, processor: Processor, mut board: Box<dyn Platform>, ram: Ram) -> Result<Machine> {
         let watch = Arc::new(Watch::new(&board.bus().descriptors(), processor.attention())?);
-        Ok(Machine { processor, board, watch })
+        Ok(Machine { processor, board, ram, architecture: isa.name.clone(), watch })
     }
 
     /// Interprets so many instructions at most. Nothing if it goes on.
@@ -188,6 +199,15 @@ impl Machine {
     /// Where the processor is.
     pub fn pc(&self) -> u64 {
         self.processor.pc()
+    }
+}
+
+/// Where the board for a description's processors has its memory.
+fn memory_begins(isa: &Isa) -> Result<u64> {
+    match isa.name.as_str() {
+        "riscv64" => Ok(riscv::MEMORY),
+        "aarch64" => Ok(arm::MEMORY),
+        other => Err(Error::NoBoard { architecture: other.into() }),
     }
 }
 

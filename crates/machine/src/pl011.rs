@@ -3,9 +3,13 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use serde::{Deserialize, Serialize};
+
 use crate::bus::{Device, Line};
 use crate::console::Output;
+use crate::error::Result;
 use crate::input::{Input, Taken};
+use crate::saved::{State, data, of_data, unfit};
 
 /// Bytes that its registers take.
 pub(crate) const SIZE: u64 = 0x1000;
@@ -64,6 +68,16 @@ impl Pl011 {
     fn kept(offset: u64) -> Option<usize> {
         [INTEGER_RATE, FRACTION_RATE, LINE, CONTROL, LEVELS].iter().position(|it| *it == offset)
     }
+}
+
+/// What it has received, and its registers.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedPl011 {
+    received: Vec<u8>,
+    raw: u32,
+    mask: u32,
+    kept: [u32; 5],
 }
 
 impl Device for Pl011 {
@@ -126,5 +140,20 @@ impl Device for Pl011 {
 
     fn ready(&mut self) {
         self.fill();
+    }
+
+    fn save(&self) -> Result<State> {
+        let received = self.received.iter().copied().collect();
+        data(&SavedPl011 { received, raw: self.raw, mask: self.mask, kept: self.kept })
+    }
+
+    fn restore(&mut self, state: State) -> Result<()> {
+        let it: SavedPl011 = of_data(state)?;
+        if it.received.len() > ROOM {
+            return unfit("its serial port holds more than it can");
+        }
+        self.received = it.received.into();
+        (self.raw, self.mask, self.kept) = (it.raw, it.mask, it.kept);
+        Ok(())
     }
 }

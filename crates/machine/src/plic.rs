@@ -1,6 +1,8 @@
 //! The platform-level interrupt controller of RISC-V ("RISC-V Platform-Level Interrupt Controller Specification", 1.0.0),
 //! with one context: supervisor mode of the first processor.
 
+use serde::{Deserialize, Serialize};
+
 use crate::bus::Line;
 
 /// Bytes that its registers take.
@@ -14,7 +16,8 @@ const THRESHOLD: u64 = 0x20_0000;
 const CLAIM: u64 = 0x20_0004;
 
 /// The controller.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Plic {
     priorities: [u32; SOURCES as usize],
     /// Pending by an edge.

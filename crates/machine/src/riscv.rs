@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use dbt::{Clock, Ram, Registers};
 use isa::Isa;
+use serde::{Deserialize, Serialize};
 
 use crate::boot::{Magic, header};
 use crate::bus::{Bus, Place};
@@ -19,6 +20,7 @@ use crate::devices::{self, First, Slots};
 use crate::error::Result;
 use crate::machine::{self, End, Loaded, Platform, Start};
 use crate::plic::{self, Plic};
+use crate::saved::{State, data, of_data};
 
 /// Where memory begins.
 pub(crate) const MEMORY: u64 = 0x8000_0000;
@@ -38,6 +40,15 @@ pub(crate) struct Board {
     bus: Bus,
     ram: Ram,
     end: Option<End>,
+}
+
+/// What a board is beside its devices.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved<P> {
+    ticks: u64,
+    deadline: u64,
+    plic: P,
 }
 
 /// What the description asks.
@@ -155,5 +166,15 @@ impl Platform for Board {
 
     fn update_lines(&mut self) {
         Board::update_lines(self);
+    }
+
+    fn save(&self) -> Result<State> {
+        data(&Saved { ticks: self.now(), deadline: self.deadline, plic: &self.plic })
+    }
+
+    fn restore(&mut self, state: State) -> Result<()> {
+        let Saved { ticks, deadline, plic } = of_data(state)?;
+        (self.clock, self.deadline, self.plic) = (Clock::at(FREQUENCY, ticks), deadline, plic);
+        Ok(())
     }
 }

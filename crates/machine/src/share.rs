@@ -12,16 +12,17 @@ mod attributes;
 mod content;
 mod names;
 mod node;
+mod saved;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
 use self::content::Opened;
 pub(crate) use self::node::find_links_in;
-use self::node::{Device, Node};
+use self::node::{Identities, Node};
 use self::wire::{Reader, Writer, kind};
 use crate::disk::Access;
 
@@ -59,9 +60,11 @@ struct Handle {
 /// What answers.
 pub(crate) struct Server {
     root: Node,
-    device: Device,
+    identities: Identities,
     access: Access,
     handles: HashMap<u32, Handle>,
+    /// Handles of what was there when the guest was kept, and is not any more.
+    lost: HashSet<u32>,
     /// Bytes of a message that was agreed on.
     most: u32,
     /// Bytes of extended attributes that handles keep.
@@ -72,13 +75,23 @@ impl Server {
     /// Serves a directory.
     pub(crate) fn new(directory: OwnedFd, access: Access) -> Done<Server> {
         let root = Node::of(directory)?;
-        let device = Device(root.stat()?.st_dev);
-        Ok(Server { root, device, access, handles: HashMap::new(), most: MOST_BYTES, kept: 0 })
+        let identities = Identities::on(root.stat()?.st_dev);
+        Ok(Server {
+            root,
+            identities,
+            access,
+            handles: HashMap::new(),
+            lost: HashSet::new(),
+            most: MOST_BYTES,
+            kept: 0,
+        })
     }
 
     /// Forgets what the guest has told it.
     pub(crate) fn reset(&mut self) {
         self.handles.clear();
+        self.lost.clear();
+        self.identities.reset();
         self.kept = 0;
         self.most = MOST_BYTES;
     }
@@ -154,13 +167,13 @@ impl Server {
         let (_, _) = (request.name()?, request.name()?);
         let user = request.u32()?;
         let node = self.root.another()?;
-        reply.identity(&self.device.identity(&node.stat()?));
+        reply.identity(&self.identities.of(&node.stat()?));
         self.keep(number, Handle { node, opened: None, user })
     }
 
     /// A new handle, of this number.
     fn keep(&mut self, number: u32, handle: Handle) -> Done {
-        if self.handles.contains_key(&number) {
+        if self.handles.contains_key(&number) || self.lost.contains(&number) {
             return Err(Errno::BADF);
         }
         if self.handles.len() >= MOST_HANDLES {
@@ -172,7 +185,8 @@ impl Server {
 
     /// The handle of this number.
     fn handle(&self, number: u32) -> Done<&Handle> {
-        self.handles.get(&number).ok_or(Errno::BADF)
+        let absent = if self.lost.contains(&number) { Errno::STALE } else { Errno::BADF };
+        self.handles.get(&number).ok_or(absent)
     }
 
     /// Whether the guest may change anything.
@@ -191,7 +205,11 @@ impl Server {
     }
 
     fn clunk(&mut self, request: &mut Reader<'_>) -> Done {
-        let handle = self.handles.remove(&request.u32()?).ok_or(Errno::BADF)?;
+        let number = request.u32()?;
+        if self.lost.remove(&number) {
+            return Ok(());
+        }
+        let handle = self.handles.remove(&number).ok_or(Errno::BADF)?;
         match handle.opened {
             Some(Opened::Setting(setting)) => {
                 self.kept -= setting.size;

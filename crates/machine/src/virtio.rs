@@ -23,6 +23,9 @@ use std::os::fd::BorrowedFd;
 
 pub(crate) use queue::{Chain, Queues};
 
+use crate::error::Result as Outcome;
+use crate::saved::{State, of_data};
+
 /// A driver broke the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken;
@@ -69,6 +72,21 @@ pub(crate) trait Device: Send {
     /// What it reads from and writes to.
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
+    }
+
+    /// Its state, beside that of its queues. Most have none.
+    fn save(&self) -> Outcome<State> {
+        Ok(State::Null)
+    }
+
+    /// Queues of which the last chain is not done yet: another device begins with it again.
+    fn undone(&self) -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// Takes on the state of one that was like it.
+    fn restore(&mut self, state: State) -> Outcome<()> {
+        of_data::<()>(state)
     }
 }
 

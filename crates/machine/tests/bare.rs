@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use machine::{Access, Devices, Disk, End, Format, Machine, Port, Serial, Start};
+use machine::{Access, Devices, Disk, End, Format, Frozen, Machine, Port, Serial, Start, Thaw};
 
 /// Where a kernel that asks for `OFFSET` is.
 const IMAGE: u64 = 0x8020_0000;
@@ -125,7 +125,7 @@ impl Write for Said {
     }
 }
 
-fn machine(kernel: &[u8], devices: Devices, mode: dbt::Mode) -> (Machine, Said) {
+fn description() -> Arc<isa::Isa> {
     let descriptions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../isa/riscv64");
     let files = std::fs::read_dir(descriptions).unwrap().map(|it| it.unwrap().path());
     let source = |path: std::path::PathBuf| isa::Source {
@@ -134,6 +134,10 @@ fn machine(kernel: &[u8], devices: Devices, mode: dbt::Mode) -> (Machine, Said) 
     };
     let mut sources: Vec<_> = files.map(source).collect();
     sources.sort_by(|a, b| a.name.cmp(&b.name));
+    Arc::new(isa::compile(&sources).unwrap())
+}
+
+fn machine(kernel: &[u8], devices: Devices, mode: dbt::Mode) -> (Machine, Said) {
     let said = Said::default();
     let start = Start {
         kernel,
@@ -144,7 +148,7 @@ fn machine(kernel: &[u8], devices: Devices, mode: dbt::Mode) -> (Machine, Said) 
         serial: Serial { output: Box::new(said.clone()), input: None },
         devices,
     };
-    (Machine::new(Arc::new(isa::compile(&sources).unwrap()), start).unwrap(), said)
+    (Machine::new(description(), start).unwrap(), said)
 }
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -167,12 +171,17 @@ fn code_that_a_device_brings_is_what_runs() {
     }
 }
 
-/// A machine that waits for a byte, and the other end.
-fn waiting() -> (Machine, Said, UnixStream) {
+/// A console, and its other end.
+fn console() -> (Devices, UnixStream) {
     let (host, guest) = UnixStream::pair().unwrap();
     let input = Some(guest.try_clone().unwrap().into());
     let port = Port { name: "console".into(), input, output: guest.into() };
-    let devices = Devices { ports: vec![port], ..Devices::default() };
+    (Devices { ports: vec![port], ..Devices::default() }, host)
+}
+
+/// A machine that waits for a byte, and the other end.
+fn waiting() -> (Machine, Said, UnixStream) {
+    let (devices, host) = console();
     let (machine, said) = machine(&kernel(JUMP_TO_WAIT, &[(PAGE, 64, WRITE)]), devices, dbt::Mode::Translate);
     (machine, said, host)
 }
@@ -205,4 +214,42 @@ fn a_machine_that_waits_can_be_interrupted_and_goes_on() {
     host.write_all(b"y").unwrap();
     assert_eq!(machine.run_for(LONG), Some(End::PowerOff));
     assert_eq!(said.text(), "y");
+}
+
+/// A machine that goes on where another stood.
+fn copy(frozen: Frozen, devices: Devices) -> machine::Result<(Machine, Said)> {
+    let said = Said::default();
+    let serial = Serial { output: Box::new(said.clone()), input: None };
+    let thaw = Thaw { mode: dbt::Mode::Translate, serial, devices };
+    Ok((Machine::thaw(description(), frozen, thaw)?, said))
+}
+
+#[test]
+fn copies_of_a_machine_that_waits_are_each_woken_by_what_comes_to_them() {
+    let (mut first, said, mut host) = waiting();
+    assert_eq!(first.run_for(Duration::from_millis(50)), None);
+    let copies = ["a", "b"].map(|text| {
+        let (devices, mut host) = console();
+        let (mut machine, said) = copy(first.freeze().unwrap(), devices).unwrap();
+        host.write_all(text.as_bytes()).unwrap();
+        assert_eq!(machine.run_for(LONG), Some(End::PowerOff));
+        said.text()
+    });
+    assert_eq!(copies, ["a", "b"]);
+    host.write_all(b"c").unwrap();
+    assert_eq!(first.run_for(LONG), Some(End::PowerOff));
+    assert_eq!(said.text(), "c");
+}
+
+#[test]
+fn a_machine_that_has_other_devices_does_not_go_on() {
+    let (mut first, _, _host) = waiting();
+    let refused = copy(first.freeze().unwrap(), Devices::default()).err().unwrap();
+    assert!(refused.to_string().contains("other devices"), "{refused}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), [0; 512]).unwrap();
+    let disk = Disk::open(file.path(), Format::Raw, Access::ReadOnly, "").unwrap();
+    let devices = Devices { disks: vec![disk], ..Devices::default() };
+    let (mut other, _) = machine(&kernel(JUMP_TO_WAIT, &[]), devices, dbt::Mode::Translate);
+    assert!(other.freeze().unwrap_err().to_string().contains("disk"));
 }

@@ -3,11 +3,12 @@
 #![expect(unsafe_code, reason = "an ioctl of /proc/self/pagemap")]
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::MountAttrFlags;
+use rustix::process::{DumpableBehavior, dumpable_behavior, set_dumpable_behavior};
 
 use crate::{Errno, Result, check};
 
@@ -45,13 +46,27 @@ const IS_SWAPPED: u64 = 1 << 4;
 
 static TABLE: OnceLock<Option<OwnedFd>> = OnceLock::new();
 
-/// Opens this process's table from a `/proc` that nobody else sees, for a process that will live where there is none.
-pub fn prepare() {
+/// Opens this process's table for a process that will live where there is no `/proc`: from that one, else from one that
+/// nobody else sees.
+pub fn prepare(other: Option<BorrowedFd<'_>>) {
+    let open = |proc: BorrowedFd<'_>| {
+        let open = || openat(proc, "self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        open().or_else(|_| as_dumpable(open)).ok()
+    };
     TABLE.get_or_init(|| {
         let none: [(&CStr, &CStr); 0] = [];
-        let proc = crate::mount::new_file_system(c"proc", &none, MountAttrFlags::empty()).ok()?;
-        openat(&proc, "self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+        let own = || crate::mount::new_file_system(c"proc", &none, MountAttrFlags::empty()).ok();
+        other.and_then(open).or_else(|| open(own()?.as_fd()))
     });
+}
+
+/// Does something as a process whose files in `/proc` are its own: those of one that took on other users are the kernel's.
+fn as_dumpable<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = dumpable_behavior()?;
+    set_dumpable_behavior(DumpableBehavior::Dumpable)?;
+    let done = act();
+    set_dumpable_behavior(before)?;
+    done
 }
 
 fn table() -> Result<&'static OwnedFd> {

@@ -45,6 +45,8 @@ pub enum Order {
     Core { cell: u32 },
     /// Another family shares the IPC of this one: what comes with [`Word::Joined`] is for its tender.
     Join,
+    /// What a machine is at this moment, for others to begin with. It stands still until the connection ends.
+    Freeze,
     /// A debugger speaks with the machine of that cell, in gdb's protocol. With the connection to it.
     Debugger,
 }
@@ -77,6 +79,8 @@ pub enum Word {
     Unchanged(String),
     /// So it is. With the memory through which both tenders say what concerns the other.
     Joined,
+    /// A machine stands still. With a file of what it is, of which so many follow.
+    Frozen { left: u32 },
 }
 
 const RECORD: usize = 16;
@@ -113,7 +117,8 @@ impl Order {
             Self::Update { cell } => [17, cell, 0, 0],
             Self::Core { cell } => [19, cell, 0, 0],
             Self::Join => [20, 0, 0, 0],
-            Self::Debugger => [21, 0, 0, 0],
+            Self::Freeze => [21, 0, 0, 0],
+            Self::Debugger => [22, 0, 0, 0],
         })
     }
 
@@ -132,7 +137,8 @@ impl Order {
             [17, cell, ..] => Self::Update { cell },
             [19, cell, ..] => Self::Core { cell },
             [20, ..] => Self::Join,
-            [21, ..] => Self::Debugger,
+            [21, ..] => Self::Freeze,
+            [22, ..] => Self::Debugger,
             _ => return None,
         })
     }
@@ -145,7 +151,7 @@ impl Word {
     }
 
     /// The same for words that come with descriptors.
-    pub(crate) fn say_with(&self, to: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    pub fn say_with(&self, to: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         let plain = |words| sys::socket::send(&to, &record(words), descriptors);
         let with = |words, text: &[u8]| sys::socket::send(&to, &[&record(words), text].concat(), &[]);
         let named = |words, text: &str| with(words, &text.as_bytes()[..text.len().min(NAME)]);
@@ -168,12 +174,14 @@ impl Word {
             }
             Self::Unchanged(why) => with([18, 0, 0, 0], &library::cut(why)),
             Self::Joined => plain([19, 0, 0, 0]),
+            Self::Frozen { left } => plain([20, *left, 0, 0]),
         }
     }
 
     fn of(bytes: &[u8]) -> Option<Self> {
         Some(match words(bytes)? {
             [19, ..] => Self::Joined,
+            [20, left, ..] => Self::Frozen { left },
             [1, number, ..] => Self::Started { number },
             [2, errno, ..] => Self::Refused(Errno::from_raw_os_error(errno.clamp(1, 4095) as i32)),
             [3, status, ..] => Self::Ended { status: status as i32 },
@@ -354,6 +362,7 @@ mod tests {
             Word::Unkept { why: "an inotify instance".into() },
             Word::Process { number: 2, parent: 1, cell: 1, name: "sh".into() },
             Word::Joined,
+            Word::Frozen { left: 3 },
             Word::Unchanged("it lacks 'a'".into()),
             Word::Updated(Updated { processes: 1, stood_still: 7, root: String::new() }),
         ] {
@@ -368,6 +377,7 @@ mod tests {
             Order::Signal(15),
             Order::Key(2),
             Order::Join,
+            Order::Freeze,
         ];
         for order in orders.into_iter().chain([Order::Keep { cell: 4 }, Order::Another, Order::Libraries { cell: 1 }]) {
             assert_eq!(Order::of(&order.record()), Some(order));

@@ -77,7 +77,7 @@ pub fn open_kvm() -> Result<OwnedFd> {
 
 /// What a tender needs of its process before it enters a root that has no `/proc`.
 pub fn prepare() {
-    sys::pagemap::prepare();
+    sys::pagemap::prepare(None);
 }
 
 /// Begins to compare the clocks, for tenders that the calling process will fork: a guest's clock is of use once they were

@@ -13,7 +13,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, SeekFrom};
+use rustix::fs::{fcntl_add_seals, fcntl_getfl, ftruncate, memfd_create, seek};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use sys::Errno;
 use sys::pagemap;
@@ -145,6 +146,48 @@ pub struct Laid {
 }
 
 impl Frozen {
+    /// How many bytes there are.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Where it is: a file for all of it, and the parts that are laid over that, one over the other.
+    pub fn layers(&self) -> (&Arc<OwnedFd>, &[Laid]) {
+        (&self.base, &self.over)
+    }
+
+    /// What those layers were of. Nothing when a part is not of whole pages, not inside, or longer than its file.
+    pub fn of_layers(length: usize, base: Arc<OwnedFd>, over: Vec<Laid>) -> Result<Option<Self>> {
+        let size = |it: &OwnedFd| rustix::fs::fstat(it).map(|it| it.st_size.unsigned_abs());
+        let host = Error::host("finding what is in a guest's memory");
+        let mut is_sound = length > 0 && length.is_multiple_of(PAGE) && size(&base).map_err(&host)? >= length as u64;
+        for it in &over {
+            let is_aligned = (it.offset | it.length).is_multiple_of(PAGE) && it.from.is_multiple_of(PAGE as u64);
+            let is_inside = it.offset.checked_add(it.length).is_some_and(|end| end <= length) && it.length > 0;
+            let end = it.from.checked_add(it.length as u64);
+            is_sound &= is_aligned && is_inside && end.is_some_and(|end| size(&it.file).is_ok_and(|it| it >= end));
+        }
+        Ok(is_sound.then(|| Self { length, base, over: Arc::new(over) }))
+    }
+
+    /// Memory of zeroes, to lay parts over.
+    pub fn nothing(length: usize) -> Result<Arc<OwnedFd>> {
+        file(length).map(Arc::new)
+    }
+
+    /// Has nobody be able to write to its files or to make them shorter, whoever is given them.
+    pub fn seal(&self) -> Result<()> {
+        let seals = SealFlags::FUTURE_WRITE | SealFlags::SHRINK | SealFlags::GROW;
+        for file in std::iter::once(&self.base).chain(self.over.iter().map(|it| &it.file)) {
+            let host = Error::host("sealing a guest's memory");
+            // A file on a disk is open for reading alone, and its owner says who may do more.
+            if fcntl_getfl(file).map_err(&host)?.intersects(OFlags::RDWR | OFlags::WRONLY) {
+                fcntl_add_seals(file, seals).map_err(host)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Memory that is zero but for these parts, in order, each of whole pages and inside. Nothing when they are not.
     pub fn of_parts(length: usize, parts: Vec<Laid>) -> Result<Option<Self>> {
         let mut end = 0;
@@ -173,7 +216,7 @@ const MOST_PARTS: usize = 256;
 
 fn file(length: usize) -> Result<OwnedFd> {
     let host = Error::host("making a guest's memory");
-    let file = memfd_create("guest", MemfdFlags::CLOEXEC).map_err(&host)?;
+    let file = memfd_create("guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(&host)?;
     ftruncate(&file, length as u64).map_err(&host)?;
     Ok(file)
 }

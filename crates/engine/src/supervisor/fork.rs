@@ -1,5 +1,6 @@
 //! Making a running cell again: each copy is a cell with a name, a record, a log and a socket of its own.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 
@@ -8,11 +9,12 @@ use model::{CellName, CellSpec, EventKind, Input, RestartPolicy, State, Stdin, T
 use super::run::Run;
 use super::streams::Streams;
 use super::{Parts, Supervisor, listen};
-use crate::boundary::{Forked, ProgramStreams, boundary_for};
+use crate::boundary::{Boundary, Copies, Forked, Origin, ProgramStreams, Standing, boundary_for};
 use crate::cell::{Cell, CellLock, Kin, Record};
 use crate::clock::now;
 use crate::disk::Durability;
 use crate::error::{Error, Result};
+use crate::layer;
 use crate::logs::LogWriter;
 use crate::process::ProcessIdentity;
 use crate::wire::CopyFrom;
@@ -32,6 +34,9 @@ impl Supervisor {
         if !matches!(self.cell.record.state, State::Running { .. }) {
             let refusal = model::IllegalTransition { from: self.cell.record.state.word(), input: "be forked" };
             return Err(Error::State { cell: self.cell.spec.name.clone(), refusal });
+        }
+        if boundary.copies() == Copies::Apart {
+            return self.fork_apart(boundary, names, from);
         }
         let (mut nascent, mut theirs) = (Vec::new(), Vec::new());
         let made = names.into_iter().try_for_each(|name| {
@@ -61,6 +66,71 @@ impl Supervisor {
             }
         }
         outcome
+    }
+
+    /// Makes copies that are cells in surroundings of their own, of which each has what this one has written.
+    fn fork_apart(&mut self, boundary: &dyn Boundary, names: Vec<CellName>, from: CopyFrom) -> Result<Vec<String>> {
+        if from == CopyFrom::Start {
+            let why = format!("a {} cell's copies begin where it stands", self.cell.spec.boundary);
+            return Err(Error::Refused(why));
+        }
+        let mut nascent: Vec<(Nascent, ProgramStreams)> = Vec::new();
+        let made = names.into_iter().try_for_each(|name| {
+            nascent.push(self.prepare_copy(name)?);
+            Ok(())
+        });
+        let files = match made.and_then(|()| self.stand_for(boundary, &nascent)) {
+            Ok(files) => files,
+            Err(error) => {
+                nascent.iter().for_each(|(it, _)| self.forget_copy(it));
+                return Err(error);
+            }
+        };
+        let mut outcome = Ok(Vec::new());
+        for (one, theirs) in nascent {
+            match self.begin_apart(one, theirs, &files) {
+                Ok(copy) => self.born.push(copy),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+
+    /// Has this cell stand still as long as it takes to copy what it has written, once for each; gives what it is.
+    fn stand_for(&self, boundary: &dyn Boundary, copies: &[(Nascent, ProgramStreams)]) -> Result<Vec<OwnedFd>> {
+        let Standing { files, line } = boundary.stand(&self.cell)?;
+        let mut from = self.cell.layer();
+        for (copy, _) in copies {
+            let to = copy.cell.layer();
+            layer::copy(&from, &to)?;
+            from = to;
+        }
+        drop(line);
+        Ok(files)
+    }
+
+    fn begin_apart(&self, nascent: Nascent, theirs: ProgramStreams, files: &[OwnedFd]) -> Result<Self> {
+        let Nascent { mut cell, lock, listener, log, streams } = nascent;
+        cell.advance(Input::Start(now()))?;
+        cell.record.supervisor = ProcessIdentity::of(std::process::id());
+        cell.record.runs = 1;
+        let begun = Run::start_with(&self.engine, &mut cell, streams, theirs, Origin::Standing(files));
+        let run = match begun {
+            Ok(run) => run,
+            Err(error) => {
+                let _ = self.engine.remove_locked(&cell, &lock);
+                return Err(error);
+            }
+        };
+        let pid = run.pid;
+        cell.record.process = ProcessIdentity::of(pid);
+        cell.advance(Input::Started(now()))?;
+        cell.write_record(&lock, Durability::Relaxed)?;
+        let parts = Parts { engine: Rc::clone(&self.engine), cell, lock, listener, log };
+        let mut copy = Self::new(parts, Vec::new());
+        copy.run = Some(run);
+        copy.note(EventKind::Started { pid });
+        Ok(copy)
     }
 
     /// Makes all that a copy has outside.

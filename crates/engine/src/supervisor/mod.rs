@@ -26,6 +26,7 @@ use self::clients::Client;
 use self::household::Household;
 use self::run::Run;
 pub(crate) use self::streams::open_null;
+use crate::boundary::Origin;
 use crate::cell::{Cell, CellLock};
 use crate::clock::now;
 use crate::disk::Durability;
@@ -192,7 +193,9 @@ impl Supervisor {
         self.cell.record.unknown.clear();
         self.cell.record.traps = 0;
         self.cell.write_record(&self.lock, Durability::Relaxed)?;
-        let mut run = Run::start(&self.engine, &mut self.cell, self.window, self.back_to.take().as_deref())?;
+        let back_to = self.back_to.take();
+        let origin = back_to.as_deref().map_or(Origin::Program, Origin::Snapshot);
+        let mut run = Run::start(&self.engine, &mut self.cell, self.window, origin)?;
         let pid = run.pid;
         self.early_input.drain(..).for_each(|bytes| run.streams.push_input(&bytes));
         self.run = Some(run);

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::run::Run;
 use super::{SIGHUP, SIGINT, SIGKILL, SIGPIPE, Supervisor};
 use crate::boundary::{Limited, boundary_for};
+use crate::cell::Kin;
 use crate::disk::Durability;
 use crate::error::{Error, Result};
 use crate::wire::{Answer, Request};
@@ -140,7 +141,7 @@ impl Supervisor {
     /// Ends the run, and begins another from where the cell was kept.
     fn roll_back(&mut self, name: &model::CellName) -> Result<Vec<String>> {
         const PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
-        if self.cell.record.kin.is_some() {
+        if self.cell.record.kin.and_then(Kin::host).is_some() {
             let why = "a cell that was forked goes back with nothing: name the cell that the family began with";
             return Err(Error::Refused(why.to_owned()));
         }

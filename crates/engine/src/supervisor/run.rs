@@ -1,7 +1,6 @@
 //! One run of a cell's program, from its start to its ending.
 
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use model::{CellId, Exit, Limits, Timestamp};
@@ -9,7 +8,7 @@ use rustix::event::PollFlags;
 
 use super::Source;
 use super::streams::{Output, Streams};
-use crate::boundary::{LiveCell, StartRequest, boundary};
+use crate::boundary::{LiveCell, Origin, ProgramStreams, StartRequest, boundary};
 use crate::cell::Cell;
 use crate::clock::now;
 use crate::error::Result;
@@ -28,16 +27,27 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Starts the program, or lets it go on from a snapshot. What it took to do so is noted in the record, which the caller writes.
-    pub(super) fn start(engine: &Engine, cell: &mut Cell, window: (u16, u16), snapshot: Option<&Path>) -> Result<Self> {
+    /// Starts the program, or lets it go on from elsewhere. What it took to do so is noted in the record, which the caller writes.
+    pub(super) fn start(engine: &Engine, cell: &mut Cell, window: (u16, u16), origin: Origin<'_>) -> Result<Self> {
+        let (streams, theirs) = Streams::for_program(&cell.spec.process, window)?;
+        Self::start_with(engine, cell, streams, theirs, origin)
+    }
+
+    /// The same on streams that were made for it.
+    pub(super) fn start_with(
+        engine: &Engine,
+        cell: &mut Cell,
+        mut streams: Streams,
+        theirs: ProgramStreams,
+        origin: Origin<'_>,
+    ) -> Result<Self> {
         // No collector takes the root file system away between the finding and the mounting.
         let _pin = engine.store.pin()?;
         let layout = crate::container::layout(&engine.home.pool());
         let rootfs = engine.store.rootfs(&cell.spec.image.tree, layout, &())?;
-        let (mut streams, theirs) = Streams::for_program(&cell.spec.process, window)?;
         let net = net::Net::open(engine.home.net())?;
         let neighbour = engine.neighbour(&cell.spec)?;
-        let request = StartRequest { cell, rootfs, net: &net, store: &engine.store, snapshot, neighbour };
+        let request = StartRequest { cell, rootfs, net: &net, store: &engine.store, origin, neighbour };
         let started = boundary(cell.spec.boundary)?.start(&request, theirs)?;
         cell.record.cgroup = started.cgroup;
         cell.record.attachment = started.attachment;

@@ -7,8 +7,7 @@
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
@@ -18,9 +17,11 @@ use sys::signal::{self, SignalSet};
 use unikernel::Command;
 use unikernel::control::{Order, Word};
 
+use super::kept::{self, SavedInside};
 use super::link::{Awaited, Link};
 use super::pump::{self, Input, Output, State, Way};
 use super::root::{self, Module};
+use super::runner::Runner;
 use super::script::{Call, Script, Value};
 use super::setup::{self, Has};
 use super::spawn::{self, Born, Ends, Outcome};
@@ -29,7 +30,7 @@ use crate::arch::{Arch, isa};
 use crate::console::Serial;
 use crate::error::{Error, Result};
 use crate::machine::gdb::Door;
-use crate::machine::{End, Machine, Start};
+use crate::machine::{End, Frozen, Machine, Start, Thaw};
 use crate::virtio::console::Port;
 
 /// A machine, and the program that it is for.
@@ -37,12 +38,8 @@ use crate::virtio::console::Port;
 pub struct Guest {
     /// Its processor.
     pub arch: Arch,
-    /// Its kernel's image.
-    pub kernel: Vec<u8>,
-    /// Its kernel's modules, in the order in which they are loaded.
-    pub modules: Vec<Module>,
-    /// Bytes of its memory.
-    pub memory: u64,
+    /// What it begins with.
+    pub origin: Origin,
     /// What it calls itself.
     pub hostname: String,
     /// The program.
@@ -61,6 +58,22 @@ pub struct Guest {
     pub root: OwnedFd,
     /// The directory of this process's own descriptors in a `/proc`, which becomes its working directory.
     pub descriptors: OwnedFd,
+}
+
+/// What a machine begins with.
+#[derive(Debug)]
+pub enum Origin {
+    /// Its kernel.
+    Kernel {
+        /// The image.
+        image: Vec<u8>,
+        /// The kernel's modules, in the order in which they are loaded.
+        modules: Vec<Module>,
+        /// Bytes of its memory.
+        memory: u64,
+    },
+    /// Where another stood, by the files that were written of that: what it was first.
+    Frozen(Vec<OwnedFd>),
 }
 
 const SIGNAL_WINDOW: i32 = 28;
@@ -85,45 +98,62 @@ pub struct Network {
 pub fn run(guest: Guest) -> Result<i32> {
     let signals = signal::descriptor(SignalSet::ALL).map_err(|errno| Error::Watching(errno.into()))?;
     crate::share::find_links_in(guest.descriptors).map_err(|errno| Error::Watching(errno.into()))?;
-    let first = root::first(guest.arch, &guest.modules);
-    let (mut link, port) = line(first.server)?;
+    let begin = match guest.origin {
+        Origin::Kernel { image, modules, memory } => Begin::Anew(image, root::first(guest.arch, &modules), memory),
+        Origin::Frozen(files) => {
+            let (frozen, inside) = kept::read(files)?;
+            Begin::Again(frozen, inside)
+        }
+    };
+    let server = match &begin {
+        Begin::Anew(_, first, _) => first.server,
+        Begin::Again(_, inside) => inside.server,
+    };
+    let (link, port) = line(server)?;
     let mut devices = setup::devices(port, guest.root, guest.network.as_ref())?;
     let has = if guest.disks.is_empty() { Has::Nothing } else { Has::Disks };
     devices.disks = guest.disks.into_iter().enumerate().map(whole::disk).collect::<Result<_>>()?;
-    let (over, ended) = mpsc::channel();
-    let (arch, kernel, memory, log) = (guest.arch, guest.kernel, guest.memory, guest.log);
+    let serial = Serial { output: Box::new(guest.log), input: None };
+    let (arch, mode) = (guest.arch, dbt::Mode::Translate);
     let door = Arc::new(Door::default());
-    let opened = Arc::clone(&door);
-    let begin = move || {
-        let start = Start {
-            kernel: &kernel,
-            initrd: &first.archive,
-            command_line: setup::command_line(arch),
-            memory,
-            mode: dbt::Mode::Translate,
-            serial: Serial { output: Box::new(log), input: None },
-            devices,
-        };
-        let mut machine = Machine::new(isa(arch)?, start)?;
-        Ok(machine.run_with(&opened, || false).unwrap_or(End::PowerOff))
+    let (runner, inside) = match begin {
+        Begin::Anew(kernel, first, memory) => {
+            let make = move || {
+                let (kernel, initrd, command_line) = (&kernel, &first.archive, setup::command_line(arch));
+                Machine::new(isa(arch)?, Start { kernel, initrd, command_line, memory, mode, serial, devices })
+            };
+            (Runner::begin(Arc::clone(&door), make), None)
+        }
+        Begin::Again(frozen, inside) => {
+            let make = move || Machine::thaw(isa(arch)?, frozen, Thaw { mode, serial, devices });
+            (Runner::begin(Arc::clone(&door), make), Some(inside))
+        }
     };
-    thread::spawn(move || over.send(begin()));
-    let outcome = setup::prepare(&mut link, &guest.hostname, guest.network.as_ref(), has)
-        .map(|ends| {
-            let (sessions, waiting) = (Vec::new(), Vec::new());
-            Monitor { link, signals, control: guest.control, sessions, waiting, ends, door }
-        })
-        .and_then(|mut monitor| monitor.live(&guest.command, guest.streams));
-    match outcome {
+    let (control, sessions, waiting) = (guest.control, Vec::new(), Vec::new());
+    let mut monitor = Monitor { link, runner, signals, control, sessions, waiting, ends: CLOSED, door };
+    let began = match inside {
+        None => setup::prepare(&mut monitor.link, &guest.hostname, guest.network.as_ref(), has).and_then(|ends| {
+            monitor.ends = ends;
+            monitor.begin(&guest.command, guest.streams)
+        }),
+        Some(inside) => monitor.resume(inside, guest.network.as_ref(), guest.streams),
+    };
+    match began.and_then(|()| monitor.live()) {
         Ok(status) => Ok(status),
         // What went wrong is better known to whoever ran the machine, if that has ended.
-        Err(error) => match ended.recv_timeout(Duration::from_secs(1)) {
+        Err(error) => match monitor.runner.ended(Duration::from_secs(1)) {
             Ok(Ok(End::PowerOff)) => Ok(0),
             Ok(Ok(End::Reboot)) => Err(Error::GaveUp),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(error),
         },
     }
+}
+
+/// How it begins.
+enum Begin {
+    Anew(Vec<u8>, root::First, u64),
+    Again(Frozen, SavedInside),
 }
 
 /// The line to the agent, and the port that is its other end.
@@ -138,15 +168,17 @@ fn line(server: u64) -> Result<(Link, Port)> {
 }
 
 /// A program and who is told of its end.
-struct Session {
-    process: i64,
-    input: Option<Input>,
-    outputs: Vec<Output>,
+pub(super) struct Session {
+    /// What it is called.
+    pub(super) name: String,
+    pub(super) process: i64,
+    pub(super) input: Option<Input>,
+    pub(super) outputs: Vec<Output>,
     /// The agent's end of its terminal, and the host's.
-    terminal: Option<(i32, OwnedFd)>,
-    status: Option<i32>,
+    pub(super) terminal: Option<(i32, OwnedFd)>,
+    pub(super) status: Option<i32>,
     /// The connection that asked for it; nothing for the first.
-    asker: Option<OwnedFd>,
+    pub(super) asker: Option<OwnedFd>,
 }
 
 /// What a descriptor of the host is waited for.
@@ -168,28 +200,30 @@ enum There {
     Output(usize, usize),
 }
 
-struct Monitor {
-    link: Link,
+pub(super) struct Monitor {
+    pub(super) link: Link,
+    pub(super) runner: Runner,
     signals: OwnedFd,
     control: Option<OwnedFd>,
-    sessions: Vec<Session>,
+    pub(super) sessions: Vec<Session>,
     /// Connections of those who only want to know of its end.
     waiting: Vec<OwnedFd>,
     /// The agent's descriptor for ends of programs.
-    ends: i32,
+    pub(super) ends: i32,
     /// Where debuggers come in.
     door: Arc<Door>,
 }
 
 impl Monitor {
-    /// Runs the first program to its end.
-    fn live(&mut self, command: &Command, streams: [OwnedFd; 3]) -> Result<i32> {
-        if let Err(errno) = self.start(command, streams, None)? {
-            return Err(Error::Program {
-                path: command.path.clone(),
-                source: std::io::Error::from_raw_os_error(errno),
-            });
-        }
+    /// Begins the first program.
+    fn begin(&mut self, command: &Command, streams: [OwnedFd; 3]) -> Result<()> {
+        let failed =
+            |errno| Error::Program { path: command.path.clone(), source: std::io::Error::from_raw_os_error(errno) };
+        self.start(command, streams, None)?.map_err(failed)
+    }
+
+    /// Sees the first program to its end.
+    fn live(&mut self) -> Result<i32> {
         loop {
             self.step()?;
             self.settle()?;
@@ -216,7 +250,7 @@ impl Monitor {
         };
         let (input, outputs, terminal) = match streams {
             Ends::Pipes([to, from, other]) => {
-                let outputs = vec![Output::new(from, stdout), Output::new(other, stderr)];
+                let outputs = vec![Output::new(from, 1, stdout), Output::new(other, 2, stderr)];
                 (Input::new(stdin, to, Way::Pipe), outputs, None)
             }
             Ends::Terminal(end) => {
@@ -225,10 +259,11 @@ impl Monitor {
                     std::mem::forget(raw);
                 }
                 let copy = stdin.try_clone().map_err(Error::Watching)?;
-                (Input::new(stdin, end, Way::Terminal), vec![Output::new(end, stdout)], Some((end, copy)))
+                (Input::new(stdin, end, Way::Terminal), vec![Output::new(end, 1, stdout)], Some((end, copy)))
             }
         };
-        self.sessions.push(Session { process, input: Some(input), outputs, terminal, status: None, asker });
+        let name = command.path.file_name().map_or_else(String::new, |it| it.to_string_lossy().into_owned());
+        self.sessions.push(Session { name, process, input: Some(input), outputs, terminal, status: None, asker });
         Ok(Ok(()))
     }
 
@@ -404,20 +439,21 @@ impl Monitor {
         let Ok(connection) = rustix::net::accept_with(control, SocketFlags::CLOEXEC) else { return Ok(()) };
         let mut bytes = [0; 64];
         let Ok((length, descriptors)) = sys::socket::receive(&connection, &mut bytes) else { return Ok(()) };
-        let descriptors = match (Order::of(&bytes[..length]), descriptors) {
+        let [stdin, stdout, stderr, text] = match (Order::of(&bytes[..length]), descriptors) {
+            (Some(Order::Run { .. }), [Some(a), Some(b), Some(c), Some(d)]) => [a, b, c, d],
             (Some(Order::Debugger), [Some(debugger), ..]) => {
                 self.door.enter(debugger);
                 let _ = Word::Started { number: 0 }.say(&connection);
                 return Ok(());
             }
-            (_, descriptors) => descriptors,
-        };
-        let (Some(Order::Run { .. }), [Some(stdin), Some(stdout), Some(stderr), Some(text)]) =
-            (Order::of(&bytes[..length]), descriptors)
-        else {
-            // It is told nothing, and keeps its connection until it ends: news, of which there are none.
-            self.waiting.push(connection);
-            return Ok(());
+            (Some(Order::Freeze), _) => return self.hand_out(&connection),
+            (Some(Order::Keep { .. }), [Some(state), Some(bytes), ..]) => return self.keep(connection, state, bytes),
+            (Some(Order::List), _) => return self.list(&connection),
+            _ => {
+                // It is told nothing, and keeps its connection until it ends: news, of which there are none.
+                self.waiting.push(connection);
+                return Ok(());
+            }
         };
         let Some(command) = unikernel::control::read_command(&text) else { return Ok(()) };
         let asker = connection.try_clone().map_err(Error::Watching)?;

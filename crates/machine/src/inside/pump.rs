@@ -42,6 +42,8 @@ pub(crate) struct Input {
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) from: i32,
+    /// Which of the program's streams it is.
+    pub(crate) stream: usize,
     to: OwnedFd,
     /// How much is copied at once.
     most: usize,
@@ -103,10 +105,10 @@ impl Input {
 }
 
 impl Output {
-    pub(crate) fn new(from: i32, to: OwnedFd) -> Output {
+    pub(crate) fn new(from: i32, stream: usize, to: OwnedFd) -> Output {
         let kind = rustix::fs::fstat(&to).map(|it| FileType::from_raw_mode(it.st_mode));
         let waits = !matches!(kind, Ok(FileType::RegularFile));
-        Output { from, to, most: if waits { PIECE } else { BUFFER_ROOM as usize } }
+        Output { from, stream, to, most: if waits { PIECE } else { BUFFER_ROOM as usize } }
     }
 
     /// The host's descriptor.

@@ -33,6 +33,7 @@ pub(crate) enum Call {
     Sync = 81,
     Exit = 93,
     Nanosleep = 101,
+    ClockSettime = 112,
     Kill = 129,
     RtSigprocmask = 135,
     Setgid = 144,

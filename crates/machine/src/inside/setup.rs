@@ -144,16 +144,35 @@ fn give_address(script: &mut Script, network: &Network) {
     const SET_ADDRESS: i64 = 0x8916;
     const SET_MASK: i64 = 0x891c;
     const ADD_ROUTE: i64 = 0x890b;
-    const UP_BY_GATEWAY: u16 = 3;
     let mask = Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(network.prefix.min(32))).unwrap_or(0));
     with_socket(script, SET_ADDRESS, &request(CARD, &place(network.address)));
     with_socket(script, SET_MASK, &request(CARD, &place(mask)));
     raise(script, CARD);
-    // `struct rtentry`: padding, to where, by what, of which mask, flags, and much that is not said.
+    with_socket(script, ADD_ROUTE, &route(Some(network.gateway)));
+}
+
+/// Gives a card that was another's the address and the way out that it has here. What went over its connections goes
+/// nowhere: their other ends know the other's address.
+pub(super) fn reconnect(script: &mut Script, network: &Network) {
+    const SET_HARDWARE: i64 = 0x8924;
+    const REMOVE_ROUTE: i64 = 0x890c;
+    const ETHERNET: [u8; 2] = [1, 0];
+    with_socket(script, SET_HARDWARE, &request(CARD, &[&ETHERNET[..], &network.hardware].concat()));
+    with_socket(script, REMOVE_ROUTE, &route(None));
+    give_address(script, network);
+}
+
+/// `struct rtentry` for everything that has no other: padding, to where, by what, of which mask, flags, and much that is
+/// not said.
+fn route(gateway: Option<Ipv4Addr>) -> Vec<u8> {
+    const UP: u16 = 1;
+    const BY_GATEWAY: u16 = 2;
     let any = place(Ipv4Addr::UNSPECIFIED);
-    let mut route = [&[0; 8][..], &any, &place(network.gateway), &any, &UP_BY_GATEWAY.to_le_bytes()].concat();
+    let flags = if gateway.is_some() { UP | BY_GATEWAY } else { UP };
+    let by = gateway.map_or([0; 16], place);
+    let mut route = [&[0; 8][..], &any, &by, &any, &flags.to_le_bytes()].concat();
     route.resize(120, 0);
-    with_socket(script, ADD_ROUTE, &route);
+    route
 }
 
 /// `struct ifreq`: an interface's name, and what is said of it.

@@ -97,7 +97,8 @@ pub(crate) fn spawn(link: &mut Link, command: &Command, terminal: Option<WindowS
         script.call(Call::Close, [number(end)]);
     }
     link.call(script)?;
-    Ok(Err(failed))
+    // Whatever its kernel says is made an error of ours.
+    Ok(Err(failed.clamp(1, 4095)))
 }
 
 fn number(descriptor: i32) -> Value {
@@ -139,7 +140,7 @@ fn open_terminal(link: &mut Link, size: WindowSize) -> Result<Outcome<Made>> {
     let answer = link.call(script)?;
     let (ours, theirs) = (answer[ours] as i32, answer[theirs] as i32);
     if ours < 0 || theirs < 0 {
-        return Ok(Err(-ours.min(theirs)));
+        return Ok(Err(ours.min(theirs).saturating_neg().clamp(1, 4095)));
     }
     Ok(Ok(Made { program: [theirs; 3], agent: Ends::Terminal(ours), given: vec![theirs] }))
 }

@@ -44,7 +44,7 @@ impl Server {
     pub(super) fn getattr(&mut self, request: &mut Reader<'_>, reply: &mut Writer) -> Done {
         let stat = self.handle(request.u32()?)?.node.stat()?;
         reply.u64(BASIC);
-        reply.identity(&self.device.identity(&stat));
+        reply.identity(&self.identities.of(&stat));
         reply.u32(stat.st_mode);
         reply.u32(stat.st_uid);
         reply.u32(stat.st_gid);

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{FileType, OFlags, RawDir, SeekFrom, XattrFlags, fdatasync, fsync, removexattr, seek, setxattr};
 use rustix::io::{Errno, pread, pwrite};
+use serde::{Deserialize, Serialize};
 
 use super::node::{Node, kind_of};
 use super::wire::{IDENTITY, Identity, Reader, Writer};
@@ -26,10 +27,14 @@ pub(super) enum Opened {
 }
 
 /// An extended attribute's new value, as far as it was written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Setting {
+    #[serde(with = "crate::saved::hex")]
     pub(super) name: Vec<u8>,
     pub(super) size: u64,
     pub(super) flags: u32,
+    #[serde(with = "crate::saved::hex")]
     pub(super) value: Vec<u8>,
 }
 
@@ -73,7 +78,6 @@ impl Server {
         if flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
             self.may_write()?;
         }
-        let device = self.device;
         let handle = self.handles.get_mut(&number).ok_or(Errno::BADF)?;
         if handle.opened.is_some() {
             return Err(Errno::BUSY);
@@ -84,7 +88,7 @@ impl Server {
             FileType::Directory => Opened::Directory(file),
             _ => Opened::File(file),
         });
-        reply.identity(&device.identity(&handle.node.stat()?));
+        reply.identity(&self.identities.of(&handle.node.stat()?));
         // As much at once as fits a message.
         reply.u32(0);
         Ok(())

@@ -33,7 +33,7 @@ impl Server {
             let next = request.component().and_then(|name| node.child(name));
             match next.and_then(|next| Ok((next.stat()?, next))) {
                 Ok((stat, next)) => {
-                    found.push(self.device.identity(&stat));
+                    found.push(self.identities.of(&stat));
                     node = next;
                 }
                 Err(errno) if number == 0 => return Err(errno),
@@ -73,7 +73,7 @@ impl Server {
             }
             Err(errno) => return Err(errno),
         };
-        reply.identity(&self.device.identity(&node.stat()?));
+        reply.identity(&self.identities.of(&node.stat()?));
         reply.u32(0);
         let user = directory.user;
         self.handles.insert(number, Handle { node, opened: Some(Opened::File(file)), user });
@@ -85,7 +85,7 @@ impl Server {
         let directory = self.handle(number)?;
         let node = directory.node.child(name)?;
         adopt(&node, directory.user, owner.0, owner.1)?;
-        reply.identity(&self.device.identity(&node.stat()?));
+        reply.identity(&self.identities.of(&node.stat()?));
         Ok(())
     }
 

@@ -3,10 +3,13 @@
 //! It stays what it is, whatever it is renamed to. What needs more than that is asked of `/proc/self/fd`, whose links lead
 //! to the very thing and not to a name.
 
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, open, openat2, statat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, open, openat2, readlinkat, statat, unlinkat,
+};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::Done;
@@ -74,6 +77,46 @@ impl Node {
         statat(&self.place, "", AtFlags::EMPTY_PATH)
     }
 
+    /// Where it was found, from there on. Nothing if it is not there any more, by its own name.
+    pub(super) fn path_below(&self, root: &Node) -> Option<Vec<u8>> {
+        let text = |it: &Node| readlinkat(CWD, it.link(), Vec::new()).ok().map(|it| it.into_bytes());
+        let (above, own) = (text(root)?, text(self)?);
+        let below = own.strip_prefix(above.as_slice())?;
+        let path = match below.strip_prefix(b"/") {
+            Some(path) => path,
+            None if below.is_empty() || above == b"/" => below,
+            None => return None,
+        };
+        let (found, stat) = (root.at(path).ok()?.stat().ok()?, self.stat().ok()?);
+        ((found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino)).then(|| path.to_vec())
+    }
+
+    /// What is below it at this path, of names alone.
+    pub(super) fn at(&self, path: &[u8]) -> Done<Node> {
+        if path.is_empty() { self.another() } else { self.child(path) }
+    }
+
+    /// A regular file that has no name.
+    pub(super) fn nameless(&self, mode: u32) -> Done<(Node, OwnedFd)> {
+        const TRIES: u32 = 16;
+        for _ in 0..TRIES {
+            let mut number = [0; 8];
+            rustix::rand::getrandom(&mut number, rustix::rand::GetRandomFlags::empty())?;
+            let name = format!(".{:016x}", u64::from_ne_bytes(number)).into_bytes();
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            match self.open_child(&name, flags, Mode::from_raw_mode(mode & 0o7777)) {
+                Ok(file) => {
+                    let node = self.child(&name)?;
+                    unlinkat(&self.place, &name[..], AtFlags::empty())?;
+                    return Ok((node, file));
+                }
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::EXIST)
+    }
+
     /// Opens it, if it is a regular file or a directory.
     pub(super) fn open(&self, flags: OFlags) -> Done<OwnedFd> {
         match file_type(&self.stat()?) {
@@ -95,16 +138,56 @@ pub(super) fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// The device that the directory is on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Device(pub(super) u64);
+/// Which file is which to the guest.
+///
+/// Numbers of files are the host's. A guest that goes on in a directory like the one that it was in finds the files that it
+/// has handles of under the numbers that it knows: to its kernel, a file of another number is another file, with pages of
+/// its own, and no socket anybody listens at.
+#[derive(Debug)]
+pub(super) struct Identities {
+    /// The device that the directory is on.
+    device: u64,
+    /// Files by device and number there, and what the guest knows them by.
+    known: HashMap<(u64, u64), u64>,
+    /// What it knows files by, which is nobody else's.
+    taken: HashSet<u64>,
+}
 
-impl Device {
-    /// Which file this is. What is on another device, mounted somewhere in the directory, has numbers of its own.
-    pub(super) fn identity(self, stat: &Stat) -> Identity {
-        let other = (stat.st_dev ^ self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+impl Identities {
+    /// Of files in a directory on that device.
+    pub(super) fn on(device: u64) -> Identities {
+        Identities { device, known: HashMap::new(), taken: HashSet::new() }
+    }
+
+    /// Forgets what a guest knew.
+    pub(super) fn reset(&mut self) {
+        self.known.clear();
+        self.taken.clear();
+    }
+
+    /// The guest knows this file by that number.
+    pub(super) fn know(&mut self, stat: &Stat, number: u64) {
+        if self.number(stat) != number {
+            self.known.insert((stat.st_dev, stat.st_ino), number);
+            self.taken.insert(number);
+        }
+    }
+
+    /// What the guest knows a file by. What is on another device, mounted somewhere in the directory, has numbers of its own.
+    pub(super) fn number(&self, stat: &Stat) -> u64 {
+        const APART: u64 = 1 << 62;
+        if let Some(number) = self.known.get(&(stat.st_dev, stat.st_ino)) {
+            return *number;
+        }
+        let other = (stat.st_dev ^ self.device).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let number = stat.st_ino ^ other;
+        if self.taken.contains(&number) { number ^ APART } else { number }
+    }
+
+    /// Which file this is.
+    pub(super) fn of(&self, stat: &Stat) -> Identity {
         let time = (stat.st_mtime as u64) ^ stat.st_mtime_nsec ^ ((stat.st_size as u64) << 8);
-        Identity { kind: kind_of(file_type(stat)), version: time as u32, path: stat.st_ino ^ other }
+        Identity { kind: kind_of(file_type(stat)), version: time as u32, path: self.number(stat) }
     }
 }
 

@@ -227,6 +227,99 @@ fn a_new_session_has_nothing_of_the_old_one() {
     assert!(trial.server.answer(&[]).is_none());
 }
 
+/// A server for the same guest, in another directory.
+fn copy(trial: &Trial, prepare: impl Fn(&std::path::Path)) -> Trial {
+    let above = tempfile::tempdir().unwrap();
+    let shared = above.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::write(above.path().join("outside"), "secret").unwrap();
+    prepare(&shared);
+    let directory = std::fs::File::open(&shared).unwrap().into();
+    let mut server = Server::new(directory, trial.server.access).unwrap();
+    server.restore(trial.server.save().unwrap()).unwrap();
+    Trial { above, server }
+}
+
+/// Its state, in an order.
+fn data_of(server: &Server) -> Vec<String> {
+    let state = server.save().unwrap();
+    let mut handles: Vec<String> = state["handles"].as_array().unwrap().iter().map(ToString::to_string).collect();
+    handles.sort();
+    handles
+}
+
+#[test]
+fn handles_lead_to_the_same_in_another_directory() {
+    let mut trial = Trial::new(Access::ReadWrite);
+    let identity =
+        |it: &mut Trial, handle| it.ask(kind::GETATTR, &[word(handle), Part::Long(0)]).unwrap()[8..21].to_vec();
+    trial.walk(2, &["file"]).unwrap();
+    trial.ask(kind::LOPEN, &[word(2), word(2)]).unwrap();
+    trial.walk(3, &["dir"]).unwrap();
+    trial.ask(kind::LOPEN, &[word(3), word(0)]).unwrap();
+    trial.walk(4, &["way out"]).unwrap();
+    // A file that is open and has no name any more.
+    trial.walk(5, &["dir"]).unwrap();
+    trial.ask(kind::LCREATE, &[word(5), name("gone"), word(2), word(0o640), word(NOBODY)]).unwrap();
+    trial.ask(kind::WRITE, &[word(5), Part::Long(0), word(4), Part::Bytes(b"kept")]).unwrap();
+    trial.ask(kind::UNLINKAT, &[word(3), name("gone"), word(0)]).unwrap();
+    let times = std::fs::metadata(trial.path("file")).unwrap().modified().unwrap();
+    let before = identity(&mut trial, 2);
+
+    let mut other = copy(&trial, |shared| {
+        std::fs::create_dir(shared.join("dir")).unwrap();
+        std::fs::write(shared.join("file"), "CONTENT").unwrap();
+        std::fs::File::open(shared.join("file")).unwrap().set_modified(times).unwrap();
+        symlink("../outside", shared.join("way out")).unwrap();
+    });
+    assert_eq!(data_of(&other.server), data_of(&trial.server));
+    assert_eq!(other.read(2).unwrap(), b"CONTENT");
+    assert_eq!(identity(&mut other, 2), before, "its guest knows it by the number that it had");
+    other.walk(6, &["file"]).unwrap();
+    assert_eq!(identity(&mut other, 6), before);
+    other.ask(kind::WRITE, &[word(2), Part::Long(0), word(1), Part::Bytes(b"!")]).unwrap();
+    assert_eq!(std::fs::read(other.path("file")).unwrap(), b"!ONTENT");
+    assert_eq!(std::fs::read(trial.path("file")).unwrap(), b"content");
+    assert!(other.ask(kind::READDIR, &[word(3), Part::Long(0), word(8000)]).is_ok());
+    assert_eq!(&other.ask(kind::READLINK, &[word(4)]).unwrap()[2..], b"../outside");
+    assert_eq!(other.read(5).unwrap(), b"kept");
+    other.ask(kind::WRITE, &[word(5), Part::Long(4), word(1), Part::Bytes(b"!")]).unwrap();
+    assert_eq!((other.read(5).unwrap(), trial.read(5).unwrap()), (b"kept!".to_vec(), b"kept".to_vec()));
+    assert_eq!(std::fs::read_dir(other.path("")).unwrap().count(), 3, "it has no name there either");
+}
+
+#[test]
+fn what_is_not_there_any_more_is_stale() {
+    const STALE: i32 = 116;
+    let mut trial = Trial::new(Access::ReadWrite);
+    trial.walk(2, &["file"]).unwrap();
+    trial.ask(kind::LOPEN, &[word(2), word(0)]).unwrap();
+    trial.walk(3, &["dir"]).unwrap();
+    // A link in the place of a file, and nothing in the place of a directory.
+    let mut other = copy(&trial, |shared| symlink("../outside", shared.join("file")).unwrap());
+    assert_eq!((other.read(2), other.walk(4, &[])), (Err(STALE), Ok(0)));
+    assert_eq!(other.ask(kind::GETATTR, &[word(3), Part::Long(0)]), Err(STALE));
+    let (attach, taken) = (kind::ATTACH, [word(3), word(NOBODY), name(""), name(""), word(NOBODY)]);
+    assert_eq!(other.ask(attach, &taken), Err(9), "the number is taken");
+    other.ask(kind::CLUNK, &[word(3)]).unwrap();
+    assert!(other.ask(attach, &taken).is_ok());
+}
+
+#[test]
+fn a_state_that_leads_out_leads_nowhere() {
+    let mut trial = Trial::new(Access::ReadWrite);
+    trial.walk(2, &["file"]).unwrap();
+    let hex = |it: &str| it.bytes().map(|it| format!("{it:02x}")).collect::<String>();
+    for path in ["../outside", "/etc/passwd", "root/etc", "way out", "dir/../../outside"] {
+        let state = trial.server.save().unwrap().to_string().replace(&hex("file"), &hex(path));
+        let directory = std::fs::File::open(trial.path("")).unwrap().into();
+        let mut server = Server::new(directory, Access::ReadWrite).unwrap();
+        server.restore(serde_json::from_str(&state).unwrap()).unwrap();
+        let mut other = Trial { above: tempfile::tempdir().unwrap(), server };
+        assert!(other.ask(kind::LOPEN, &[word(2), word(0)]).is_err(), "{path}");
+    }
+}
+
 fn message() -> impl Strategy<Value = (u8, Vec<Part<'static>>)> {
     let names = ["file", "dir", "way out", "root", "..", "/", "new", "user.x", ""];
     let part = prop_oneof![

@@ -13,6 +13,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::{Broken, Cause, Device, Queues};
 use crate::error::{Error, Result};
+use crate::saved::{State, data, of_data};
 
 const PAGE: u64 = 4096;
 /// The guest takes pages out when it has none left itself.
@@ -138,6 +139,18 @@ impl Device for Inflatable {
             queues.push(DEFLATE, &chain)?;
         }
         Inflatable::report(queues)
+    }
+
+    /// What its guest was asked for it is asked for still.
+    fn save(&self) -> Result<State> {
+        data(&(self.wish.pages.load(Ordering::Acquire), self.actual))
+    }
+
+    fn restore(&mut self, state: State) -> Result<()> {
+        let (wished, actual) = of_data(state)?;
+        self.wish.pages.store(wished, Ordering::Release);
+        self.actual = actual;
+        Ok(())
     }
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {

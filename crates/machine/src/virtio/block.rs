@@ -6,6 +6,8 @@ use std::io;
 
 use super::{Broken, Cause, Chain, Device, Queues};
 use crate::disk::{Access, Disk, Zeroes};
+use crate::error::Error;
+use crate::saved::State;
 
 const SECTOR: u64 = 512;
 /// What is copied at once.
@@ -179,6 +181,11 @@ impl Device for Block {
         put(52, &MOST_PARTS.to_le_bytes());
         put(56, &[1]);
         bytes
+    }
+
+    /// What is on it would be another machine's, too.
+    fn save(&self) -> Result<State, Error> {
+        Err(Error::Unkept { why: "it has a disk of its own, which a copy would write to as well".into() })
     }
 
     fn work(&mut self, queues: &mut Queues<'_>, _cause: Cause) -> Result<(), Broken> {

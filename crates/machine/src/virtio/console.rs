@@ -8,9 +8,12 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, write};
+use serde::{Deserialize, Serialize};
 
 use super::{Broken, Cause, Chain, Device, Queues};
+use crate::error::Result as Outcome;
 use crate::input::{Input, Taken};
+use crate::saved::{self, data, of_data, unfit};
 
 /// What is copied at once.
 const PIECE: u64 = 64 << 10;
@@ -44,6 +47,25 @@ struct State {
     is_open: bool,
     /// What the guest wrote and the host did not take yet, and how far it was taken.
     pending: Option<(Chain, Vec<u8>, usize)>,
+    /// How much of the next chain was taken already, by the device that this one goes on for.
+    was_taken: u64,
+}
+
+/// What a port is to its guest.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedPort {
+    name: String,
+    is_open: bool,
+    /// How much of the chain was taken that is not done yet.
+    taken: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedConsole {
+    ports: Vec<SavedPort>,
+    messages: VecDeque<(u32, u16, u16)>,
 }
 
 /// All ports, of which the first is the console.
@@ -66,6 +88,7 @@ impl Console {
             output,
             is_open: false,
             pending: None,
+            was_taken: 0,
         };
         Console { ports: ports.into_iter().map(state).collect(), messages: VecDeque::new() }
     }
@@ -156,7 +179,9 @@ impl Console {
             let (mut chain, bytes, mut done) = match state.pending.take() {
                 Some(pending) => pending,
                 None => {
-                    let Some(chain) = queues.pop(queue)? else { return Ok(()) };
+                    let Some(mut chain) = queues.pop(queue)? else { return Ok(()) };
+                    let taken = std::mem::take(&mut state.was_taken).min(chain.left());
+                    chain.read(queues.ram, &mut vec![0; taken as usize])?;
                     (chain, Vec::new(), 0)
                 }
             };
@@ -215,8 +240,36 @@ impl Device for Console {
     fn reset(&mut self) {
         self.messages.clear();
         for state in &mut self.ports {
-            (state.is_open, state.pending) = (false, None);
+            (state.is_open, state.pending, state.was_taken) = (false, None, 0);
         }
+    }
+
+    fn save(&self) -> Outcome<saved::State> {
+        let taken = |(chain, bytes, done): &(Chain, Vec<u8>, usize)| chain.taken() - (bytes.len() - done) as u64;
+        let port = |it: &State| SavedPort {
+            name: it.name.clone(),
+            is_open: it.is_open,
+            taken: it.pending.as_ref().map(taken),
+        };
+        data(&SavedConsole { ports: self.ports.iter().map(port).collect(), messages: self.messages.clone() })
+    }
+
+    fn undone(&self) -> Vec<usize> {
+        let undone = self.ports.iter().enumerate().filter(|(_, it)| it.pending.is_some());
+        undone.map(|(number, _)| input_queue(number) + 1).collect()
+    }
+
+    fn restore(&mut self, state: saved::State) -> Outcome<()> {
+        let it: SavedConsole = of_data(state)?;
+        let is_same = it.ports.iter().map(|it| &it.name).eq(self.ports.iter().map(|it| &it.name));
+        if !is_same || it.messages.iter().any(|(port, ..)| *port as usize >= self.ports.len()) {
+            return unfit("its console has other ports");
+        }
+        for (port, it) in self.ports.iter_mut().zip(it.ports) {
+            (port.is_open, port.was_taken) = (it.is_open, it.taken.unwrap_or(0));
+        }
+        self.messages = it.messages;
+        Ok(())
     }
 
     fn work(&mut self, queues: &mut Queues<'_>, _cause: Cause) -> Result<(), Broken> {

@@ -3,10 +3,13 @@
 use std::os::fd::BorrowedFd;
 
 use dbt::Ram;
+use serde::{Deserialize, Serialize};
 
 use super::queue::{self, Queue, Queues};
 use super::{Cause, Device};
 use crate::bus::{self, Line};
+use crate::error::Result;
+use crate::saved::{State, data, of_data, unfit};
 
 /// Bytes between one device's registers and the next one's.
 pub(crate) const SIZE: u64 = 0x1000;
@@ -176,6 +179,22 @@ impl Slot {
     }
 }
 
+/// A device's registers, its queues, and what it is itself.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedSlot {
+    id: u32,
+    status: u32,
+    interrupt: u32,
+    looks_at: u32,
+    writes: u32,
+    accepted: u64,
+    selected: u32,
+    generation: u32,
+    queues: Vec<Queue>,
+    device: State,
+}
+
 impl bus::Device for Slot {
     fn read(&mut self, offset: u64, size: u8) -> u64 {
         match offset {
@@ -215,5 +234,40 @@ impl bus::Device for Slot {
 
     fn ready(&mut self) {
         self.work(Cause::Ready);
+    }
+
+    fn save(&self) -> Result<State> {
+        let undone = self.device.undone();
+        let queue = |(number, queue): (usize, &Queue)| match undone.contains(&number) {
+            true => queue.before_last(),
+            false => queue.clone(),
+        };
+        data(&SavedSlot {
+            id: self.device.id(),
+            status: self.status,
+            interrupt: self.interrupt,
+            looks_at: self.looks_at,
+            writes: self.writes,
+            accepted: self.accepted,
+            selected: self.selected,
+            generation: self.generation,
+            queues: self.queues.iter().enumerate().map(queue).collect(),
+            device: self.device.save()?,
+        })
+    }
+
+    fn restore(&mut self, state: State) -> Result<()> {
+        let it: SavedSlot = of_data(state)?;
+        let is_sound = it.queues.iter().all(|queue| !queue.is_ready || queue.is_sound());
+        if it.id != self.device.id() || it.queues.len() != self.queues.len() || !is_sound {
+            return unfit("it has other devices");
+        }
+        if it.accepted & !self.features() != 0 {
+            return unfit("its devices can do something else");
+        }
+        (self.status, self.interrupt, self.generation) = (it.status, it.interrupt, it.generation);
+        (self.looks_at, self.writes, self.selected) = (it.looks_at, it.writes, it.selected);
+        (self.accepted, self.queues) = (it.accepted, it.queues);
+        self.device.restore(it.device)
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::atomic::{Ordering, fence};
 
 use dbt::Ram;
+use serde::{Deserialize, Serialize};
 
 use super::Broken;
 
@@ -24,7 +25,8 @@ const DESCRIPTOR: u64 = 16;
 const NO_INTERRUPT: u16 = 1;
 
 /// A queue, as its driver has set it up.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Queue {
     pub(crate) size: u16,
     pub(crate) is_ready: bool,
@@ -90,6 +92,11 @@ impl Chain {
     /// How many bytes there are to read still.
     pub(crate) fn left(&self) -> u64 {
         self.to_read.left
+    }
+
+    /// How many bytes of it were read.
+    pub(crate) fn taken(&self) -> u64 {
+        self.to_read.parts.iter().map(|part| part.size).sum::<u64>() - self.to_read.left
     }
 
     /// How much room there is still.
@@ -192,6 +199,11 @@ impl Queue {
         let is_aligned =
             self.table.is_multiple_of(16) && self.available.is_multiple_of(2) && self.used.is_multiple_of(4);
         self.size.is_power_of_two() && self.size <= MOST && is_aligned
+    }
+
+    /// The same, before the last chain of it was taken.
+    pub(crate) fn before_last(&self) -> Queue {
+        Queue { next_available: self.next_available.wrapping_sub(1), ..*self }
     }
 
     /// The same place, nothing of it used yet.

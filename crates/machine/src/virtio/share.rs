@@ -1,6 +1,7 @@
 //! A shared directory: messages of 9P, one in a chain, with room for the reply behind it.
 
 use super::{Broken, Cause, Device, Queues};
+use crate::saved::State;
 use crate::share::{self, Server};
 
 /// The mount tag can be read.
@@ -34,6 +35,14 @@ impl Device for Directory {
     fn configuration(&self) -> Vec<u8> {
         let tag = &self.tag.as_bytes()[..self.tag.len().min(u16::MAX.into())];
         [&(tag.len() as u16).to_le_bytes(), tag].concat()
+    }
+
+    fn save(&self) -> crate::error::Result<State> {
+        self.server.save()
+    }
+
+    fn restore(&mut self, state: State) -> crate::error::Result<()> {
+        self.server.restore(state)
     }
 
     fn reset(&mut self) {

@@ -35,6 +35,8 @@ fn ram() -> Ram {
     Ram::new(Arc::new(Memory::new(MEMORY as usize).unwrap()), BASE)
 }
 
+mod copies;
+
 /// A driver of a device.
 struct Driver {
     slot: Slot,

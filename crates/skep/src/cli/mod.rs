@@ -92,9 +92,9 @@ enum Command {
     Exec(exec::Args),
     /// Make a running cell again, as it stands
     Fork(fork::Args),
-    /// Keep a running unikernel cell as it stands, in its directory: memory and open files, not what files hold
+    /// Keep a running unikernel or machine cell as it stands, in its directory: memory and open files, not what files hold
     Snapshot(snapshot::Args),
-    /// Have a running cell go back to a snapshot: its memory does, its files stay as they are, its forks end
+    /// Have a running cell go back to a snapshot: its memory does, its files stay as they are, a unikernel's forks end
     Rollback(snapshot::RollbackArgs),
     /// Show which cells were made from which
     Tree(tree::Args),

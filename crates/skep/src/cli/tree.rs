@@ -32,7 +32,7 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let mut cells = engine.cells()?;
     cells.retain(|it| args.all || it.record.state.needs_supervisor());
     cells.retain(|it| wanted.is_empty() || wanted.contains(&root_of(it)));
-    let processes = |cell: &Cell| match args.processes && cell.record.kin.is_none() {
+    let processes = |cell: &Cell| match args.processes && cell.record.kin.is_none_or(|it| it.host().is_none()) {
         // A cell that is not of a kind with families, or just ended, has none to show.
         true => engine.family(cell).unwrap_or_default(),
         false => Vec::new(),
@@ -40,7 +40,7 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     let here = |id: CellId| cells.iter().any(|it| it.id() == id);
     let roots = cells.iter().filter(|it| it.record.kin.is_none_or(|kin| !here(kin.parent)));
     for root in roots {
-        let branch = branch_of(root, &cells, &processes(root));
+        let branch = branch_of(root, &cells, &processes(root), &processes);
         output::line(&branch.text)?;
         print(&branch.below, "")?;
     }
@@ -51,13 +51,16 @@ fn root_of(cell: &Cell) -> CellId {
     cell.record.kin.map_or(cell.id(), |it| it.root)
 }
 
-fn branch_of(cell: &Cell, cells: &[Cell], family: &[Relative]) -> Branch {
+fn branch_of(cell: &Cell, cells: &[Cell], family: &[Relative], processes: &dyn Fn(&Cell) -> Vec<Relative>) -> Branch {
     let (spec, record) = (&cell.spec, &cell.record);
     let text = format!("{} ({}, {}, {})", spec.name, record.state.word(), spec.boundary, record.engine);
-    let first = record.kin.map_or(1, |it| it.number);
+    let first = record.kin.map_or(1, |it| it.number.max(1));
     let mut below = processes_below(0, first, family);
     let children = cells.iter().filter(|it| it.record.kin.is_some_and(|kin| kin.parent == cell.id()));
-    below.extend(children.map(|it| branch_of(it, cells, family)));
+    below.extend(children.map(|it| match it.record.kin.and_then(engine::Kin::host) {
+        Some(_) => branch_of(it, cells, family, processes),
+        None => branch_of(it, cells, &processes(it), processes),
+    }));
     Branch { text, below }
 }
 
