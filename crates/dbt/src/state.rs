@@ -59,6 +59,11 @@ impl State {
         State { words: vec![0; head::WORDS + size as usize / 8].into() }
     }
 
+    /// All zero again.
+    pub(crate) fn clear(&mut self) {
+        self.words.fill(0);
+    }
+
     /// A register of at most 64 bits, at its offset.
     #[inline]
     pub fn narrow(&self, offset: u32) -> u64 {

@@ -31,13 +31,15 @@ pub(crate) struct Translator {
     blocks: HashMap<Key, u32>,
     list: Vec<Translated>,
     /// Pages that code was made of, by physical address.
-    pages: HashMap<u64, CodePage>,
+    pages: HashMap<u64, Vec<Key>>,
     links: Vec<Link>,
     enter: usize,
     /// Where code of blocks begins.
     begin: usize,
     /// Blocks that were made.
     pub(crate) made: u64,
+    /// How often everything was forgotten: numbers of links are those of one epoch.
+    epoch: u64,
 }
 
 /// What a block is found by.
@@ -57,12 +59,6 @@ struct Translated {
     incoming: Vec<u32>,
 }
 
-#[derive(Default)]
-struct CodePage {
-    /// Which pieces of 64 bytes were translated.
-    lines: u64,
-    blocks: Vec<Key>,
-}
 
 struct Link {
     /// Its four bytes.
@@ -93,10 +89,12 @@ impl Translator {
             enter,
             begin,
             made: 0,
+            epoch: 0,
         })
     }
 
-    fn forget_all(&mut self) {
+    pub(crate) fn forget_all(&mut self) {
+        self.epoch += 1;
         self.cache.truncate(self.begin);
         self.sets.flush();
         self.blocks.clear();
@@ -117,16 +115,15 @@ impl Translator {
         self.sets.flush_space(space);
     }
 
-    /// Memory at a physical address was written: what was translated of it does not hold.
-    pub(crate) fn wrote(&mut self, physical: u64, size: u64) {
-        let Some(page) = self.pages.get(&(physical & !(PAGE - 1))) else { return };
-        let first = (physical & (PAGE - 1)) >> 6;
-        let last = ((physical & (PAGE - 1)) + size - 1).min(PAGE - 1) >> 6;
-        if (first..=last).all(|line| page.lines >> line & 1 == 0) {
-            return;
-        }
-        let Some(page) = self.pages.remove(&(physical & !(PAGE - 1))) else { return };
-        for key in page.blocks {
+    /// Nobody writes to a page of ours by himself any more: it has code now.
+    pub(crate) fn protect(&mut self, host: u64) {
+        self.sets.protect(host);
+    }
+
+    /// A page was written where it had code: no block of it holds.
+    pub(crate) fn drop_page(&mut self, page: u64) {
+        let Some(blocks) = self.pages.remove(&page) else { return };
+        for key in blocks {
             let Some(number) = self.blocks.remove(&key) else { continue };
             let block = &mut self.list[number as usize];
             if let Some(code) = block.code {
@@ -140,16 +137,11 @@ impl Translator {
     }
 
     /// The block is there from now on.
-    fn keep(&mut self, key: Key, compiled: Option<(&generate::Compiled, usize)>, lines: u64) -> u32 {
+    fn keep(&mut self, key: Key, compiled: Option<(&generate::Compiled, usize)>) -> u32 {
         let number = self.list.len() as u32;
         let begin = key.physical & (PAGE - 1);
-        let page = self.pages.entry(key.physical - begin).or_default();
-        page.lines |= lines | 1 << (begin >> 6);
-        page.blocks.push(key);
-        if let Some(behind) = key.behind {
-            let behind = self.pages.entry(behind).or_default();
-            behind.lines |= 1;
-            behind.blocks.push(key);
+        for page in [Some(key.physical - begin), key.behind].into_iter().flatten() {
+            self.pages.entry(page).or_default().push(key);
         }
         self.blocks.insert(key, number);
         let mut translated = Translated { code: None, stale: 0, incoming: Vec::new() };

@@ -6,6 +6,7 @@
 
 mod arch;
 mod arm;
+mod bells;
 pub mod boot;
 mod bus;
 mod clock;
@@ -19,6 +20,7 @@ mod inside;
 mod machine;
 mod pl011;
 mod plic;
+mod power;
 mod riscv;
 mod share;
 mod tree;
@@ -31,7 +33,7 @@ pub use devices::Devices;
 pub use disk::{Access, Disk, Format};
 pub use error::{Error, Result};
 pub use inside::{Guest, Module, Network, run};
-pub use machine::{End, Machine, Start};
+pub use machine::{End, MOST_PROCESSORS, Machine, Start};
 pub use share::Share;
 pub use virtio::balloon::Balloon;
 pub use virtio::console::Port;

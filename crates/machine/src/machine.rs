@@ -1,4 +1,8 @@
-//! A machine: a processor, and the board around it.
+//! A machine: processors, and the board around them.
+//!
+//! Each processor has a thread of its own while the machine runs ([`Machine::run_for`]); between, all of them stand still
+//! between two instructions, and everything that the machine is lies in memory: registers, devices, what was not heard yet.
+//! One that is switched off has its thread, too, which waits.
 
 use std::sync::Arc;
 use std::thread;
@@ -8,10 +12,12 @@ use dbt::{Mode, Processor, Ram, Stop};
 use isa::Isa;
 use vm::Memory;
 
+use crate::bells::Bells;
 use crate::bus::Bus;
 use crate::console::Serial;
 use crate::devices::Devices;
 use crate::error::{Error, Result};
+use crate::power::Power;
 use crate::watch::{Interrupter, Watch};
 use crate::{arm, riscv};
 
@@ -25,7 +31,9 @@ pub struct Start<'s> {
     pub command_line: &'s str,
     /// Bytes of memory.
     pub memory: u64,
-    /// How its processor works.
+    /// How many processors it has.
+    pub processors: usize,
+    /// How they work.
     pub mode: Mode,
     /// The serial port, which is there from a kernel's first word on.
     pub serial: Serial,
@@ -42,32 +50,19 @@ pub enum End {
     Reboot,
 }
 
-/// Devices and firmware around a processor.
-pub(crate) trait Platform: dbt::Board + Send {
-    /// Whether the machine has ended.
-    fn end(&self) -> Option<End>;
+/// Processors that a machine may have.
+pub const MOST_PROCESSORS: usize = 8;
 
-    /// How long nothing is due.
+/// A processor's place on a board of devices and firmware.
+pub(crate) trait Platform: dbt::Board + Send {
+    /// Which processors are on.
+    fn power(&self) -> &Power;
+
+    /// How long nothing is due for this processor.
     fn idle(&self) -> Duration;
 
-    /// Its devices.
-    fn bus(&mut self) -> &mut Bus;
-
-    /// Has the interrupt controller see the devices' lines as they are.
-    fn update_lines(&mut self);
-
-    /// What was typed; gives how much of it was taken.
-    fn type_in(&mut self, bytes: &[u8]) -> usize {
-        let taken = self.bus().type_in(bytes);
-        self.update_lines();
-        taken
-    }
-
-    /// A descriptor of a device's has become ready.
-    fn ready(&mut self) {
-        self.bus().ready();
-        self.update_lines();
-    }
+    /// The board's devices.
+    fn bus(&self) -> &Bus;
 }
 
 /// Where a kernel and what it is given are in memory.
@@ -82,51 +77,105 @@ pub(crate) struct Loaded {
 /// Large pages begin at its multiples.
 const ALIGNMENT: u64 = 2 << 20;
 
-/// A machine with one processor.
-pub struct Machine {
+/// A processor in its place.
+struct Seated {
+    number: usize,
     processor: Processor,
-    board: Box<dyn Platform>,
+    place: Box<dyn Platform>,
+}
+
+impl Seated {
+    /// Works until it is told to stand still, or there is no time left.
+    fn work(&mut self, watch: &Watch, until: Instant) {
+        watch.hang_bell(self.number);
+        while self.place.power().end().is_none() && !watch.is_stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            if watch.take_ready() {
+                self.place.bus().ready();
+            }
+            match self.processor.run_fast(&mut *self.place) {
+                Stop::Done => {}
+                Stop::Waiting => watch.wait(self.number, self.place.idle().min(left)),
+                Stop::Off if self.start() => {}
+                Stop::Off => watch.wait(self.number, left),
+            }
+        }
+        watch.stop();
+    }
+
+    /// Is switched on, if it is to be.
+    fn start(&mut self) -> bool {
+        let Some(beginning) = self.place.power().take_start(self.number) else { return false };
+        self.processor.restart(&mut *self.place, &beginning);
+        true
+    }
+}
+
+/// A machine.
+pub struct Machine {
+    processors: Vec<Seated>,
     watch: Arc<Watch>,
 }
 
 impl Machine {
     /// A machine that is about to start its kernel. The description's architecture chooses the board.
     pub fn new(isa: Arc<Isa>, mut start: Start<'_>) -> Result<Machine> {
+        if !(1..=MOST_PROCESSORS).contains(&start.processors) {
+            return Err(Error::Processors { count: start.processors, most: MOST_PROCESSORS });
+        }
         let memory = Arc::new(Memory::new(start.memory as usize)?);
         let slots = std::mem::take(&mut start.devices).build()?;
-        let (processor, mut board): (Processor, Box<dyn Platform>) = match isa.name.as_str() {
+        let (ram, bells, places, beginning): (_, _, Vec<Box<dyn Platform>>, _) = match isa.name.as_str() {
             "riscv64" => {
-                let ram = Ram::new(memory, riscv::MEMORY);
+                let ram = Ram::shared(memory, riscv::MEMORY, start.processors);
+                let bells = Arc::new(Bells::new(&ram));
                 let loaded = riscv::load(&ram, &start, slots.len())?;
-                let mut board = riscv::Board::new(&isa, ram.clone(), start.serial, slots);
-                let arguments = [loaded.entry, 0, loaded.tree];
-                (Processor::new(isa, start.mode, ram, &mut board, &arguments)?, Box::new(board))
+                let seats = riscv::board(&isa, &ram, &bells, start.serial, slots);
+                (ram, bells, seats.into_iter().map(boxed).collect(), [loaded.entry, 0, loaded.tree])
             }
             "aarch64" => {
-                let ram = Ram::new(memory, arm::MEMORY);
+                let ram = Ram::shared(memory, arm::MEMORY, start.processors);
+                let bells = Arc::new(Bells::new(&ram));
                 let loaded = arm::load(&ram, &start, slots.len())?;
-                let mut board = arm::Board::new(&isa, &ram, start.serial, slots);
-                let arguments = [loaded.entry, loaded.tree];
-                (Processor::new(isa, start.mode, ram, &mut board, &arguments)?, Box::new(board))
+                let seats = arm::board(&isa, &ram, &bells, start.serial, slots);
+                (ram, bells, seats.into_iter().map(boxed).collect(), [loaded.entry, loaded.tree, 0])
             }
             other => return Err(Error::NoBoard { architecture: other.into() }),
         };
-        let watch = Arc::new(Watch::new(&board.bus().descriptors(), processor.attention())?);
-        Ok(Machine { processor, board, watch })
+        let watch = Arc::new(Watch::new(places[0].bus(), bells)?);
+        let seated = |(number, mut place): (usize, Box<dyn Platform>)| {
+            // The others begin anew when they are switched on.
+            let processor = Processor::new(Arc::clone(&isa), start.mode, ram.clone(), &mut *place, &beginning)?;
+            Ok(Seated { number, processor, place })
+        };
+        Ok(Machine { processors: places.into_iter().enumerate().map(seated).collect::<Result<_>>()?, watch })
     }
 
-    /// Interprets so many instructions at most. Nothing if it goes on.
+    fn end(&self) -> Option<End> {
+        self.processors[0].place.power().end()
+    }
+
+    /// Has so many instructions done at most, by one processor after the other. Nothing if it goes on.
     pub fn run(&mut self, instructions: u64) -> Option<End> {
-        let end = self.processor.count() + instructions;
-        while self.processor.count() < end && self.board.end().is_none() {
-            self.hear();
-            let most = match self.processor.run(&mut *self.board, 10_000) {
-                Stop::Waiting => self.board.idle(),
-                Stop::Done => Duration::ZERO,
-            };
+        let end = self.count() + instructions;
+        while self.count() < end && self.end().is_none() {
+            if self.watch.take_ready() {
+                self.processors[0].place.bus().ready();
+            }
+            let mut most = Duration::MAX;
+            for seated in &mut self.processors {
+                most = match seated.processor.run(&mut *seated.place, TURN) {
+                    Stop::Waiting => most.min(seated.place.idle()),
+                    Stop::Off if !seated.start() => most,
+                    Stop::Off | Stop::Done => Duration::ZERO,
+                };
+            }
             self.watch.look(Some(most));
         }
-        self.board.end()
+        self.end()
     }
 
     /// How another thread has [`Machine::run_for`] return.
@@ -134,59 +183,53 @@ impl Machine {
         self.watch.interrupter()
     }
 
-    /// Runs for so long, or until it is interrupted. Nothing if it goes on.
+    /// Runs for so long, or until it is interrupted, each processor on a thread of its own. Nothing if it goes on.
     pub fn run_for(&mut self, time: Duration) -> Option<End> {
         let until = Instant::now() + time;
-        let me = thread::current();
-        self.watch.begin();
-        let watch = Arc::clone(&self.watch);
-        let standing_by = thread::spawn(move || watch.stand_by(&me));
-        while self.board.end().is_none() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.watch.take_interrupted() {
-                break;
-            }
-            self.hear();
-            if self.processor.run_fast(&mut *self.board) == Stop::Waiting {
-                self.watch.wait(self.board.idle().min(left));
-            }
-        }
-        self.watch.end();
-        let _ = standing_by.join();
-        self.board.end()
-    }
-
-    /// Tells the devices of what has come.
-    fn hear(&mut self) {
-        if self.watch.take_ready() {
-            self.board.ready();
-        }
+        let watch = &*self.watch;
+        watch.begin();
+        let Some((first, others)) = self.processors.split_first_mut() else { return None };
+        thread::scope(|scope| {
+            scope.spawn(|| watch.stand_by());
+            let others: Vec<_> = others.iter_mut().map(|it| scope.spawn(|| it.work(watch, until))).collect();
+            first.work(watch, until);
+            others.into_iter().for_each(|it| _ = it.join());
+            watch.end();
+        });
+        self.end()
     }
 
     /// What was typed; gives how much of it was taken.
     pub fn type_in(&mut self, bytes: &[u8]) -> usize {
-        self.board.type_in(bytes)
+        self.processors[0].place.bus().type_in(bytes)
     }
 
     /// How many instructions were interpreted.
     pub fn count(&self) -> u64 {
-        self.processor.count()
+        self.processors.iter().map(|it| it.processor.count()).sum()
     }
 
     /// How many blocks were translated.
     pub fn blocks(&self) -> u64 {
-        self.processor.blocks()
+        self.processors.iter().map(|it| it.processor.blocks()).sum()
     }
 
-    /// Instructions that were interpreted, the most often first.
+    /// Instructions that the first processor interpreted, the most often first.
     pub fn interpreted(&self) -> Vec<(&str, u64)> {
-        self.processor.interpreted()
+        self.processors[0].processor.interpreted()
     }
 
-    /// Where the processor is.
-    pub fn pc(&self) -> u64 {
-        self.processor.pc()
+    /// Where each processor is.
+    pub fn places(&self) -> Vec<u64> {
+        self.processors.iter().map(|it| it.processor.pc()).collect()
     }
+}
+
+/// Instructions that a processor does before it is another's turn, where they take turns.
+const TURN: u64 = 10_000;
+
+fn boxed(seat: impl Platform + 'static) -> Box<dyn Platform> {
+    Box::new(seat)
 }
 
 /// What a kernel's random numbers begin with. One that has none makes each anew, at great cost, until it has seen enough.

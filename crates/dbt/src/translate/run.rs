@@ -2,11 +2,13 @@
 
 #![expect(unsafe_code, reason = "generated code is called with a pointer to its processor")]
 
+use std::sync::atomic::Ordering;
+
 use isa::Isa;
 
 use super::callbacks::{Run, interpret, load, store, touch};
 use super::generate::{self, TooBig};
-use super::specialise::{self, Fetch};
+use super::specialise::{self, Fetch, Sharing};
 use super::{Key, LEAVE, PAGE, UNKNOWN};
 use crate::board::Board;
 use crate::processor::Processor;
@@ -29,7 +31,10 @@ struct Reader<'r> {
 impl Fetch for Reader<'_> {
     fn fetch(&mut self, at: u32) -> Option<(usize, u32)> {
         let room = PAGE - u64::from(at);
+        let code = &self.processor.ram.peers().code;
+        code.mark(self.page + u64::from(at), 4);
         if let (2, Some(behind)) = (room, self.behind) {
+            code.mark(behind, 2);
             let low = self.processor.ram.read(self.page + u64::from(at), 16)? as u32;
             let word = low | (self.processor.ram.read(behind, 16)? as u32) << 16;
             return self.processor.decode_number(self.isa, word).map(|number| (number, word));
@@ -70,7 +75,8 @@ impl Processor {
                 head::MODES_CHANGED => {
                     link = 0;
                     self.update_key();
-                    if self.state.head(head::PENDING) != 0 {
+                    // Whoever changes modes synchronises.
+                    if self.state.head(head::PENDING) != 0 || self.attention.load(Ordering::Acquire) != 0 {
                         return;
                     }
                 }
@@ -152,9 +158,17 @@ impl Processor {
             None
         };
         let found = Key { physical, behind, modes: key };
+        let epoch = self.translator.as_ref()?.epoch;
         let number = match self.translator.as_ref()?.blocks.get(&found) {
             Some(number) => *number,
-            None => self.make(isa, found)?,
+            None => {
+                let pages = [physical & !(PAGE - 1), behind.unwrap_or(physical) & !(PAGE - 1)];
+                if !self.protect_pages(&pages) {
+                    // Where these are may be forgotten by now: all of it is looked for again.
+                    return None;
+                }
+                self.make(isa, found)?
+            }
         };
         let pc = self.pc;
         let translator = self.translator.as_mut()?;
@@ -166,8 +180,8 @@ impl Processor {
         let set = translator.sets.find(key, space);
         let address = translator.cache.address(code);
         translator.sets.get(set).keep_jump(pc, address);
-        if link != 0 && behind.is_none() && (link as usize) < translator.links.len() {
-            // Whoever came here by a link can come straight from now on.
+        if link != 0 && behind.is_none() && epoch == translator.epoch {
+            // Whoever came here by a link that is there still can come straight from now on.
             translator.cache.direct(translator.links[link as usize].at, code);
             translator.list[number as usize].incoming.push(link);
         }
@@ -195,7 +209,7 @@ impl Processor {
         isa.unit == 16 && physical & (PAGE - 1) == PAGE - 2
     }
 
-    /// Translates the block at a physical address.
+    /// Translates the block at a physical address. Its pages are protected, or were, in which case there is mail.
     ///
     /// An instruction that ends on another page is a block that only holds as long as that page is behind this one: it is
     /// found through the tables of its address space alone, which forget it when either page is somewhere else.
@@ -209,31 +223,31 @@ impl Processor {
             .collect();
         let begin = (physical & (PAGE - 1)) as u32;
         let questions = std::mem::take(&mut self.questions);
-        let given = specialise::Given { isa, modes: &modes, questions: &questions };
+        let sharing = if self.ram.peers().is_alone() { Sharing::Alone } else { Sharing::Shared };
+        let given = specialise::Given { isa, modes: &modes, questions: &questions, sharing };
         let block = specialise::block(&given, begin, &mut Reader { processor: self, isa, page, behind });
         self.questions = questions;
-        let host = self.ram.host_page(page);
-        let behind_host = behind.and_then(|behind| self.ram.host_page(behind));
         let translator = self.translator.as_mut()?;
         translator.made += 1;
-        for host in [host, behind_host].into_iter().flatten() {
-            translator.sets.protect(host);
-        }
         if block.instructions == 0 {
-            return Some(translator.keep(key, None, 0));
+            return Some(translator.keep(key, None));
         }
         let compiled = match generate::generate(&block, translator.links.len() as u64) {
             Ok(compiled) => compiled,
-            Err(TooBig) => return Some(translator.keep(key, None, block.lines)),
+            Err(TooBig) => return Some(translator.keep(key, None)),
         };
         let at = match translator.cache.add(&compiled.bytes) {
             Some(at) => at,
             None => {
                 translator.forget_all();
+                if self.ram.peers().is_alone() {
+                    self.ram.peers().code.clear_all();
+                    self.protect_pages(&[page, behind.unwrap_or(page) & !(PAGE - 1)]);
+                }
                 return self.make(isa, key);
             }
         };
-        Some(translator.keep(key, Some((&compiled, at)), block.lines))
+        Some(translator.keep(key, Some((&compiled, at))))
     }
 
     /// The next access to a page finds it by itself, if it may. Says whether.
@@ -243,7 +257,7 @@ impl Processor {
         let Some(host) = self.ram.host_page(physical) else { return false };
         let Some(translator) = &mut self.translator else { return false };
         let is_write = access == Access::Write;
-        if is_write && translator.pages.contains_key(&(physical & !(PAGE - 1))) {
+        if is_write && !self.ram.peers().code.is_plain(physical) {
             return false;
         }
         let set = translator.sets.find(key, space);

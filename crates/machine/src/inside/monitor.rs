@@ -92,6 +92,7 @@ pub fn run(guest: Guest) -> Result<i32> {
             initrd: &first.archive,
             command_line: setup::command_line(arch),
             memory,
+            processors: 1,
             mode: dbt::Mode::Translate,
             serial: Serial { output: Box::new(log), input: None },
             devices,
