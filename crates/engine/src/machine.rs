@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Acts, Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use machine::Module;
-use model::{Arch, ByteSize, CellId, Engine, NetStack, Process, Verb};
+use model::{Arch, ByteSize, CellId, Cpus, Engine, NetStack, Process, Verb};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use store::Rootfs;
 
@@ -26,8 +26,18 @@ pub(crate) struct Machines;
 
 /// A machine's memory, unless it is told.
 const MEMORY: ByteSize = ByteSize::mib(512);
-/// What a machine needs beside its memory: its translator's code, its devices, its kernel's image while it is loaded.
+/// What a machine needs beside its memory: its translator's code, its devices, its kernel's image while it is loaded; and
+/// for each processor but the first, code of its own.
 const BESIDE: u64 = 384 << 20;
+const BESIDE_EACH: u64 = 96 << 20;
+
+/// How many processors a machine has whose cell may use so much of the host's: enough to use it, and no more than the
+/// host has, since each works on a thread of its own. One unless told: what most programs do is done soonest so.
+fn processors(limit: Option<Cpus>) -> usize {
+    let wanted = limit.map_or(1, |it| it.as_millis().div_ceil(1000) as usize);
+    let there = std::thread::available_parallelism().map_or(1, usize::from);
+    wanted.clamp(1, there.min(machine::MOST_PROCESSORS))
+}
 
 /// The processor of machines for that architecture, if there are any.
 pub fn machine_processor(arch: Arch) -> Option<machine::Arch> {
@@ -57,6 +67,7 @@ impl Boundary for Machines {
             return Err(Error::Refused(format!("there are no machines for {}", spec.image.arch)));
         };
         let memory = spec.limits.memory.unwrap_or(MEMORY);
+        let processors = processors(spec.limits.cpus);
         let log = request.cell.kernel_log();
         let (line, link) = sys::socket::pair().map_err(|e| Error::io("making a line for the cell's link", e))?;
         let monitor = Monitor {
@@ -64,6 +75,7 @@ impl Boundary for Machines {
             proc: File::open("/proc").map_err(|e| Error::io("opening /proc", e))?.into(),
             arch,
             memory: memory.get(),
+            processors,
             hostname: spec.hostname.clone(),
             kernel: open(&files.kernel)?.into(),
             modules: pack(&files.modules)?,
@@ -73,7 +85,8 @@ impl Boundary for Machines {
         };
         let mut cell = request.cell.clone();
         // The limit is the machine's memory, and what runs it needs some, too.
-        cell.spec.limits.memory = Some(ByteSize::bytes(memory.get() + BESIDE));
+        let beside = BESIDE + BESIDE_EACH * (processors as u64 - 1);
+        cell.spec.limits.memory = Some(ByteSize::bytes(memory.get() + beside));
         // Its sockets are its own kernel's.
         cell.spec.network.stack = NetStack::Guest;
         let request = StartRequest { cell: &cell, ..request.again() };
@@ -163,6 +176,7 @@ fn unpack(mut bytes: &[u8]) -> Vec<Module> {
 struct Monitor {
     arch: machine::Arch,
     memory: u64,
+    processors: usize,
     hostname: String,
     kernel: OwnedFd,
     modules: OwnedFd,
@@ -193,6 +207,7 @@ impl Monitor {
             kernel: read_all(&self.kernel)?,
             modules: unpack(&read_all(&self.modules)?),
             memory: self.memory,
+            processors: self.processors,
             hostname: self.hostname.clone(),
             command: unikernel::Command {
                 path: PathBuf::from(std::ffi::OsStr::from_bytes(command.path.to_bytes())),
@@ -281,6 +296,19 @@ impl Resident for Monitor {
                 unikernel::say(&format!("the machine ended: {error}"));
                 NOT_BEGUN
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_processors_for_what_its_cell_may_use() {
+        let there = std::thread::available_parallelism().unwrap().get().min(machine::MOST_PROCESSORS);
+        for (limit, wanted) in [(None, 1), (Some(1), 1), (Some(1000), 1), (Some(1001), 2), (Some(2000), 2), (Some(64_000), 64)] {
+            assert_eq!(processors(limit.map(Cpus::millis)), wanted.min(there), "{limit:?}");
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::virtio::console::Port;
 /// A machine, and the program that it is for.
 #[derive(Debug)]
 pub struct Guest {
-    /// Its processor.
+    /// What its processors are.
     pub arch: Arch,
     /// Its kernel's image.
     pub kernel: Vec<u8>,
@@ -41,6 +41,8 @@ pub struct Guest {
     pub modules: Vec<Module>,
     /// Bytes of its memory.
     pub memory: u64,
+    /// How many processors it has.
+    pub processors: usize,
     /// What it calls itself.
     pub hostname: String,
     /// The program.
@@ -85,14 +87,15 @@ pub fn run(guest: Guest) -> Result<i32> {
     let (mut link, port) = line(first.server)?;
     let devices = setup::devices(port, guest.root, guest.network.as_ref())?;
     let (over, ended) = mpsc::channel();
-    let (arch, kernel, memory, log) = (guest.arch, guest.kernel, guest.memory, guest.log);
+    let (arch, kernel, memory, processors, log) =
+        (guest.arch, guest.kernel, guest.memory, guest.processors, guest.log);
     let begin = move || {
         let start = Start {
             kernel: &kernel,
             initrd: &first.archive,
             command_line: setup::command_line(arch),
             memory,
-            processors: 1,
+            processors,
             mode: dbt::Mode::Translate,
             serial: Serial { output: Box::new(log), input: None },
             devices,
