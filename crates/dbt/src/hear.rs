@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::board::Board;
 use crate::peers::{Forget, Heard, Mail, News, Presence};
 use crate::processor::Processor;
+use crate::state::head;
 use crate::tlb::PAGE_BITS;
 
 const PAGE: u64 = 1 << PAGE_BITS;
@@ -112,8 +113,11 @@ impl Processor {
     }
 
     /// All others forget, by the time that this one has settled.
-    pub(crate) fn have_others_forget(&self, what: Forget) {
-        self.ram.peers().tell_others(self.number, News::Forget(what));
+    pub(crate) fn have_others_forget(&mut self, what: Forget) {
+        if !self.ram.peers().is_alone() {
+            self.ram.peers().tell_others(self.number, News::Forget(what));
+            self.state.set_head(head::UNSETTLED, 1);
+        }
     }
 
     /// Waits until the others have heard what they were told. Whoever calls leaves its block if that is of code that was dropped
@@ -126,7 +130,19 @@ impl Processor {
         peers.set_presence(self.number, Presence::Outside);
         peers.wait_for_others(self.number, what);
         peers.set_presence(self.number, Presence::Inside);
+        self.state.set_head(head::UNSETTLED, 0);
         self.hear();
+    }
+
+    /// Lets others of the host's threads run, of which one may be what is waited for.
+    pub(crate) fn relax(&mut self) {
+        let peers = self.ram.peers();
+        if !peers.is_alone() {
+            peers.set_presence(self.number, Presence::Outside);
+            std::thread::yield_now();
+            peers.set_presence(self.number, Presence::Inside);
+            self.hear();
+        }
     }
 
     /// Sees to it that from now on whoever writes to these pages is noticed. Says whether that was so before: if not, the

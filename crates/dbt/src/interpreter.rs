@@ -13,6 +13,7 @@ use crate::board::{Board, Registers};
 use crate::contract::Question;
 use crate::peers::{Forget, Heard};
 use crate::processor::{End, Processor, Thrown};
+use crate::state::head;
 
 /// Room for the values of a plan.
 #[derive(Default)]
@@ -219,11 +220,13 @@ impl Run<'_> {
             }
             Question::Settle => {
                 fence(Ordering::SeqCst);
-                self.cpu.settle(Heard::Pages);
+                if self.cpu.state.head(head::UNSETTLED) != 0 {
+                    self.cpu.settle(Heard::Pages);
+                }
             }
             Question::Fence => fence(Ordering::SeqCst),
             Question::Synchronise => self.cpu.hear(),
-            Question::Relax => std::thread::yield_now(),
+            Question::Relax => self.cpu.relax(),
             Question::Wait => self.cpu.is_waiting = true,
             Question::Attend => self.cpu.must_attend = true,
             Question::Clock if self.cpu.ram.peers().is_alone() => return self.cpu.clock.now(),
@@ -239,6 +242,8 @@ impl Run<'_> {
                 }
                 if must_settle {
                     self.cpu.settle(Heard::Code);
+                    // It may have told itself, too.
+                    self.cpu.hear();
                 }
                 return answer;
             }

@@ -270,6 +270,7 @@ impl Generator<'_> {
             Ir::Poll { next, at } => self.poll(next, at),
             Ir::Fence(Fence::Memory) => self.code.fence(),
             Ir::Fence(Fence::Clock) => self.code.load_fence(),
+            Ir::Settle { at } => self.settle(at),
             Ir::Synchronise { next, at } => self.synchronise(next, at),
             Ir::Exit { to, at, modes } => {
                 let flush = self.flush_of(at);

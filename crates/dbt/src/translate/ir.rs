@@ -93,6 +93,10 @@ pub(super) enum Ir {
         at: StateId,
     },
     Fence(Fence),
+    /// Goes to the interpreter if others were told what they may not have heard.
+    Settle {
+        at: StateId,
+    },
     /// Leaves if somebody wants the processor: it may have heard of code that is another by now.
     Synchronise {
         next: u32,
@@ -270,6 +274,7 @@ impl Ir {
             | Ir::FloatFlags { .. }
             | Ir::Interpret { .. }
             | Ir::Fence(_)
+            | Ir::Settle { .. }
             | Ir::Synchronise { .. }
             | Ir::Poll { .. } => {}
             Ir::Unary(_, _, a) | Ir::Slice { of: a, .. } | Ir::Sext { of: a, .. } => f(a),
@@ -307,6 +312,7 @@ impl Ir {
             | Ir::Atomic { at, .. }
             | Ir::CompareAndSwap { at, .. }
             | Ir::Poll { at, .. }
+            | Ir::Settle { at }
             | Ir::Synchronise { at, .. }
             | Ir::Interpret { at, .. }
             | Ir::ExitIf { at, .. }

@@ -228,6 +228,12 @@ impl<'i> Maker<'i> {
                 Val::Number(0)
             }
             Op::Call { which, .. } if self.sharing == Sharing::Alone && self.is_of_many(which) => Val::Number(0),
+            Op::Call { which, .. } if self.questions[usize::from(which)] == Question::Settle => {
+                self.effect(Ir::Fence(Fence::Memory));
+                let state = self.state_before(work);
+                self.effect(Ir::Settle { at: state });
+                Val::Number(0)
+            }
             Op::Call { which, .. } if self.questions[usize::from(which)] == Question::Fence => {
                 self.effect(Ir::Fence(Fence::Memory));
                 Val::Number(0)
