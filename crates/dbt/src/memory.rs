@@ -80,8 +80,7 @@ impl Processor {
         if let Some(value) = self.ram.read(physical, width) {
             return Ok(value);
         }
-        let from_device =
-            if width <= 64 { self.away(board, |board| board.read(physical, width / 8)) } else { None };
+        let from_device = if width <= 64 { self.away(board, |board| board.read(physical, width / 8)) } else { None };
         from_device.map(u128::from).ok_or_else(|| self.unreachable(address, Access::Read))
     }
 

@@ -59,7 +59,6 @@ struct Translated {
     incoming: Vec<u32>,
 }
 
-
 struct Link {
     /// Its four bytes.
     at: usize,

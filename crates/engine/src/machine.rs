@@ -307,7 +307,9 @@ mod tests {
     #[test]
     fn a_machine_has_processors_for_what_its_cell_may_use() {
         let there = std::thread::available_parallelism().unwrap().get().min(machine::MOST_PROCESSORS);
-        for (limit, wanted) in [(None, 1), (Some(1), 1), (Some(1000), 1), (Some(1001), 2), (Some(2000), 2), (Some(64_000), 64)] {
+        for (limit, wanted) in
+            [(None, 1), (Some(1), 1), (Some(1000), 1), (Some(1001), 2), (Some(2000), 2), (Some(64_000), 64)]
+        {
             assert_eq!(processors(limit.map(Cpus::millis)), wanted.min(there), "{limit:?}");
         }
     }

@@ -188,7 +188,7 @@ impl Machine {
         let until = Instant::now() + time;
         let watch = &*self.watch;
         watch.begin();
-        let Some((first, others)) = self.processors.split_first_mut() else { return None };
+        let (first, others) = self.processors.split_first_mut()?;
         thread::scope(|scope| {
             scope.spawn(|| watch.stand_by());
             let others: Vec<_> = others.iter_mut().map(|it| scope.spawn(|| it.work(watch, until))).collect();

@@ -87,8 +87,7 @@ pub fn run(guest: Guest) -> Result<i32> {
     let (mut link, port) = line(first.server)?;
     let devices = setup::devices(port, guest.root, guest.network.as_ref())?;
     let (over, ended) = mpsc::channel();
-    let (arch, kernel, memory, processors, log) =
-        (guest.arch, guest.kernel, guest.memory, guest.processors, guest.log);
+    let (arch, kernel, memory, processors, log) = (guest.arch, guest.kernel, guest.memory, guest.processors, guest.log);
     let begin = move || {
         let start = Start {
             kernel: &kernel,
