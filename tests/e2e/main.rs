@@ -22,6 +22,8 @@ mod libraries;
 mod life;
 mod limits;
 mod machine;
+mod machine_disks;
+mod machine_gdb;
 mod meetings;
 mod neighbours;
 mod networks;

@@ -1,4 +1,4 @@
-//! Everything that a contributor runs: `cargo xtask test`, `test-vm`, `tidy`, `fuzz`, `bench NAME`.
+//! Everything that a contributor runs: `cargo xtask test`, `test-vm`, `tidy`, `fuzz`, `decoder`, `bench NAME`.
 //!
 //! CI runs the same commands. A check that fails says what to change.
 
@@ -24,9 +24,13 @@ usage: cargo xtask TASK
   tidy                     check format, lints, layers, unsafe, documentation
   fuzz [--for MINUTES] [--seed N]
                            many more cases of the properties of a guest's interfaces
+  decoder                  ask other disassemblers about every word that there is, in some minutes
   bench NAME [--json]      measure beside a peer: start, ingest, debug, lazy, build, faults, slim,
                            unikernel, fork, ipc, link
 ";
+
+/// The tests that have too many questions to be run with the others.
+const DECODER: [&str; 8] = ["test", "--release", "--package", "skep-isa", "--test", "decoder", "--", "--ignored"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
         ["test-vm"] => vm::run(),
         ["tidy"] => tidy::run(),
         ["fuzz", options @ ..] => fuzz::run(options),
+        ["decoder"] => must(&mut cargo(&DECODER)),
         ["bench", name, options @ ..] => bench::run(name, options),
         _ => {
             eprint!("{USAGE}");

@@ -71,12 +71,26 @@ fn run(
     process: &Process,
     security: &Security,
     stdio: Stdio,
+    how: (Bond, Body),
+    attendant: Option<&mut dyn Attendant>,
+) -> Result<Running> {
+    let cell = process::open(access::visible(target.pid)).map_err(|_| Error::NotRunning)?;
+    let ran = run_beside(cell.as_fd(), target, process, security, stdio, how, attendant);
+    // It may end at any moment, and then whatever was asked of it next has failed: that is why.
+    ran.map_err(|error| if process::has_ended(&cell).unwrap_or(false) { Error::NotRunning } else { error })
+}
+
+fn run_beside(
+    cell: BorrowedFd<'_>,
+    target: &Target<'_>,
+    process: &Process,
+    security: &Security,
+    stdio: Stdio,
     (bond, body): (Bond, Body),
     attendant: Option<&mut dyn Attendant>,
 ) -> Result<Running> {
     let watch = if attendant.is_some() { Watch::Uses } else { Watch::Nothing };
     let seen = access::visible(target.pid);
-    let pidfd = process::open(seen).map_err(|_| Error::NotRunning)?;
     let root = access::root_of_running(target.pid)?;
     // Entering the user namespace that one is in already is an error of its own.
     let users = match namespace::shares(seen, "user").map_err(|_| Error::NotRunning)? {
@@ -107,13 +121,13 @@ fn run(
     let visitor = Visitor {
         kinds: if ordinary { ALL } else { ALL.and(users) },
         cgroups: target.cgroup.member_files()?,
-        cell: pidfd,
+        cell,
         program,
         streams,
     };
     let group = target.cgroup.directory()?;
     let first = if ordinary { users } else { Namespaces::empty() };
-    let visit = Visit { host: visitor.cell.as_fd(), first, group: group.as_ref().map(AsFd::as_fd), bond };
+    let visit = Visit { host: cell, first, group: group.as_ref().map(AsFd::as_fd), bond };
     let inside = |control: BorrowedFd<'_>| match visitor.become_it(control) {
         Ok(never) => match never {},
         Err(failure) => failure,
@@ -124,23 +138,23 @@ fn run(
 }
 
 /// All that the program's process needs, decided before it is made.
-struct Visitor {
+struct Visitor<'a> {
     kinds: Namespaces,
     cgroups: Vec<OwnedFd>,
-    cell: OwnedFd,
+    cell: BorrowedFd<'a>,
     program: Program,
     streams: Streams,
 }
 
 type Done<T> = std::result::Result<T, Failure>;
 
-impl Visitor {
+impl Visitor<'_> {
     /// Joins the cell and becomes the program. Fork-safe.
     fn become_it(&self, control: BorrowedFd<'_>) -> Done<Infallible> {
         for cgroup in &self.cgroups {
             rustix::io::write(cgroup, b"0").map_err(|errno| Stage::JoinCgroup.fail(errno))?;
         }
-        namespace::join(&self.cell, self.kinds).map_err(|errno| Stage::JoinNamespaces.fail(errno))?;
+        namespace::join(self.cell, self.kinds).map_err(|errno| Stage::JoinNamespaces.fail(errno))?;
         self.program.become_it(&self.streams, control)
     }
 }

@@ -8,6 +8,9 @@
 //! | `unreachable(address: u64, access: u8)` | nothing is at a physical address |
 //! | `poll() -> u64` | the board or the description (`attend`) wants interrupts looked at: it throws if one is to be taken, and gives what waits and is masked |
 //!
+//! A description may have entries beside, for what a debugger wants to see of registers that are several here: who shows
+//! them calls them by their names ([`Processor::ask`](crate::Processor::ask)).
+//!
 //! An engine answers these questions itself, and the board all others: `tlb_flush()`, `tlb_flush_page(address)`,
 //! `tlb_flush_space(space)`, `wait()` for an interrupt, `attend()`, `clock()`, which is the board's [`Clock`](crate::Clock). If there is a register `address_space`, what was found
 //! in one space is not used in another.

@@ -24,6 +24,6 @@ pub use board::{Board, Registers};
 pub use clock::Clock;
 pub use error::{Error, Result};
 pub use peers::Forget;
-pub use processor::{Mode, Outcome, Processor, Stop};
+pub use processor::{Mode, Outcome, Processor, Stop, Until};
 pub use ram::Ram;
 pub use state::State;

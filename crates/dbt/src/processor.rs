@@ -1,5 +1,7 @@
 //! A processor: fetches instructions, and has them done.
 
+mod debug;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,6 +17,8 @@ use crate::ram::Ram;
 use crate::state::{State, head};
 use crate::tlb::{Access, Tlb};
 use crate::translate::Translator;
+
+pub use debug::Until;
 
 /// Why a processor stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +106,10 @@ pub enum Outcome {
 pub enum Mode {
     /// One after the other, as the description says.
     Interpret,
-    /// As code of the host, where the host can.
+    /// As code of the host, where the host can; code that runs seldom is interpreted, code that runs often is worth effort.
     Translate,
+    /// As code of the host with all effort, from the first time: for those who look for what is wrong with it.
+    TranslateAll,
 }
 
 /// After so many instructions, the board is asked whether there is an interrupt.
@@ -138,7 +144,8 @@ impl Processor {
             counts: vec![0; isa.instructions.len()],
             translator: match mode {
                 Mode::Interpret => None,
-                Mode::Translate => Translator::new(),
+                Mode::Translate => Translator::patient(isa.unit.into()),
+                Mode::TranslateAll => Translator::eager(isa.unit.into()),
             },
             attention: ram.attention(number),
             has_dropped: false,

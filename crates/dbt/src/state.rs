@@ -45,6 +45,8 @@ pub(crate) mod head {
     pub(crate) const INTERPRET_NEXT: u64 = u32::MAX as u64;
     /// The reason of a block that does not hold any more: whoever knew it has to forget it.
     pub(crate) const STALE: u64 = u32::MAX as u64 - 2;
+    /// The reason of a block that runs often: it is worth more effort.
+    pub(crate) const HOT: u64 = u32::MAX as u64 - 3;
     /// The reason that asks for code for other modes.
     pub(crate) const MODES_CHANGED: u64 = u32::MAX as u64 - 1;
 }

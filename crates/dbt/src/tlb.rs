@@ -21,6 +21,15 @@ pub mod found {
     pub const GLOBAL: u64 = 1;
 }
 
+/// Where a translation holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// In its address space alone.
+    Space,
+    /// In every address space.
+    Everywhere,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     /// The page, with the bits of the key; nothing is at `u64::MAX`.
@@ -58,6 +67,14 @@ impl Tlb {
         let entry = &self.entries[access as usize][Tlb::slot(page)];
         let is = entry.page == page && entry.key == key && (entry.space == space || entry.space == u32::MAX);
         is.then_some(entry.physical | address & ((1 << PAGE_BITS) - 1))
+    }
+
+    /// Where the translation of a page holds that was found before.
+    pub fn reach(&self, access: Access, address: u64, key: u32) -> Reach {
+        let page = address >> PAGE_BITS;
+        let entry = &self.entries[access as usize][Tlb::slot(page)];
+        let is_global = entry.page == page && entry.key == key && entry.space == u32::MAX;
+        if is_global { Reach::Everywhere } else { Reach::Space }
     }
 
     /// Keeps what a walk gave.

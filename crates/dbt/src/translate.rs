@@ -1,6 +1,6 @@
 //! Guest code becomes code of the host.
 //!
-//! A block is made when it is first reached (`specialise`, `generate`), found again by where it is in physical memory and
+//! A block is made when it was reached a few times (`visits`, `specialise`, `generate`), found again by where it is in physical memory and
 //! by the modes that it was made for, and forgotten when its bytes are written. It does not know at which virtual address
 //! it is: pages are shared by programs, and so is their code.
 
@@ -11,13 +11,15 @@ mod ir;
 mod run;
 mod sets;
 mod specialise;
+mod visits;
 mod x64;
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use self::cache::Cache;
 use self::generate::{PLACES, WIDE_PLACES};
-use self::sets::Sets;
+use self::sets::{Alignment, Sets};
+use self::visits::Visits;
 use self::x64::{Alu, Code, Mem, Reg, Size};
 use crate::state::head;
 use crate::tlb::PAGE_BITS;
@@ -28,10 +30,13 @@ const PAGE: u64 = 1 << PAGE_BITS;
 pub(crate) struct Translator {
     cache: Cache,
     sets: Sets,
-    blocks: HashMap<Key, u32>,
+    alignment: Alignment,
+    visits: Visits,
+    room: specialise::Room,
+    blocks: FxHashMap<Key, u32>,
     list: Vec<Translated>,
     /// Pages that code was made of, by physical address.
-    pages: HashMap<u64, Vec<Key>>,
+    pages: FxHashMap<u64, Vec<Key>>,
     links: Vec<Link>,
     enter: usize,
     /// Where code of blocks begins.
@@ -51,6 +56,13 @@ struct Key {
     modes: u32,
 }
 
+impl Key {
+    /// The pages that it is made of.
+    fn pages(&self) -> [u64; 2] {
+        [self.physical & !(PAGE - 1), self.behind.unwrap_or(self.physical) & !(PAGE - 1)]
+    }
+}
+
 struct Translated {
     /// Nothing if it must be interpreted.
     code: Option<usize>,
@@ -65,8 +77,18 @@ struct Link {
 }
 
 impl Translator {
-    /// Nothing if the host can't execute what we generate.
-    pub(crate) fn new() -> Option<Translator> {
+    /// That translates what runs again. Nothing if the host can't execute what we generate.
+    pub(crate) fn patient(unit: u32) -> Option<Translator> {
+        Translator::new(unit, Visits::patient())
+    }
+
+    /// That translates everything at once.
+    pub(crate) fn eager(unit: u32) -> Option<Translator> {
+        Translator::new(unit, Visits::eager())
+    }
+
+    /// For instructions whose sizes are multiples of so many bits.
+    fn new(unit: u32, visits: Visits) -> Option<Translator> {
         if !(std::is_x86_feature_detected!("bmi2")
             && std::is_x86_feature_detected!("lzcnt")
             && std::is_x86_feature_detected!("avx2")
@@ -77,12 +99,16 @@ impl Translator {
         let mut cache = Cache::new()?;
         let enter = cache.add(&enter_code())?;
         let begin = cache.used();
+        let alignment = Alignment::of(unit);
         Some(Translator {
             cache,
-            sets: Sets::default(),
-            blocks: HashMap::new(),
+            sets: Sets::new(alignment),
+            alignment,
+            visits,
+            room: specialise::Room::default(),
+            blocks: FxHashMap::default(),
             list: Vec::new(),
-            pages: HashMap::new(),
+            pages: FxHashMap::default(),
             // Number 0 is none.
             links: vec![Link { at: 0 }],
             enter,
@@ -122,16 +148,19 @@ impl Translator {
     /// A page was written where it had code: no block of it holds.
     pub(crate) fn drop_page(&mut self, page: u64) {
         let Some(blocks) = self.pages.remove(&page) else { return };
-        for key in blocks {
-            let Some(number) = self.blocks.remove(&key) else { continue };
-            let block = &mut self.list[number as usize];
-            if let Some(code) = block.code {
-                self.cache.replace(code, block.stale);
-            }
-            for link in std::mem::take(&mut block.incoming) {
-                let at = self.links[link as usize].at;
-                self.cache.direct(at, at + 4);
-            }
+        blocks.into_iter().for_each(|key| self.forget(key));
+    }
+
+    /// A block is not there any more: who goes to it looks for another.
+    fn forget(&mut self, key: Key) {
+        let Some(number) = self.blocks.remove(&key) else { return };
+        let block = &mut self.list[number as usize];
+        if let Some(code) = block.code {
+            self.cache.replace(code, block.stale);
+        }
+        for link in std::mem::take(&mut block.incoming) {
+            let at = self.links[link as usize].at;
+            self.cache.direct(at, at + 4);
         }
     }
 

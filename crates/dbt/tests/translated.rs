@@ -115,6 +115,7 @@ fn is_tried(isa: &Isa, instruction: &Instruction) -> bool {
     })
 }
 
+#[derive(Default)]
 struct Program {
     code: Vec<u8>,
     text: Vec<String>,
@@ -154,7 +155,7 @@ fn program(isa: &Isa, chosen: &[usize], random: &mut Random) -> Program {
 }
 
 /// Runs a program to its end; gives all registers, and what is in memory. Nothing if it turns in a circle.
-fn run(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> Option<(Vec<u64>, Vec<u8>)> {
+fn run(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> Option<Outcome> {
     // Of every other program, as one of two that share the memory: then fences are code, too.
     let processors = 1 + program.text.len() % 2;
     let ram = Ram::shared(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY, processors);
@@ -175,7 +176,7 @@ fn run(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> Option
     processor.modes_changed();
     let stop = match mode {
         Mode::Interpret => processor.run(&mut board, 20_000),
-        Mode::Translate => processor.run_fast(&mut board),
+        Mode::Translate | Mode::TranslateAll => processor.run_fast(&mut board),
     };
     if stop != Stop::Waiting {
         return None;
@@ -198,26 +199,46 @@ fn check(target: &Target) {
     for _ in 0..number("SKEP_TRANSLATED_PROGRAMS", 1500) {
         let program = program(&isa, &chosen, &mut random);
         let Some(interpreted) = run(&isa, target, &program, Mode::Interpret) else { continue };
-        let translated = run(&isa, target, &program, Mode::Translate).unwrap_or_default();
-        if interpreted == translated {
-            continue;
+        for mode in [Mode::Translate, Mode::TranslateAll] {
+            let translated = run(&isa, target, &program, mode).unwrap_or_default();
+            assert!(interpreted == translated, "{}", differences(&isa, &program, &interpreted, &translated));
         }
-        let mut text = program.text.join("\n");
-        for (at, (one, other)) in interpreted.0.iter().zip(&translated.0).enumerate() {
-            if one != other {
-                let offset = at as u32 * 8;
-                let register = isa.registers.iter().rev().find(|register| register.offset <= offset);
-                let name =
-                    register.map_or("pc".into(), |it| format!("{}[{}]", it.name, (offset - it.offset) / it.stride));
-                text += &format!("\n{name}: {one:016x} interpreted, {other:016x} translated");
-            }
-        }
-        if interpreted.1 != translated.1 {
-            let at = interpreted.1.iter().zip(&translated.1).position(|(one, other)| one != other);
-            text += &format!("\nmemory differs at {:x}", MEMORY + at.unwrap_or(0) as u64);
-        }
-        panic!("{}: {text}", target.name);
     }
+}
+
+/// Registers, and what is in memory.
+type Outcome = (Vec<u64>, Vec<u8>);
+
+fn differences(isa: &Isa, program: &Program, interpreted: &Outcome, translated: &Outcome) -> String {
+    let mut text = format!("{}: {}", isa.name, program.text.join("\n"));
+    for (at, (one, other)) in interpreted.0.iter().zip(&translated.0).enumerate() {
+        if one != other {
+            let offset = at as u32 * 8;
+            let register = isa.registers.iter().rev().find(|register| register.offset <= offset);
+            let name = register.map_or("pc".into(), |it| format!("{}[{}]", it.name, (offset - it.offset) / it.stride));
+            text += &format!("\n{name}: {one:016x} interpreted, {other:016x} translated");
+        }
+    }
+    if interpreted.1 != translated.1 {
+        let at = interpreted.1.iter().zip(&translated.1).position(|(one, other)| one != other);
+        text += &format!("\nmemory differs at {:x}", MEMORY + at.unwrap_or(0) as u64);
+    }
+    text
+}
+
+/// Code that is reached often is made three times: not at all, with some effort, and with all.
+#[test]
+fn a_loop_is_the_same_whatever_it_is_worth() {
+    let target = &TARGETS[0];
+    let isa = Arc::new(description(target.name));
+    // movz x0, #6000; add x1, x1, x0; subs x0, x0, #1; b.ne -8
+    let words = [0xd282_ee00_u32, 0x8b00_0021, 0xf100_0400, 0x54ff_ffc1];
+    let code = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    let program = Program { code, ..Program::default() };
+    let interpreted = run(&isa, target, &program, Mode::Interpret).expect("an end");
+    let translated = run(&isa, target, &program, Mode::Translate).expect("an end");
+    assert!(interpreted.0.contains(&(6000 * 6001 / 2)), "it has added");
+    assert!(interpreted == translated, "{}", differences(&isa, &program, &interpreted, &translated));
 }
 
 #[test]

@@ -235,6 +235,10 @@ pub(crate) fn boundary(kind: model::Boundary) -> Result<&'static dyn Boundary> {
 /// The cell's boundary, if it can do that; else an error that names one which can.
 pub(crate) fn boundary_for(spec: &CellSpec, verb: Verb) -> Result<&'static dyn Boundary> {
     let boundary = boundary(spec.boundary)?;
+    let is_own = spec.machine.as_ref().is_some_and(|it| it.first == model::FirstProgram::Disks);
+    if is_own && matches!(verb, Verb::Exec | Verb::Copy) {
+        return Err(Error::OwnSystem { cell: spec.name.clone(), verb });
+    }
     if boundary.verbs().contains(&verb) {
         return Ok(boundary);
     }

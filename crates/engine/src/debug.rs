@@ -1,7 +1,7 @@
 //! A toolbox at a cell, or at anything else that runs on this machine.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use model::{CellSpec, EventKind, ObjectId, State, Verb};
@@ -114,6 +114,17 @@ impl Engine {
             return Err(Error::NotRunning { cell: cell.spec.name.clone(), state: cell.record.state.word() });
         }
         boundary.write_core(cell, file)
+    }
+
+    /// Has a debugger, on that connection, speak with a running cell's machine in gdb's remote protocol.
+    pub fn connect_debugger(&self, cell: &Cell, connection: BorrowedFd<'_>) -> Result<()> {
+        if cell.spec.boundary != model::Boundary::Machine {
+            return Err(Error::NoProcessor { cell: cell.spec.name.clone(), boundary: cell.spec.boundary });
+        }
+        if !matches!(cell.record.state, State::Running { .. }) {
+            return Err(Error::NotRunning { cell: cell.spec.name.clone(), state: cell.record.state.word() });
+        }
+        crate::family::admit_debugger(cell, connection)
     }
 
     /// The toolbox as its files come on demand, if that is wanted and can be.

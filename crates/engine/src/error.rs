@@ -72,6 +72,22 @@ pub enum Error {
         /// A boundary that can.
         by: Option<Boundary>,
     },
+    /// The cell has no processor that a debugger could look at.
+    #[error("{cell} is a {boundary}, whose programs run on the host's processors")]
+    NoProcessor {
+        /// The cell's name.
+        cell: CellName,
+        /// Its boundary.
+        boundary: Boundary,
+    },
+    /// The cell is a machine with a system of its own.
+    #[error("{cell} runs the system of its disk, in which nothing of ours could {verb}")]
+    OwnSystem {
+        /// The cell's name.
+        cell: CellName,
+        /// What was asked.
+        verb: Verb,
+    },
     /// The cell was not kept under that name.
     #[error("{cell} has no snapshot '{wanted}'")]
     NoSuchSnapshot {

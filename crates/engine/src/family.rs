@@ -112,6 +112,19 @@ fn have_kept(
     }
 }
 
+/// Lets a debugger in.
+pub(crate) fn admit_debugger(cell: &Cell, connection: BorrowedFd<'_>) -> Result<()> {
+    let line = connect(cell)?;
+    line.ask(Order::Debugger, &[connection]).map_err(silent)?;
+    if !is_readable(&line, PATIENCE) {
+        return Err(silent(sys::Errno::TIMEDOUT));
+    }
+    match line.hear().map_err(silent)? {
+        Some(Word::Started { .. }) => Ok(()),
+        Some(_) | None => Err(silent(sys::Errno::PIPE)),
+    }
+}
+
 /// What a cell that joins the IPC of that one hands its tender.
 pub(crate) fn join(cell: &Cell) -> Result<OwnedFd> {
     let line = connect(cell)?;

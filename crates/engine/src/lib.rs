@@ -27,6 +27,7 @@ mod launch;
 mod library;
 mod logs;
 mod machine;
+mod machine_disks;
 mod neighbour;
 mod observe;
 mod patched;

@@ -2,6 +2,7 @@
 //! has the container's root for its programs' root. What is outside the machine is the container's: its root file system,
 //! its network, its control groups.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Acts, Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use machine::Module;
-use model::{Arch, ByteSize, CellId, Cpus, Engine, NetStack, Process, Verb};
+use model::{Arch, ByteSize, CellId, Cpus, Engine, FirstProgram, NetStack, Process, Verb};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use store::Rootfs;
 
@@ -69,6 +70,7 @@ impl Boundary for Machines {
         let memory = spec.limits.memory.unwrap_or(MEMORY);
         let processors = processors(spec.limits.cpus);
         let log = request.cell.kernel_log();
+        let is_own = files.first == FirstProgram::Disks;
         let (line, link) = sys::socket::pair().map_err(|e| Error::io("making a line for the cell's link", e))?;
         let monitor = Monitor {
             link,
@@ -78,9 +80,12 @@ impl Boundary for Machines {
             processors,
             hostname: spec.hostname.clone(),
             kernel: open(&files.kernel)?.into(),
-            modules: pack(&files.modules)?,
+            modules: pack(files.modules.iter().map(|it| (it.file_name().unwrap_or_default(), it.as_path())))?,
+            disks: crate::machine_disks::hand_over(files)?,
+            first: files.first,
             control: family::listen(request.cell)?,
-            log: File::create(&log).map_err(|e| Error::at("making", &log, e))?.into(),
+            // A system of its own has one console, and says all it has to say there.
+            log: if is_own { crate::supervisor::open_null()? } else { create(&log)?.into() },
             descriptors: Mutex::default(),
         };
         let mut cell = request.cell.clone();
@@ -137,18 +142,22 @@ impl Boundary for Machines {
     }
 }
 
+fn create(path: &Path) -> Result<File> {
+    File::create(path).map_err(|e| Error::at("making", path, e))
+}
+
 fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| Error::at("opening", path, e))
 }
 
-/// The modules as one file: for each its length, its name's length, its name, itself.
-fn pack(modules: &[PathBuf]) -> Result<OwnedFd> {
-    let failed = |e| Error::io("keeping a kernel's modules", e);
-    let file = memfd_create("modules", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+/// Files as one: for each its length, its name's length, its name, itself.
+pub(crate) fn pack<'p>(files: impl IntoIterator<Item = (&'p OsStr, &'p Path)>) -> Result<OwnedFd> {
+    let failed = |e| Error::io("keeping a machine's files", e);
+    let file = memfd_create("files", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
     let mut file = File::from(file);
-    for path in modules {
+    for (name, path) in files {
         let content = std::fs::read(path).map_err(|e| Error::at("reading", path, e))?;
-        let name = path.file_name().unwrap_or_default().as_bytes();
+        let name = name.as_bytes();
         let lengths = [content.len() as u64, name.len() as u64].map(u64::to_ne_bytes).concat();
         for part in [lengths.as_slice(), name, &content] {
             std::io::Write::write_all(&mut file, part).map_err(failed)?;
@@ -157,7 +166,7 @@ fn pack(modules: &[PathBuf]) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn unpack(mut bytes: &[u8]) -> Vec<Module> {
+pub(crate) fn unpack(mut bytes: &[u8]) -> Vec<Module> {
     let mut modules = Vec::new();
     while let Some((head, rest)) = bytes.split_first_chunk::<16>() {
         let word = |it: &[u8]| it.iter().rev().fold(0usize, |word, byte| word << 8 | usize::from(*byte));
@@ -180,6 +189,9 @@ struct Monitor {
     hostname: String,
     kernel: OwnedFd,
     modules: OwnedFd,
+    /// Where its disks and its seed come from.
+    disks: OwnedFd,
+    first: FirstProgram,
     /// Where further programs are asked for.
     control: OwnedFd,
     /// The host's `/proc`, until the process is prepared.
@@ -196,6 +208,33 @@ struct Monitor {
 impl Monitor {
     fn descriptors(&self) -> MutexGuard<'_, Option<OwnedFd>> {
         self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn network(&self) -> Option<machine::Network> {
+        crate::unikernel::receive_link(&self.link).map(|it| machine::Network {
+            frames: it.socket,
+            hardware: it.hardware,
+            address: it.address,
+            prefix: it.prefix,
+            gateway: it.gateway,
+        })
+    }
+
+    fn system(&self) -> std::io::Result<machine::System> {
+        let (disks, seed) = crate::machine_disks::receive(&self.disks)?;
+        Ok(machine::System {
+            arch: self.arch,
+            kernel: read_all(&self.kernel)?,
+            modules: unpack(&read_all(&self.modules)?),
+            memory: self.memory,
+            processors: self.processors,
+            hostname: self.hostname.clone(),
+            disks,
+            seed,
+            console: [std::io::stdin().as_fd().try_clone_to_owned()?, std::io::stdout().as_fd().try_clone_to_owned()?],
+            network: self.network(),
+            control: Some(self.control.try_clone()?),
+        })
     }
 
     fn guest(&self, command: &Inhabitant<'_>) -> std::io::Result<machine::Guest> {
@@ -226,13 +265,8 @@ impl Monitor {
             control: Some(self.control.try_clone()?),
             log: File::from(self.log.try_clone()?),
             root,
-            network: crate::unikernel::receive_link(&self.link).map(|it| machine::Network {
-                frames: it.socket,
-                hardware: it.hardware,
-                address: it.address,
-                prefix: it.prefix,
-                gateway: it.gateway,
-            }),
+            network: self.network(),
+            disks: crate::machine_disks::receive(&self.disks)?.0,
             descriptors: match &*self.descriptors() {
                 Some(it) => it.try_clone()?,
                 None => return Err(std::io::Error::other("there is no /proc to be had")),
@@ -242,7 +276,7 @@ impl Monitor {
 }
 
 /// A file from its beginning.
-fn read_all(file: &OwnedFd) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_all(file: &OwnedFd) -> std::io::Result<Vec<u8>> {
     let length = rustix::fs::fstat(file)?.st_size as usize;
     let mut bytes = vec![0; length];
     let mut done = 0;
@@ -263,7 +297,7 @@ impl Resident for Monitor {
     fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
         let all = [&self.kernel, &self.modules, &self.control, &self.log, &self.link, &self.proc];
         let [a, b, c, d, e, f] = all.map(|it| Some(it.as_fd()));
-        [a, b, c, d, e, f, None]
+        [a, b, c, d, e, f, Some(self.disks.as_fd())]
     }
 
     fn acts(&self) -> Acts {
@@ -279,14 +313,18 @@ impl Resident for Monitor {
     }
 
     fn live(&self, command: &Inhabitant<'_>) -> Ended {
-        let guest = match self.guest(command) {
-            Ok(guest) => guest,
+        let outcome = match self.first {
+            FirstProgram::Images => self.guest(command).map(machine::run),
+            FirstProgram::Disks => self.system().map(machine::boot),
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
             Err(error) => {
                 unikernel::say(&format!("the machine did not start: {error}"));
                 return NOT_BEGUN;
             }
         };
-        match machine::run(guest) {
+        match outcome {
             Ok(status) => Ended::from_wait_status(status),
             Err(machine::Error::Program { path, source }) => {
                 unikernel::say(&format!("{}: {source}", path.display()));

@@ -3,12 +3,14 @@
 //! Where two instructions fit, the one with more given bits is meant, then the one with more conditions. Two of which
 //! neither is more special are a mistake of the description.
 
+use serde::{Deserialize, Serialize};
+
 use crate::fixed;
 use crate::ops::mask64;
 use crate::tables::Instruction;
 
 /// Finds an instruction from its bits.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Decoder {
     nodes: Vec<Node>,
     /// Children of nodes.
@@ -17,7 +19,7 @@ pub struct Decoder {
     candidates: Vec<u32>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 enum Node {
     /// These bits say which child.
     Bits { low: u8, width: u8, children: u32 },

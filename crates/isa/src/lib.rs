@@ -5,7 +5,8 @@
 //! ([`Isa`]), and whatever works with an architecture works from those tables. A new architecture is a new description.
 //!
 //! **Invariants: every mistake in a description has a file, a line and a column; what compiled has widths that agree, and
-//! each of its operations is total.** [`plan`] says what is made of an instruction.
+//! each of its operations is total.** [`plan`] says what is made of an instruction. What compiled can be kept: whoever
+//! embeds a description compiles it when it is built.
 
 mod ast;
 mod compile;

@@ -10,11 +10,13 @@ mod estimate;
 pub mod float;
 mod lanes;
 
+use serde::{Deserialize, Serialize};
+
 pub use float::{FLOATS, Float};
 pub use lanes::{INTRINSICS, Intrinsic, Saturating, Shape, intrinsic};
 
 /// Operators of one operand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Unary {
     /// All bits the other way.
     Invert,
@@ -33,7 +35,7 @@ pub enum Unary {
 }
 
 /// Operators of two operands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Binary {
     /// Their sum, without what does not fit.
     Add,

@@ -8,6 +8,8 @@
 //! translated for.** A translator computes it and generates code for the others alone: the description is partially
 //! evaluated, as in Captive (ATC'19, section 2).
 
+use serde::{Deserialize, Serialize};
+
 use crate::ops::{Binary, Float, Intrinsic, Unary};
 
 /// An operation of a plan, by its index.
@@ -23,7 +25,7 @@ pub type EntryId = u16;
 pub const MOST_ARGUMENTS: usize = 6;
 
 /// One operation. Operands come before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Op {
     /// A number of at most 64 bits.
     Const(u64),
@@ -179,7 +181,7 @@ pub enum Op {
 }
 
 /// How memory is changed as one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is what its name says")]
 pub enum Atomic {
     Swap,
@@ -202,7 +204,7 @@ pub mod access {
 }
 
 /// An operation, how wide its value is, and whether it is fixed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Node {
     /// What it does.
     pub op: Op,
@@ -213,7 +215,7 @@ pub struct Node {
 }
 
 /// Where a `Switch` goes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Table {
     /// Values and where each goes, by value.
     pub arms: Vec<(u64, Id)>,
@@ -222,7 +224,7 @@ pub struct Table {
 }
 
 /// What an instruction or an entry does.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Plan {
     /// In order.
     pub nodes: Vec<Node>,

@@ -1,10 +1,12 @@
 //! A description, compiled: what engines, disassemblers and test generators work from.
 
+use serde::{Deserialize, Serialize};
+
 use crate::decode::Decoder;
 use crate::plan::{EntryId, ExternId, Plan};
 
 /// An architecture.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Isa {
     /// Its name.
     pub name: String,
@@ -25,7 +27,7 @@ pub struct Isa {
 }
 
 /// A register, or a bank of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
     /// Its name.
     pub name: String,
@@ -44,7 +46,7 @@ pub struct Register {
 }
 
 /// A question to the board.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extern {
     /// Its name.
     pub name: String,
@@ -53,7 +55,7 @@ pub struct Extern {
 }
 
 /// What an engine calls by its name.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name.
     pub name: String,
@@ -64,7 +66,7 @@ pub struct Entry {
 }
 
 /// An instruction.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Instruction {
     /// Its name in the description.
     pub name: String,
@@ -85,7 +87,7 @@ pub struct Instruction {
 }
 
 /// A part of an instruction's bits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Field {
     /// Its name.
     pub name: String,
@@ -96,7 +98,7 @@ pub struct Field {
 }
 
 /// How an instruction is written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Assembly {
     /// When this is how.
     pub when: Option<Plan>,
@@ -105,7 +107,7 @@ pub struct Assembly {
 }
 
 /// A part of an instruction as it is written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Part {
     /// As it is.
     Text(String),

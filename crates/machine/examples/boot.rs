@@ -1,5 +1,5 @@
 //! Boots a kernel with its serial port on standard input and output:
-//! `boot [--processors N] [--disk FILE]… [--port NAME=SOCKET]… [--share DIR]… [--net OWN=PEER]… [--balloon] [--console] KERNEL INITRD COMMAND-LINE ISA…`.
+//! `boot [--processors N] [--disk FILE]… [--port NAME=SOCKET]… [--share DIR]… [--net OWN=PEER]… [--balloon] [--console] KERNEL INITRD COMMAND-LINE (arm64|riscv64|ISA…)`.
 //!
 //! `--processors` says how many there are. `--console` has the guest's `hvc0` on standard input and output.
 
@@ -11,18 +11,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use machine::{Access, Balloon, Card, Devices, Disk, Format, Machine, Port, Serial, Share, Start};
+use machine::{Access, Arch, Balloon, Card, Devices, Disk, Format, Machine, Port, Serial, Share, Start};
 
 fn main() {
     let (devices, processors, arguments) = devices();
     // Who has a console types there.
     let typed = if devices.ports.is_empty() { std::io::stdin().as_fd().try_clone_to_owned().ok() } else { None };
     let read = |name: &str| std::fs::read(name).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let sources: Vec<isa::Source> = arguments[3..]
-        .iter()
-        .map(|name| isa::Source { name: name.clone(), text: String::from_utf8(read(name)).expect("text") })
-        .collect();
-    let isa = isa::compile(&sources).unwrap_or_else(|error| panic!("{error}"));
+    let isa = match arguments[3].as_str() {
+        "arm64" => machine::isa(Arch::Arm64).unwrap_or_else(|error| panic!("{error}")),
+        "riscv64" => machine::isa(Arch::Riscv64).unwrap_or_else(|error| panic!("{error}")),
+        _ => Arc::new(compiled(&arguments[3..])),
+    };
     let start = Start {
         kernel: &read(&arguments[0]),
         initrd: &read(&arguments[1]),
@@ -33,7 +33,7 @@ fn main() {
         serial: Serial { output: Box::new(std::io::stdout()), input: typed },
         devices,
     };
-    let mut machine = Machine::new(Arc::new(isa), start).unwrap_or_else(|error| panic!("{error}"));
+    let mut machine = Machine::new(isa, start).unwrap_or_else(|error| panic!("{error}"));
     let began = Instant::now();
     loop {
         let end = if std::env::var_os("INTERPRET").is_some() {
@@ -52,6 +52,14 @@ fn main() {
             return;
         }
     }
+}
+
+/// A description that is being worked on.
+fn compiled(files: &[String]) -> isa::Isa {
+    let text = |name: &String| std::fs::read_to_string(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let sources: Vec<isa::Source> =
+        files.iter().map(|name| isa::Source { name: name.clone(), text: text(name) }).collect();
+    isa::compile(&sources).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Options, and what is left.

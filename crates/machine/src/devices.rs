@@ -10,6 +10,7 @@ use crate::virtio::balloon::{Balloon, Inflatable};
 use crate::virtio::block::Block;
 use crate::virtio::console::{Console, Port};
 use crate::virtio::entropy::Entropy;
+use crate::virtio::keyboard::{Input, Keyboard};
 use crate::virtio::network::{Card, Network};
 use crate::virtio::share::Directory;
 use crate::virtio::{Device, mmio};
@@ -28,6 +29,8 @@ pub struct Devices {
     pub cards: Vec<Card>,
     /// What gives memory back that the guest does not need.
     pub balloon: Option<Balloon>,
+    /// What it is asked to shut down by.
+    pub keyboard: Option<Keyboard>,
     /// Directories that it can mount.
     pub shares: Vec<Share>,
 }
@@ -44,6 +47,7 @@ impl Devices {
         slots.extend(self.disks.into_iter().map(|disk| Box::new(Block::new(disk)) as Box<dyn Device>));
         slots.extend(self.cards.into_iter().map(|card| Box::new(Network::new(card)) as Box<dyn Device>));
         slots.extend(self.balloon.map(|balloon| Box::new(Inflatable::new(balloon)) as Box<dyn Device>));
+        slots.extend(self.keyboard.map(|it| Box::new(Input::new(it)) as Box<dyn Device>));
         for share in self.shares {
             let failed =
                 |errno: Errno| Error::File { doing: "sharing", path: (&share.tag).into(), source: errno.into() };

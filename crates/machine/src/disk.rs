@@ -4,6 +4,7 @@
 //! by a guest, and a guest that could choose the format could have its host read any file.
 
 mod qcow2;
+mod seed;
 
 use std::fs::File;
 use std::io;
@@ -14,6 +15,7 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use self::qcow2::Qcow2;
+pub use self::seed::SeedFile;
 use crate::error::{Error, Result};
 
 /// How a disk's file is to be read.

@@ -52,6 +52,15 @@ pub enum Error {
     /// The machine ended, and its program had not.
     #[error("its kernel gave up, or was told to start again: 'skep logs --kernel' has its last words")]
     GaveUp,
+    /// The same, of a whole system, before its own process 1 began.
+    #[error("its kernel gave up before the disk's system began: its last words are above")]
+    GaveUpAtStart,
+    /// A disk from which nothing can be started.
+    #[error("no disk, and no part of one, has a file system of Linux (ext4) with a /sbin/init")]
+    NoRoot,
+    /// A program for something else.
+    #[error("the machine's kernel does not execute the disk's /sbin/init: is it for another processor?")]
+    NoInit,
     /// A program that the machine's kernel does not execute.
     #[error("the machine's kernel does not execute {}: {source}", path.display())]
     Program {

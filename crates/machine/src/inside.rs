@@ -13,6 +13,8 @@ mod root;
 mod script;
 mod setup;
 mod spawn;
+mod whole;
 
 pub use monitor::{Guest, Network, run};
 pub use root::Module;
+pub use whole::{DiskFile, System, boot};

@@ -4,6 +4,8 @@
 //! between two instructions, and everything that the machine is lies in memory: registers, devices, what was not heard yet.
 //! One that is switched off has its thread, too, which waits.
 
+pub(crate) mod gdb;
+
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -162,9 +164,7 @@ impl Machine {
     pub fn run(&mut self, instructions: u64) -> Option<End> {
         let end = self.count() + instructions;
         while self.count() < end && self.end().is_none() {
-            if self.watch.take_ready() {
-                self.processors[0].place.bus().ready();
-            }
+            self.hear();
             let mut most = Duration::MAX;
             for seated in &mut self.processors {
                 most = match seated.processor.run(&mut *seated.place, TURN) {
@@ -197,6 +197,13 @@ impl Machine {
             watch.end();
         });
         self.end()
+    }
+
+    /// Tells the devices of what has come.
+    fn hear(&self) {
+        if self.watch.take_ready() {
+            self.processors[0].place.bus().ready();
+        }
     }
 
     /// What was typed; gives how much of it was taken.

@@ -13,6 +13,7 @@ pub(crate) mod balloon;
 pub(crate) mod block;
 pub(crate) mod console;
 pub(crate) mod entropy;
+pub(crate) mod keyboard;
 pub(crate) mod mmio;
 pub(crate) mod network;
 pub(crate) mod queue;
@@ -53,7 +54,7 @@ pub(crate) trait Device: Send {
         Vec::new()
     }
 
-    /// The driver writes four bytes of it.
+    /// The driver writes some of it.
     fn write_configuration(&mut self, _offset: u64, _value: u64) {}
 
     /// The driver has agreed on these features.

@@ -46,7 +46,7 @@ enum Program {
 }
 
 const BOTH: [Arch; 2] = [Arch::Arm64, Arch::Riscv64];
-const MODES: [Mode; 2] = [Mode::Interpret, Mode::Translate];
+const MODES: [Mode; 3] = [Mode::Interpret, Mode::Translate, Mode::TranslateAll];
 
 fn listing(arch: Arch) -> &'static str {
     match arch {
@@ -162,7 +162,7 @@ fn rounds(mode: Mode) -> u64 {
     let told = std::env::var("SKEP_LITMUS_ROUNDS").ok().and_then(|it| it.parse().ok());
     match mode {
         Mode::Interpret => told.unwrap_or(20_000) / 20,
-        Mode::Translate => told.unwrap_or(20_000),
+        Mode::Translate | Mode::TranslateAll => told.unwrap_or(20_000),
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::arch::Arch;
 use crate::boundary::{Boundary, named_enum};
 use crate::digest::ObjectId;
+use crate::disk::{DiskSpec, FirstProgram};
 use crate::ipc::Ipc;
 use crate::limits::Limits;
 use crate::name::{CellId, CellName};
@@ -90,6 +91,15 @@ pub struct MachineSpec {
     pub kernel: PathBuf,
     /// Its kernel's modules, files of the host, in the order in which they are loaded.
     pub modules: Vec<PathBuf>,
+    /// Its disks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskSpec>,
+    /// Whose first program it starts with.
+    #[serde(default, skip_serializing_if = "FirstProgram::is_the_images")]
+    pub first: FirstProgram,
+    /// What cloud-init finds: a file with its configuration, or a directory of such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_init: Option<PathBuf>,
 }
 
 /// A program to run in a cell.

@@ -10,6 +10,7 @@ mod arch;
 mod boundary;
 mod cell;
 mod digest;
+mod disk;
 mod event;
 mod exit;
 mod image;
@@ -33,6 +34,7 @@ pub use cell::{
     Stdin, StopPolicy, Terminal, UserSpec, Watch,
 };
 pub use digest::{ObjectId, Sha256};
+pub use disk::{DiskFormat, DiskSpec, FirstProgram};
 pub use event::{Event, EventKind, Missed, Remedy};
 pub use exit::{Exit, ExitReport, StartStep};
 pub use image::{ImageConfig, ImageRecord, LayerRecord, SlimRecord};

@@ -139,6 +139,10 @@ impl From<EngineError> for CommandError {
             EngineError::Unsupported { by: Some(by), .. } => {
                 Self::new(Kind::Unsupported, message).hinted(format!("a cell run with '--as {by}' can"))
             }
+            EngineError::NoProcessor { ref cell, .. } => Self::new(Kind::Unsupported, message)
+                .hinted(format!("'skep debug {cell}' attaches a toolbox, which has gdb")),
+            EngineError::OwnSystem { ref cell, .. } => Self::new(Kind::Unsupported, message)
+                .hinted(format!("'skep attach {cell}' is its console, and its network reaches it")),
             EngineError::NeedsKvm(_) => Self::new(Kind::Unsupported, message)
                 .hinted("'skep doctor' tells whether there is /dev/kvm; SKEP_ENGINE=kvm chooses it"),
             EngineError::Unsupported { .. } | EngineError::NoBoundary(_) => {

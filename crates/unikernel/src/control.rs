@@ -45,6 +45,8 @@ pub enum Order {
     Core { cell: u32 },
     /// Another family shares the IPC of this one: what comes with [`Word::Joined`] is for its tender.
     Join,
+    /// A debugger speaks with the machine of that cell, in gdb's protocol. With the connection to it.
+    Debugger,
 }
 
 /// What is said of it.
@@ -111,6 +113,7 @@ impl Order {
             Self::Update { cell } => [17, cell, 0, 0],
             Self::Core { cell } => [19, cell, 0, 0],
             Self::Join => [20, 0, 0, 0],
+            Self::Debugger => [21, 0, 0, 0],
         })
     }
 
@@ -129,6 +132,7 @@ impl Order {
             [17, cell, ..] => Self::Update { cell },
             [19, cell, ..] => Self::Core { cell },
             [20, ..] => Self::Join,
+            [21, ..] => Self::Debugger,
             _ => return None,
         })
     }

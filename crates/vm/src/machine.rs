@@ -7,6 +7,7 @@
 
 #![expect(unsafe_code, reason = "memory of ours becomes a guest's")]
 
+mod counter;
 mod detour;
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -177,6 +178,7 @@ impl Machine {
         let vm = host.kvm.create_vm().map_err(Error::kvm("making a virtual machine"))?;
         let vcpu = vm.create_vcpu(0).map_err(Error::kvm("making a virtual processor"))?;
         vcpu.set_cpuid2(&*host.features()?).map_err(Error::kvm("setting a virtual processor's features"))?;
+        counter::share(&vcpu);
         Ok(Self { vcpu, vm, slots: Vec::new() })
     }
 

@@ -15,7 +15,7 @@ use super::sample::median;
 use super::{Bound, Row};
 use crate::debian::{self, Tool};
 use crate::vm::archive::Archive;
-use crate::{Result, cargo, must, output_of, root, target_dir};
+use crate::{Result, cargo, must, output_of, target_dir};
 
 const TOOLS: &[Tool] = &[
     Tool { program: "qemu-system-aarch64", package: "qemu-system-arm" },
@@ -184,7 +184,6 @@ fn watch(command: &mut Command) -> Result<Run> {
 struct Guest {
     kernel: PathBuf,
     initrd: PathBuf,
-    isa: Vec<PathBuf>,
 }
 
 impl Guest {
@@ -210,15 +209,13 @@ impl Guest {
         fs::write(&initrd, archive.finish()).map_err(|e| e.to_string())?;
         let is_kernel = |path: &Path| path.to_string_lossy().contains("/boot/vmlinu");
         let kernel = find(&tree, &is_kernel)?;
-        let folder = root().join("isa").join(target.name);
-        let files = fs::read_dir(&folder).map_err(|e| format!("reading {}: {e}", folder.display()))?;
-        Ok(Guest { kernel, initrd, isa: files.flatten().map(|entry| entry.path()).collect() })
+        Ok(Guest { kernel, initrd })
     }
 
     fn ours(&self, target: &Target) -> Command {
         let mut command = Command::new(target_dir().join("release/examples/boot"));
         command.arg(&self.kernel).arg(&self.initrd);
-        command.arg(format!("console={} panic=-1", target.console)).args(&self.isa);
+        command.arg(format!("console={} panic=-1", target.console)).arg(target.debian);
         command
     }
 }

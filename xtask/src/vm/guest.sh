@@ -207,6 +207,17 @@ unikernel() {
     guest "$1" busybox sh -c 'kill -9 $$'
     same $? 137
 }
+# A guest's clock is the host's, in a copy and after the rate was corrected, too: a second takes a second.
+clock() {
+    now='busybox date +%s'
+    script="$now; busybox sleep 1; $now; (busybox sleep 1; $now)"
+    before=$(date +%s)
+    said=$(guest "$1" busybox sh -c "$script")
+    after=$(date +%s)
+    set -- $said
+    [ $# = 3 ] && [ "$before" -le "$1" ] && [ "$1" -lt "$2" ] && [ "$2" -lt "$3" ] && [ "$3" -le "$after" ] ||
+        fail "$(echo $said) between $before and $after"
+}
 forked() {
     SKEP_ENGINE=$1 skep run -d --net none --as unikernel --name f $image -- busybox sh -c 'while :; do sleep 1; done' || fail "run: $?"
     skep fork f -n 3 || fail "fork: $?"
@@ -259,6 +270,8 @@ check lost-supervisor lost_supervisor
 check ordinary-user ordinary_user
 check unikernel-process unikernel process
 check unikernel-kvm unikernel kvm
+check clock-process clock process
+check clock-kvm clock kvm
 check fork-process forked process
 check fork-kvm forked kvm
 check sealed-kvm sealed

@@ -20,6 +20,7 @@ mod vectors;
 
 use self::accesses::{Loaded, Saved};
 use super::ir::{Block, Fence, Ir, Modes, Val, Value};
+use super::sets::{self, Alignment};
 use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size, Xmm};
 use crate::state::head;
 
@@ -108,6 +109,8 @@ enum Target {
     InterpreterAsBefore(u32),
     /// At this instruction, when interrupts were looked at.
     Poll(u32),
+    /// At the block's first instruction, when it is made anew.
+    Hot,
 }
 
 struct Generator<'b> {
@@ -122,20 +125,29 @@ struct Generator<'b> {
     wide_stack: Vec<Option<Value>>,
     cold: Vec<Cold>,
     links: Vec<(usize, i64)>,
-    /// The number of the first link.
-    first_link: u64,
+    site: Site,
     at: u32,
 }
 
 /// A value had no place.
 pub(super) struct TooBig;
 
-/// Generates code for a block, the links of which have numbers from `first_link` on.
-pub(super) fn generate(block: &Block, first_link: u64) -> Result<Compiled, TooBig> {
+/// Where a block will be among others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Site {
+    /// The number of its first link.
+    pub(super) first_link: u64,
+    pub(super) alignment: Alignment,
+    /// The number of the block, if it counts how often it runs.
+    pub(super) counter: Option<usize>,
+}
+
+/// Generates code for a block.
+pub(super) fn generate(block: &Block, site: Site) -> Result<Compiled, TooBig> {
     let count = block.code.len();
     let mut generator = Generator {
         block,
-        code: Code::default(),
+        code: Code::with_room_for(count),
         last: last_uses(block),
         places: vec![Place::Nowhere; count],
         hosts: [None; 16],
@@ -144,9 +156,10 @@ pub(super) fn generate(block: &Block, first_link: u64) -> Result<Compiled, TooBi
         wide_stack: vec![None; WIDE_PLACES],
         cold: Vec::new(),
         links: Vec::new(),
-        first_link,
+        site,
         at: 0,
     };
+    generator.count();
     for (at, ir) in block.code.iter().enumerate() {
         generator.at = at as u32;
         if ir.is_pure() && generator.last[at] == 0 {
@@ -285,6 +298,14 @@ impl Generator<'_> {
     }
 
     /// Cold code. Gives where what leaves a stale block is.
+    /// A block that has run often enough asks for more effort.
+    fn count(&mut self) {
+        let Some(number) = self.site.counter else { return };
+        self.code.decrement(Mem::at(Reg::R14, sets::counter(number)));
+        let jumps = self.code.jcc(Condition::Sign);
+        self.cold.push(Cold::Exit { jumps, flush: Vec::new(), to: Target::Hot });
+    }
+
     fn finish(&mut self) -> usize {
         for cold in std::mem::take(&mut self.cold) {
             match cold {

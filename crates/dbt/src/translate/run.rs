@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use isa::Isa;
 
 use super::callbacks::{Run, interpret, load, store, touch};
-use super::generate::{self, TooBig};
-use super::specialise::{self, Fetch, Sharing};
+use super::generate::{self, Site, TooBig};
+use super::specialise::{self, Effort, Fetch, Sharing};
 use super::{Key, LEAVE, PAGE, UNKNOWN};
 use crate::board::Board;
 use crate::processor::Processor;
 use crate::state::head;
-use crate::tlb::Access;
+use crate::tlb::{Access, Reach};
 
 /// Every exception masked, no flag set, rounding to the nearest.
 pub(super) const PLAIN_CONTROL: u32 = 0x1f80;
@@ -71,6 +71,11 @@ impl Processor {
                 head::STALE => {
                     link = 0;
                     is_stale = true;
+                }
+                head::HOT => {
+                    link = 0;
+                    is_stale = true;
+                    self.make_anew(isa, board);
                 }
                 head::MODES_CHANGED => {
                     link = 0;
@@ -158,19 +163,27 @@ impl Processor {
             None
         };
         let found = Key { physical, behind, modes: key };
-        let epoch = self.translator.as_ref()?.epoch;
-        let number = match self.translator.as_ref()?.blocks.get(&found) {
-            Some(number) => *number,
+        let translator = self.translator.as_mut()?;
+        let epoch = translator.epoch;
+        let number = match translator.blocks.get(&found).copied() {
+            Some(number) => number,
             None => {
-                let pages = [physical & !(PAGE - 1), behind.unwrap_or(physical) & !(PAGE - 1)];
-                if !self.protect_pages(&pages) {
+                let Some(effort) = translator.visits.count(found) else {
+                    self.walk(isa, board);
+                    return None;
+                };
+                if !self.protect_pages(&found.pages()) {
                     // Where these are may be forgotten by now: all of it is looked for again.
                     return None;
                 }
-                self.make(isa, found)?
+                self.make(isa, found, effort)?
             }
         };
         let pc = self.pc;
+        let reach = match behind {
+            None => self.tlb.reach(Access::Fetch, pc, key),
+            Some(_) => Reach::Space,
+        };
         let translator = self.translator.as_mut()?;
         let Some(code) = translator.list[number as usize].code else {
             self.count_next(isa);
@@ -179,7 +192,7 @@ impl Processor {
         };
         let set = translator.sets.find(key, space);
         let address = translator.cache.address(code);
-        translator.sets.get(set).keep_jump(pc, address);
+        translator.sets.get(set).keep_jump(pc, address, reach);
         if link != 0 && behind.is_none() && epoch == translator.epoch {
             // Whoever came here by a link that is there still can come straight from now on.
             translator.cache.direct(translator.links[link as usize].at, code);
@@ -204,16 +217,50 @@ impl Processor {
         Some(address)
     }
 
+    /// Interprets up to where a block would end, or somebody wants something. (Who posts mail asks for attention, too.)
+    fn walk(&mut self, isa: &Isa, board: &mut dyn Board) {
+        /// About as long as blocks are.
+        const STEPS: u32 = 32;
+        for _ in 0..STEPS {
+            let before = self.pc;
+            self.step(isa, board);
+            let goes_on = matches!(self.pc.wrapping_sub(before), 2 | 4);
+            if !goes_on || self.must_attend || self.is_waiting || self.attention.load(Ordering::Acquire) != 0 {
+                return;
+            }
+        }
+    }
+
     /// Whether an instruction begins there that may end on the next page.
     fn is_across(&self, isa: &Isa, physical: u64) -> bool {
         isa.unit == 16 && physical & (PAGE - 1) == PAGE - 2
+    }
+
+    /// The block where the processor is runs often: more effort is made for it.
+    ///
+    /// Its counter begins anew first: whatever becomes of this, the block that is there runs on.
+    fn make_anew(&mut self, isa: &Isa, board: &mut dyn Board) {
+        let Ok(physical) = self.translate(isa, board, Access::Fetch, self.pc, 0) else { return };
+        let (key, space) = (self.key, self.space());
+        let found = Key { physical, behind: None, modes: key };
+        let Some(translator) = &mut self.translator else { return };
+        let Some(number) = translator.blocks.get(&found).copied() else { return };
+        let set = translator.sets.find(key, space);
+        translator.sets.get(set).count_anew(number as usize);
+        if !self.protect_pages(&found.pages()) {
+            // Its code was written meanwhile, and where it is may be forgotten.
+            return;
+        }
+        let Some(translator) = &mut self.translator else { return };
+        translator.forget(found);
+        self.make(isa, found, Effort::All);
     }
 
     /// Translates the block at a physical address. Its pages are protected, or were, in which case there is mail.
     ///
     /// An instruction that ends on another page is a block that only holds as long as that page is behind this one: it is
     /// found through the tables of its address space alone, which forget it when either page is somewhere else.
-    fn make(&mut self, isa: &Isa, key: Key) -> Option<u32> {
+    fn make(&mut self, isa: &Isa, key: Key, effort: Effort) -> Option<u32> {
         let Key { physical, behind, .. } = key;
         let page = physical & !(PAGE - 1);
         let modes: Vec<u64> = isa
@@ -224,16 +271,26 @@ impl Processor {
         let begin = (physical & (PAGE - 1)) as u32;
         let questions = std::mem::take(&mut self.questions);
         let sharing = if self.ram.peers().is_alone() { Sharing::Alone } else { Sharing::Shared };
-        let given = specialise::Given { isa, modes: &modes, questions: &questions, sharing };
-        let block = specialise::block(&given, begin, &mut Reader { processor: self, isa, page, behind });
+        let given = specialise::Given { isa, modes: &modes, questions: &questions, sharing, effort };
+        let mut room =
+            self.translator.as_mut().map(|translator| std::mem::take(&mut translator.room)).unwrap_or_default();
+        let block = specialise::block(&given, begin, &mut Reader { processor: self, isa, page, behind }, &mut room);
         self.questions = questions;
         let translator = self.translator.as_mut()?;
         translator.made += 1;
+        translator.room = room;
         if block.instructions == 0 {
             return Some(translator.keep(key, None));
         }
-        let compiled = match generate::generate(&block, translator.links.len() as u64) {
+        let site = Site {
+            first_link: translator.links.len() as u64,
+            alignment: translator.alignment,
+            // One that is found by two pages is not found again by one.
+            counter: (effort == Effort::Some && behind.is_none()).then_some(translator.list.len()),
+        };
+        let compiled = match generate::generate(&block, site) {
             Ok(compiled) => compiled,
+            Err(TooBig) if effort == Effort::All => return self.make(isa, key, Effort::Less),
             Err(TooBig) => return Some(translator.keep(key, None)),
         };
         let at = match translator.cache.add(&compiled.bytes) {
@@ -242,9 +299,9 @@ impl Processor {
                 translator.forget_all();
                 if self.ram.peers().is_alone() {
                     self.ram.peers().code.clear_all();
-                    self.protect_pages(&[page, behind.unwrap_or(page) & !(PAGE - 1)]);
+                    self.protect_pages(&key.pages());
                 }
-                return self.make(isa, key);
+                return self.make(isa, key, effort);
             }
         };
         Some(translator.keep(key, Some((&compiled, at))))
@@ -254,6 +311,7 @@ impl Processor {
     pub(super) fn remember(&mut self, address: u64, access: Access) -> bool {
         let (key, space) = (self.key, self.space());
         let Some(physical) = self.tlb.look(access, address, key, space) else { return false };
+        let reach = self.tlb.reach(access, address, key);
         let Some(host) = self.ram.host_page(physical) else { return false };
         let Some(translator) = &mut self.translator else { return false };
         let is_write = access == Access::Write;
@@ -261,7 +319,7 @@ impl Processor {
             return false;
         }
         let set = translator.sets.find(key, space);
-        translator.sets.get(set).keep(is_write, address, host);
+        translator.sets.get(set).keep(is_write, address, host, reach);
         true
     }
 }

@@ -8,16 +8,35 @@ mod plans;
 mod values;
 mod vectors;
 
-use std::collections::HashMap;
-
 use isa::plan::{Op, Plan};
 use isa::{Instruction, Isa};
+use rustc_hash::FxHashMap;
 
 use super::ir::{Block, Dirty, Exit, Ir, Known, Modes, StateId, Test, Val};
 use crate::contract::Question;
 
-/// A block has at most so many instructions.
-const LONGEST: u32 = 64;
+/// What a block is worth. (With all the effort at once, a boot of Debian's arm64 kernel was 31 MB of code, most of which ran
+/// a few times: loops turned out as several of their turns, and code that other blocks have, too.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// It is new: it counts how often it runs.
+    Some,
+    /// It runs often.
+    All,
+    /// As much as for a new one, because more was too much.
+    Less,
+}
+
+impl Effort {
+    /// A block has at most so many instructions.
+    const fn longest(self) -> u32 {
+        match self {
+            Effort::Some | Effort::Less => 16,
+            Effort::All => 64,
+        }
+    }
+}
+
 /// An instruction that begins here or later may not be all of its page.
 const LAST: i64 = PAGE as i64 - 3;
 const PAGE: u32 = 1 << crate::tlb::PAGE_BITS;
@@ -44,41 +63,45 @@ pub(super) struct Given<'g> {
     /// Who answers questions, by their numbers.
     pub(super) questions: &'g [Question],
     pub(super) sharing: Sharing,
+    pub(super) effort: Effort,
+}
+
+/// Room that making a block takes, kept for the next: without it, a tenth of a boot was asking for memory.
+#[derive(Default)]
+pub(super) struct Room {
+    seen: FxHashMap<Ir, Val>,
+    registers: FxHashMap<u32, Val>,
+    widths: Vec<u8>,
+    values: Vec<Val>,
+    slots: Vec<Val>,
 }
 
 /// Makes the block that begins at an offset of a page.
-pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch) -> Block {
-    let isa = given.isa;
+pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch, room: &mut Room) -> Block {
+    room.seen.clear();
+    room.registers.clear();
+    room.widths.clear();
+    let most = given.effort.longest() as usize * 8;
+    let block =
+        Block { begin, code: Vec::with_capacity(most), states: Vec::with_capacity(most / 4), ..Block::default() };
     let mut maker = Maker {
-        isa,
+        isa: given.isa,
         modes: given.modes,
         questions: given.questions,
         sharing: given.sharing,
-        widths: Vec::new(),
-        block: Block { begin, ..Block::default() },
-        seen: HashMap::new(),
-        registers: HashMap::new(),
-        dirty: Vec::new(),
+        longest: given.effort.longest(),
+        widths: std::mem::take(&mut room.widths),
+        block,
+        seen: std::mem::take(&mut room.seen),
+        registers: std::mem::take(&mut room.registers),
+        dirty: Vec::with_capacity(16),
+        values: std::mem::take(&mut room.values),
+        slots: std::mem::take(&mut room.slots),
     };
-    let mut at = begin;
-    while let Some((number, word)) = code.fetch(at) {
-        let instruction = &isa.instructions[number];
-        maker.block.instructions += 1;
-        let size = u32::from(instruction.size);
-        match maker.instruction(number, instruction, word, at) {
-            Next::Falls => at += size,
-            Next::Follows(to) => at = to,
-            Next::Left => return maker.block,
-        }
-        if at >= PAGE || maker.block.instructions >= LONGEST {
-            break;
-        }
-    }
-    if maker.block.instructions > 0 {
-        let state = maker.state(at);
-        maker.effect(Ir::Exit { to: Exit::Direct { plus: at.into() }, at: state, modes: Modes::Same });
-    }
-    maker.block
+    maker.all(begin, code);
+    let Maker { block, widths, seen, registers, values, slots, .. } = maker;
+    *room = Room { seen, registers, widths, values, slots };
+    block
 }
 
 enum Next {
@@ -98,15 +121,19 @@ struct Maker<'i> {
     modes: &'i [u64],
     questions: &'i [Question],
     sharing: Sharing,
+    longest: u32,
     block: Block,
     /// How many bits each value may have.
     widths: Vec<u8>,
     /// Equal operations are done once.
-    seen: HashMap<Ir, Val>,
+    seen: FxHashMap<Ir, Val>,
     /// What registers hold, by offset.
-    registers: HashMap<u32, Val>,
+    registers: FxHashMap<u32, Val>,
     /// Which of them are not in the state.
     dirty: Vec<Dirty>,
+    /// Room for an instruction's values and slots.
+    values: Vec<Val>,
+    slots: Vec<Val>,
 }
 
 /// An instruction that is being translated.
@@ -151,7 +178,38 @@ enum Branch {
     If(Test, Val, Option<Val>),
 }
 
+/// So many zeros, in room that there is.
+fn emptied(room: &mut Vec<Val>, length: usize) -> Vec<Val> {
+    let mut values = std::mem::take(room);
+    values.clear();
+    values.resize(length, Val::Number(0));
+    values
+}
+
 impl<'i> Maker<'i> {
+    /// Instructions up to the end of the block.
+    fn all(&mut self, begin: u32, code: &mut dyn Fetch) {
+        let isa = self.isa;
+        let mut at = begin;
+        while let Some((number, word)) = code.fetch(at) {
+            let instruction = &isa.instructions[number];
+            self.block.instructions += 1;
+            let size = u32::from(instruction.size);
+            match self.instruction(number, instruction, word, at) {
+                Next::Falls => at += size,
+                Next::Follows(to) => at = to,
+                Next::Left => return,
+            }
+            if at >= PAGE || self.block.instructions >= self.longest {
+                break;
+            }
+        }
+        if self.block.instructions > 0 {
+            let state = self.state(at);
+            self.effect(Ir::Exit { to: Exit::Direct { plus: at.into() }, at: state, modes: Modes::Same });
+        }
+    }
+
     fn instruction(&mut self, number: usize, instruction: &'i Instruction, word: u32, at: u32) -> Next {
         let before = self.block.code.len();
         let plan = &instruction.plan;
@@ -160,8 +218,8 @@ impl<'i> Maker<'i> {
             instruction,
             word,
             at,
-            values: vec![Val::Number(0); plan.nodes.len()],
-            slots: vec![Val::Number(0); plan.slots.into()],
+            values: emptied(&mut self.values, plan.nodes.len()),
+            slots: emptied(&mut self.slots, plan.slots.into()),
             writes: Vec::new(),
             begin: before,
             next: None,
@@ -173,7 +231,9 @@ impl<'i> Maker<'i> {
             synchronises: false,
             float_flags: None,
         };
-        if self.range(&mut work, 0, plan.nodes.len()).is_ok() {
+        let done = self.range(&mut work, 0, plan.nodes.len());
+        (self.values, self.slots) = (std::mem::take(&mut work.values), std::mem::take(&mut work.slots));
+        if done.is_ok() {
             self.finish(work)
         } else {
             self.block.code.truncate(before);
@@ -266,7 +326,7 @@ impl<'i> Maker<'i> {
     /// they are.
     fn followed(&self, to: Exit) -> Option<u32> {
         match to {
-            Exit::Direct { plus: plus @ 0..LAST } if self.block.instructions < LONGEST => Some(plus as u32),
+            Exit::Direct { plus: plus @ 0..LAST } if self.block.instructions < self.longest => Some(plus as u32),
             _ => None,
         }
     }

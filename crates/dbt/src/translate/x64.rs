@@ -119,6 +119,11 @@ pub(super) struct Code {
 pub(super) struct Fixup(pub(super) usize);
 
 impl Code {
+    /// With room for about so many operations.
+    pub(super) fn with_room_for(operations: usize) -> Code {
+        Code { bytes: Vec::with_capacity(operations * 24) }
+    }
+
     pub(super) fn here(&self) -> usize {
         self.bytes.len()
     }
@@ -272,6 +277,11 @@ impl Code {
     pub(super) fn cmp_mem_imm(&mut self, mem: Mem, value: i8) {
         self.rm(Size::S32, &[0x83], Alu::Cmp as u8, mem, false);
         self.byte(value as u8);
+    }
+
+    /// Takes one away from a word of memory.
+    pub(super) fn decrement(&mut self, mem: Mem) {
+        self.rm(Size::S32, &[0xff], 1, mem, false);
     }
 
     pub(super) fn test(&mut self, size: Size, a: Reg, b: Reg) {

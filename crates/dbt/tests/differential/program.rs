@@ -120,7 +120,7 @@ fn by_translator(target: &dyn Target, isa: &Arc<Isa>, mut text: Vec<u8>, blocks:
     for (at, content) in [(DATA, data), (TEXT, &text), (BLOCKS, blocks)] {
         ram.copy_in(at, content).expect("a program fits");
     }
-    let processor = Processor::new(Arc::clone(isa), Mode::Translate, ram.clone(), &mut Nothing, &[begin]);
+    let processor = Processor::new(Arc::clone(isa), Mode::TranslateAll, ram.clone(), &mut Nothing, &[begin]);
     let mut processor = processor.expect("a processor");
     let attention = processor.attention();
     let (done, is_done) = std::sync::mpsc::channel::<()>();

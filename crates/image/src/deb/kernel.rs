@@ -21,10 +21,15 @@ use crate::{Error, FetchOptions, Result};
 
 /// What a machine's devices and root file system are driven by, where it is no part of the kernel's image.
 const MODULES: [&str; 6] = ["virtio_mmio", "virtio_console", "9pnet_virtio", "9p", "virtio_net", "virtio_rng"];
+/// What is needed beside for disks with systems of their own: what they are read by (ext4 asks for its sums by name, of which
+/// its own needs do not tell), what a seed of cloud-init is, and what asks a system to shut down.
+const OF_DISKS: [&str; 9] =
+    ["crc32c_generic", "virtio_blk", "ext4", "isofs", "vfat", "nls_cp437", "nls_ascii", "af_packet", "virtio_input"];
 /// The biggest kernel, and the biggest module.
 const MOST: u64 = 256 << 20;
-/// The name of the file that lists the modules.
+/// The names of the files that list the modules: of every machine, and of one with disks.
 const ORDER: &str = "order";
+const ORDER_WITH_DISKS: &str = "order-with-disks";
 
 /// A kernel, unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub struct KernelFiles {
     pub image: PathBuf,
     /// Its modules, in the order in which they can be loaded.
     pub modules: Vec<PathBuf>,
+    /// The same of a machine with disks, the former among them.
+    pub modules_with_disks: Vec<PathBuf>,
 }
 
 /// The kernel of a suite, or of the machine's own sources: from where it was unpacked, or from its package.
@@ -56,9 +63,13 @@ pub fn kernel(suite: Option<&str>, arch: Arch, options: &FetchOptions, progress:
 
 /// What is unpacked there.
 fn kept(place: &Path) -> Result<KernelFiles> {
-    let list = place.join(ORDER);
-    let order = fs::read_to_string(&list).map_err(|error| Error::io(list.display(), error))?;
-    Ok(KernelFiles { image: place.join("kernel"), modules: order.lines().map(|it| place.join(it)).collect() })
+    let list = |name: &str| -> Result<Vec<PathBuf>> {
+        let list = place.join(name);
+        let order = fs::read_to_string(&list).map_err(|error| Error::io(list.display(), error))?;
+        Ok(order.lines().map(|it| place.join(it)).collect())
+    };
+    let (modules, modules_with_disks) = (list(ORDER)?, list(ORDER_WITH_DISKS)?);
+    Ok(KernelFiles { image: place.join("kernel"), modules, modules_with_disks })
 }
 
 /// What was found in a package.
@@ -79,7 +90,7 @@ impl Job<'_> {
         self.progress.begin(&format!("unpacking {}", package.name), None);
         let outcome = (|| {
             let mut found = Found::default();
-            let mut wanted: Vec<String> = MODULES.map(str::to_owned).to_vec();
+            let mut wanted: Vec<String> = MODULES.iter().chain(&OF_DISKS).map(|it| (*it).to_owned()).collect();
             // What modules need is known when they were read: then the package is read again.
             loop {
                 let open = File::open(&file).map_err(|error| Error::io(file.display(), error))?;
@@ -179,7 +190,7 @@ fn needs(module: &[u8]) -> Vec<String> {
 }
 
 /// Those modules and what they need, each behind what it needs.
-fn order(modules: &BTreeMap<String, Vec<u8>>) -> Vec<&str> {
+fn order<'m>(modules: &'m BTreeMap<String, Vec<u8>>, wanted: &[&str]) -> Vec<&'m str> {
     fn visit<'m>(
         name: &str,
         modules: &'m BTreeMap<String, Vec<u8>>,
@@ -193,7 +204,7 @@ fn order(modules: &BTreeMap<String, Vec<u8>>) -> Vec<&str> {
         }
     }
     let (mut seen, mut ordered) = (BTreeSet::new(), Vec::new());
-    MODULES.iter().for_each(|it| visit(it, modules, &mut seen, &mut ordered));
+    wanted.iter().for_each(|it| visit(it, modules, &mut seen, &mut ordered));
     ordered
 }
 
@@ -207,16 +218,23 @@ fn keep(found: &Found, place: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(&nascent);
     fs::create_dir_all(&nascent).map_err(failed)?;
     fs::write(nascent.join("kernel"), &found.image).map_err(failed)?;
-    let mut list = String::new();
-    for name in order(&found.modules) {
-        fs::write(nascent.join(name), &found.modules[name]).map_err(failed)?;
-        list.push_str(name);
-        list.push('\n');
+    let with_disks = [&MODULES[..], &OF_DISKS].concat();
+    for (file, wanted) in [(ORDER, &MODULES[..]), (ORDER_WITH_DISKS, &with_disks)] {
+        let mut list = String::new();
+        for name in order(&found.modules, wanted) {
+            fs::write(nascent.join(name), &found.modules[name]).map_err(failed)?;
+            list.push_str(name);
+            list.push('\n');
+        }
+        fs::write(nascent.join(file), list).map_err(failed)?;
     }
-    fs::write(nascent.join(ORDER), list).map_err(failed)?;
+    if !place.join(ORDER_WITH_DISKS).exists() {
+        // What an older build has kept lacks modules.
+        let _ = fs::remove_dir_all(place);
+    }
     match fs::rename(&nascent, place) {
         // Somebody else has unpacked it meanwhile.
-        Err(_) if place.join(ORDER).exists() => {
+        Err(_) if place.join(ORDER_WITH_DISKS).exists() => {
             let _ = fs::remove_dir_all(&nascent);
             Ok(())
         }
@@ -240,9 +258,9 @@ mod tests {
         {
             modules.insert(name.to_owned(), module(depends));
         }
-        assert_eq!(order(&modules), ["9pnet", "9pnet_virtio", "fscache", "netfs", "9p"]);
+        assert_eq!(order(&modules, &MODULES), ["9pnet", "9pnet_virtio", "fscache", "netfs", "9p"]);
         modules.insert("fscache".to_owned(), module("9p"));
-        assert_eq!(order(&modules).len(), 5, "a circle ends");
+        assert_eq!(order(&modules, &MODULES).len(), 5, "a circle ends");
         assert_eq!(needs(b"nothing"), [""; 0]);
         assert_eq!(needs(&module("a-b,c")), ["a_b", "c"]);
     }

@@ -4,6 +4,8 @@
 //! `float_flags` of a description. **Two rules differ between architectures, and the mode says which holds**: what becomes
 //! of NaNs, and whether a result is too small before it is rounded or afterwards.
 
+use serde::{Deserialize, Serialize};
+
 mod arithmetic;
 mod convert;
 mod format;
@@ -64,7 +66,7 @@ pub mod flags {
 }
 
 /// What is done. Each is a line of [`FLOATS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is what its name says, and FLOATS says the rest")]
 pub enum Float {
     Add,

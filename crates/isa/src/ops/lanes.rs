@@ -3,10 +3,12 @@
 //! Most are one or two instructions of a host that has vectors of its own. **Each is pure**: whether a saturating one
 //! saturated is asked apart, by its twin with `_over`.
 
+use serde::{Deserialize, Serialize};
+
 use super::{check, crypto, mask, signed};
 
 /// What is done with lanes. Each is a line of [`INTRINSICS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is what its name says, and INTRINSICS says the rest")]
 pub enum Intrinsic {
     Add,
@@ -71,7 +73,7 @@ pub enum Intrinsic {
 }
 
 /// What may not fit a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is what its name says, and INTRINSICS says the rest")]
 pub enum Saturating {
     SignedShift,

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -22,11 +22,13 @@ use super::link::{Awaited, Link};
 use super::pump::{self, Input, Output, State, Way};
 use super::root::{self, Module};
 use super::script::{Call, Script, Value};
-use super::setup;
+use super::setup::{self, Has};
 use super::spawn::{self, Born, Ends, Outcome};
+use super::whole::{self, DiskFile};
 use crate::arch::{Arch, isa};
 use crate::console::Serial;
 use crate::error::{Error, Result};
+use crate::machine::gdb::Door;
 use crate::machine::{End, Machine, Start};
 use crate::virtio::console::Port;
 
@@ -53,6 +55,8 @@ pub struct Guest {
     pub control: Option<OwnedFd>,
     /// Its network card, if it has one.
     pub network: Option<Network>,
+    /// Its disks.
+    pub disks: Vec<DiskFile>,
     /// Where the kernel's own messages go.
     pub log: File,
     /// The directory that is the programs' root.
@@ -85,9 +89,13 @@ pub fn run(guest: Guest) -> Result<i32> {
     crate::share::find_links_in(guest.descriptors).map_err(|errno| Error::Watching(errno.into()))?;
     let first = root::first(guest.arch, &guest.modules);
     let (mut link, port) = line(first.server)?;
-    let devices = setup::devices(port, guest.root, guest.network.as_ref())?;
+    let mut devices = setup::devices(port, guest.root, guest.network.as_ref())?;
+    let has = if guest.disks.is_empty() { Has::Nothing } else { Has::Disks };
+    devices.disks = guest.disks.into_iter().enumerate().map(whole::disk).collect::<Result<_>>()?;
     let (over, ended) = mpsc::channel();
     let (arch, kernel, memory, processors, log) = (guest.arch, guest.kernel, guest.memory, guest.processors, guest.log);
+    let door = Arc::new(Door::default());
+    let opened = Arc::clone(&door);
     let begin = move || {
         let start = Start {
             kernel: &kernel,
@@ -100,15 +108,14 @@ pub fn run(guest: Guest) -> Result<i32> {
             devices,
         };
         let mut machine = Machine::new(isa(arch)?, start)?;
-        loop {
-            if let Some(end) = machine.run_for(Duration::from_secs(3600)) {
-                return Ok(end);
-            }
-        }
+        Ok(machine.run_with(&opened, || false).unwrap_or(End::PowerOff))
     };
     thread::spawn(move || over.send(begin()));
-    let outcome = setup::prepare(&mut link, &guest.hostname, guest.network.as_ref())
-        .map(|ends| Monitor { link, signals, control: guest.control, sessions: Vec::new(), waiting: Vec::new(), ends })
+    let outcome = setup::prepare(&mut link, &guest.hostname, guest.network.as_ref(), has)
+        .map(|ends| {
+            let (sessions, waiting) = (Vec::new(), Vec::new());
+            Monitor { link, signals, control: guest.control, sessions, waiting, ends, door }
+        })
         .and_then(|mut monitor| monitor.live(&guest.command, guest.streams));
     match outcome {
         Ok(status) => Ok(status),
@@ -173,6 +180,8 @@ struct Monitor {
     waiting: Vec<OwnedFd>,
     /// The agent's descriptor for ends of programs.
     ends: i32,
+    /// Where debuggers come in.
+    door: Arc<Door>,
 }
 
 impl Monitor {
@@ -398,6 +407,14 @@ impl Monitor {
         let Ok(connection) = rustix::net::accept_with(control, SocketFlags::CLOEXEC) else { return Ok(()) };
         let mut bytes = [0; 64];
         let Ok((length, descriptors)) = sys::socket::receive(&connection, &mut bytes) else { return Ok(()) };
+        let descriptors = match (Order::of(&bytes[..length]), descriptors) {
+            (Some(Order::Debugger), [Some(debugger), ..]) => {
+                self.door.enter(debugger);
+                let _ = Word::Started { number: 0 }.say(&connection);
+                return Ok(());
+            }
+            (_, descriptors) => descriptors,
+        };
         let (Some(Order::Run { .. }), [Some(stdin), Some(stdout), Some(stderr), Some(text)]) =
             (Order::of(&bytes[..length]), descriptors)
         else {

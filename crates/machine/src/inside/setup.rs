@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use super::link::Link;
 use super::monitor::Network;
-use super::root::CLOSE_ON_EXEC;
+use super::root::{CLOSE_ON_EXEC, HERE};
 use super::script::{Call, Script, Value};
 use super::spawn::ROOT;
 use crate::arch::Arch;
@@ -32,10 +32,15 @@ pub(super) fn command_line(arch: Arch) -> &'static str {
 
 /// The machine's devices.
 pub(super) fn devices(line: Port, root: OwnedFd, network: Option<&Network>) -> Result<Devices> {
+    let share = Share { tag: TAG.into(), directory: root, access: Access::ReadWrite };
+    Ok(Devices { shares: vec![share], ..console_and_card(line, network)? })
+}
+
+/// The agent's line, and what a machine has of a network.
+pub(super) fn console_and_card(line: Port, network: Option<&Network>) -> Result<Devices> {
     let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
     // Port 0 is the guest's console, which nobody uses.
     let console = null().map(|output| Port { name: "console".into(), input: None, output });
-    let share = Share { tag: TAG.into(), directory: root, access: Access::ReadWrite };
     let card = |it: &Network| {
         let frames = it.frames.try_clone().map_err(Error::Watching)?;
         rustix::io::ioctl_fionbio(&frames, true).map_err(|errno| Error::Watching(errno.into()))?;
@@ -43,18 +48,20 @@ pub(super) fn devices(line: Port, root: OwnedFd, network: Option<&Network>) -> R
     };
     Ok(Devices {
         ports: console.into_iter().chain([line]).collect(),
-        shares: vec![share],
         cards: network.map(card).into_iter().collect::<Result<_>>()?,
         ..Devices::default()
     })
 }
 
 /// Makes the machine ready for programs. Gives the agent's descriptor by which ends of programs are heard of.
-pub(super) fn prepare(link: &mut Link, hostname: &str, network: Option<&Network>) -> Result<i32> {
+pub(super) fn prepare(link: &mut Link, hostname: &str, network: Option<&Network>, has: Has) -> Result<i32> {
     let mut script = Script::new();
     let (tag, kind, how) = (script.text(TAG), script.text("9p"), script.text(SHARING));
     let root = script.text(ROOT);
     let mounted = script.call(Call::Mount, [tag.into(), root.into(), kind.into(), 0.into(), how.into()]);
+    if has == Has::Disks {
+        own_devices(&mut script);
+    }
     for (kind, place, flags, how) in OWN {
         let (kind, how) = (script.text(kind), script.text(how));
         let place = script.text(format!("{ROOT}{place}"));
@@ -62,10 +69,7 @@ pub(super) fn prepare(link: &mut Link, hostname: &str, network: Option<&Network>
     }
     let name = script.data(hostname.as_bytes());
     script.call(Call::Sethostname, [name.into(), (hostname.len() as i64).into()]);
-    raise(&mut script, "lo");
-    if let Some(network) = network {
-        connect(&mut script, network);
-    }
+    connect(&mut script, network);
     let ends = script.data(&(1u64 << 16).to_le_bytes());
     let flags = CLOSE_ON_EXEC | 0o4000;
     let ends = script.call(Call::Signalfd4, [(-1).into(), ends.into(), 8.into(), flags.into()]);
@@ -76,6 +80,30 @@ pub(super) fn prepare(link: &mut Link, hostname: &str, network: Option<&Network>
             let why = std::io::Error::from_raw_os_error(-(errno as i32));
             Err(Error::Agent { why: format!("mounting the cell's root in the machine: {why}") })
         }
+    }
+}
+
+/// Whether programs find devices of their own machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Has {
+    /// Those that every container has.
+    Nothing,
+    /// Disks, which are found by name.
+    Disks,
+}
+
+/// Has the machine's kernel's own devices in the place of the root's, with what belongs there beside.
+fn own_devices(script: &mut Script) {
+    let (kind, dev) = (script.text("devtmpfs"), script.text(format!("{ROOT}/dev")));
+    let flags = NO_SET_USER | NO_EXECUTION;
+    script.call(Call::Mount, [kind.into(), dev.into(), kind.into(), Value::Number(flags), 0.into()]);
+    for name in ["pts", "shm", "mqueue"] {
+        let place = script.text(format!("{ROOT}/dev/{name}"));
+        script.call(Call::Mkdirat, [HERE.into(), place.into(), 0o755.into()]);
+    }
+    for (name, to) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
+        let (to, place) = (script.text(format!("/proc/self/fd{to}")), script.text(format!("{ROOT}/dev/{name}")));
+        script.call(Call::Symlinkat, [to.into(), HERE.into(), place.into()]);
     }
 }
 
@@ -96,6 +124,14 @@ const OWN: &[(&str, &str, i64, &str)] = &[
 const CARD: &str = "eth0";
 const INTERNET: u16 = 2;
 
+/// Brings the interfaces up.
+pub(super) fn connect(script: &mut Script, network: Option<&Network>) {
+    raise(script, "lo");
+    if let Some(network) = network {
+        give_address(script, network);
+    }
+}
+
 /// Brings an interface up.
 fn raise(script: &mut Script, interface: &str) {
     const SET_FLAGS: i64 = 0x8914;
@@ -104,7 +140,7 @@ fn raise(script: &mut Script, interface: &str) {
 }
 
 /// Gives the card its address and the way out.
-fn connect(script: &mut Script, network: &Network) {
+fn give_address(script: &mut Script, network: &Network) {
     const SET_ADDRESS: i64 = 0x8916;
     const SET_MASK: i64 = 0x891c;
     const ADD_ROUTE: i64 = 0x890b;

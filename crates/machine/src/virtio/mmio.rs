@@ -186,6 +186,9 @@ impl bus::Device for Slot {
     }
 
     fn write(&mut self, offset: u64, size: u8, value: u64) {
+        if offset >= CONFIGURATION {
+            return self.device.write_configuration(offset - CONFIGURATION, value);
+        }
         if size != 4 {
             return;
         }
@@ -198,7 +201,6 @@ impl bus::Device for Slot {
             0x050 => self.work(Cause::Notified(value as usize)),
             0x064 => self.interrupt &= !value,
             0x070 => self.set_status(value),
-            CONFIGURATION.. => self.device.write_configuration(offset - CONFIGURATION, value.into()),
             _ => self.set_queue(offset, value),
         }
     }

@@ -13,6 +13,7 @@ use super::balloon::{Balloon, Inflatable};
 use super::block::Block;
 use super::console::{Console, Port};
 use super::entropy::Entropy;
+use super::keyboard::{Input, Keyboard};
 use super::mmio::Slot;
 use super::network::{Card, Network};
 use super::share::Directory;
@@ -335,6 +336,23 @@ fn pages_in_a_balloon_are_given_back() {
     assert_eq!((driver.used(0).0, driver.used(2).0), (1, 1));
 }
 
+#[test]
+fn keys_are_pressed_and_let_go() {
+    let (keyboard, keys) = Keyboard::new().unwrap();
+    let mut driver = Driver::new(Box::new(Input::new(keyboard)));
+    // A driver asks which keys there are, byte by byte.
+    driver.slot.write(0x100, 1, 0x11);
+    driver.slot.write(0x101, 1, 1);
+    assert_eq!(driver.slot.read(0x102, 1), 16);
+    assert_eq!((driver.slot.read(0x108 + 29 / 8, 1), driver.slot.read(0x108 + 56 / 8, 1)), (1 << 5, 1));
+    assert_eq!(driver.ask(0, &[], 8), None);
+    keys.press();
+    driver.slot.ready();
+    // What there is no room for comes when there is.
+    assert_eq!(driver.written(0, REQUESTS).unwrap(), [1, 0, 29, 0, 1, 0, 0, 0]);
+    assert_eq!(driver.ask(0, &[], 8).unwrap(), [1, 0, 56, 0, 1, 0, 0, 0]);
+}
+
 /// One of each.
 fn device(which: usize, directory: &tempfile::TempDir) -> Box<dyn Device> {
     let null = || File::create("/dev/null").unwrap().into();
@@ -355,6 +373,11 @@ fn device(which: usize, directory: &tempfile::TempDir) -> Box<dyn Device> {
             Box::new(Directory::new("tag".into(), Server::new(root, Access::ReadOnly).unwrap()))
         }
         4 => Box::new(Inflatable::new(Balloon::new().unwrap())),
+        5 => {
+            let (keyboard, keys) = Keyboard::new().unwrap();
+            keys.press();
+            Box::new(Input::new(keyboard))
+        }
         _ => Box::new(Entropy),
     }
 }
@@ -363,7 +386,7 @@ proptest! {
     /// Whatever is in a queue's memory, a device comes back and touches nothing outside of the memory.
     #[test]
     fn random_queues_harm_nobody(
-        which in 0..6usize,
+        which in 0..7usize,
         descriptors in prop::collection::vec((0..6u64, 0..16u64, 0..MEMORY, 0..0x1_0000u64, 0..8u64, 0..18u64), 0..60),
         bytes in prop::collection::vec(any::<u8>(), 64),
         notifies in prop::collection::vec((0..7u64, 0..18u64), 1..30),
@@ -384,7 +407,7 @@ proptest! {
     /// Whatever is written to a transport's registers, in whatever order.
     #[test]
     fn random_registers_harm_nobody(
-        which in 0..6usize,
+        which in 0..7usize,
         writes in prop::collection::vec((0..0x200u64, prop::sample::select(vec![1u8, 2, 4, 8]), any::<u64>(), 0..4u8), 0..200),
     ) {
         let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,7 @@
 //! `skep debug`
 
+mod gdb;
+
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +44,11 @@ pub(super) struct Args {
     /// Write the memory and the registers of a unikernel's program to FILE, as a core for a debugger, and attach nothing
     #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["command", "toolbox", "lazy", "swap"])]
     core: Option<PathBuf>,
+    /// Let gdb at the processor of a machine: at its own pipe ('target remote | skep debug CELL --gdb'), or at ADDRESS, a port
+    /// of the loopback or a path
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = gdb::PIPE, requires = "target",
+          conflicts_with_all = ["command", "toolbox", "lazy", "swap", "core"])]
+    gdb: Option<String>,
     /// Set an environment variable
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -87,6 +94,15 @@ pub(super) fn execute(context: &Context, args: Args) -> Result<()> {
     }
     if let (Some(file), Some(target)) = (&args.core, &args.target) {
         return write_core(&context.engine()?, target, file);
+    }
+    if let (Some(address), Some(target)) = (&args.gdb, &args.target) {
+        let engine = context.engine()?;
+        let Subject::Cell(cell) = find(&engine, target)? else {
+            return Err(CommandError::usage(
+                "only a machine has a processor of its own: attach a toolbox, which has gdb",
+            ));
+        };
+        return gdb::serve(&engine, &cell, address);
     }
     if args.image.is_some() {
         sys::process::protect_own_program()?;

@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use engine::CellRequest;
 use model::{
-    Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, ImageRecord, ImageRef, Init, IoLimit, Ipc,
-    Lifetime, Limits, LogPolicy, MachineSpec, Mount, MountAccess, MountKind, NetMode, NetStack, Network, NewPrivileges,
-    PortMapping, RestartPolicy, RootAccess, Seccomp, Security, Source, Span, Stdin, StopPolicy, Terminal,
-    UserNamespace, UserSpec, Watch, Weight,
+    Arch, Boundary, ByteSize, Capability, CellName, CellSpec, Cpus, DiskSpec, FirstProgram, ImageRecord, ImageRef,
+    Init, IoLimit, Ipc, Lifetime, Limits, LogPolicy, MachineSpec, Mount, MountAccess, MountKind, NetMode, NetStack,
+    Network, NewPrivileges, PortMapping, RestartPolicy, RootAccess, Seccomp, Security, Source, Span, Stdin, StopPolicy,
+    Terminal, UserNamespace, UserSpec, Watch, Weight,
 };
 
 use crate::cli::select::{self, Pull};
 use crate::error::{CommandError, Kind, Result};
 use crate::output::Reporter;
+
+mod system;
 
 /// Where kernels are looked for that the machine's own sources do not have.
 const NEWEST_SUITE: &str = "stable";
@@ -29,6 +31,12 @@ pub(super) struct SpecArgs {
     /// The kernel of a machine, a file [default: the distribution's]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// Give a machine a disk, by its name qcow2 or raw; without an image, start the system that is on it
+    #[arg(long, value_name = "[raw:|qcow2:]FILE[:ro]")]
+    disk: Vec<DiskSpec>,
+    /// Have cloud-init on the disk find this: its user-data, or a directory with user-data, meta-data and so on
+    #[arg(long, value_name = "FILE|DIR")]
+    cloud_init: Option<PathBuf>,
     /// Take the image for this processor
     #[arg(long, value_name = "ARCH")]
     arch: Option<Arch>,
@@ -150,8 +158,8 @@ pub(super) struct SpecArgs {
     #[arg(long)]
     pub(super) explain: bool,
     /// The image: deb:PKG, host:/PATH, oci:DIR, docker://HOST/REPO, or one of the pool
-    #[arg(value_name = "IMAGE")]
-    image: ImageRef,
+    #[arg(value_name = "IMAGE", required_unless_present = "disk")]
+    image: Option<ImageRef>,
     /// The command and its arguments [default: the image's]
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -166,8 +174,13 @@ impl SpecArgs {
             security: if self.no_security { image::SecurityUpdates::LeaveOut } else { image::SecurityUpdates::Include },
             scripts: if self.configure { select::Scripts::Run } else { select::Scripts::Skip },
         };
-        let found = select::image(engine, &self.image, &wanted)?;
-        let name = self.image.to_string();
+        let Some(image) = &self.image else { return self.specify_system(engine) };
+        if self.cloud_init.is_some() {
+            return Err(CommandError::usage("--cloud-init is for the system of a disk")
+                .hinted("leave out the image to start what is on the disk"));
+        }
+        let found = select::image(engine, image, &wanted)?;
+        let name = image.to_string();
         if found.record.config.labels.contains_key(image::APPLIANCE_LABEL) {
             let other = self.boundary.is_some_and(|it| it != Boundary::Unikernel);
             if other || !self.command.is_empty() {
@@ -244,6 +257,10 @@ impl SpecArgs {
             Some(boundary) => boundary,
         };
         if boundary != Boundary::Machine {
+            if !self.disk.is_empty() {
+                let error = CommandError::usage(format!("a {boundary} has no disks"));
+                return Err(error.hinted("--disk goes with --as machine; -v mounts a directory"));
+            }
             if self.kernel.is_some() {
                 let error = CommandError::usage(format!("a {boundary} has no kernel of its own"));
                 return Err(error.hinted("--kernel goes with --as machine"));
@@ -254,12 +271,23 @@ impl SpecArgs {
             return Err(CommandError::usage("a machine has a kernel of its own, and so a network of its own")
                 .hinted("leave out --net host; -p leads ports of the host into it"));
         }
+        Ok((boundary, Some(self.machine(engine, record, FirstProgram::Images)?)))
+    }
+
+    /// What the machine starts with.
+    fn machine(&self, engine: &engine::Engine, record: &ImageRecord, first: FirstProgram) -> Result<MachineSpec> {
         let files = self.kernel(engine, record)?;
         let kernel = match &self.kernel {
             Some(file) => std::path::absolute(file)?,
             None => files.image,
         };
-        Ok((boundary, Some(MachineSpec { kernel, modules: files.modules })))
+        Ok(MachineSpec {
+            kernel,
+            modules: if self.disk.is_empty() { files.modules } else { files.modules_with_disks },
+            disks: self.disk.iter().map(system::disk).collect::<Result<_>>()?,
+            first,
+            cloud_init: self.cloud_init.as_deref().map(std::path::absolute).transpose()?,
+        })
     }
 
     /// The distribution's kernel for an image: that of its own suite, if it names one.

@@ -58,7 +58,7 @@ use Whose::{Guest, Keeper, Tender};
 const PROT_EXEC: u32 = 4;
 
 /// `KVM_` requests, by what they are of.
-const MACHINES: [u32; 19] = [
+const MACHINES: [u32; 20] = [
     0x0000_ae80, // RUN: first, for it is what a tender does most
     0x4004_ae86, // INTERRUPT
     0x8090_ae81, // GET_REGS
@@ -70,6 +70,7 @@ const MACHINES: [u32; 19] = [
     0x8188_aea6, // GET_XCRS
     0x4188_aea7, // SET_XCRS
     0x4008_ae89, // SET_MSRS
+    0x4018_aee1, // SET_DEVICE_ATTR: of a virtual processor, its counter
     0x4004_ae8b, // SET_SIGNAL_MASK
     0x4008_ae90, // SET_CPUID2
     0xc008_ae05, // GET_SUPPORTED_CPUID

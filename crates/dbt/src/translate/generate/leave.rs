@@ -104,6 +104,11 @@ impl Generator<'_> {
                 self.move_to(Reg::Rax, source);
                 self.look_up_code();
             }
+            Target::Hot => {
+                self.set_pc(self.block.begin.into());
+                self.code.mov_imm(Reg::Rax, head::HOT);
+                self.code.jmp_mem(header(head::LEAVE));
+            }
             Target::Poll(pc) => {
                 self.set_pc(pc.into());
                 self.code.mov_imm(Reg::Rax, 0);
@@ -126,8 +131,8 @@ impl Generator<'_> {
         self.code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
         let interrupted = self.code.jcc(Condition::NotEqual);
         self.code.mov(Size::S64, Reg::Rcx, Reg::Rax);
-        self.code.shift_imm(Shift::Shl, Size::S32, Reg::Rcx, 3);
-        self.code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::ENTRIES - 1) << 4) as i32);
+        self.code.shift_imm(Shift::Shl, Size::S32, Reg::Rcx, self.site.alignment.shift());
+        self.code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::JUMP_ENTRIES - 1) << 4) as i32);
         let entry = Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: sets::JUMPS };
         self.code.alu_mem(Alu::Cmp, Size::S64, Reg::Rax, entry);
         let unknown = self.code.jcc(Condition::NotEqual);
@@ -148,6 +153,7 @@ impl Generator<'_> {
                 self.code.store(64, header(head::PC), Reg::Rax);
             }
             Target::Interpreter(pc) | Target::InterpreterAsBefore(pc) | Target::Poll(pc) => self.set_pc(pc.into()),
+            Target::Hot => self.set_pc(self.block.begin.into()),
         }
         self.code.mov_imm(Reg::Rax, head::MODES_CHANGED);
         self.code.jmp_mem(header(head::LEAVE));
@@ -186,7 +192,7 @@ impl Generator<'_> {
             self.code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
             self.code.jcc(Condition::NotEqual)
         });
-        let number = self.first_link + self.links.len() as u64;
+        let number = self.site.first_link + self.links.len() as u64;
         let Fixup(at) = self.code.jmp();
         self.code.land(Fixup(at));
         self.links.push((at, plus));

@@ -1,0 +1,40 @@
+//! How often code was reached that is not translated yet.
+//!
+//! Nearly half of the blocks that a kernel's boot comes to run once or twice. To translate one takes as long as to interpret
+//! it some forty times, so it is first interpreted: where it comes again, it will come often.
+
+use super::Key;
+use super::specialise::Effort;
+
+/// A block is translated when it is reached for so many times. (Of the 35,000 blocks of a boot of Debian's arm64 kernel
+/// 22,800 are reached twice, 19,600 three times, 14,500 eight times; what is interpreted more takes the time back.)
+const ENOUGH: u8 = 3;
+
+const COUNTERS: usize = 1 << 16;
+
+/// Counters of visits. Two blocks that share one are translated earlier, which does no harm.
+pub(crate) struct Visits {
+    counters: Box<[u8]>,
+    enough: u8,
+    effort: Effort,
+}
+
+impl Visits {
+    /// As little as may be is made for code that may not run again.
+    pub(super) fn patient() -> Visits {
+        Visits { counters: vec![0; COUNTERS].into(), enough: ENOUGH, effort: Effort::Some }
+    }
+
+    /// All effort is made at once.
+    pub(super) fn eager() -> Visits {
+        Visits { counters: vec![0; COUNTERS].into(), enough: 1, effort: Effort::All }
+    }
+
+    /// Counts a visit: what effort the block is worth. Nothing if it is too early to translate it.
+    pub(super) fn count(&mut self, key: Key) -> Option<Effort> {
+        let at = (key.physical >> 1 ^ key.physical >> 17) as usize & (COUNTERS - 1);
+        let counter = &mut self.counters[at];
+        *counter = counter.saturating_add(1);
+        (*counter >= self.enough).then_some(self.effort)
+    }
+}
