@@ -101,6 +101,46 @@ fn a_machine_has_the_verbs_of_a_container() {
     until("it is gone", || env.skep(["why", "m"]).out.contains("SIGKILL"));
 }
 
+/// What eight processes compute at once, each with some more of its own.
+const WORK: &str = "cd ${TMPDIR:-/tmp}; for i in 1 2 3 4 5 6 7 8; do
+    (for j in 1 2 3 4 5; do echo $i $j | md5sum; done | md5sum > sum$i) &
+done; wait; cat sum[1-8] | md5sum";
+
+/// Ten machines in a row that have two processors: each uses both, and computes what is right.
+fn ten_with_two_processors(image: &str) {
+    let Some(env) = env(image) else { return };
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        return;
+    }
+    let mut shell = std::process::Command::new("sh");
+    let expected = env.finish_fed(shell.args(["-c", WORK]).env("TMPDIR", env.scratch()), b"").out;
+    let where_it_is = "nproc; for it in 1 2; do taskset $it cut -d ' ' -f 39 /proc/self/stat; done";
+    let calls = "awk '/Rescheduling|Function call/ { calls += $2 + $3 } END { print (calls > 0) }' /proc/interrupts";
+    let script = format!("{where_it_is}; {WORK}; {calls}");
+    for number in 0..10 {
+        let run = run(&env, &["--cpus", "2", "--net", "none"], image, &["sh", "-c", &script]);
+        assert_eq!((run.code, run.out), (0, format!("2\n0\n1\n{expected}1\n")), "{number}: {}", run.err);
+    }
+}
+
+#[test]
+fn a_riscv_machine_has_two_processors() {
+    ten_with_two_processors(RISCV);
+}
+
+#[test]
+fn an_arm_machine_has_two_processors() {
+    ten_with_two_processors(ARM);
+}
+
+#[test]
+fn a_machine_has_one_processor_unless_told() {
+    let Some(env) = env(RISCV) else { return };
+    for options in [&["--net", "none"][..], &["--cpus", "0.5", "--net", "none"]] {
+        assert_eq!(run(&env, options, RISCV, &["busybox", "nproc"]).ok(), "1\n");
+    }
+}
+
 #[test]
 fn a_machines_port_is_reached() {
     let Some(env) = env(RISCV) else { return };

@@ -13,13 +13,14 @@ struct Debugger {
 
 impl Debugger {
     /// A machine that counts, and a debugger for it.
-    fn new(image: &str) -> Option<Debugger> {
+    fn new(image: &str, processors: &str) -> Option<Debugger> {
         if !can_run(&["root", "gdb-multiarch"]) {
             return None;
         }
         let env = TestEnv::with(image);
         let script = "n=0; while :; do n=$((n+1)); echo $n; usleep 20000; done";
-        env.skep(["run", "-d", "--name", "m", "--net", "none", image, "--", "sh", "-c", script]).ok();
+        let options = ["run", "-d", "--name", "m", "--net", "none", "--cpus", processors];
+        env.skep(options.into_iter().chain([image, "--", "sh", "-c", script])).ok();
         let debugger = Debugger { env };
         debugger.must_count();
         Some(debugger)
@@ -78,7 +79,7 @@ fn number(said: &str, before: &str) -> u64 {
 }
 
 fn is_debugged(image: &str, instruction: &str) {
-    let Some(debugger) = Debugger::new(image) else { return };
+    let Some(debugger) = Debugger::new(image, "1") else { return };
     // Registers, memory at the program counter, single steps; then it is left alone and goes on.
     let said = debugger.gdb(&[
         "printf \"at=%lx\\n\", $pc",
@@ -136,6 +137,67 @@ fn is_debugged(image: &str, instruction: &str) {
     debugger.gdb(&["stepi"]);
     debugger.must_count();
     debugger.env.skep(["rm", "-f", "m"]).ok();
+}
+
+/// Each of two processors is a thread; where one stops all do, and each goes on when they are told to.
+fn two_are_debugged(image: &str) {
+    let Some(debugger) = Debugger::new(image, "2") else { return };
+    let said = debugger.gdb(&[
+        "info threads",
+        "thread 2",
+        "printf \"second=%lx\\n\", $pc",
+        "stepi",
+        "stepi",
+        "printf \"then=%lx\\n\", $pc",
+        "thread 1",
+        "printf \"first=%lx\\n\", $pc",
+        "set scheduler-locking on",
+        "stepi",
+        "stepi",
+        "thread 2",
+        "printf \"still=%lx\\n\", $pc",
+        "detach",
+    ]);
+    assert!(said.contains("Thread 1.1") && said.contains("Thread 1.2"), "{said}");
+    assert_ne!(number(&said, "second="), number(&said, "then="), "{said}");
+    assert_ne!(number(&said, "first="), 0, "{said}");
+    assert_eq!(number(&said, "then="), number(&said, "still="), "{said}");
+    debugger.must_count();
+    // A place that the second comes by again, or the first does; then the second alone.
+    let said = debugger.gdb(&[
+        "thread 2",
+        "set $place = $pc",
+        "printf \"place=%lx\\n\", $place",
+        "stepi",
+        "break *$place",
+        "continue",
+        "printf \"reached=%lx\\n\", $pc",
+        "delete",
+        "break *$place thread 2",
+        "continue",
+        "printf \"by=%x at=%lx\\n\", $_thread, $pc",
+        "delete",
+        "detach",
+    ]);
+    assert!(said.contains("Breakpoint 1, "), "{said}");
+    assert_eq!(number(&said, "place="), number(&said, "reached="), "{said}");
+    assert_eq!((number(&said, "by="), number(&said, "place=")), (2, number(&said, " at=")), "{said}");
+    debugger.must_count();
+    debugger.gdb(&["thread 2", "stepi"]);
+    debugger.must_count();
+    let both = "for it in 1 2; do taskset $it true || exit; done; nproc";
+    assert_eq!(debugger.env.skep(["exec", "m", "sh", "-c", both]).ok(), "2\n");
+    debugger.env.skep(["rm", "-f", "m"]).ok();
+}
+
+#[test]
+fn two_processors_of_riscv_are_debugged() {
+    two_are_debugged("deb:busybox-static@trixie/riscv64");
+}
+
+#[test]
+fn two_processors_of_arm_are_debugged() {
+    two_are_debugged("deb:busybox-static/arm64");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use isa::Isa;
 
 use crate::clock::Clock;
+use crate::peers::{Forget, News, Peers};
 use crate::state::State;
 
 /// Devices, and what a description leaves to the machine: timers, interrupt controllers, firmware.
@@ -21,15 +22,33 @@ pub trait Board {
 
     /// Whether a processor has to look at its interrupts. Asked often.
     fn attention(&self) -> bool;
+
+    /// Whether the processor is switched on. Asked when it has attention, and after questions that may change it.
+    fn is_on(&self) -> bool {
+        true
+    }
 }
 
 /// A processor's registers by their names.
 pub struct Registers<'r> {
     pub(crate) isa: &'r Isa,
     pub(crate) state: &'r mut State,
+    peers: &'r Peers,
+    /// Others were told something that is to be settled.
+    pub(crate) must_settle: bool,
 }
 
-impl Registers<'_> {
+impl<'r> Registers<'r> {
+    pub(crate) fn of(isa: &'r Isa, state: &'r mut State, peers: &'r Peers) -> Registers<'r> {
+        Registers { isa, state, peers, must_settle: false }
+    }
+
+    /// Another processor, by its number, forgets something before this one goes on.
+    pub fn have_forget(&mut self, processor: usize, what: Forget) {
+        self.peers.tell(processor, News::Forget(what));
+        self.must_settle = true;
+    }
+
     /// A register's value; zero if there is none of this name.
     pub fn get(&self, name: &str, index: u32) -> u128 {
         self.isa.register(name).map_or(0, |register| self.state.get(register, index))

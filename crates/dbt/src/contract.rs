@@ -15,6 +15,12 @@
 //! `tlb_flush_space(space)`, `wait()` for an interrupt, `attend()`, `clock()`, which is the board's [`Clock`](crate::Clock). If there is a register `address_space`, what was found
 //! in one space is not used in another.
 //!
+//! Of processors that share their memory: the same of all of them with `_shared` behind the name, which is settled at the
+//! next `settle()`; `memory_fence()`, before which all stores are done that come before it, and behind which all loads are;
+//! `synchronise()`, behind which instructions are done as they stand in memory; and `relax()`, while another is waited for.
+//! **The host's order of memory is taken for granted**: loads and stores are done in theirs, but for a load that passes an
+//! earlier store; what changes memory as one is a fence. A processor that is alone needs no fences, and has none.
+//!
 //! Floating-point operations (`Op::Float`) add their flags, of [`isa::ops::float::flags`], to the register `float_flags`,
 //! whose bits a description neither sets without them nor clears but by writing all of it. An engine may hold new ones
 //! elsewhere as long as nothing reads or writes that register.
@@ -55,6 +61,13 @@ pub(crate) enum Question {
     Flush,
     FlushPage,
     FlushSpace,
+    FlushShared,
+    FlushPageShared,
+    FlushSpaceShared,
+    Settle,
+    Fence,
+    Synchronise,
+    Relax,
     Wait,
     Attend,
     Clock,
@@ -67,6 +80,13 @@ impl Question {
             "tlb_flush" => Question::Flush,
             "tlb_flush_page" => Question::FlushPage,
             "tlb_flush_space" => Question::FlushSpace,
+            "tlb_flush_shared" => Question::FlushShared,
+            "tlb_flush_page_shared" => Question::FlushPageShared,
+            "tlb_flush_space_shared" => Question::FlushSpaceShared,
+            "settle" => Question::Settle,
+            "memory_fence" => Question::Fence,
+            "synchronise" => Question::Synchronise,
+            "relax" => Question::Relax,
             "wait" => Question::Wait,
             "attend" => Question::Attend,
             "clock" => Question::Clock,

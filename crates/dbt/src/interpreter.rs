@@ -3,13 +3,17 @@
 //! Slow and plain: values are numbers in a list, and each operator is the function of [`isa::ops`] that also folded the
 //! constants. A processor's registers are written in the order of the plan; a description accesses memory first.
 
+use std::sync::atomic::{Ordering, fence};
+
 use isa::ops::{self, mask, mask64, signed, signed64};
 use isa::plan::{Id, MOST_ARGUMENTS, Op, Plan};
 use isa::{Instruction, Isa};
 
 use crate::board::{Board, Registers};
 use crate::contract::Question;
+use crate::peers::{Forget, Heard};
 use crate::processor::{End, Processor, Thrown};
+use crate::state::head;
 
 /// Room for the values of a plan.
 #[derive(Default)]
@@ -202,14 +206,44 @@ impl Run<'_> {
             Question::Flush => self.cpu.flush(),
             Question::FlushPage => self.cpu.flush_page(first),
             Question::FlushSpace => self.cpu.flush_space(first as u32),
+            Question::FlushShared => {
+                self.cpu.flush();
+                self.cpu.have_others_forget(Forget::Everything);
+            }
+            Question::FlushPageShared => {
+                self.cpu.flush_page(first);
+                self.cpu.have_others_forget(Forget::Page(first));
+            }
+            Question::FlushSpaceShared => {
+                self.cpu.flush_space(first as u32);
+                self.cpu.have_others_forget(Forget::Space(first as u32));
+            }
+            Question::Settle => {
+                fence(Ordering::SeqCst);
+                if self.cpu.state.head(head::UNSETTLED) != 0 {
+                    self.cpu.settle(Heard::Pages);
+                }
+            }
+            Question::Fence => fence(Ordering::SeqCst),
+            Question::Synchronise => self.cpu.hear(),
+            Question::Relax => self.cpu.relax(),
             Question::Wait => self.cpu.is_waiting = true,
             Question::Attend => self.cpu.must_attend = true,
-            Question::Clock => return self.cpu.clock.now(),
+            Question::Clock if self.cpu.ram.peers().is_alone() => return self.cpu.clock.now(),
+            Question::Clock => return self.cpu.clock.now_in_order(),
             Question::Board => {
-                let mut registers = Registers { isa: self.isa, state: &mut self.cpu.state };
+                let mut registers = Registers::of(self.isa, &mut self.cpu.state, self.cpu.ram.peers());
                 let answer = self.board.answer(which.into(), arguments, &mut registers);
+                let must_settle = registers.must_settle;
                 if self.isa.externs[usize::from(which)].is_sync {
                     self.cpu.update_key();
+                    // It may have switched itself off.
+                    self.cpu.must_attend |= !self.board.is_on();
+                }
+                if must_settle {
+                    self.cpu.settle(Heard::Code);
+                    // It may have told itself, too.
+                    self.cpu.hear();
                 }
                 return answer;
             }

@@ -16,25 +16,6 @@ const UNPRIVILEGED: u64 = 4;
 type Done<T> = Result<T, Thrown>;
 
 impl Processor {
-    /// Memory was written: what was translated of it does not hold any more.
-    pub(crate) fn wrote(&mut self, physical: u64, size: u64) {
-        if let Some(translator) = &mut self.translator {
-            translator.wrote(physical, size);
-        }
-    }
-
-    /// Devices may have written memory.
-    pub(crate) fn hear_of_devices(&mut self) {
-        for (address, size) in self.ram.take_delivered() {
-            let mut at = address;
-            while at < address + size {
-                let end = ((at & !(PAGE - 1)) + PAGE).min(address + size);
-                self.wrote(at, end - at);
-                at = end;
-            }
-        }
-    }
-
     /// Forgets where pages are.
     pub(crate) fn flush(&mut self) {
         self.tlb.flush();
@@ -99,7 +80,7 @@ impl Processor {
         if let Some(value) = self.ram.read(physical, width) {
             return Ok(value);
         }
-        let from_device = if width <= 64 { board.read(physical, width / 8) } else { None };
+        let from_device = if width <= 64 { self.away(board, |board| board.read(physical, width / 8)) } else { None };
         from_device.map(u128::from).ok_or_else(|| self.unreachable(address, Access::Read))
     }
 
@@ -121,9 +102,13 @@ impl Processor {
             self.wrote(physical, size);
             return Ok(());
         }
-        let by_device = if width <= 64 { board.write(physical, width / 8, value as u64) } else { None };
+        let by_device = if width <= 64 {
+            // What the device writes is heard of before the processor goes on.
+            self.away(board, |board| board.write(physical, width / 8, value as u64))
+        } else {
+            None
+        };
         by_device.ok_or_else(|| self.unreachable(address, Access::Write))?;
-        self.hear_of_devices();
         // What it was told may have made it raise an interrupt, which nobody else would tell of.
         if board.attention() {
             self.attention.store(1, Ordering::Release);

@@ -27,6 +27,8 @@ pub enum Stop {
     Done,
     /// It waits for an interrupt.
     Waiting,
+    /// It is switched off.
+    Off,
 }
 
 /// What an instruction or an entry ended with.
@@ -51,6 +53,8 @@ pub(crate) struct Thrown {
 
 /// A processor.
 pub struct Processor {
+    /// Which of those that share its memory.
+    pub(crate) number: usize,
     pub(crate) isa: Arc<Isa>,
     pub(crate) ram: Ram,
     pub(crate) state: State,
@@ -79,6 +83,9 @@ pub struct Processor {
     pub(crate) translator: Option<Translator>,
     /// Not zero if somebody wants the processor to look at its board.
     pub(crate) attention: Arc<AtomicU32>,
+    /// Code was dropped since it was last between blocks: some, or more than it was told of.
+    pub(crate) has_dropped: bool,
+    pub(crate) must_forget: bool,
 }
 
 /// What came of a single instruction.
@@ -112,13 +119,10 @@ const DECODED: usize = 1 << 14;
 const NONE: u32 = u32::MAX;
 
 impl Processor {
-    /// A processor that is switched on, with these arguments of `reset`.
+    /// A processor that is switched on, with these arguments of `reset`: the next of those that share the memory.
     pub fn new(isa: Arc<Isa>, mode: Mode, ram: Ram, board: &mut dyn Board, arguments: &[u64]) -> Result<Processor> {
-        let mut processor = Processor::blank(Arc::clone(&isa), mode, ram, board)?;
-        processor.update_key();
-        let mut thrown = Thrown { entry: processor.entries.reset, arguments: [0; MOST_ARGUMENTS] };
-        thrown.arguments.iter_mut().zip(arguments).for_each(|(to, from)| *to = *from);
-        processor.enter(&isa, board, thrown);
+        let mut processor = Processor::blank(isa, mode, ram, board)?;
+        processor.reset(board, arguments);
         Ok(processor)
     }
 
@@ -126,12 +130,13 @@ impl Processor {
     pub(crate) fn blank(isa: Arc<Isa>, mode: Mode, ram: Ram, board: &mut dyn Board) -> Result<Processor> {
         let entries = Entries::of(&isa)?;
         let modes = isa.registers.iter().filter(|register| register.is_mode);
+        let number = ram.peers().join();
         Ok(Processor {
+            number,
             state: State::new(isa.state_size()),
             questions: isa.externs.iter().map(|question| Question::of(&question.name)).collect(),
             space: isa.register("address_space").map(|register| register.offset),
             float_flags: isa.register("float_flags").map(|register| register.offset),
-            ram,
             pc: 0,
             tlb: Tlb::default(),
             entries,
@@ -149,9 +154,33 @@ impl Processor {
                 Mode::Translate => Translator::patient(isa.unit.into()),
                 Mode::TranslateAll => Translator::eager(isa.unit.into()),
             },
-            attention: Arc::default(),
+            attention: ram.attention(number),
+            has_dropped: false,
+            must_forget: false,
             isa,
+            ram,
         })
+    }
+
+    /// Switches it on anew: it knows nothing, and begins with these arguments of `reset`.
+    pub fn restart(&mut self, board: &mut dyn Board, arguments: &[u64]) {
+        self.come();
+        self.state.clear();
+        (self.is_waiting, self.must_attend) = (false, true);
+        self.flush();
+        if let Some(translator) = &mut self.translator {
+            translator.forget_all();
+        }
+        self.reset(board, arguments);
+        self.go();
+    }
+
+    fn reset(&mut self, board: &mut dyn Board, arguments: &[u64]) {
+        let isa = Arc::clone(&self.isa);
+        self.update_key();
+        let mut thrown = Thrown { entry: self.entries.reset, arguments: [0; MOST_ARGUMENTS] };
+        thrown.arguments.iter_mut().zip(arguments).for_each(|(to, from)| *to = *from);
+        self.enter(&isa, board, thrown);
     }
 
     /// Where it is.
@@ -176,7 +205,7 @@ impl Processor {
 
     /// Its registers.
     pub fn registers(&mut self) -> Registers<'_> {
-        Registers { isa: &self.isa, state: &mut self.state }
+        Registers::of(&self.isa, &mut self.state, self.ram.peers())
     }
 
     /// The number of the address space that it is in.
@@ -201,11 +230,29 @@ impl Processor {
 
     /// Does so many instructions, or fewer if it then waits for an interrupt.
     pub fn run(&mut self, board: &mut dyn Board, instructions: u64) -> Stop {
+        self.attention.swap(0, Ordering::AcqRel);
+        if !board.is_on() {
+            self.be_absent();
+            return Stop::Off;
+        }
+        self.come();
+        let stop = self.run_inside(board, instructions);
+        self.go();
+        stop
+    }
+
+    fn run_inside(&mut self, board: &mut dyn Board, instructions: u64) -> Stop {
         let isa = Arc::clone(&self.isa);
-        self.hear_of_devices();
         let end = self.count + instructions;
         while self.count < end {
-            if self.must_attend || (self.count.is_multiple_of(PATIENCE) && board.attention()) {
+            let is_patient = !self.count.is_multiple_of(PATIENCE);
+            if !is_patient {
+                self.hear_between();
+            }
+            if self.must_attend || (!is_patient && board.attention()) {
+                if !board.is_on() {
+                    return Stop::Done;
+                }
                 self.attend(&isa, board);
             }
             if self.is_waiting {
@@ -224,10 +271,28 @@ impl Processor {
         if self.translator.is_none() {
             return self.run(board, 10_000);
         }
+        if !board.is_on() {
+            // Who switches it on tells it so afterwards.
+            self.attention.store(0, Ordering::SeqCst);
+            if !board.is_on() {
+                self.be_absent();
+                return Stop::Off;
+            }
+        }
+        self.come();
+        let stop = self.run_fast_inside(board);
+        self.go();
+        stop
+    }
+
+    fn run_fast_inside(&mut self, board: &mut dyn Board) -> Stop {
         let isa = Arc::clone(&self.isa);
-        self.hear_of_devices();
         loop {
             let is_wanted = self.attention.swap(0, Ordering::AcqRel) != 0;
+            self.hear_between();
+            if (is_wanted || self.must_attend) && !board.is_on() {
+                return Stop::Done;
+            }
             let is_pending = self.state.head(head::PENDING) != 0;
             if self.must_attend || is_pending || (is_wanted && board.attention()) {
                 self.attend(&isa, board);
@@ -248,7 +313,7 @@ impl Processor {
         }
     }
 
-    /// Sets it to have the processor look at its board.
+    /// Sets it to have the processor look at its board and into its mailbox.
     pub fn attention(&self) -> Arc<AtomicU32> {
         Arc::clone(&self.attention)
     }

@@ -3,39 +3,55 @@
 //! **Invariant: no access leaves it.** Each is checked against its length, here, and nothing else turns a guest's address
 //! into one of ours.
 //!
-//! What a device brings ([`Ram::deliver`]) is written down, for processors that translated what was there before.
+//! What a device brings ([`Ram::deliver`]) is told to processors that translated what was there before (`peers`).
 
 #![expect(unsafe_code, reason = "memory that several processors change at once is accessed by pointers alone")]
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use isa::plan::Atomic;
 use vm::{Memory, Region as _};
+
+use crate::peers::Peers;
 
 /// Memory at a physical address.
 #[derive(Debug, Clone)]
 pub struct Ram {
     memory: Arc<Memory>,
     base: u64,
-    delivered: Arc<Delivered>,
+    peers: Arc<Peers>,
 }
 
-/// What devices wrote, and no processor has heard of yet.
-#[derive(Debug, Default)]
-struct Delivered {
-    is_any: AtomicBool,
-    /// Addresses and sizes.
-    parts: Mutex<Vec<(u64, u64)>>,
-}
-
-/// Sixteen bytes are changed as one by one processor at a time.
+/// Where the host has no instruction for it, sixteen bytes are changed as one by one processor at a time.
 static WIDE: Mutex<()> = Mutex::new(());
 
 impl Ram {
-    /// The memory begins at physical address `base`.
+    /// The memory begins at physical address `base`. One processor is going to use it.
     pub fn new(memory: Arc<Memory>, base: u64) -> Ram {
-        Ram { memory, base, delivered: Arc::default() }
+        Ram::shared(memory, base, 1)
+    }
+
+    /// The same, of so many processors.
+    pub fn shared(memory: Arc<Memory>, base: u64, processors: usize) -> Ram {
+        let peers = Arc::new(Peers::new(processors, base, memory.length() as u64));
+        Ram { memory, base, peers }
+    }
+
+    /// How many processors use it.
+    pub fn processors(&self) -> usize {
+        self.peers.count()
+    }
+
+    /// Sets one of its processors, by its number, to look at its board. See [`crate::Processor::attention`].
+    pub fn attention(&self, processor: usize) -> Arc<AtomicU32> {
+        self.peers.attention(processor)
+    }
+
+    /// Its processors.
+    #[inline]
+    pub(crate) fn peers(&self) -> &Arc<Peers> {
+        &self.peers
     }
 
     /// Where it begins.
@@ -114,41 +130,24 @@ impl Ram {
         self.memory.write((address - self.base) as usize, from)
     }
 
-    /// Copies into it what a device brings. The processor hears of it: what it translated of that does not hold any more.
+    /// Copies into it what a device brings. Processors hear of it: what they translated of that does not hold any more.
     pub fn deliver(&self, address: u64, from: &[u8]) -> Option<()> {
         self.copy_in(address, from)?;
-        self.note(address, from.len() as u64);
+        self.peers.delivered(address, from.len() as u64);
         Some(())
     }
 
-    fn note(&self, address: u64, size: u64) {
-        let mut parts = self.delivered.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        match parts.last_mut() {
-            Some(last) if last.0 + last.1 == address => last.1 += size,
-            _ => parts.push((address, size)),
-        }
-        self.delivered.is_any.store(true, Ordering::Release);
-    }
-
-    /// Makes whole pages zero, and gives back to the host what they took. The processor hears of it.
+    /// Makes whole pages zero, and gives back to the host what they took. Processors hear of it.
     pub fn discard(&self, address: u64, size: u64) -> Option<()> {
         self.place(address, size)?;
         self.memory.discard((address - self.base) as usize, size as usize)?;
-        self.note(address, size);
+        self.peers.delivered(address, size);
         Some(())
     }
 
     /// What is there now, for others to have too. Nothing may be at work in it.
     pub fn freeze(&self) -> vm::Result<vm::Frozen> {
         self.memory.freeze()
-    }
-
-    /// What devices wrote since the last time: addresses and sizes.
-    pub(crate) fn take_delivered(&self) -> Vec<(u64, u64)> {
-        if !self.delivered.is_any.swap(false, Ordering::AcqRel) {
-            return Vec::new();
-        }
-        std::mem::take(&mut *self.delivered.parts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether all of `size` bytes at a physical address are there.
@@ -159,6 +158,10 @@ impl Ram {
     /// Puts `new` there if `old` is there, as one; gives what was there. The address is a multiple of the size.
     pub fn compare_and_swap(&self, address: u64, width: u8, old: u128, new: u128) -> Option<u128> {
         let at = self.place(address, u64::from(width / 8))?;
+        if width == 128 && is_x86_feature_detected!("cmpxchg16b") && (at as usize).is_multiple_of(16) {
+            // SAFETY: the host has it; the place was checked and is aligned; every access to it is by a pointer.
+            return Some(unsafe { exchange_sixteen(at.cast(), old, new) });
+        }
         if width == 128 {
             let _one = WIDE.lock().unwrap_or_else(PoisonError::into_inner);
             let found = self.read(address, 128)?;
@@ -200,6 +203,29 @@ impl Ram {
             }
         }
     }
+}
+
+/// Puts `new` there if `old` is there, as one; gives what was there.
+///
+/// # Safety
+/// The host has the instruction; the place is valid and a multiple of sixteen.
+unsafe fn exchange_sixteen(at: *mut u128, old: u128, new: u128) -> u128 {
+    let (low, high): (u64, u64);
+    // SAFETY: the caller says so. The compiler keeps rbx for itself, so it is put back.
+    unsafe {
+        std::arch::asm!(
+            "xchg rsi, rbx",
+            "lock cmpxchg16b [rdi]",
+            "mov rbx, rsi",
+            in("rdi") at,
+            inout("rsi") new as u64 => _,
+            in("rcx") (new >> 64) as u64,
+            inout("rax") old as u64 => low,
+            inout("rdx") (old >> 64) as u64 => high,
+            options(nostack),
+        );
+    }
+    u128::from(high) << 64 | u128::from(low)
 }
 
 /// What memory holds after a change.

@@ -36,8 +36,10 @@ pub(crate) mod head {
     pub(crate) const FLOAT_LEFT: u32 = 17;
     /// The same, from before something that may have to be taken back.
     pub(crate) const FLOAT_BEFORE: u32 = 18;
-    /// All of it, in words and in bytes.
-    pub(crate) const WORDS: usize = 20;
+    /// Not zero if others were told what they have not been seen to hear.
+    pub(crate) const UNSETTLED: u32 = 20;
+    /// All of it, in words and in bytes: a multiple of sixteen.
+    pub(crate) const WORDS: usize = 22;
     pub(crate) const SIZE: u32 = WORDS as u32 * 8;
     /// The reason that asks for the instruction to be interpreted.
     pub(crate) const INTERPRET_NEXT: u64 = u32::MAX as u64;
@@ -59,6 +61,11 @@ impl State {
     /// All zero.
     pub fn new(size: u32) -> State {
         State { words: vec![0; head::WORDS + size as usize / 8].into() }
+    }
+
+    /// All zero again.
+    pub(crate) fn clear(&mut self) {
+        self.words.fill(0);
     }
 
     /// A register of at most 64 bits, at its offset.

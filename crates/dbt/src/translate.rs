@@ -36,13 +36,15 @@ pub(crate) struct Translator {
     blocks: FxHashMap<Key, u32>,
     list: Vec<Translated>,
     /// Pages that code was made of, by physical address.
-    pages: FxHashMap<u64, CodePage>,
+    pages: FxHashMap<u64, Vec<Key>>,
     links: Vec<Link>,
     enter: usize,
     /// Where code of blocks begins.
     begin: usize,
     /// Blocks that were made.
     pub(crate) made: u64,
+    /// How often everything was forgotten: numbers of links are those of one epoch.
+    epoch: u64,
 }
 
 /// What a block is found by.
@@ -54,19 +56,19 @@ struct Key {
     modes: u32,
 }
 
+impl Key {
+    /// The pages that it is made of.
+    fn pages(&self) -> [u64; 2] {
+        [self.physical & !(PAGE - 1), self.behind.unwrap_or(self.physical) & !(PAGE - 1)]
+    }
+}
+
 struct Translated {
     /// Nothing if it must be interpreted.
     code: Option<usize>,
     stale: usize,
     /// Links that go straight to it.
     incoming: Vec<u32>,
-}
-
-#[derive(Default)]
-struct CodePage {
-    /// Which pieces of 64 bytes were translated.
-    lines: u64,
-    blocks: Vec<Key>,
 }
 
 struct Link {
@@ -112,10 +114,12 @@ impl Translator {
             enter,
             begin,
             made: 0,
+            epoch: 0,
         })
     }
 
-    fn forget_all(&mut self) {
+    pub(crate) fn forget_all(&mut self) {
+        self.epoch += 1;
         self.cache.truncate(self.begin);
         self.sets.flush();
         self.blocks.clear();
@@ -136,16 +140,15 @@ impl Translator {
         self.sets.flush_space(space);
     }
 
-    /// Memory at a physical address was written: what was translated of it does not hold.
-    pub(crate) fn wrote(&mut self, physical: u64, size: u64) {
-        let Some(page) = self.pages.get(&(physical & !(PAGE - 1))) else { return };
-        let first = (physical & (PAGE - 1)) >> 6;
-        let last = ((physical & (PAGE - 1)) + size - 1).min(PAGE - 1) >> 6;
-        if (first..=last).all(|line| page.lines >> line & 1 == 0) {
-            return;
-        }
-        let Some(page) = self.pages.remove(&(physical & !(PAGE - 1))) else { return };
-        page.blocks.into_iter().for_each(|key| self.forget(key));
+    /// Nobody writes to a page of ours by himself any more: it has code now.
+    pub(crate) fn protect(&mut self, host: u64) {
+        self.sets.protect(host);
+    }
+
+    /// A page was written where it had code: no block of it holds.
+    pub(crate) fn drop_page(&mut self, page: u64) {
+        let Some(blocks) = self.pages.remove(&page) else { return };
+        blocks.into_iter().for_each(|key| self.forget(key));
     }
 
     /// A block is not there any more: who goes to it looks for another.
@@ -162,16 +165,11 @@ impl Translator {
     }
 
     /// The block is there from now on.
-    fn keep(&mut self, key: Key, compiled: Option<(&generate::Compiled, usize)>, lines: u64) -> u32 {
+    fn keep(&mut self, key: Key, compiled: Option<(&generate::Compiled, usize)>) -> u32 {
         let number = self.list.len() as u32;
         let begin = key.physical & (PAGE - 1);
-        let page = self.pages.entry(key.physical - begin).or_default();
-        page.lines |= lines | 1 << (begin >> 6);
-        page.blocks.push(key);
-        if let Some(behind) = key.behind {
-            let behind = self.pages.entry(behind).or_default();
-            behind.lines |= 1;
-            behind.blocks.push(key);
+        for page in [Some(key.physical - begin), key.behind].into_iter().flatten() {
+            self.pages.entry(page).or_default().push(key);
         }
         self.blocks.insert(key, number);
         let mut translated = Translated { code: None, stale: 0, incoming: Vec::new() };

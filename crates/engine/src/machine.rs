@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Acts, Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use machine::Module;
-use model::{Arch, ByteSize, CellId, Engine, FirstProgram, MountKind, NetStack, Process, Verb};
+use model::{Arch, ByteSize, CellId, Cpus, Engine, FirstProgram, MountKind, NetStack, Process, Verb};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use store::Rootfs;
 
@@ -29,8 +29,18 @@ pub(crate) struct Machines;
 
 /// A machine's memory, unless it is told.
 const MEMORY: ByteSize = ByteSize::mib(512);
-/// What a machine needs beside its memory: its translator's code, its devices, its kernel's image while it is loaded.
+/// What a machine needs beside its memory: its translator's code, its devices, its kernel's image while it is loaded; and
+/// for each processor but the first, code of its own.
 const BESIDE: u64 = 384 << 20;
+const BESIDE_EACH: u64 = 96 << 20;
+
+/// How many processors a machine has whose cell may use so much of the host's: enough to use it, and no more than the
+/// host has, since each works on a thread of its own. One unless told: what most programs do is done soonest so.
+fn processors(limit: Option<Cpus>) -> usize {
+    let wanted = limit.map_or(1, |it| it.as_millis().div_ceil(1000) as usize);
+    let there = std::thread::available_parallelism().map_or(1, usize::from);
+    wanted.clamp(1, there.min(machine::MOST_PROCESSORS))
+}
 
 /// The processor of machines for that architecture, if there are any.
 pub fn machine_processor(arch: Arch) -> Option<machine::Arch> {
@@ -60,6 +70,7 @@ impl Boundary for Machines {
             return Err(Error::Refused(format!("there are no machines for {}", spec.image.arch)));
         };
         let memory = spec.limits.memory.unwrap_or(MEMORY);
+        let processors = processors(spec.limits.cpus);
         let log = request.cell.kernel_log();
         let is_own = files.first == FirstProgram::Disks;
         let (line, link) = sys::socket::pair().map_err(|e| Error::io("making a line for the cell's link", e))?;
@@ -79,6 +90,7 @@ impl Boundary for Machines {
             proc: File::open("/proc").map_err(|e| Error::io("opening /proc", e))?.into(),
             arch,
             memory: memory.get(),
+            processors,
             hostname: spec.hostname.clone(),
             origin,
             disks: crate::machine_disks::hand_over(files)?,
@@ -90,7 +102,8 @@ impl Boundary for Machines {
         };
         let mut cell = request.cell.clone();
         // The limit is the machine's memory, and what runs it needs some, too.
-        cell.spec.limits.memory = Some(ByteSize::bytes(memory.get() + BESIDE));
+        let beside = BESIDE + BESIDE_EACH * (processors as u64 - 1);
+        cell.spec.limits.memory = Some(ByteSize::bytes(memory.get() + beside));
         // Its sockets are its own kernel's.
         cell.spec.network.stack = NetStack::Guest;
         let request = StartRequest { cell: &cell, ..request.again() };
@@ -260,6 +273,7 @@ pub(crate) fn unpack(mut bytes: &[u8]) -> Vec<Module> {
 struct Monitor {
     arch: machine::Arch,
     memory: u64,
+    processors: usize,
     hostname: String,
     origin: Origin,
     /// Where its disks and its seed come from.
@@ -303,6 +317,7 @@ impl Monitor {
             kernel: read_all(image)?,
             modules: unpack(&read_all(modules)?),
             memory: self.memory,
+            processors: self.processors,
             hostname: self.hostname.clone(),
             disks,
             seed,
@@ -323,6 +338,7 @@ impl Monitor {
                     image: read_all(image)?,
                     modules: unpack(&read_all(modules)?),
                     memory: self.memory,
+                    processors: self.processors,
                 },
                 Origin::Frozen(line) => machine::Origin::Frozen(hear_files(line)?),
             },
@@ -421,6 +437,21 @@ impl Resident for Monitor {
                 unikernel::say(&format!("the machine ended: {error}"));
                 NOT_BEGUN
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_processors_for_what_its_cell_may_use() {
+        let there = std::thread::available_parallelism().unwrap().get().min(machine::MOST_PROCESSORS);
+        for (limit, wanted) in
+            [(None, 1), (Some(1), 1), (Some(1000), 1), (Some(1001), 2), (Some(2000), 2), (Some(64_000), 64)]
+        {
+            assert_eq!(processors(limit.map(Cpus::millis)), wanted.min(there), "{limit:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Boots a kernel with its serial port on standard input and output:
-//! `boot [--disk FILE]… [--port NAME=SOCKET]… [--share DIR]… [--net OWN=PEER]… [--balloon] [--console] KERNEL INITRD COMMAND-LINE (arm64|riscv64|ISA…)`.
+//! `boot [--processors N] [--disk FILE]… [--port NAME=SOCKET]… [--share DIR]… [--net OWN=PEER]… [--balloon] [--console] KERNEL INITRD COMMAND-LINE (arm64|riscv64|ISA…)`.
 //!
-//! `--console` has the guest's `hvc0` on standard input and output.
+//! `--processors` says how many there are. `--console` has the guest's `hvc0` on standard input and output.
 
 #![expect(clippy::print_stderr, reason = "it tells of the machine beside what the machine tells")]
 
@@ -14,7 +14,7 @@ use std::time::Instant;
 use machine::{Access, Arch, Balloon, Card, Devices, Disk, Format, Machine, Port, Serial, Share, Start};
 
 fn main() {
-    let (devices, arguments) = devices();
+    let (devices, processors, arguments) = devices();
     // Who has a console types there.
     let typed = if devices.ports.is_empty() { std::io::stdin().as_fd().try_clone_to_owned().ok() } else { None };
     let read = |name: &str| std::fs::read(name).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -28,6 +28,7 @@ fn main() {
         initrd: &read(&arguments[1]),
         command_line: &arguments[2],
         memory: 512 << 20,
+        processors,
         mode: if std::env::var_os("INTERPRET").is_some() { dbt::Mode::Interpret } else { dbt::Mode::Translate },
         serial: Serial { output: Box::new(std::io::stdout()), input: typed },
         devices,
@@ -42,7 +43,7 @@ fn main() {
         };
         let (count, time) = (machine.count(), began.elapsed());
         let blocks = machine.blocks();
-        eprintln!("[{count} instructions, {blocks} blocks, {time:.1?}, at {:#x}]", machine.pc());
+        eprintln!("[{count} instructions, {blocks} blocks, {time:.1?}, at {:x?}]", machine.places());
         if let Some(end) = end {
             eprintln!("[{end:?}]");
             for (name, count) in machine.interpreted().into_iter().take(20) {
@@ -62,9 +63,10 @@ fn compiled(files: &[String]) -> isa::Isa {
 }
 
 /// Options, and what is left.
-fn devices() -> (Devices, Vec<String>) {
+fn devices() -> (Devices, usize, Vec<String>) {
     let mut devices = Devices::default();
     let mut left = Vec::new();
+    let mut processors = 1;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().expect("a value");
@@ -75,6 +77,7 @@ fn devices() -> (Devices, Vec<String>) {
                 let disk = Disk::open(Path::new(&path), format, Access::ReadWrite, "disk");
                 devices.disks.push(disk.unwrap_or_else(|error| panic!("{error}")));
             }
+            "--processors" => processors = value().parse().expect("a number"),
             "--balloon" => devices.balloon = Some(Balloon::new().expect("a balloon")),
             "--console" => {
                 let input = std::io::stdin().as_fd().try_clone_to_owned().expect("standard input");
@@ -106,5 +109,5 @@ fn devices() -> (Devices, Vec<String>) {
             _ => left.push(argument),
         }
     }
-    (devices, left)
+    (devices, processors, left)
 }

@@ -1,8 +1,12 @@
 //! Devices at physical addresses, and their lines to the interrupt controller: the same for every board.
 //!
 //! The controller itself is not on the bus, since processors ask it questions too; a board has it by name.
+//!
+//! All processors use the bus at once. Each device has a lock, so that one that reads a disk holds up nobody who does not
+//! want that disk. **Locks are taken in this order: a device's, the controller's**; nobody waits for a processor who has one.
 
 use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Result;
 use crate::saved::{State, unfit};
@@ -60,68 +64,103 @@ pub(crate) struct Place {
     pub(crate) interrupt: u32,
 }
 
+/// Where devices' lines end: an interrupt controller.
+pub(crate) trait Lines: Send + Sync {
+    /// A line, as it is now.
+    fn set_line(&self, interrupt: u32, line: Line);
+}
+
+/// A device where it is. It does one thing at a time, whoever asks.
+struct Slot {
+    place: Place,
+    device: Mutex<Box<dyn Device>>,
+}
+
+impl Slot {
+    /// Does something with the device; then its line is what it is. Nobody else's word comes between.
+    fn with<T>(&self, lines: &dyn Lines, what: impl FnOnce(&mut dyn Device) -> T) -> T {
+        let mut device = self.device.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = what(&mut **device);
+        lines.set_line(self.place.interrupt, device.line());
+        done
+    }
+}
+
 /// All devices of a board.
-#[derive(Default)]
 pub(crate) struct Bus {
-    slots: Vec<(Place, Box<dyn Device>)>,
+    slots: Vec<Slot>,
+    lines: Arc<dyn Lines>,
 }
 
 impl Bus {
+    /// Without any device yet.
+    pub(crate) fn new(lines: Arc<dyn Lines>) -> Bus {
+        Bus { slots: Vec::new(), lines }
+    }
+
     /// Puts a device where none is yet.
     pub(crate) fn add(&mut self, place: Place, device: Box<dyn Device>) {
         debug_assert!(
-            self.slots.iter().all(|(it, _)| it.base + it.size <= place.base || place.base + place.size <= it.base),
+            self.slots.iter().all(|Slot { place: it, .. }| {
+                it.base + it.size <= place.base || place.base + place.size <= it.base
+            }),
             "two devices at {:#x}",
             place.base
         );
-        self.slots.push((place, device));
+        self.slots.push(Slot { place, device: Mutex::new(device) });
     }
 
-    fn find(&mut self, address: u64) -> Option<(u64, &mut Box<dyn Device>)> {
-        let found = self.slots.iter_mut().find(|(place, _)| address.wrapping_sub(place.base) < place.size);
-        found.map(|(place, device)| (address - place.base, device))
+    fn find(&self, address: u64) -> Option<(u64, &Slot)> {
+        let found = self.slots.iter().find(|slot| address.wrapping_sub(slot.place.base) < slot.place.size);
+        found.map(|slot| (address - slot.place.base, slot))
     }
 
     /// Reads `size` bytes. Nothing if no device is there.
-    pub(crate) fn read(&mut self, address: u64, size: u8) -> Option<u64> {
-        self.find(address).map(|(offset, device)| device.read(offset, size) & isa::ops::mask64(size * 8))
+    pub(crate) fn read(&self, address: u64, size: u8) -> Option<u64> {
+        let (offset, slot) = self.find(address)?;
+        Some(slot.with(&*self.lines, |device| device.read(offset, size)) & isa::ops::mask64(size * 8))
     }
 
     /// Writes them. Nothing if no device is there.
-    pub(crate) fn write(&mut self, address: u64, size: u8, value: u64) -> Option<()> {
-        self.find(address).map(|(offset, device)| device.write(offset, size, value))
-    }
-
-    /// Every line, by its number.
-    pub(crate) fn lines(&mut self) -> impl Iterator<Item = (u32, Line)> {
-        self.slots.iter_mut().map(|(place, device)| (place.interrupt, device.line()))
+    pub(crate) fn write(&self, address: u64, size: u8, value: u64) -> Option<()> {
+        let (offset, slot) = self.find(address)?;
+        slot.with(&*self.lines, |device| device.write(offset, size, value));
+        Some(())
     }
 
     /// What was typed, for the first device that takes any.
-    pub(crate) fn type_in(&mut self, bytes: &[u8]) -> usize {
-        self.slots.iter_mut().map(|(_, device)| device.type_in(bytes)).find(|taken| *taken > 0).unwrap_or(0)
+    pub(crate) fn type_in(&self, bytes: &[u8]) -> usize {
+        let each = self.slots.iter().map(|slot| slot.with(&*self.lines, |device| device.type_in(bytes)));
+        each.into_iter().find(|taken| *taken > 0).unwrap_or(0)
     }
 
-    /// What all of them read from and write to.
-    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.slots.iter().flat_map(|(_, device)| device.descriptors()).collect()
+    /// Each descriptor that one of them reads from or writes to, until that fails.
+    pub(crate) fn each_descriptor<E>(&self, mut what: impl FnMut(BorrowedFd<'_>) -> std::result::Result<(), E>) -> std::result::Result<(), E> {
+        for slot in &self.slots {
+            let device = slot.device.lock().unwrap_or_else(PoisonError::into_inner);
+            device.descriptors().into_iter().try_for_each(&mut what)?;
+        }
+        Ok(())
     }
 
     /// The states of all.
     pub(crate) fn save(&self) -> Result<Vec<State>> {
-        self.slots.iter().map(|(_, device)| device.save()).collect()
+        let device = |slot: &Slot| slot.device.lock().unwrap_or_else(PoisonError::into_inner).save();
+        self.slots.iter().map(device).collect()
     }
 
     /// Has each take on its state.
-    pub(crate) fn restore(&mut self, states: Vec<State>) -> Result<()> {
+    pub(crate) fn restore(&self, states: Vec<State>) -> Result<()> {
         if states.len() != self.slots.len() {
             return unfit("it has other devices");
         }
-        self.slots.iter_mut().zip(states).try_for_each(|((_, device), state)| device.restore(state))
+        let restore =
+            |(slot, state): (&Slot, State)| slot.device.lock().unwrap_or_else(PoisonError::into_inner).restore(state);
+        self.slots.iter().zip(states).try_for_each(restore)
     }
 
     /// Some descriptor has become ready.
-    pub(crate) fn ready(&mut self) {
-        self.slots.iter_mut().for_each(|(_, device)| device.ready());
+    pub(crate) fn ready(&self) {
+        self.slots.iter().for_each(|slot| slot.with(&*self.lines, |device| device.ready()));
     }
 }

@@ -75,6 +75,14 @@ pub enum Error {
         /// Of which.
         architecture: String,
     },
+    /// A machine has some processors, and not too many.
+    #[error("the machine would have {count} processors, and it can have 1 to {most}")]
+    Processors {
+        /// How many there would be.
+        count: usize,
+        /// How many there can be.
+        most: usize,
+    },
     /// More devices than there is room for.
     #[error("the machine would have {count} devices, and there is room for {most}")]
     Devices {

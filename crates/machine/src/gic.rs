@@ -1,11 +1,17 @@
 //! The interrupt controller of Arm's boards: GICv3 ("Arm Generic Interrupt Controller Architecture Specification", IHI
-//! 0069), with one security state, affinity routing, and one processor.
+//! 0069), with one security state and affinity routing: processor `n` has affinity 0.0.0.`n`.
 //!
-//! Interrupts 0 to 15 come from processors, 16 to 31 belong to one, the others to all.
+//! Interrupts 0 to 15 come from processors, 16 to 31 belong to one, the others to all; each of those goes to the processor
+//! that it was routed to.
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes that the distributor's and a redistributor's registers take.
+use crate::error::Result;
+use crate::saved::unfit;
+
+/// Processors that interrupts can be sent to: a list has sixteen.
+pub(crate) const MOST_PROCESSORS: usize = 16;
+/// Bytes that the distributor's and each redistributor's registers take.
 pub(crate) const DISTRIBUTOR_SIZE: u64 = 0x1_0000;
 pub(crate) const REDISTRIBUTOR_SIZE: u64 = 0x2_0000;
 
@@ -19,51 +25,64 @@ const PRIORITY: u8 = 0xf8;
 /// The priority at which nothing runs.
 const IDLE: u8 = 0xff;
 
+/// Thirty-two interrupts.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bank {
+    enabled: u32,
+    /// Pending by an edge, or because software said so.
+    latched: u32,
+    /// Lines as they are.
+    lines: u32,
+    active: u32,
+    group: u32,
+    /// Which are triggered by an edge.
+    edge: u32,
+    priorities: [u8; 32],
+    /// Which processor each goes to.
+    routes: [u8; 32],
+}
+
+impl Bank {
+    fn pending(&self) -> u32 {
+        self.latched | self.lines & !self.edge
+    }
+}
+
+/// What a processor has of its own.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    /// Interrupts 0 to 31.
+    bank: Bank,
+    is_asleep: bool,
+    // Its interface.
+    mask: u8,
+    group_enabled: bool,
+    control: u64,
+    /// What is being handled, with its priority; the last is the most urgent.
+    running: Vec<(u32, u8)>,
+}
+
+impl Own {
+    fn new() -> Own {
+        let bank = Bank { edge: 0xffff, ..Bank::default() };
+        Own { bank, is_asleep: true, mask: 0, group_enabled: false, control: 0, running: Vec::new() }
+    }
+
+    fn running_priority(&self) -> u8 {
+        self.running.last().map_or(IDLE, |(_, priority)| *priority)
+    }
+}
+
 /// The controller.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Gic {
     control: u32,
-    enabled: [u32; WORDS],
-    /// Pending by an edge, or because software said so.
-    latched: [u32; WORDS],
-    /// Lines as they are.
-    lines: [u32; WORDS],
-    active: [u32; WORDS],
-    group: [u32; WORDS],
-    /// Which are triggered by an edge.
-    edge: [u32; WORDS],
-    #[serde(with = "crate::saved::array")]
-    priorities: [u8; COUNT],
-    is_asleep: bool,
-    // The processor's interface.
-    mask: u8,
-    group_enabled: bool,
-    interface_control: u64,
-    /// What is being handled, with its priority; the last is the most urgent.
-    running: Vec<(u32, u8)>,
-}
-
-impl Default for Gic {
-    fn default() -> Gic {
-        let mut edge = [0; WORDS];
-        edge[0] = 0xffff;
-        Gic {
-            control: 0x40,
-            enabled: [0; WORDS],
-            latched: [0; WORDS],
-            lines: [0; WORDS],
-            active: [0; WORDS],
-            group: [0; WORDS],
-            edge,
-            priorities: [0; COUNT],
-            is_asleep: true,
-            mask: 0,
-            group_enabled: false,
-            interface_control: 0,
-            running: Vec::new(),
-        }
-    }
+    /// Interrupts from 32 on.
+    shared: [Bank; WORDS - 1],
+    each: Vec<Own>,
 }
 
 /// Registers of a bit for each interrupt, by the offset of their first word.
@@ -76,112 +95,145 @@ const SET_ACTIVE: u64 = 0x300;
 const CLEAR_ACTIVE: u64 = 0x380;
 const PRIORITIES: u64 = 0x400;
 const CONFIGURATION: u64 = 0xc00;
+/// Routes, of eight bytes each.
+const ROUTES: u64 = 0x6000;
 const IDENTITY: u64 = 0xffe8;
 /// Version 3.
 const VERSION: u32 = 0x3b;
 
 impl Gic {
-    /// A line is raised, or not.
-    pub(crate) fn set_line(&mut self, interrupt: u32, is_raised: bool) {
-        let (word, bit) = (interrupt as usize / 32, 1 << (interrupt % 32));
-        if is_raised && self.lines[word] & bit == 0 {
-            self.latched[word] |= self.edge[word] & bit;
+    /// For so many processors.
+    pub(crate) fn new(processors: usize) -> Gic {
+        let each = (0..processors.clamp(1, MOST_PROCESSORS)).map(|_| Own::new()).collect();
+        Gic { control: 0x40, shared: Default::default(), each }
+    }
+
+    /// Takes on what another was, if that was of as many processors, and routed to none but those.
+    pub(crate) fn restore(&mut self, other: Gic) -> Result<()> {
+        let count = self.each.len();
+        let is_routed = other.shared.iter().flat_map(|bank| bank.routes).all(|route| usize::from(route) < count);
+        if other.each.len() != count || !is_routed {
+            return unfit("its interrupts go to other processors");
         }
-        self.lines[word] = if is_raised { self.lines[word] | bit } else { self.lines[word] & !bit };
+        *self = other;
+        Ok(())
     }
 
-    fn pending(&self, word: usize) -> u32 {
-        self.latched[word] | self.lines[word] & !self.edge[word]
+    fn bank(&self, processor: usize, word: usize) -> &Bank {
+        if word == 0 { &self.each[processor].bank } else { &self.shared[word - 1] }
     }
 
-    /// The most urgent that may interrupt what runs.
-    fn best(&self) -> Option<(u32, u8)> {
-        if !self.group_enabled || self.control & 2 == 0 {
+    fn bank_mut(&mut self, processor: usize, word: usize) -> &mut Bank {
+        if word == 0 { &mut self.each[processor].bank } else { &mut self.shared[word - 1] }
+    }
+
+    /// A line is raised, or not; one of a processor's own if it is below 32. Says whether it is news.
+    pub(crate) fn set_line(&mut self, processor: usize, interrupt: u32, is_raised: bool) -> bool {
+        let bit = 1 << (interrupt % 32);
+        let bank = self.bank_mut(processor, interrupt as usize / 32);
+        let was_raised = bank.lines & bit != 0;
+        if is_raised && !was_raised {
+            bank.latched |= bank.edge & bit;
+        }
+        bank.lines = if is_raised { bank.lines | bit } else { bank.lines & !bit };
+        is_raised != was_raised
+    }
+
+    /// The most urgent that may interrupt what a processor runs.
+    fn best(&self, processor: usize) -> Option<(u32, u8)> {
+        let own = &self.each[processor];
+        if !own.group_enabled || self.control & 2 == 0 {
             return None;
         }
         let mut best: Option<(u32, u8)> = None;
         for word in 0..WORDS {
-            let mut ready = self.pending(word) & self.enabled[word] & !self.active[word] & self.group[word];
+            let bank = self.bank(processor, word);
+            let mut ready = bank.pending() & bank.enabled & !bank.active & bank.group;
             while ready != 0 {
-                let interrupt = word as u32 * 32 + ready.trailing_zeros();
+                let bit = ready.trailing_zeros();
                 ready &= ready - 1;
-                let priority = self.priorities[interrupt as usize] & PRIORITY;
-                if best.is_none_or(|(_, least)| priority < least) {
-                    best = Some((interrupt, priority));
+                let is_ours = word == 0 || usize::from(bank.routes[bit as usize]) == processor;
+                let priority = bank.priorities[bit as usize] & PRIORITY;
+                if is_ours && best.is_none_or(|(_, least)| priority < least) {
+                    best = Some((word as u32 * 32 + bit, priority));
                 }
             }
         }
-        best.filter(|(_, priority)| *priority < self.mask && *priority < self.running_priority())
+        best.filter(|(_, priority)| *priority < own.mask && *priority < own.running_priority())
     }
 
-    fn running_priority(&self) -> u8 {
-        self.running.last().map_or(IDLE, |(_, priority)| *priority)
+    /// Whether a processor's line is raised.
+    pub(crate) fn is_raised(&self, processor: usize) -> bool {
+        self.best(processor).is_some()
     }
 
-    /// Whether the processor's line is raised.
-    pub(crate) fn is_raised(&self) -> bool {
-        self.best().is_some()
-    }
-
-    fn acknowledge(&mut self) -> u64 {
-        let Some((interrupt, priority)) = self.best() else { return SPURIOUS };
-        let (word, bit) = (interrupt as usize / 32, 1 << (interrupt % 32));
-        self.latched[word] &= !bit;
-        self.active[word] |= bit;
-        self.running.push((interrupt, priority));
+    fn acknowledge(&mut self, processor: usize) -> u64 {
+        let Some((interrupt, priority)) = self.best(processor) else { return SPURIOUS };
+        let bank = self.bank_mut(processor, interrupt as usize / 32);
+        bank.latched &= !(1 << (interrupt % 32));
+        bank.active |= 1 << (interrupt % 32);
+        self.each[processor].running.push((interrupt, priority));
         interrupt.into()
     }
 
-    fn end(&mut self, interrupt: u64) {
-        if let Some(at) = self.running.iter().rposition(|(running, _)| u64::from(*running) == interrupt) {
-            self.running.remove(at);
+    fn end(&mut self, processor: usize, interrupt: u64) {
+        let own = &mut self.each[processor];
+        if let Some(at) = own.running.iter().rposition(|(running, _)| u64::from(*running) == interrupt) {
+            own.running.remove(at);
         }
         // Mode 1 only lowers the priority; DIR does the rest.
-        if self.interface_control & 2 == 0 {
-            self.deactivate(interrupt);
+        if own.control & 2 == 0 {
+            self.deactivate(processor, interrupt);
         }
     }
 
-    fn deactivate(&mut self, interrupt: u64) {
-        if let Some(word) = self.active.get_mut(interrupt as usize / 32) {
-            *word &= !(1 << (interrupt % 32));
+    fn deactivate(&mut self, processor: usize, interrupt: u64) {
+        if interrupt < COUNT as u64 {
+            self.bank_mut(processor, interrupt as usize / 32).active &= !(1 << (interrupt % 32));
         }
     }
 
-    /// The processor sends itself an interrupt: the target is in the list, or everybody but itself.
-    fn send(&mut self, value: u64) {
+    /// A processor sends an interrupt: to those in the list, or to all others.
+    fn send(&mut self, processor: usize, value: u64) {
         let is_to_others = value >> 40 & 1 != 0;
-        if !is_to_others && value & 1 != 0 {
-            self.latched[0] |= 1 << (value >> 24 & 15);
+        // Affinities above the lowest, and the range that the list is of.
+        let is_here = value & 0x00ff_f0ff_00ff_0000 == 0;
+        for (number, own) in self.each.iter_mut().enumerate() {
+            if if is_to_others { number != processor } else { is_here && value >> number & 1 != 0 } {
+                own.bank.latched |= 1 << (value >> 24 & 15);
+            }
         }
     }
 
-    /// A system register of the interface, by op1, CRn, CRm and op2 as they stand in an instruction.
-    pub(crate) fn read_register(&mut self, key: u64) -> u64 {
+    /// A system register of a processor's interface, by op1, CRn, CRm and op2 as they stand in an instruction.
+    pub(crate) fn read_register(&mut self, processor: usize, key: u64) -> u64 {
+        let own = &self.each[processor];
         match register(key) {
-            Some(Interface::Mask) => self.mask.into(),
-            Some(Interface::Acknowledge) => self.acknowledge(),
-            Some(Interface::Highest) => self.best().map_or(SPURIOUS, |(interrupt, _)| interrupt.into()),
-            Some(Interface::Running) => self.running_priority().into(),
+            Some(Interface::Mask) => own.mask.into(),
+            Some(Interface::Acknowledge) => self.acknowledge(processor),
+            Some(Interface::Highest) => self.best(processor).map_or(SPURIOUS, |(interrupt, _)| interrupt.into()),
+            Some(Interface::Running) => own.running_priority().into(),
             // Five bits of priority, sixteen of identity.
-            Some(Interface::Control) => self.interface_control | 4 << 8,
+            Some(Interface::Control) => own.control | 4 << 8,
             Some(Interface::Enable) => 7,
-            Some(Interface::GroupEnable) => self.group_enabled.into(),
+            Some(Interface::GroupEnable) => own.group_enabled.into(),
             Some(Interface::End | Interface::Deactivate | Interface::Send) | None => 0,
         }
     }
 
-    /// Gives it a value.
-    pub(crate) fn write_register(&mut self, key: u64, value: u64) {
+    /// Gives it a value. Says whether others may have been interrupted.
+    pub(crate) fn write_register(&mut self, processor: usize, key: u64, value: u64) -> bool {
+        let own = &mut self.each[processor];
         match register(key) {
-            Some(Interface::Mask) => self.mask = value as u8 & PRIORITY,
-            Some(Interface::End) => self.end(value & 0xff_ffff),
-            Some(Interface::Deactivate) => self.deactivate(value & 0xff_ffff),
-            Some(Interface::Send) => self.send(value),
-            Some(Interface::Control) => self.interface_control = value & 2,
-            Some(Interface::GroupEnable) => self.group_enabled = value & 1 != 0,
+            Some(Interface::Mask) => own.mask = value as u8 & PRIORITY,
+            Some(Interface::End) => self.end(processor, value & 0xff_ffff),
+            Some(Interface::Deactivate) => self.deactivate(processor, value & 0xff_ffff),
+            Some(Interface::Send) => self.send(processor, value),
+            Some(Interface::Control) => own.control = value & 2,
+            Some(Interface::GroupEnable) => own.group_enabled = value & 1 != 0,
             Some(Interface::Acknowledge | Interface::Highest | Interface::Running | Interface::Enable) | None => {}
         }
+        register(key) == Some(Interface::Send)
     }
 
     /// The distributor.
@@ -190,8 +242,12 @@ impl Gic {
             0 => self.control.into(),
             // Lines, and ten bits of identity.
             4 => (WORDS as u64 - 1) | 9 << 19,
+            ROUTES..0x8000 => match Gic::route(offset) {
+                Some((word, bit)) => self.shared[word - 1].routes[bit].into(),
+                None => 0,
+            },
             IDENTITY => VERSION.into(),
-            _ => self.read_common(offset, 1).into(),
+            _ => self.read_common(offset, Which::Shared).into(),
         }
     }
 
@@ -199,98 +255,131 @@ impl Gic {
         match offset {
             // One security state, routing by affinity.
             0 => self.control = value as u32 & 0x13 | 0x50,
-            _ => self.write_common(offset, value as u32, 1),
+            ROUTES..0x8000 => {
+                // One that goes to any goes to the first; one that goes to none that there is, too.
+                let is_there = value & !0xff == 0 && (value as usize) < self.each.len();
+                if let Some((word, bit)) = Gic::route(offset) {
+                    self.shared[word - 1].routes[bit] = if is_there { value as u8 } else { 0 };
+                }
+            }
+            _ => self.write_common(offset, value as u32, Which::Shared),
         }
     }
 
-    /// The redistributor of the processor.
+    /// The interrupt whose route is there. The upper half of a route is nothing.
+    fn route(offset: u64) -> Option<(usize, usize)> {
+        let interrupt = ((offset - ROUTES) / 8) as usize;
+        ((32..COUNT).contains(&interrupt) && offset.is_multiple_of(8)).then_some((interrupt / 32, interrupt % 32))
+    }
+
+    /// Processors' redistributors, one behind the other.
     pub(crate) fn read_redistributor(&self, offset: u64) -> u64 {
+        let (processor, offset) = ((offset / REDISTRIBUTOR_SIZE) as usize, offset % REDISTRIBUTOR_SIZE);
+        let Some(own) = self.each.get(processor) else { return 0 };
         match offset {
-            // The last, of processor 0.
-            8 => 0x10,
-            0x14 if self.is_asleep => 6,
+            // Its number, and whether it is the last; its affinity.
+            8 => (processor as u64) << 8 | u64::from(processor + 1 == self.each.len()) << 4 | (processor as u64) << 32,
+            12 => processor as u64,
+            0x14 if own.is_asleep => 6,
             IDENTITY => VERSION.into(),
-            0x1_0000.. => self.read_common(offset - 0x1_0000, 0).into(),
+            0x1_0000.. => self.read_common(offset - 0x1_0000, Which::Own(processor)).into(),
             _ => 0,
         }
     }
 
     pub(crate) fn write_redistributor(&mut self, offset: u64, value: u64) {
+        let (processor, offset) = ((offset / REDISTRIBUTOR_SIZE) as usize, offset % REDISTRIBUTOR_SIZE);
+        let Some(own) = self.each.get_mut(processor) else { return };
         match offset {
-            0x14 => self.is_asleep = value & 2 != 0,
-            0x1_0000.. => self.write_common(offset - 0x1_0000, value as u32, 0),
+            0x14 => own.is_asleep = value & 2 != 0,
+            0x1_0000.. => self.write_common(offset - 0x1_0000, value as u32, Which::Own(processor)),
             _ => {}
         }
     }
 
-    /// The word of a register with a bit for each interrupt. The redistributor has the first, the distributor the others.
-    fn word(offset: u64, base: u64, first: usize) -> Option<usize> {
-        let word = (offset.checked_sub(base)? / 4) as usize;
-        let is_own = if first == 0 { word == 0 } else { (1..WORDS).contains(&word) };
-        is_own.then_some(word)
+    /// The bank of a register with so many bits for each interrupt, and the first of its interrupts there.
+    fn place(&self, offset: u64, base: u64, bits: u64, which: Which) -> Option<(usize, usize, usize)> {
+        let first = (offset - base) / 4 * 32 / bits;
+        let word = first as usize / 32;
+        let processor = match which {
+            Which::Own(processor) if word == 0 => processor,
+            Which::Shared if (1..WORDS).contains(&word) => 0,
+            _ => return None,
+        };
+        Some((processor, word, first as usize % 32))
     }
 
-    fn read_common(&self, offset: u64, first: usize) -> u32 {
-        let bits = |base: u64, of: &dyn Fn(usize) -> u32| Gic::word(offset, base, first).map_or(0, of);
+    fn read_common(&self, offset: u64, which: Which) -> u32 {
+        let at = |base: u64, bits| {
+            self.place(offset, base, bits, which).map(|(processor, word, first)| (self.bank(processor, word), first))
+        };
+        let word = |base: u64, of: fn(&Bank) -> u32| at(base, 1).map_or(0, |(bank, _)| of(bank));
         match offset {
-            GROUP..SET_ENABLE => bits(GROUP, &|word| self.group[word]),
-            SET_ENABLE..CLEAR_ENABLE => bits(SET_ENABLE, &|word| self.enabled[word]),
-            CLEAR_ENABLE..SET_PENDING => bits(CLEAR_ENABLE, &|word| self.enabled[word]),
-            SET_PENDING..CLEAR_PENDING => bits(SET_PENDING, &|word| self.pending(word)),
-            CLEAR_PENDING..SET_ACTIVE => bits(CLEAR_PENDING, &|word| self.pending(word)),
-            SET_ACTIVE..CLEAR_ACTIVE => bits(SET_ACTIVE, &|word| self.active[word]),
-            CLEAR_ACTIVE..PRIORITIES => bits(CLEAR_ACTIVE, &|word| self.active[word]),
-            PRIORITIES..0x800 => {
-                let at = (offset - PRIORITIES) as usize & !3;
-                let byte = |number: usize| u32::from(self.priorities.get(at + number).copied().unwrap_or(0));
-                byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24
-            }
-            CONFIGURATION..0xd00 => {
-                let at = (offset - CONFIGURATION) as usize / 4 * 16;
-                let word = self.edge.get(at / 32).copied().unwrap_or(0) >> (at % 32);
-                (0..16).fold(0, |value, number| value | (word >> number & 1) << (2 * number + 1))
-            }
+            GROUP..SET_ENABLE => word(GROUP, |bank| bank.group),
+            SET_ENABLE..CLEAR_ENABLE => word(SET_ENABLE, |bank| bank.enabled),
+            CLEAR_ENABLE..SET_PENDING => word(CLEAR_ENABLE, |bank| bank.enabled),
+            SET_PENDING..CLEAR_PENDING => word(SET_PENDING, Bank::pending),
+            CLEAR_PENDING..SET_ACTIVE => word(CLEAR_PENDING, Bank::pending),
+            SET_ACTIVE..CLEAR_ACTIVE => word(SET_ACTIVE, |bank| bank.active),
+            CLEAR_ACTIVE..PRIORITIES => word(CLEAR_ACTIVE, |bank| bank.active),
+            PRIORITIES..0x800 => at(PRIORITIES, 8).map_or(0, |(bank, first)| {
+                bank.priorities[first..first + 4].iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
+            }),
+            CONFIGURATION..0xd00 => at(CONFIGURATION, 2).map_or(0, |(bank, first)| {
+                (0..16).fold(0, |value, number| value | (bank.edge >> (first + number) & 1) << (2 * number + 1))
+            }),
             _ => 0,
         }
     }
 
-    fn write_common(&mut self, offset: u64, value: u32, first: usize) {
-        let at = |base: u64| Gic::word(offset, base, first);
-        match offset {
-            GROUP..SET_ENABLE => at(GROUP).into_iter().for_each(|word| self.group[word] = value),
-            SET_ENABLE..CLEAR_ENABLE => at(SET_ENABLE).into_iter().for_each(|word| self.enabled[word] |= value),
-            CLEAR_ENABLE..SET_PENDING => at(CLEAR_ENABLE).into_iter().for_each(|word| self.enabled[word] &= !value),
-            SET_PENDING..CLEAR_PENDING => at(SET_PENDING).into_iter().for_each(|word| self.latched[word] |= value),
-            CLEAR_PENDING..SET_ACTIVE => at(CLEAR_PENDING).into_iter().for_each(|word| self.latched[word] &= !value),
-            SET_ACTIVE..CLEAR_ACTIVE => at(SET_ACTIVE).into_iter().for_each(|word| self.active[word] |= value),
-            CLEAR_ACTIVE..PRIORITIES => at(CLEAR_ACTIVE).into_iter().for_each(|word| self.active[word] &= !value),
-            PRIORITIES..0x800 => {
-                let at = (offset - PRIORITIES) as usize & !3;
-                let own = self.priorities.iter_mut().skip(at).take(4);
+    fn write_common(&mut self, offset: u64, value: u32, which: Which) {
+        let (base, bits) = match offset {
+            PRIORITIES..0x800 => (PRIORITIES, 8),
+            CONFIGURATION..0xd00 => (CONFIGURATION, 2),
+            GROUP..PRIORITIES => (offset & !0x7f, 1),
+            _ => return,
+        };
+        let Some((processor, word, first)) = self.place(offset, base, bits, which) else { return };
+        let bank = self.bank_mut(processor, word);
+        match base {
+            GROUP => bank.group = value,
+            SET_ENABLE => bank.enabled |= value,
+            CLEAR_ENABLE => bank.enabled &= !value,
+            SET_PENDING => bank.latched |= value,
+            CLEAR_PENDING => bank.latched &= !value,
+            SET_ACTIVE => bank.active |= value,
+            CLEAR_ACTIVE => bank.active &= !value,
+            PRIORITIES => {
+                let own = bank.priorities[first..first + 4].iter_mut();
                 own.zip(value.to_le_bytes()).for_each(|(priority, byte)| *priority = byte & PRIORITY);
             }
-            CONFIGURATION..0xd00 => {
-                let at = (offset - CONFIGURATION) as usize / 4 * 16;
-                // Those of processors are always edges.
-                let Some(word) = self.edge.get_mut(at / 32).filter(|_| at > 0) else { return };
+            // Those of processors are always edges.
+            CONFIGURATION if word > 0 || first > 0 => {
                 for number in 0..16 {
-                    let bit = 1 << (at % 32 + number);
-                    *word = if value >> (2 * number + 1) & 1 != 0 { *word | bit } else { *word & !bit };
+                    let bit = 1 << (first + number);
+                    bank.edge = if value >> (2 * number + 1) & 1 != 0 { bank.edge | bit } else { bank.edge & !bit };
                 }
             }
             _ => {}
         }
     }
 
-    /// One priority, written as a byte.
+    /// One priority of those that all have, written as a byte.
     pub(crate) fn write_priority(&mut self, interrupt: u64, value: u8) {
-        if let Some(priority) = self.priorities.get_mut(interrupt as usize) {
-            *priority = value & PRIORITY;
+        if (32..COUNT as u64).contains(&interrupt) {
+            self.shared[interrupt as usize / 32 - 1].priorities[interrupt as usize % 32] = value & PRIORITY;
         }
     }
 }
 
-/// Registers of the processor's interface.
+/// Whose registers: the distributor has those of all, a redistributor those of its processor.
+#[derive(Debug, Clone, Copy)]
+enum Which {
+    Shared,
+    Own(usize),
+}
+
+/// Registers of a processor's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interface {
     Mask,
@@ -321,4 +410,90 @@ fn register(key: u64) -> Option<Interface> {
         (12, 12, 7) => Interface::GroupEnable,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTROL_ENABLE: u64 = 2;
+    const OWN: u64 = 0x1_0000;
+
+    fn key(crm: u64, op2: u64) -> u64 {
+        12 << 7 | crm << 3 | op2
+    }
+
+    /// With every processor ready for every interrupt.
+    fn gic(processors: usize) -> Gic {
+        let mut gic = Gic::new(processors);
+        gic.write_distributor(0, CONTROL_ENABLE);
+        for (processor, base) in (0..processors).map(|it| (it, it as u64 * REDISTRIBUTOR_SIZE + OWN)) {
+            gic.write_redistributor(base + GROUP, u64::MAX);
+            gic.write_redistributor(base + SET_ENABLE, 0xffff_ffff);
+            gic.write_register(processor, 4 << 7 | 6 << 3, 0xf8);
+            gic.write_register(processor, key(12, 7), 1);
+        }
+        for word in 1..WORDS as u64 {
+            gic.write_distributor(GROUP + 4 * word, 0xffff_ffff);
+            gic.write_distributor(SET_ENABLE + 4 * word, 0xffff_ffff);
+        }
+        gic
+    }
+
+    #[test]
+    fn processors_interrupt_those_that_they_mean() {
+        let mut gic = gic(3);
+        assert!(gic.write_register(0, key(11, 5), 5 << 24 | 0b110));
+        assert_eq!([0, 1, 2].map(|it| gic.is_raised(it)), [false, true, true]);
+        assert_eq!(gic.read_register(1, key(12, 0)), 5);
+        assert_eq!(gic.read_register(1, key(12, 0)), SPURIOUS);
+        gic.write_register(1, key(12, 1), 5);
+        assert!(!gic.is_raised(1) && gic.is_raised(2), "each has its own");
+        gic.write_register(2, key(11, 5), 1 << 40 | 3 << 24);
+        assert_eq!([gic.read_register(0, key(12, 2)), gic.read_register(1, key(12, 2))], [3, 3]);
+        assert_eq!(gic.read_register(2, key(12, 2)), 5, "not to itself");
+        gic.write_register(0, key(11, 5), 1 << 16 | 9 << 24 | 7);
+        assert_eq!(gic.read_register(1, key(12, 2)), 3, "that went to processors that are not there");
+    }
+
+    #[test]
+    fn a_shared_interrupt_goes_where_it_is_routed() {
+        let mut gic = gic(2);
+        assert!(gic.set_line(0, 40, true) && !gic.set_line(0, 40, true));
+        assert!(gic.is_raised(0) && !gic.is_raised(1));
+        gic.write_distributor(ROUTES + 8 * 40, 1);
+        assert!(!gic.is_raised(0) && gic.is_raised(1));
+        assert_eq!(gic.read_distributor(ROUTES + 8 * 40), 1);
+        gic.write_distributor(ROUTES + 8 * 40, 7);
+        gic.write_distributor(ROUTES + 8 * 4000 % 0x2000, u64::MAX);
+        assert!(gic.is_raised(0), "there is no eighth");
+        assert_eq!(gic.read_register(0, key(12, 0)), 40);
+        assert!(!gic.is_raised(0));
+    }
+
+    #[test]
+    fn redistributors_say_whose_they_are() {
+        let gic = gic(2);
+        assert_eq!(gic.read_redistributor(8), 0);
+        assert_eq!(gic.read_redistributor(REDISTRIBUTOR_SIZE + 8), 1 << 32 | 1 << 8 | 1 << 4);
+        assert_eq!(gic.read_redistributor(2 * REDISTRIBUTOR_SIZE + 8), 0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_is_written_breaks_it(writes in proptest::collection::vec((0u64..0x1_0000, 0..4u8, proptest::num::u64::ANY), 0..200)) {
+            let mut gic = gic(2);
+            for (offset, what, value) in writes {
+                match what {
+                    0 => gic.write_distributor(offset, value),
+                    1 => gic.write_redistributor(offset << 3, value),
+                    2 => gic.write_priority(offset, value as u8),
+                    _ => drop(gic.write_register(1, offset, value)),
+                }
+                gic.read_distributor(offset);
+                gic.read_redistributor(offset << 3);
+                gic.read_register(0, offset);
+            }
+        }
+    }
 }

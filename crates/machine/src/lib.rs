@@ -6,6 +6,7 @@
 
 mod arch;
 mod arm;
+mod bells;
 pub mod boot;
 mod bus;
 mod clock;
@@ -19,6 +20,7 @@ mod inside;
 mod machine;
 mod pl011;
 mod plic;
+mod power;
 mod riscv;
 mod saved;
 mod share;
@@ -32,7 +34,7 @@ pub use devices::Devices;
 pub use disk::{Access, Disk, Format, SeedFile};
 pub use error::{Error, Result};
 pub use inside::{DiskFile, Guest, Module, Network, Origin, System, boot, run};
-pub use machine::{End, Frozen, Machine, Start, Thaw};
+pub use machine::{End, Frozen, MOST_PROCESSORS, Machine, Start, Thaw};
 pub use saved::SavedMachine;
 pub use share::Share;
 pub use virtio::balloon::Balloon;

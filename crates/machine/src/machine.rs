@@ -1,4 +1,8 @@
-//! A machine: a processor, and the board around it.
+//! A machine: processors, and the board around them.
+//!
+//! Each processor has a thread of its own while the machine runs ([`Machine::run_for`]); between, all of them stand still
+//! between two instructions, and everything that the machine is lies in memory: registers, devices, what was not heard yet.
+//! One that is switched off has its thread, too, which waits.
 
 mod frozen;
 pub(crate) mod gdb;
@@ -7,14 +11,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dbt::{Mode, Processor, Ram, Stop};
+use dbt::{Clock, Mode, Processor, Ram, Stop};
 use isa::Isa;
 use vm::Memory;
 
+use crate::bells::Bells;
 use crate::bus::Bus;
 use crate::console::Serial;
-use crate::devices::Devices;
+use crate::devices::{Devices, Slots};
 use crate::error::{Error, Result};
+use crate::power::Power;
 use crate::saved::State;
 use crate::watch::{Interrupter, Watch};
 use crate::{arm, riscv};
@@ -31,7 +37,9 @@ pub struct Start<'s> {
     pub command_line: &'s str,
     /// Bytes of memory.
     pub memory: u64,
-    /// How its processor works.
+    /// How many processors it has.
+    pub processors: usize,
+    /// How they work.
     pub mode: Mode,
     /// The serial port, which is there from a kernel's first word on.
     pub serial: Serial,
@@ -48,38 +56,31 @@ pub enum End {
     Reboot,
 }
 
-/// Devices and firmware around a processor.
-pub(crate) trait Platform: dbt::Board + Send {
-    /// Whether the machine has ended.
-    fn end(&self) -> Option<End>;
+/// Processors that a machine may have.
+pub const MOST_PROCESSORS: usize = 8;
 
-    /// How long nothing is due.
+/// A processor's place on a board of devices and firmware.
+pub(crate) trait Platform: dbt::Board + Send {
+    /// Which processors are on.
+    fn power(&self) -> &Power;
+
+    /// How long nothing is due for this processor.
     fn idle(&self) -> Duration;
 
-    /// Its devices.
-    fn bus(&mut self) -> &mut Bus;
+    /// The board's devices.
+    fn bus(&self) -> &Bus;
 
-    /// Has the interrupt controller see the devices' lines as they are.
-    fn update_lines(&mut self);
-
-    /// What it is beside its devices.
+    /// What this processor alone has of the board.
     fn save(&self) -> Result<State>;
 
     /// Takes on what another was.
     fn restore(&mut self, state: State) -> Result<()>;
 
-    /// What was typed; gives how much of it was taken.
-    fn type_in(&mut self, bytes: &[u8]) -> usize {
-        let taken = self.bus().type_in(bytes);
-        self.update_lines();
-        taken
-    }
+    /// What all processors have of the board, beside its devices.
+    fn save_board(&self) -> Result<State>;
 
-    /// A descriptor of a device's has become ready.
-    fn ready(&mut self) {
-        self.bus().ready();
-        self.update_lines();
-    }
+    /// Takes on what another was.
+    fn restore_board(&self, state: State) -> Result<()>;
 }
 
 /// Where a kernel and what it is given are in memory.
@@ -94,10 +95,46 @@ pub(crate) struct Loaded {
 /// Large pages begin at its multiples.
 const ALIGNMENT: u64 = 2 << 20;
 
-/// A machine with one processor.
-pub struct Machine {
+/// A processor in its place.
+struct Seated {
+    number: usize,
     processor: Processor,
-    board: Box<dyn Platform>,
+    place: Box<dyn Platform>,
+}
+
+impl Seated {
+    /// Works until it is told to stand still, or there is no time left.
+    fn work(&mut self, watch: &Watch, until: Instant) {
+        watch.hang_bell(self.number);
+        while self.place.power().end().is_none() && !watch.is_stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            if watch.take_ready() {
+                self.place.bus().ready();
+            }
+            match self.processor.run_fast(&mut *self.place) {
+                Stop::Done => {}
+                Stop::Waiting => watch.wait(self.number, self.place.idle().min(left)),
+                Stop::Off if self.start() => {}
+                Stop::Off => watch.wait(self.number, left),
+            }
+        }
+        watch.stop();
+    }
+
+    /// Is switched on, if it is to be.
+    fn start(&mut self) -> bool {
+        let Some(beginning) = self.place.power().take_start(self.number) else { return false };
+        self.processor.restart(&mut *self.place, &beginning);
+        true
+    }
+}
+
+/// A machine.
+pub struct Machine {
+    processors: Vec<Seated>,
     ram: Ram,
     architecture: String,
     watch: Arc<Watch>,
@@ -106,40 +143,61 @@ pub struct Machine {
 impl Machine {
     /// A machine that is about to start its kernel. The description's architecture chooses the board.
     pub fn new(isa: Arc<Isa>, mut start: Start<'_>) -> Result<Machine> {
+        if !(1..=MOST_PROCESSORS).contains(&start.processors) {
+            return Err(Error::Processors { count: start.processors, most: MOST_PROCESSORS });
+        }
         let memory = Arc::new(Memory::new(start.memory as usize)?);
         let slots = std::mem::take(&mut start.devices).build()?;
-        let ram = Ram::new(memory, memory_begins(&isa)?);
-        let (processor, board): (Processor, Box<dyn Platform>) = if isa.name == "riscv64" {
+        let ram = Ram::shared(memory, memory_begins(&isa)?, start.processors);
+        let beginning = if isa.name == "riscv64" {
             let loaded = riscv::load(&ram, &start, slots.len())?;
-            let mut board = riscv::Board::new(&isa, ram.clone(), start.serial, slots);
-            let arguments = [loaded.entry, 0, loaded.tree];
-            (Processor::new(Arc::clone(&isa), start.mode, ram.clone(), &mut board, &arguments)?, Box::new(board))
+            [loaded.entry, 0, loaded.tree]
         } else {
             let loaded = arm::load(&ram, &start, slots.len())?;
-            let mut board = arm::Board::new(&isa, &ram, start.serial, slots);
-            let arguments = [loaded.entry, loaded.tree];
-            (Processor::new(Arc::clone(&isa), start.mode, ram.clone(), &mut board, &arguments)?, Box::new(board))
+            [loaded.entry, loaded.tree, 0]
         };
-        Machine::of_parts(&isa, processor, board, ram)
+        let (mode, board) = (start.mode, board(&isa, &ram, 0, (start.serial, slots)));
+        // All but the first begin anew when they are switched on.
+        Machine::of_parts(&isa, &ram, board, |_, place| {
+            Ok(Processor::new(Arc::clone(&isa), mode, ram.clone(), place, &beginning)?)
+        })
     }
 
-    fn of_parts(isa: &Isa, processor: Processor, mut board: Box<dyn Platform>, ram: Ram) -> Result<Machine> {
-        let watch = Arc::new(Watch::new(&board.bus().descriptors(), processor.attention())?);
-        Ok(Machine { processor, board, ram, architecture: isa.name.clone(), watch })
+    /// Seats a processor at each place of a board.
+    fn of_parts(
+        isa: &Isa,
+        ram: &Ram,
+        (bells, places): Board,
+        make: impl Fn(usize, &mut dyn Platform) -> Result<Processor>,
+    ) -> Result<Machine> {
+        let watch = Arc::new(Watch::new(places[0].bus(), bells)?);
+        let seated = |(number, mut place): (usize, Box<dyn Platform>)| {
+            Ok(Seated { number, processor: make(number, &mut *place)?, place })
+        };
+        let processors = places.into_iter().enumerate().map(seated).collect::<Result<_>>()?;
+        Ok(Machine { processors, ram: ram.clone(), architecture: isa.name.clone(), watch })
     }
 
-    /// Interprets so many instructions at most. Nothing if it goes on.
+    fn end(&self) -> Option<End> {
+        self.processors[0].place.power().end()
+    }
+
+    /// Has so many instructions done at most, by one processor after the other. Nothing if it goes on.
     pub fn run(&mut self, instructions: u64) -> Option<End> {
-        let end = self.processor.count() + instructions;
-        while self.processor.count() < end && self.board.end().is_none() {
+        let end = self.count() + instructions;
+        while self.count() < end && self.end().is_none() {
             self.hear();
-            let most = match self.processor.run(&mut *self.board, 10_000) {
-                Stop::Waiting => self.board.idle(),
-                Stop::Done => Duration::ZERO,
-            };
+            let mut most = Duration::MAX;
+            for seated in &mut self.processors {
+                most = match seated.processor.run(&mut *seated.place, TURN) {
+                    Stop::Waiting => most.min(seated.place.idle()),
+                    Stop::Off if !seated.start() => most,
+                    Stop::Off | Stop::Done => Duration::ZERO,
+                };
+            }
             self.watch.look(Some(most));
         }
-        self.board.end()
+        self.end()
     }
 
     /// How another thread has [`Machine::run_for`] return.
@@ -147,60 +205,57 @@ impl Machine {
         self.watch.interrupter()
     }
 
-    /// Runs for so long, or until it is interrupted. Nothing if it goes on.
+    /// Runs for so long, or until it is interrupted, each processor on a thread of its own. Nothing if it goes on.
     pub fn run_for(&mut self, time: Duration) -> Option<End> {
         let until = Instant::now() + time;
-        let me = thread::current();
-        self.watch.begin();
-        let watch = Arc::clone(&self.watch);
-        let standing_by = thread::spawn(move || watch.stand_by(&me));
-        while self.board.end().is_none() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.watch.take_interrupted() {
-                break;
-            }
-            self.hear();
-            if self.processor.run_fast(&mut *self.board) == Stop::Waiting {
-                self.watch.wait(self.board.idle().min(left));
-            }
-        }
-        self.watch.end();
-        let _ = standing_by.join();
-        self.board.end()
+        let watch = &*self.watch;
+        watch.begin();
+        let (first, others) = self.processors.split_first_mut()?;
+        thread::scope(|scope| {
+            scope.spawn(|| watch.stand_by());
+            let others: Vec<_> = others.iter_mut().map(|it| scope.spawn(|| it.work(watch, until))).collect();
+            first.work(watch, until);
+            others.into_iter().for_each(|it| _ = it.join());
+            watch.end();
+        });
+        self.end()
     }
 
     /// Tells the devices of what has come.
-    fn hear(&mut self) {
+    fn hear(&self) {
         if self.watch.take_ready() {
-            self.board.ready();
+            self.processors[0].place.bus().ready();
         }
     }
 
     /// What was typed; gives how much of it was taken.
     pub fn type_in(&mut self, bytes: &[u8]) -> usize {
-        self.board.type_in(bytes)
+        self.processors[0].place.bus().type_in(bytes)
     }
 
     /// How many instructions were interpreted.
     pub fn count(&self) -> u64 {
-        self.processor.count()
+        self.processors.iter().map(|it| it.processor.count()).sum()
     }
 
     /// How many blocks were translated.
     pub fn blocks(&self) -> u64 {
-        self.processor.blocks()
+        self.processors.iter().map(|it| it.processor.blocks()).sum()
     }
 
-    /// Instructions that were interpreted, the most often first.
+    /// Instructions that the first processor interpreted, the most often first.
     pub fn interpreted(&self) -> Vec<(&str, u64)> {
-        self.processor.interpreted()
+        self.processors[0].processor.interpreted()
     }
 
-    /// Where the processor is.
-    pub fn pc(&self) -> u64 {
-        self.processor.pc()
+    /// Where each processor is.
+    pub fn places(&self) -> Vec<u64> {
+        self.processors.iter().map(|it| it.processor.pc()).collect()
     }
 }
+
+/// Instructions that a processor does before it is another's turn, where they take turns.
+const TURN: u64 = 10_000;
 
 /// Where the board for a description's processors has its memory.
 fn memory_begins(isa: &Isa) -> Result<u64> {
@@ -209,6 +264,26 @@ fn memory_begins(isa: &Isa) -> Result<u64> {
         "aarch64" => Ok(arm::MEMORY),
         other => Err(Error::NoBoard { architecture: other.into() }),
     }
+}
+
+/// Processors' bells, and their places.
+type Board = (Arc<Bells>, Vec<Box<dyn Platform>>);
+
+/// A board for the processors that share a memory, the clock of which has done so many ticks.
+fn board(isa: &Isa, ram: &Ram, ticks: u64, parts: (Serial, Slots)) -> Board {
+    let bells = Arc::new(Bells::new(ram));
+    let places = if isa.name == "riscv64" {
+        let clock = Clock::at(riscv::FREQUENCY, ticks);
+        riscv::board(isa, ram, &bells, clock, parts).into_iter().map(boxed).collect()
+    } else {
+        let clock = Clock::at(arm::FREQUENCY, ticks);
+        arm::board(isa, ram, &bells, clock, parts).into_iter().map(boxed).collect()
+    };
+    (bells, places)
+}
+
+fn boxed(seat: impl Platform + 'static) -> Box<dyn Platform> {
+    Box::new(seat)
 }
 
 /// What a kernel's random numbers begin with. One that has none makes each anew, at great cost, until it has seen enough.

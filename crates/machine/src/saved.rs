@@ -22,7 +22,11 @@ pub struct SavedMachine {
     pub(crate) architecture: String,
     /// Its processors.
     pub(crate) processors: Vec<dbt::SavedProcessor>,
-    /// The interrupt controller, timers and the like.
+    /// What each has of the board: its timers.
+    pub(crate) seats: Vec<State>,
+    /// Ticks of the clock that there were.
+    pub(crate) ticks: u64,
+    /// The interrupt controller and the like, which all have.
     pub(crate) board: State,
     /// What is on its bus, in order.
     pub(crate) devices: Vec<State>,
@@ -41,20 +45,6 @@ pub(crate) fn of_data<T: DeserializeOwned>(state: State) -> Result<T> {
 /// What does not fit.
 pub(crate) fn unfit<T>(why: &str) -> Result<T> {
     Err(Error::Saved { why: why.into() })
-}
-
-/// Arrays of any length.
-pub(crate) mod array {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-    pub(crate) fn serialize<S: Serializer, const N: usize>(it: &[u8; N], to: S) -> Result<S::Ok, S::Error> {
-        it.as_slice().serialize(to)
-    }
-
-    pub(crate) fn deserialize<'d, D: Deserializer<'d>, const N: usize>(from: D) -> Result<[u8; N], D::Error> {
-        let found = Vec::<u8>::deserialize(from)?;
-        <[u8; N]>::try_from(found).map_err(|it| de::Error::invalid_length(it.len(), &"another length"))
-    }
 }
 
 /// Bytes, as text.

@@ -1,20 +1,22 @@
 //! Waiting: for a time, and for what comes from outside.
 //!
-//! A thread stands by while a machine runs. As long as the processor works, it has it look at its board every millisecond,
-//! and at once when a descriptor becomes ready; as long as the processor waits, it waits too, for descriptors alone.
+//! A thread stands by while a machine runs. As long as a processor works, it has it look at its board every millisecond,
+//! and one of them at once when a descriptor becomes ready; as long as all processors wait, it waits too, for descriptors
+//! alone.
 //! **Invariant: a descriptor's news come once** (they are edges), so devices take what there is until there is no more, or
 //! until they have no room, and try again when they are given some.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::{self, Thread};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 
+use crate::bells::Bells;
+use crate::bus::Bus;
 use crate::error::{Error, Result};
 
 /// How often a processor that works looks at its board.
@@ -26,9 +28,7 @@ const DEVICE: u64 = 1;
 pub(crate) struct Watch {
     epoll: OwnedFd,
     kick: OwnedFd,
-    attention: Arc<AtomicU32>,
-    /// The processor waits.
-    is_idle: AtomicBool,
+    bells: Arc<Bells>,
     /// The thread that stands by waits without end.
     is_deep: AtomicBool,
     is_over: AtomicBool,
@@ -36,6 +36,8 @@ pub(crate) struct Watch {
     is_ready: AtomicBool,
     /// Somebody wants the machine to stand still.
     is_interrupted: AtomicBool,
+    /// It is going to.
+    is_stopping: AtomicBool,
 }
 
 /// Makes a machine stand still, from another thread.
@@ -51,25 +53,25 @@ impl Interrupter {
 }
 
 impl Watch {
-    /// Watches these descriptors. The processor looks at its board when `attention` is not zero.
-    pub(crate) fn new(descriptors: &[BorrowedFd<'_>], attention: Arc<AtomicU32>) -> Result<Watch> {
+    /// Watches what devices read from and write to, for the processors of those bells.
+    pub(crate) fn new(bus: &Bus, bells: Arc<Bells>) -> Result<Watch> {
         let failed = |errno: Errno| Error::Watching(errno.into());
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
         let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
         epoll::add(&epoll, &kick, EventData::new_u64(KICK), EventFlags::IN).map_err(failed)?;
-        for descriptor in descriptors {
+        bus.each_descriptor(|descriptor| {
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             match epoll::add(&epoll, descriptor, EventData::new_u64(DEVICE), flags) {
                 // Files are always ready, and one descriptor may be in use twice.
-                Ok(()) | Err(Errno::PERM | Errno::EXIST) => {}
-                Err(errno) => return Err(failed(errno)),
+                Ok(()) | Err(Errno::PERM | Errno::EXIST) => Ok(()),
+                Err(errno) => Err(failed(errno)),
             }
-        }
+        })?;
         let flag = AtomicBool::default;
-        let (is_idle, is_deep, is_over, is_interrupted) = (flag(), flag(), flag(), flag());
+        let (is_deep, is_over, is_interrupted, is_stopping) = (flag(), flag(), flag(), flag());
         // What was ready before is not told of.
         let is_ready = AtomicBool::new(true);
-        Ok(Watch { epoll, kick, attention, is_idle, is_deep, is_over, is_ready, is_interrupted })
+        Ok(Watch { epoll, kick, bells, is_deep, is_over, is_ready, is_interrupted, is_stopping })
     }
 
     /// Whether a descriptor has become ready since the last time.
@@ -77,9 +79,18 @@ impl Watch {
         self.is_ready.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether somebody has wanted the machine to stand still since the last time.
-    pub(crate) fn take_interrupted(&self) -> bool {
-        self.is_interrupted.swap(false, Ordering::AcqRel)
+    /// Whether all processors are to stand still: somebody wants them to, or one of them has begun.
+    pub(crate) fn is_stopping(&self) -> bool {
+        if self.is_interrupted.swap(false, Ordering::AcqRel) {
+            self.stop();
+        }
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
+    /// Has all processors stand still.
+    pub(crate) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        self.bells.ring_all();
     }
 
     /// How to have it stand still.
@@ -102,33 +113,41 @@ impl Watch {
     }
 
     /// Stands by, until it is over.
-    pub(crate) fn stand_by(&self, processor: &Thread) {
+    pub(crate) fn stand_by(&self) {
         while !self.is_over.load(Ordering::Acquire) {
-            let is_deep = self.is_idle.load(Ordering::SeqCst);
+            let is_deep = self.bells.are_idle();
             self.is_deep.store(is_deep, Ordering::SeqCst);
-            // It may have begun to work before it could see that it has to wake us.
-            let is_deep = is_deep && self.is_idle.load(Ordering::SeqCst) && !self.is_over.load(Ordering::SeqCst);
+            // One may have begun to work before it could see that it has to wake us.
+            let is_deep = is_deep && self.bells.are_idle() && !self.is_over.load(Ordering::SeqCst);
             self.look((!is_deep).then_some(TICK));
             self.is_deep.store(false, Ordering::SeqCst);
-            if self.is_ready.load(Ordering::Acquire) || self.is_interrupted.load(Ordering::Acquire) {
-                self.attention.store(1, Ordering::Release);
-                processor.unpark();
-            } else if !is_deep {
-                self.attention.store(1, Ordering::Release);
+            if self.is_interrupted.load(Ordering::Acquire) {
+                self.bells.ring_all();
+            } else if self.is_ready.load(Ordering::Acquire) {
+                self.bells.ring_any();
+            }
+            if !is_deep {
+                self.bells.disturb();
             }
         }
     }
 
-    /// Has the processor wait, for so long at most, or until something is ready.
-    pub(crate) fn wait(&self, most: Duration) {
-        self.is_idle.store(true, Ordering::SeqCst);
-        if !self.is_ready.load(Ordering::SeqCst) && !self.is_interrupted.load(Ordering::SeqCst) {
-            thread::park_timeout(most);
-        }
-        self.is_idle.store(false, Ordering::SeqCst);
+    /// Has a processor wait, for so long at most, or until something is ready.
+    pub(crate) fn wait(&self, number: usize, most: Duration) {
+        let must_not = || {
+            self.is_ready.load(Ordering::SeqCst)
+                || self.is_interrupted.load(Ordering::SeqCst)
+                || self.is_stopping.load(Ordering::SeqCst)
+        };
+        self.bells.wait(number, most, must_not);
         if self.is_deep.load(Ordering::SeqCst) {
             self.kick();
         }
+    }
+
+    /// This thread is that processor's.
+    pub(crate) fn hang_bell(&self, number: usize) {
+        self.bells.hang_here(number);
     }
 
     /// Nobody needs to stand by any more.
@@ -140,6 +159,7 @@ impl Watch {
     /// The same watch, to stand by again.
     pub(crate) fn begin(&self) {
         self.is_over.store(false, Ordering::SeqCst);
+        self.is_stopping.store(false, Ordering::SeqCst);
     }
 
     fn kick(&self) {

@@ -144,6 +144,7 @@ fn machine(kernel: &[u8], devices: Devices, mode: dbt::Mode) -> (Machine, Said) 
         initrd: &[],
         command_line: "",
         memory: 16 << 20,
+        processors: 1,
         mode,
         serial: Serial { output: Box::new(said.clone()), input: None },
         devices,

@@ -1,7 +1,8 @@
 //! What a debugger does with a processor: single steps, places to stop at, registers and memory from outside.
 //!
 //! Steps are the interpreter's, as is all that runs while there are places to stop at: it looks after each instruction where it is,
-//! in whichever address space, and the translator need not know of any of it.
+//! in whichever address space, and the translator need not know of any of it. **All of this is for one thread that has all the
+//! processors, while none of them works**: others are there between two instructions, and hear what they are told before they go on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub enum Until {
     Done,
     /// It waits for an interrupt.
     Waiting,
+    /// It is switched off.
+    Off,
 }
 
 impl Processor {
@@ -35,10 +38,19 @@ impl Processor {
         self.pc = pc;
     }
 
-    /// Does one instruction. One that waits for an interrupt has waited.
+    /// Does one instruction, if it is on. One that waits for an interrupt has waited.
     pub fn step_once(&mut self, board: &mut dyn Board) {
+        if !board.is_on() {
+            self.be_absent();
+            return;
+        }
+        self.come();
+        self.step_inside(board);
+        self.go();
+    }
+
+    fn step_inside(&mut self, board: &mut dyn Board) {
         let isa = Arc::clone(&self.isa);
-        self.hear_of_devices();
         self.is_waiting = false;
         if self.must_attend || board.attention() {
             self.attend(&isa, board);
@@ -49,9 +61,22 @@ impl Processor {
 
     /// Does instructions until it is at one of these places, so many at most. Where it begins it does not stop.
     pub fn run_until(&mut self, board: &mut dyn Board, instructions: u64, places: &BTreeSet<u64>) -> Until {
+        if !board.is_on() {
+            self.be_absent();
+            return Until::Off;
+        }
+        self.come();
+        let until = self.run_until_inside(board, instructions, places);
+        self.go();
+        until
+    }
+
+    fn run_until_inside(&mut self, board: &mut dyn Board, instructions: u64, places: &BTreeSet<u64>) -> Until {
         let isa = Arc::clone(&self.isa);
-        self.hear_of_devices();
         for _ in 0..instructions {
+            if self.must_attend && !board.is_on() {
+                return Until::Done;
+            }
             if self.must_attend || (self.count.is_multiple_of(PATIENCE) && board.attention()) {
                 let before = self.pc;
                 self.attend(&isa, board);
@@ -79,7 +104,10 @@ impl Processor {
         let plan = &isa.entries[usize::from(isa.entry(entry)?)].plan;
         let mut arguments = [0; MOST_ARGUMENTS];
         arguments[0] = argument;
-        match self.interpret(&isa, board, plan, None, &arguments) {
+        self.come();
+        let end = self.interpret(&isa, board, plan, None, &arguments);
+        self.go();
+        match end {
             End::Give(value) => Some(value),
             _ => None,
         }
@@ -112,7 +140,9 @@ impl Processor {
     fn behind(&mut self, board: &mut dyn Board, address: u64) -> Option<u64> {
         let isa = Arc::clone(&self.isa);
         let page = address >> PAGE_BITS << PAGE_BITS;
-        let found = self.translate(&isa, board, Access::Read, page, 0).ok()?;
-        Some(found | address & ((1 << PAGE_BITS) - 1))
+        self.come();
+        let found = self.translate(&isa, board, Access::Read, page, 0);
+        self.go();
+        Some(found.ok()? | address & ((1 << PAGE_BITS) - 1))
     }
 }

@@ -121,7 +121,7 @@ pub(super) extern "sysv64" fn interpret(state: *mut u64, number: u64, word: u64,
         End::Next | End::Give(_) => {
             processor.pc = processor.pc.wrapping_add(instruction.size.into());
             let is_same = (processor.key, processor.space()) == before;
-            if is_same && !processor.must_attend && !processor.is_waiting {
+            if is_same && !processor.must_attend && !processor.is_waiting && !processor.has_dropped {
                 return 0;
             }
         }

@@ -19,7 +19,7 @@ mod places;
 mod vectors;
 
 use self::accesses::{Loaded, Saved};
-use super::ir::{Block, Ir, Modes, Val, Value};
+use super::ir::{Block, Fence, Ir, Modes, Val, Value};
 use super::sets::{self, Alignment};
 use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size, Xmm};
 use crate::state::head;
@@ -281,6 +281,10 @@ impl Generator<'_> {
                 self.compare_and_swap(own, (address, width, at), old, new)?;
             }
             Ir::Poll { next, at } => self.poll(next, at),
+            Ir::Fence(Fence::Memory) => self.code.fence(),
+            Ir::Fence(Fence::Clock) => self.code.load_fence(),
+            Ir::Settle { at } => self.settle(at),
+            Ir::Synchronise { next, at } => self.synchronise(next, at),
             Ir::Exit { to, at, modes } => {
                 let flush = self.flush_of(at);
                 self.flush(&flush);

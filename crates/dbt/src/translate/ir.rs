@@ -92,6 +92,16 @@ pub(super) enum Ir {
         width: u8,
         at: StateId,
     },
+    Fence(Fence),
+    /// Goes to the interpreter if others were told what they may not have heard.
+    Settle {
+        at: StateId,
+    },
+    /// Leaves if somebody wants the processor: it may have heard of code that is another by now.
+    Synchronise {
+        next: u32,
+        at: StateId,
+    },
     /// Leaves if an interrupt waits that was masked.
     Poll {
         next: u32,
@@ -168,6 +178,15 @@ pub(super) enum Vector {
     },
 }
 
+/// What is done before what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Fence {
+    /// Stores before it before loads behind it.
+    Memory,
+    /// Loads before it before the clock is read behind it.
+    Clock,
+}
+
 /// Whether code for the same modes comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Modes {
@@ -241,8 +260,6 @@ pub(super) struct Block {
     pub(super) states: Vec<Known>,
     /// Where it begins in its page.
     pub(super) begin: u32,
-    /// Which pieces of 64 bytes of its page it was made of.
-    pub(super) lines: u64,
     /// How many instructions it is of.
     pub(super) instructions: u32,
 }
@@ -256,6 +273,9 @@ impl Ir {
             | Ir::Clock
             | Ir::FloatFlags { .. }
             | Ir::Interpret { .. }
+            | Ir::Fence(_)
+            | Ir::Settle { .. }
+            | Ir::Synchronise { .. }
             | Ir::Poll { .. } => {}
             Ir::Unary(_, _, a) | Ir::Slice { of: a, .. } | Ir::Sext { of: a, .. } => f(a),
             Ir::SetFloatFlags { value, .. } => f(value),
@@ -292,6 +312,8 @@ impl Ir {
             | Ir::Atomic { at, .. }
             | Ir::CompareAndSwap { at, .. }
             | Ir::Poll { at, .. }
+            | Ir::Settle { at }
+            | Ir::Synchronise { at, .. }
             | Ir::Interpret { at, .. }
             | Ir::ExitIf { at, .. }
             | Ir::Exit { at, .. } => Some(at),
@@ -314,7 +336,7 @@ impl Ir {
 
     /// Whether it can be left out if nobody wants its value.
     pub(super) fn is_pure(&self) -> bool {
-        self.state().is_none() && !matches!(self, Ir::SetFloatFlags { .. })
+        self.state().is_none() && !matches!(self, Ir::SetFloatFlags { .. } | Ir::Fence(_))
     }
 }
 

@@ -2,11 +2,13 @@
 
 #![expect(unsafe_code, reason = "generated code is called with a pointer to its processor")]
 
+use std::sync::atomic::Ordering;
+
 use isa::Isa;
 
 use super::callbacks::{Run, interpret, load, store, touch};
 use super::generate::{self, Site, TooBig};
-use super::specialise::{self, Effort, Fetch};
+use super::specialise::{self, Effort, Fetch, Sharing};
 use super::{Key, LEAVE, PAGE, UNKNOWN};
 use crate::board::Board;
 use crate::processor::Processor;
@@ -29,7 +31,10 @@ struct Reader<'r> {
 impl Fetch for Reader<'_> {
     fn fetch(&mut self, at: u32) -> Option<(usize, u32)> {
         let room = PAGE - u64::from(at);
+        let code = &self.processor.ram.peers().code;
+        code.mark(self.page + u64::from(at), 4);
         if let (2, Some(behind)) = (room, self.behind) {
+            code.mark(behind, 2);
             let low = self.processor.ram.read(self.page + u64::from(at), 16)? as u32;
             let word = low | (self.processor.ram.read(behind, 16)? as u32) << 16;
             return self.processor.decode_number(self.isa, word).map(|number| (number, word));
@@ -75,7 +80,8 @@ impl Processor {
                 head::MODES_CHANGED => {
                     link = 0;
                     self.update_key();
-                    if self.state.head(head::PENDING) != 0 {
+                    // Whoever changes modes synchronises.
+                    if self.state.head(head::PENDING) != 0 || self.attention.load(Ordering::Acquire) != 0 {
                         return;
                     }
                 }
@@ -158,15 +164,20 @@ impl Processor {
         };
         let found = Key { physical, behind, modes: key };
         let translator = self.translator.as_mut()?;
+        let epoch = translator.epoch;
         let number = match translator.blocks.get(&found).copied() {
             Some(number) => number,
-            None => match translator.visits.count(found) {
-                Some(effort) => self.make(isa, found, effort)?,
-                None => {
+            None => {
+                let Some(effort) = translator.visits.count(found) else {
                     self.walk(isa, board);
                     return None;
+                };
+                if !self.protect_pages(&found.pages()) {
+                    // Where these are may be forgotten by now: all of it is looked for again.
+                    return None;
                 }
-            },
+                self.make(isa, found, effort)?
+            }
         };
         let pc = self.pc;
         let reach = match behind {
@@ -182,8 +193,8 @@ impl Processor {
         let set = translator.sets.find(key, space);
         let address = translator.cache.address(code);
         translator.sets.get(set).keep_jump(pc, address, reach);
-        if link != 0 && behind.is_none() && (link as usize) < translator.links.len() {
-            // Whoever came here by a link can come straight from now on.
+        if link != 0 && behind.is_none() && epoch == translator.epoch {
+            // Whoever came here by a link that is there still can come straight from now on.
             translator.cache.direct(translator.links[link as usize].at, code);
             translator.list[number as usize].incoming.push(link);
         }
@@ -206,7 +217,7 @@ impl Processor {
         Some(address)
     }
 
-    /// Interprets up to where a block would end.
+    /// Interprets up to where a block would end, or somebody wants something. (Who posts mail asks for attention, too.)
     fn walk(&mut self, isa: &Isa, board: &mut dyn Board) {
         /// About as long as blocks are.
         const STEPS: u32 = 32;
@@ -214,7 +225,7 @@ impl Processor {
             let before = self.pc;
             self.step(isa, board);
             let goes_on = matches!(self.pc.wrapping_sub(before), 2 | 4);
-            if !goes_on || self.must_attend || self.is_waiting {
+            if !goes_on || self.must_attend || self.is_waiting || self.attention.load(Ordering::Acquire) != 0 {
                 return;
             }
         }
@@ -226,6 +237,8 @@ impl Processor {
     }
 
     /// The block where the processor is runs often: more effort is made for it.
+    ///
+    /// Its counter begins anew first: whatever becomes of this, the block that is there runs on.
     fn make_anew(&mut self, isa: &Isa, board: &mut dyn Board) {
         let Ok(physical) = self.translate(isa, board, Access::Fetch, self.pc, 0) else { return };
         let (key, space) = (self.key, self.space());
@@ -234,11 +247,16 @@ impl Processor {
         let Some(number) = translator.blocks.get(&found).copied() else { return };
         let set = translator.sets.find(key, space);
         translator.sets.get(set).count_anew(number as usize);
+        if !self.protect_pages(&found.pages()) {
+            // Its code was written meanwhile, and where it is may be forgotten.
+            return;
+        }
+        let Some(translator) = &mut self.translator else { return };
         translator.forget(found);
         self.make(isa, found, Effort::All);
     }
 
-    /// Translates the block at a physical address.
+    /// Translates the block at a physical address. Its pages are protected, or were, in which case there is mail.
     ///
     /// An instruction that ends on another page is a block that only holds as long as that page is behind this one: it is
     /// found through the tables of its address space alone, which forget it when either page is somewhere else.
@@ -252,26 +270,17 @@ impl Processor {
             .collect();
         let begin = (physical & (PAGE - 1)) as u32;
         let questions = std::mem::take(&mut self.questions);
-        let given = specialise::Given { isa, modes: &modes, questions: &questions, effort };
+        let sharing = if self.ram.peers().is_alone() { Sharing::Alone } else { Sharing::Shared };
+        let given = specialise::Given { isa, modes: &modes, questions: &questions, sharing, effort };
         let mut room =
             self.translator.as_mut().map(|translator| std::mem::take(&mut translator.room)).unwrap_or_default();
         let block = specialise::block(&given, begin, &mut Reader { processor: self, isa, page, behind }, &mut room);
         self.questions = questions;
-        let host = self.ram.host_page(page);
-        let behind_host = behind.and_then(|behind| self.ram.host_page(behind));
         let translator = self.translator.as_mut()?;
         translator.made += 1;
         translator.room = room;
-        // Of a page that has code already nobody has an entry for writing.
-        for (page, host) in [(Some(page), host), (behind, behind_host)] {
-            if let (Some(page), Some(host)) = (page, host)
-                && !translator.pages.contains_key(&page)
-            {
-                translator.sets.protect(host);
-            }
-        }
         if block.instructions == 0 {
-            return Some(translator.keep(key, None, 0));
+            return Some(translator.keep(key, None));
         }
         let site = Site {
             first_link: translator.links.len() as u64,
@@ -282,16 +291,20 @@ impl Processor {
         let compiled = match generate::generate(&block, site) {
             Ok(compiled) => compiled,
             Err(TooBig) if effort == Effort::All => return self.make(isa, key, Effort::Less),
-            Err(TooBig) => return Some(translator.keep(key, None, block.lines)),
+            Err(TooBig) => return Some(translator.keep(key, None)),
         };
         let at = match translator.cache.add(&compiled.bytes) {
             Some(at) => at,
             None => {
                 translator.forget_all();
+                if self.ram.peers().is_alone() {
+                    self.ram.peers().code.clear_all();
+                    self.protect_pages(&key.pages());
+                }
                 return self.make(isa, key, effort);
             }
         };
-        Some(translator.keep(key, Some((&compiled, at)), block.lines))
+        Some(translator.keep(key, Some((&compiled, at))))
     }
 
     /// The next access to a page finds it by itself, if it may. Says whether.
@@ -302,7 +315,7 @@ impl Processor {
         let Some(host) = self.ram.host_page(physical) else { return false };
         let Some(translator) = &mut self.translator else { return false };
         let is_write = access == Access::Write;
-        if is_write && translator.pages.contains_key(&(physical & !(PAGE - 1))) {
+        if is_write && !self.ram.peers().code.is_plain(physical) {
             return false;
         }
         let set = translator.sets.find(key, space);

@@ -47,6 +47,14 @@ pub(super) trait Fetch {
     fn fetch(&mut self, at: u32) -> Option<(usize, u32)>;
 }
 
+/// Who uses the memory that blocks are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// One processor.
+    Alone,
+    Shared,
+}
+
 /// What blocks are made for.
 pub(super) struct Given<'g> {
     pub(super) isa: &'g Isa,
@@ -54,6 +62,7 @@ pub(super) struct Given<'g> {
     pub(super) modes: &'g [u64],
     /// Who answers questions, by their numbers.
     pub(super) questions: &'g [Question],
+    pub(super) sharing: Sharing,
     pub(super) effort: Effort,
 }
 
@@ -79,6 +88,7 @@ pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch, room: &
         isa: given.isa,
         modes: given.modes,
         questions: given.questions,
+        sharing: given.sharing,
         longest: given.effort.longest(),
         widths: std::mem::take(&mut room.widths),
         block,
@@ -110,6 +120,7 @@ struct Maker<'i> {
     /// Values of the modes, by register.
     modes: &'i [u64],
     questions: &'i [Question],
+    sharing: Sharing,
     longest: u32,
     block: Block,
     /// How many bits each value may have.
@@ -148,6 +159,8 @@ struct Work<'p> {
     modes: Modes,
     /// Interrupts that were masked may not be any more.
     attends: bool,
+    /// What comes next is done as it stands in memory.
+    synchronises: bool,
     /// What the flags of floating-point operations become.
     float_flags: Option<(u32, Val)>,
 }
@@ -182,7 +195,6 @@ impl<'i> Maker<'i> {
             let instruction = &isa.instructions[number];
             self.block.instructions += 1;
             let size = u32::from(instruction.size);
-            (at >> 6..=((at + size - 1).min(PAGE - 1)) >> 6).for_each(|line| self.block.lines |= 1 << line);
             match self.instruction(number, instruction, word, at) {
                 Next::Falls => at += size,
                 Next::Follows(to) => at = to,
@@ -216,6 +228,7 @@ impl<'i> Maker<'i> {
             arguments: Vec::new(),
             modes: Modes::Same,
             attends: false,
+            synchronises: false,
             float_flags: None,
         };
         let done = self.range(&mut work, 0, plan.nodes.len());
@@ -255,6 +268,10 @@ impl<'i> Maker<'i> {
                 if work.attends {
                     let state = self.state(work.at);
                     self.effect(Ir::Poll { next: after, at: state });
+                }
+                if work.synchronises {
+                    let state = self.state(work.at);
+                    self.effect(Ir::Synchronise { next: after, at: state });
                 }
                 Next::Falls
             }

@@ -25,12 +25,14 @@ pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<V
     let processors = tree.begin_node("cpus")?;
     tree.property_u32("#address-cells", 1)?;
     tree.property_u32("#size-cells", 0)?;
-    let processor = tree.begin_node("cpu@0")?;
-    tree.property_string("device_type", "cpu")?;
-    tree.property_string("compatible", "arm,armv8")?;
-    tree.property_u32("reg", 0)?;
-    tree.property_string("enable-method", "psci")?;
-    tree.end_node(processor)?;
+    for number in 0..start.processors {
+        let processor = tree.begin_node(&format!("cpu@{number:x}"))?;
+        tree.property_string("device_type", "cpu")?;
+        tree.property_string("compatible", "arm,armv8")?;
+        tree.property_u32("reg", number as u32)?;
+        tree.property_string("enable-method", "psci")?;
+        tree.end_node(processor)?;
+    }
     tree.end_node(processors)?;
 
     let firmware = tree.begin_node("psci")?;
@@ -50,7 +52,8 @@ pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<V
     tree.property_string("compatible", "arm,gic-v3")?;
     tree.property_u32("#interrupt-cells", 3)?;
     tree.property_null("interrupt-controller")?;
-    let registers = [DISTRIBUTOR, gic::DISTRIBUTOR_SIZE, REDISTRIBUTOR, gic::REDISTRIBUTOR_SIZE];
+    let redistributors = start.processors as u64 * gic::REDISTRIBUTOR_SIZE;
+    let registers = [DISTRIBUTOR, gic::DISTRIBUTOR_SIZE, REDISTRIBUTOR, redistributors];
     tree.property_array_u64("reg", &registers)?;
     tree.property_phandle(CONTROLLER)?;
     tree.end_node(controller)?;

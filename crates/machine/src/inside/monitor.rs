@@ -36,7 +36,7 @@ use crate::virtio::console::Port;
 /// A machine, and the program that it is for.
 #[derive(Debug)]
 pub struct Guest {
-    /// Its processor.
+    /// What its processors are.
     pub arch: Arch,
     /// What it begins with.
     pub origin: Origin,
@@ -71,6 +71,8 @@ pub enum Origin {
         modules: Vec<Module>,
         /// Bytes of its memory.
         memory: u64,
+        /// How many processors it has.
+        processors: usize,
     },
     /// Where another stood, by the files that were written of that: what it was first.
     Frozen(Vec<OwnedFd>),
@@ -99,14 +101,16 @@ pub fn run(guest: Guest) -> Result<i32> {
     let signals = signal::descriptor(SignalSet::ALL).map_err(|errno| Error::Watching(errno.into()))?;
     crate::share::find_links_in(guest.descriptors).map_err(|errno| Error::Watching(errno.into()))?;
     let begin = match guest.origin {
-        Origin::Kernel { image, modules, memory } => Begin::Anew(image, root::first(guest.arch, &modules), memory),
+        Origin::Kernel { image, modules, memory, processors } => {
+            Begin::Anew(image, root::first(guest.arch, &modules), memory, processors)
+        }
         Origin::Frozen(files) => {
             let (frozen, inside) = kept::read(files)?;
             Begin::Again(frozen, inside)
         }
     };
     let server = match &begin {
-        Begin::Anew(_, first, _) => first.server,
+        Begin::Anew(_, first, ..) => first.server,
         Begin::Again(_, inside) => inside.server,
     };
     let (link, port) = line(server)?;
@@ -117,10 +121,13 @@ pub fn run(guest: Guest) -> Result<i32> {
     let (arch, mode) = (guest.arch, dbt::Mode::Translate);
     let door = Arc::new(Door::default());
     let (runner, inside) = match begin {
-        Begin::Anew(kernel, first, memory) => {
+        Begin::Anew(kernel, first, memory, processors) => {
             let make = move || {
                 let (kernel, initrd, command_line) = (&kernel, &first.archive, setup::command_line(arch));
-                Machine::new(isa(arch)?, Start { kernel, initrd, command_line, memory, mode, serial, devices })
+                Machine::new(
+                    isa(arch)?,
+                    Start { kernel, initrd, command_line, memory, processors, mode, serial, devices },
+                )
             };
             (Runner::begin(Arc::clone(&door), make), None)
         }
@@ -152,7 +159,7 @@ pub fn run(guest: Guest) -> Result<i32> {
 
 /// How it begins.
 enum Begin {
-    Anew(Vec<u8>, root::First, u64),
+    Anew(Vec<u8>, root::First, u64, usize),
     Again(Frozen, SavedInside),
 }
 

@@ -34,7 +34,7 @@ use crate::watch::Interrupter;
 /// A machine for a system of its own.
 #[derive(Debug)]
 pub struct System {
-    /// Its processor.
+    /// What its processors are.
     pub arch: Arch,
     /// Its kernel's image.
     pub kernel: Vec<u8>,
@@ -42,6 +42,8 @@ pub struct System {
     pub modules: Vec<Module>,
     /// Bytes of its memory.
     pub memory: u64,
+    /// How many processors it has.
+    pub processors: usize,
     /// What it is called, if it asks its seed.
     pub hostname: String,
     /// Its disks.
@@ -126,6 +128,7 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
         initrd: archive,
         command_line: setup::command_line(system.arch),
         memory: system.memory,
+        processors: system.processors,
         mode: dbt::Mode::Translate,
         serial: Serial {
             output: Box::new(File::from(copy(&system.console[1])?)),

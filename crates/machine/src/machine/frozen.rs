@@ -9,12 +9,11 @@ use dbt::{Mode, Processor, Ram};
 use isa::Isa;
 use vm::Memory;
 
-use super::{Machine, Platform, memory_begins};
+use super::{MOST_PROCESSORS, Machine, board, memory_begins};
 use crate::console::Serial;
 use crate::devices::Devices;
 use crate::error::Result;
 use crate::saved::{SavedMachine, unfit};
-use crate::{arm, riscv};
 
 /// A machine at a moment.
 #[derive(Debug)]
@@ -38,11 +37,15 @@ pub struct Thaw {
 impl Machine {
     /// What it is now, between two instructions. It may go on.
     pub fn freeze(&mut self) -> Result<Frozen> {
+        // What one processor has not heard of another yet is of code and pages that it knows: a copy knows none.
+        let place = &self.processors[0].place;
         let machine = SavedMachine {
             architecture: self.architecture.clone(),
-            processors: vec![self.processor.save()],
-            board: self.board.save()?,
-            devices: self.board.bus().save()?,
+            processors: self.processors.iter().map(|it| it.processor.save()).collect(),
+            seats: self.processors.iter().map(|it| it.place.save()).collect::<Result<_>>()?,
+            ticks: place.clock().now(),
+            board: place.save_board()?,
+            devices: place.bus().save()?,
         };
         Ok(Frozen { machine, memory: self.ram.freeze()? })
     }
@@ -53,16 +56,18 @@ impl Machine {
         if machine.architecture != isa.name {
             return unfit("it is one of another architecture");
         }
-        let [processor] = machine.processors.as_slice() else { return unfit("it has other processors") };
-        let ram = Ram::new(Arc::new(Memory::thaw(&memory)?), memory_begins(&isa)?);
-        let slots = thaw.devices.build()?;
-        let mut board: Box<dyn Platform> = match isa.name.as_str() {
-            "riscv64" => Box::new(riscv::Board::new(&isa, ram.clone(), thaw.serial, slots)),
-            _ => Box::new(arm::Board::new(&isa, &ram, thaw.serial, slots)),
-        };
-        board.restore(machine.board)?;
-        board.bus().restore(machine.devices)?;
-        let processor = Processor::resume(Arc::clone(&isa), thaw.mode, ram.clone(), &mut *board, processor)?;
-        Machine::of_parts(&isa, processor, board, ram)
+        let count = machine.processors.len();
+        if !(1..=MOST_PROCESSORS).contains(&count) || machine.seats.len() != count {
+            return unfit("it has other processors");
+        }
+        let ram = Ram::shared(Arc::new(Memory::thaw(&memory)?), memory_begins(&isa)?, count);
+        let (bells, mut places) = board(&isa, &ram, machine.ticks, (thaw.serial, thaw.devices.build()?));
+        places[0].restore_board(machine.board)?;
+        places[0].bus().restore(machine.devices)?;
+        places.iter_mut().zip(machine.seats).try_for_each(|(place, seat)| place.restore(seat))?;
+        Machine::of_parts(&isa, &ram, (bells, places), |number, place| {
+            let saved = &machine.processors[number];
+            Ok(Processor::resume(Arc::clone(&isa), thaw.mode, ram.clone(), place, saved)?)
+        })
     }
 }

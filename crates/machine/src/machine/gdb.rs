@@ -2,6 +2,9 @@
 //!
 //! The machine's own thread speaks with the debugger, so nothing of the machine moves while it is looked at. **Whoever leaves
 //! leaves a machine that runs as before**: places to stop at go with the connection.
+//!
+//! Each processor is a thread to gdb, and where one stops all do. While there are places to stop at, or only some processors
+//! are to go on, they take turns on the machine's own thread; else all of them work as they do without a debugger.
 
 mod view;
 
@@ -13,15 +16,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dbt::Until;
-use gdbstub::common::Signal;
+use gdbstub::common::{Signal, Tid};
 use gdbstub::conn::{Connection, ConnectionExt};
 use gdbstub::stub::run_blocking::{BlockingEventLoop, Event, WaitForStopReasonError};
-use gdbstub::stub::{DisconnectReason, GdbStub, SingleThreadStopReason};
+use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
 use gdbstub::target::ext::base::BaseOps;
-use gdbstub::target::ext::base::single_register_access::{SingleRegisterAccess, SingleRegisterAccessOps};
-use gdbstub::target::ext::base::singlethread::{
-    SingleThreadBase, SingleThreadResume, SingleThreadResumeOps, SingleThreadSingleStep, SingleThreadSingleStepOps,
+use gdbstub::target::ext::base::multithread::{
+    MultiThreadBase, MultiThreadResume, MultiThreadResumeOps, MultiThreadSchedulerLocking,
+    MultiThreadSchedulerLockingOps, MultiThreadSingleStep, MultiThreadSingleStepOps,
 };
+use gdbstub::target::ext::base::single_register_access::{SingleRegisterAccess, SingleRegisterAccessOps};
 use gdbstub::target::ext::breakpoints::{Breakpoints, BreakpointsOps, SwBreakpoint, SwBreakpointOps};
 use gdbstub::target::ext::target_description_xml_override::{
     TargetDescriptionXmlOverride, TargetDescriptionXmlOverrideOps,
@@ -29,12 +33,14 @@ use gdbstub::target::ext::target_description_xml_override::{
 use gdbstub::target::{Target, TargetError, TargetResult};
 
 use self::view::{Bytes, Number, Processors, Shown};
-use super::{End, Machine};
+use super::{End, Machine, Seated};
 use crate::watch::Interrupter;
 
-/// For so long a machine runs before its debugger is listened to again, and for so many instructions.
+/// For so long a machine runs before its debugger is listened to again; or each processor does so many instructions.
 const SLICE: Duration = Duration::from_millis(20);
-const SLICE_INSTRUCTIONS: u64 = 20_000;
+const TURN: u64 = 10_000;
+/// Instructions that others do while one does one.
+const STEP_TURN: u64 = 100;
 
 /// Where debuggers come in, from other threads than the machine's.
 #[derive(Default)]
@@ -86,8 +92,9 @@ impl Machine {
 
     /// Stands still, and does what a debugger says until that leaves. Gives how the machine ended, if it did.
     pub fn be_debugged(&mut self, connection: OwnedFd) -> Option<End> {
-        let shown = view::shown(self.processor.isa())?;
-        let mut debugged = Debugged { machine: self, shown, places: BTreeSet::new(), is_stepping: false, end: None };
+        let shown = view::shown(self.processors[0].processor.isa())?;
+        let (places, actions) = (BTreeSet::new(), Actions::default());
+        let mut debugged = Debugged { machine: self, shown, places, actions, turn: 0, end: None };
         let outcome = GdbStub::new(Line(File::from(connection))).run_blocking::<Loop<'_>>(&mut debugged);
         match outcome {
             Ok(DisconnectReason::Kill) => Some(End::PowerOff),
@@ -96,48 +103,117 @@ impl Machine {
     }
 }
 
+/// What processors do next, by their numbers.
+#[derive(Default)]
+struct Actions {
+    /// It does one instruction, and then all stop.
+    steps: Option<usize>,
+    /// They go on.
+    go_on: BTreeSet<usize>,
+    /// All others stand still; else they go on, too.
+    is_for_these_alone: bool,
+}
+
+impl Actions {
+    fn moves(&self, number: usize) -> bool {
+        self.steps != Some(number) && (!self.is_for_these_alone || self.go_on.contains(&number))
+    }
+}
+
 /// A machine that is looked at.
 struct Debugged<'m> {
     machine: &'m mut Machine,
     shown: Vec<Shown>,
     places: BTreeSet<u64>,
-    is_stepping: bool,
+    actions: Actions,
+    /// Whose turn is next.
+    turn: usize,
     end: Option<End>,
+}
+
+/// A processor as gdb calls it.
+fn thread(number: usize) -> Tid {
+    Tid::MIN.saturating_add(number)
+}
+
+fn number(thread: Tid) -> usize {
+    thread.get() - 1
 }
 
 impl Debugged<'_> {
     /// Goes on for a moment; gives why it stopped, if it did.
-    fn go_on(&mut self) -> Option<SingleThreadStopReason<u64>> {
-        let machine = &mut *self.machine;
-        if self.is_stepping {
-            machine.hear();
-            machine.processor.step_once(&mut *machine.board);
-        } else if self.places.is_empty() {
-            machine.run_for(SLICE);
-        } else {
-            machine.hear();
-            let rest = match machine.processor.run_until(&mut *machine.board, SLICE_INSTRUCTIONS, &self.places) {
-                Until::Reached => return Some(SingleThreadStopReason::SwBreak(())),
-                Until::Done => Duration::ZERO,
-                Until::Waiting => machine.board.idle().min(SLICE),
-            };
-            machine.watch.look(Some(rest));
-        }
-        self.end = self.machine.board.end();
+    fn go_on(&mut self) -> Option<MultiThreadStopReason<u64>> {
+        let is_free = self.places.is_empty() && self.actions.steps.is_none() && !self.actions.is_for_these_alone;
+        let stopped = match self.actions.steps {
+            _ if is_free => {
+                self.machine.run_for(SLICE);
+                None
+            }
+            Some(number) => self.step(number),
+            None => self.take_turns(),
+        };
+        self.end = self.machine.end();
         match self.end {
-            Some(_) => Some(SingleThreadStopReason::Exited(0)),
-            None => self.is_stepping.then_some(SingleThreadStopReason::DoneStep),
+            Some(_) => Some(MultiThreadStopReason::Exited(0)),
+            None => stopped,
         }
     }
 
-    fn read(&mut self, number: usize) -> Option<Vec<u8>> {
-        let machine = &mut *self.machine;
-        self.shown.get(number).map(|it| it.read(&mut machine.processor, &mut *machine.board))
+    /// One does an instruction. Others go on a little, if they are to: it may wait for one of them.
+    fn step(&mut self, number: usize) -> Option<MultiThreadStopReason<u64>> {
+        if let Err(stopped) = self.each(STEP_TURN) {
+            return Some(stopped);
+        }
+        let seated = self.machine.processors.get_mut(number)?;
+        seated.processor.step_once(&mut *seated.place);
+        Some(MultiThreadStopReason::SignalWithThread { tid: thread(number), signal: Signal::SIGTRAP })
     }
 
-    fn write(&mut self, number: usize, value: &[u8]) -> Option<()> {
-        let machine = &mut *self.machine;
-        self.shown.get(number)?.write(&mut machine.processor, &mut *machine.board, value)
+    /// All have a turn, and wait if none has anything to do.
+    fn take_turns(&mut self) -> Option<MultiThreadStopReason<u64>> {
+        match self.each(TURN) {
+            Ok(rest) => self.machine.watch.look(Some(rest)),
+            Err(stopped) => return Some(stopped),
+        }
+        None
+    }
+
+    /// Each that goes on does so many instructions, until one is at one of the places. Gives for how long nothing is due.
+    fn each(&mut self, instructions: u64) -> Result<Duration, MultiThreadStopReason<u64>> {
+        self.machine.hear();
+        let count = self.machine.processors.len();
+        let mut rest = SLICE;
+        for _ in 0..count {
+            let number = self.turn;
+            self.turn = (self.turn + 1) % count;
+            if !self.actions.moves(number) {
+                continue;
+            }
+            let seated = &mut self.machine.processors[number];
+            match seated.processor.run_until(&mut *seated.place, instructions, &self.places) {
+                Until::Reached => return Err(MultiThreadStopReason::SwBreak(thread(number))),
+                Until::Waiting => rest = rest.min(seated.place.idle()),
+                Until::Off if !seated.start() => {}
+                Until::Off | Until::Done => rest = Duration::ZERO,
+            }
+        }
+        Ok(rest)
+    }
+
+    fn seated(&mut self, thread: Tid) -> TargetResult<&mut Seated, Self> {
+        self.machine.processors.get_mut(number(thread)).ok_or(TargetError::NonFatal)
+    }
+
+    fn read(&mut self, register: usize, thread: Tid) -> TargetResult<Vec<u8>, Self> {
+        let seated = self.machine.processors.get_mut(number(thread)).ok_or(TargetError::NonFatal)?;
+        let shown = self.shown.get(register).ok_or(TargetError::NonFatal)?;
+        Ok(shown.read(&mut seated.processor, &mut *seated.place))
+    }
+
+    fn write(&mut self, register: usize, thread: Tid, value: &[u8]) -> TargetResult<(), Self> {
+        let seated = self.machine.processors.get_mut(number(thread)).ok_or(TargetError::NonFatal)?;
+        let shown = self.shown.get(register).ok_or(TargetError::NonFatal)?;
+        shown.write(&mut seated.processor, &mut *seated.place, value).ok_or(TargetError::NonFatal)
     }
 }
 
@@ -185,7 +261,7 @@ struct Loop<'m>(std::marker::PhantomData<&'m ()>);
 impl<'m> BlockingEventLoop for Loop<'m> {
     type Target = Debugged<'m>;
     type Connection = Line;
-    type StopReason = SingleThreadStopReason<u64>;
+    type StopReason = MultiThreadStopReason<u64>;
 
     fn wait_for_stop_reason(
         target: &mut Debugged<'m>,
@@ -202,7 +278,7 @@ impl<'m> BlockingEventLoop for Loop<'m> {
     }
 
     fn on_interrupt(_: &mut Debugged<'m>) -> Result<Option<Self::StopReason>, &'static str> {
-        Ok(Some(SingleThreadStopReason::Signal(Signal::SIGINT)))
+        Ok(Some(MultiThreadStopReason::Signal(Signal::SIGINT)))
     }
 }
 
@@ -211,7 +287,7 @@ impl Target for Debugged<'_> {
     type Error = &'static str;
 
     fn base_ops(&mut self) -> BaseOps<'_, Processors, &'static str> {
-        BaseOps::SingleThread(self)
+        BaseOps::MultiThread(self)
     }
 
     fn support_breakpoints(&mut self) -> Option<BreakpointsOps<'_, Self>> {
@@ -223,71 +299,99 @@ impl Target for Debugged<'_> {
     }
 }
 
-impl SingleThreadBase for Debugged<'_> {
-    fn read_registers(&mut self, registers: &mut Bytes) -> TargetResult<(), Self> {
-        registers.0 = (0..self.shown.len()).filter_map(|number| self.read(number)).flatten().collect();
+impl MultiThreadBase for Debugged<'_> {
+    fn read_registers(&mut self, registers: &mut Bytes, thread: Tid) -> TargetResult<(), Self> {
+        let each: Result<Vec<_>, _> = (0..self.shown.len()).map(|register| self.read(register, thread)).collect();
+        registers.0 = each?.concat();
         Ok(())
     }
 
-    fn write_registers(&mut self, registers: &Bytes) -> TargetResult<(), Self> {
+    fn write_registers(&mut self, registers: &Bytes, thread: Tid) -> TargetResult<(), Self> {
         let mut rest = &registers.0[..];
-        for number in 0..self.shown.len() {
-            let (value, behind) = rest.split_at_checked(self.shown[number].bytes()).ok_or(TargetError::NonFatal)?;
+        for register in 0..self.shown.len() {
+            let (value, behind) = rest.split_at_checked(self.shown[register].bytes()).ok_or(TargetError::NonFatal)?;
             rest = behind;
-            self.write(number, value);
+            // Some can't be written.
+            let _ = self.write(register, thread, value);
         }
         Ok(())
     }
 
-    fn support_single_register_access(&mut self) -> Option<SingleRegisterAccessOps<'_, (), Self>> {
+    fn support_single_register_access(&mut self) -> Option<SingleRegisterAccessOps<'_, Tid, Self>> {
         Some(self)
     }
 
-    fn read_addrs(&mut self, address: u64, into: &mut [u8]) -> TargetResult<usize, Self> {
-        let machine = &mut *self.machine;
-        match machine.processor.peek(&mut *machine.board, address, into) {
+    fn read_addrs(&mut self, address: u64, into: &mut [u8], thread: Tid) -> TargetResult<usize, Self> {
+        let seated = self.seated(thread)?;
+        match seated.processor.peek(&mut *seated.place, address, into) {
             0 if !into.is_empty() => Err(TargetError::NonFatal),
             count => Ok(count),
         }
     }
 
-    fn write_addrs(&mut self, address: u64, from: &[u8]) -> TargetResult<(), Self> {
-        let machine = &mut *self.machine;
-        let is_done = machine.processor.poke(&mut *machine.board, address, from);
+    fn write_addrs(&mut self, address: u64, from: &[u8], thread: Tid) -> TargetResult<(), Self> {
+        let seated = self.seated(thread)?;
+        let is_done = seated.processor.poke(&mut *seated.place, address, from);
         is_done.then_some(()).ok_or(TargetError::NonFatal)
     }
 
-    fn support_resume(&mut self) -> Option<SingleThreadResumeOps<'_, Self>> {
+    fn list_active_threads(&mut self, is_there: &mut dyn FnMut(Tid)) -> Result<(), &'static str> {
+        // One that is switched off has its registers, too.
+        (0..self.machine.processors.len()).for_each(|number| is_there(thread(number)));
+        Ok(())
+    }
+
+    fn support_resume(&mut self) -> Option<MultiThreadResumeOps<'_, Self>> {
         Some(self)
     }
 }
 
-impl SingleRegisterAccess<()> for Debugged<'_> {
-    fn read_register(&mut self, _: (), Number(number): Number, into: &mut [u8]) -> TargetResult<usize, Self> {
-        let value = self.read(number).ok_or(TargetError::NonFatal)?;
+impl SingleRegisterAccess<Tid> for Debugged<'_> {
+    fn read_register(&mut self, thread: Tid, Number(it): Number, into: &mut [u8]) -> TargetResult<usize, Self> {
+        let value = self.read(it, thread)?;
         into.get_mut(..value.len()).ok_or(TargetError::NonFatal)?.copy_from_slice(&value);
         Ok(value.len())
     }
 
-    fn write_register(&mut self, _: (), Number(number): Number, value: &[u8]) -> TargetResult<(), Self> {
-        self.write(number, value).ok_or(TargetError::NonFatal)
+    fn write_register(&mut self, thread: Tid, Number(it): Number, value: &[u8]) -> TargetResult<(), Self> {
+        self.write(it, thread, value)
     }
 }
 
-impl SingleThreadResume for Debugged<'_> {
-    fn resume(&mut self, _: Option<Signal>) -> Result<(), &'static str> {
-        self.is_stepping = false;
+impl MultiThreadResume for Debugged<'_> {
+    fn resume(&mut self) -> Result<(), &'static str> {
         Ok(())
     }
 
-    fn support_single_step(&mut self) -> Option<SingleThreadSingleStepOps<'_, Self>> {
+    fn clear_resume_actions(&mut self) -> Result<(), &'static str> {
+        self.actions = Actions::default();
+        Ok(())
+    }
+
+    fn set_resume_action_continue(&mut self, thread: Tid, _: Option<Signal>) -> Result<(), &'static str> {
+        self.actions.go_on.insert(number(thread));
+        Ok(())
+    }
+
+    fn support_single_step(&mut self) -> Option<MultiThreadSingleStepOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {
         Some(self)
     }
 }
 
-impl SingleThreadSingleStep for Debugged<'_> {
-    fn step(&mut self, _: Option<Signal>) -> Result<(), &'static str> {
-        self.is_stepping = true;
+impl MultiThreadSingleStep for Debugged<'_> {
+    fn set_resume_action_step(&mut self, thread: Tid, _: Option<Signal>) -> Result<(), &'static str> {
+        self.actions.steps = Some(number(thread));
+        Ok(())
+    }
+}
+
+impl MultiThreadSchedulerLocking for Debugged<'_> {
+    fn set_resume_action_scheduler_lock(&mut self) -> Result<(), &'static str> {
+        self.actions.is_for_these_alone = true;
         Ok(())
     }
 }
@@ -320,7 +424,7 @@ impl TargetDescriptionXmlOverride for Debugged<'_> {
         if annex != b"target.xml" {
             return Err(TargetError::NonFatal);
         }
-        let text = view::description(self.machine.processor.isa(), &self.shown);
+        let text = view::description(self.machine.processors[0].processor.isa(), &self.shown);
         let rest = usize::try_from(offset).ok().and_then(|at| text.as_bytes().get(at..)).unwrap_or(&[]);
         let count = rest.len().min(length).min(into.len());
         into[..count].copy_from_slice(&rest[..count]);

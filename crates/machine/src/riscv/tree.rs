@@ -8,9 +8,9 @@ use crate::error::Result;
 use crate::machine::Start;
 use crate::{plic, tree};
 
-/// Numbers by which nodes name each other.
-const PROCESSOR_INTERRUPTS: u32 = 1;
-const CONTROLLER: u32 = 2;
+/// Numbers by which nodes name each other: the board's controller, and behind it each processor's own.
+const CONTROLLER: u32 = 1;
+const FIRST_PROCESSOR: u32 = 2;
 /// The supervisor's external interrupt.
 const EXTERNAL: u32 = 9;
 
@@ -19,7 +19,7 @@ pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<V
     let (mut tree, root) = tree::begin("skep,riscv")?;
     tree::chosen(&mut tree, start, initrd, &format!("/soc/serial@{:x}", CONSOLE.base), MEMORY)?;
 
-    processors(&mut tree)?;
+    processors(&mut tree, start.processors)?;
 
     let soc = tree.begin_node("soc")?;
     tree.property_u32("#address-cells", 2)?;
@@ -33,7 +33,9 @@ pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<V
     tree.property_u32("#interrupt-cells", 1)?;
     tree.property_u32("#address-cells", 0)?;
     tree.property_null("interrupt-controller")?;
-    tree.property_array_u32("interrupts-extended", &[PROCESSOR_INTERRUPTS, EXTERNAL])?;
+    // A context for each processor.
+    let contexts = (0..start.processors as u32).flat_map(|number| [FIRST_PROCESSOR + number, EXTERNAL]);
+    tree.property_array_u32("interrupts-extended", &contexts.collect::<Vec<_>>())?;
     tree.property_u32("riscv,ndev", plic::SOURCES - 1)?;
     tree.property_phandle(CONTROLLER)?;
     tree.end_node(controller)?;
@@ -63,14 +65,20 @@ fn device(tree: &mut FdtWriter, name: &str, compatible: &str, place: Place) -> R
     Ok(node)
 }
 
-fn processors(tree: &mut FdtWriter) -> Result<()> {
+fn processors(tree: &mut FdtWriter, count: usize) -> Result<()> {
     let processors = tree.begin_node("cpus")?;
     tree.property_u32("#address-cells", 1)?;
     tree.property_u32("#size-cells", 0)?;
     tree.property_u32("timebase-frequency", FREQUENCY as u32)?;
-    let processor = tree.begin_node("cpu@0")?;
+    (0..count as u32).try_for_each(|number| processor(tree, number))?;
+    tree.end_node(processors)?;
+    Ok(())
+}
+
+fn processor(tree: &mut FdtWriter, number: u32) -> Result<()> {
+    let processor = tree.begin_node(&format!("cpu@{number:x}"))?;
     tree.property_string("device_type", "cpu")?;
-    tree.property_u32("reg", 0)?;
+    tree.property_u32("reg", number)?;
     tree.property_string("status", "okay")?;
     tree.property_string("compatible", "riscv")?;
     tree.property_string("mmu-type", "riscv,sv39")?;
@@ -83,9 +91,8 @@ fn processors(tree: &mut FdtWriter) -> Result<()> {
     tree.property_u32("#address-cells", 0)?;
     tree.property_null("interrupt-controller")?;
     tree.property_string("compatible", "riscv,cpu-intc")?;
-    tree.property_phandle(PROCESSOR_INTERRUPTS)?;
+    tree.property_phandle(FIRST_PROCESSOR + number)?;
     tree.end_node(interrupts)?;
     tree.end_node(processor)?;
-    tree.end_node(processors)?;
     Ok(())
 }

@@ -76,7 +76,7 @@ pub(super) struct SpecArgs {
     /// The most memory it may hold, like 64m
     #[arg(short, long, value_name = "SIZE", value_parser = select::memory_limit)]
     memory: Option<ByteSize>,
-    /// The most processor time, like 0.5 or 2
+    /// The most processor time, like 0.5 or 2; a machine has as many processors
     #[arg(long, value_name = "COUNT")]
     cpus: Option<Cpus>,
     /// Its share of contended processors, 1 to 10000 [default: 100]

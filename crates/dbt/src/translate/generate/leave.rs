@@ -165,6 +165,20 @@ impl Generator<'_> {
         self.leave_if(Condition::NotEqual, Target::Poll(next), at);
     }
 
+    /// Others may not have heard what they were told.
+    pub(super) fn settle(&mut self, at: StateId) {
+        self.code.cmp_mem_imm(header(head::UNSETTLED), 0);
+        let pc = self.block.states[at as usize].pc;
+        self.leave_if(Condition::NotEqual, Target::Interpreter(pc), at);
+    }
+
+    /// Somebody may have told of code that is another by now.
+    pub(super) fn synchronise(&mut self, next: u32, at: StateId) {
+        self.code.load(64, Reg::Rcx, header(head::ATTENTION));
+        self.code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
+        self.leave_if(Condition::NotEqual, Target::Poll(next), at);
+    }
+
     pub(super) fn set_pc(&mut self, plus: i64) {
         self.code.load(64, Reg::Rax, header(head::PAGE));
         self.code.alu_imm(Alu::Add, Size::S64, Reg::Rax, plus as i32);

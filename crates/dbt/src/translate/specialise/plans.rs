@@ -3,8 +3,8 @@
 use isa::ops::{self, Binary, Unary};
 use isa::plan::{Id, Op, Plan, access};
 
-use super::super::ir::{Class, Dirty, Exit, Ir, Modes, Test, Val, Vector};
-use super::{Branch, Done, Flow, Maker, Unknown, Work};
+use super::super::ir::{Class, Dirty, Exit, Fence, Ir, Modes, Test, Val, Vector};
+use super::{Branch, Done, Flow, Maker, Sharing, Unknown, Work};
 use crate::contract::Question;
 
 impl<'i> Maker<'i> {
@@ -216,7 +216,28 @@ impl<'i> Maker<'i> {
                 let (address, old, new) = (of(work, address), of(work, old), of(work, new));
                 self.effect(Ir::CompareAndSwap { address, old, new, width, at: state })
             }
-            Op::Call { which, .. } if self.questions[usize::from(which)] == Question::Clock => self.effect(Ir::Clock),
+            Op::Call { which, .. } if self.questions[usize::from(which)] == Question::Clock => {
+                // A clock that is read early would be behind what another processor has just said of it.
+                if self.sharing == Sharing::Shared {
+                    self.effect(Ir::Fence(Fence::Clock));
+                }
+                self.effect(Ir::Clock)
+            }
+            Op::Call { which, .. } if self.questions[usize::from(which)] == Question::Synchronise => {
+                work.synchronises = true;
+                Val::Number(0)
+            }
+            Op::Call { which, .. } if self.sharing == Sharing::Alone && self.is_of_many(which) => Val::Number(0),
+            Op::Call { which, .. } if self.questions[usize::from(which)] == Question::Settle => {
+                self.effect(Ir::Fence(Fence::Memory));
+                let state = self.state_before(work);
+                self.effect(Ir::Settle { at: state });
+                Val::Number(0)
+            }
+            Op::Call { which, .. } if self.questions[usize::from(which)] == Question::Fence => {
+                self.effect(Ir::Fence(Fence::Memory));
+                Val::Number(0)
+            }
             Op::Call { which, .. } if self.questions[usize::from(which)] == Question::Attend => {
                 work.attends = true;
                 Val::Number(0)
@@ -273,6 +294,11 @@ impl<'i> Maker<'i> {
         }
         work.writes.push(Dirty { offset, value, is_wide });
         Ok(())
+    }
+
+    /// Whether a question is none for a processor that is alone.
+    fn is_of_many(&self, which: u16) -> bool {
+        matches!(self.questions[usize::from(which)], Question::Fence | Question::Settle | Question::Relax)
     }
 
     /// Whether it does more than compute. To look for interrupts in vain does no harm.
