@@ -187,6 +187,8 @@ mod tests {
         let machine = SavedMachine {
             architecture: "none".into(),
             processors: Vec::new(),
+            seats: Vec::new(),
+            ticks: 0,
             board: serde_json::Value::Null,
             devices: Vec::new(),
         };

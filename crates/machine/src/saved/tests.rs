@@ -48,12 +48,12 @@ fn check(make: impl Fn() -> Box<dyn Device>, before: &[Access], after: &[Access]
 }
 
 /// The same for what is no device on a bus.
-fn check_data<T: Default + Serialize + DeserializeOwned, R: PartialEq + Debug>(
+fn check_data<T: Serialize + DeserializeOwned, R: PartialEq + Debug>(
+    mut first: T,
     before: &[Access],
     after: &[Access],
     drive: impl Fn(&mut T, &Access) -> R,
 ) {
-    let mut first = T::default();
     before.iter().for_each(|it| drop(drive(&mut first, it)));
     let mut other: T = of_data(data(&first).unwrap()).unwrap();
     for it in after {
@@ -68,9 +68,10 @@ fn drive_gic(gic: &mut Gic, (value, at): &Access) -> (u64, bool) {
         [(4, 6 << 3), (12, 12 << 3), (12, 12 << 3 | 1), (12, 12 << 3 | 7), (12, 11 << 3 | 1), (12, 11 << 3 | 5)];
     let (crn, rest) = KEYS[(at >> 4) as usize % KEYS.len()];
     let key = crn << 7 | rest;
+    let processor = (value.unwrap_or(0) >> 1 & 1) as usize;
     let read = match (at % 4, value) {
         (0, Some(value)) => {
-            gic.set_line((at >> 2) as u32 % 96, value & 1 != 0);
+            gic.set_line(processor, (at >> 2) as u32 % 96, value & 1 != 0);
             0
         }
         (1, Some(value)) => {
@@ -84,12 +85,12 @@ fn drive_gic(gic: &mut Gic, (value, at): &Access) -> (u64, bool) {
         }
         (2, None) => gic.read_redistributor(0x1_0000 + (at & 0xffc)),
         (_, Some(value)) => {
-            gic.write_register(key, *value);
+            gic.write_register(processor, key, *value);
             0
         }
-        (_, None) => gic.read_register(key),
+        (_, None) => gic.read_register(processor, key),
     };
-    (read, gic.is_raised())
+    (read, gic.is_raised(0) || gic.is_raised(1))
 }
 
 fn drive_plic(plic: &mut Plic, (value, at): &Access) -> (u64, bool) {
@@ -110,7 +111,7 @@ fn drive_plic(plic: &mut Plic, (value, at): &Access) -> (u64, bool) {
         }
         None => plic.read(place),
     };
-    (read, plic.is_raised())
+    (read, plic.is_raised(0) || plic.is_raised(1))
 }
 
 proptest! {
@@ -126,8 +127,8 @@ proptest! {
 
     #[test]
     fn interrupt_controllers_go_on(before in accesses(0x1000), after in accesses(0x1000)) {
-        check_data(&before, &after, drive_gic);
-        check_data(&before, &after, drive_plic);
+        check_data(Gic::new(2), &before, &after, drive_gic);
+        check_data(Plic::new(2), &before, &after, drive_plic);
     }
 
     #[test]
@@ -175,7 +176,14 @@ fn states_that_do_not_fit_are_refused() {
         assert!(of_data::<Gic>(wrong.clone()).is_err());
         assert!(of_data::<Plic>(wrong).is_err());
     }
-    let mut gic = data(&Gic::default()).unwrap();
-    gic["priorities"] = vec![0; 95].into();
+    let mut gic = data(&Gic::new(2)).unwrap();
+    gic["shared"][0]["priorities"] = vec![0; 31].into();
     assert!(of_data::<Gic>(gic).is_err());
+    for wrong in [1, 3] {
+        assert!(Gic::new(2).restore(Gic::new(wrong)).is_err());
+        assert!(Plic::new(2).restore(Plic::new(wrong)).is_err());
+    }
+    let mut gic = data(&Gic::new(2)).unwrap();
+    gic["shared"][1]["routes"][3] = 2.into();
+    assert!(Gic::new(2).restore(of_data(gic).unwrap()).is_err(), "there is no third processor");
 }
