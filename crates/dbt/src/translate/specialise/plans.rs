@@ -262,6 +262,10 @@ impl<'i> Maker<'i> {
         {
             work.modes = Modes::Changed;
         }
+        if self.isa.registers[usize::from(register)].name == "address_space" {
+            // Another set of tables is in use: whoever looked on in this one would never find what is kept in that.
+            work.modes = Modes::Changed;
+        }
         let offset = self.place(work, register, index)?;
         if self.isa.registers[usize::from(register)].name == "float_flags" {
             work.float_flags = Some((offset, value));
