@@ -248,6 +248,49 @@ fn a_loop_is_the_same_whatever_it_is_worth() {
     assert!(interpreted == translated, "{}", differences(&isa, &program, &interpreted, &translated));
 }
 
+/// A page that one address space has is not to be seen from another, from the next instruction on.
+#[test]
+fn another_address_space_is_another_at_once() {
+    const SEEN: u64 = 1 << 30;
+    // A block of 1 GiB from address 0 on, which the kernel reads, writes and executes; of its address space alone.
+    const BLOCK: u64 = 1 << 11 | 1 << 10 | 1;
+    let target = &TARGETS[0];
+    let isa = Arc::new(description(target.name));
+    // ldr x1, [x2]; msr ttbr0_el1, x3; isb; ldr x4, [x2]
+    let words = [0xf940_0041_u32, 0xd518_2003, 0xd503_3fdf, 0xf940_0044];
+    let code = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    let mut data = vec![0; 2 << 12];
+    for (at, entry) in [(0, BLOCK), (8, BLOCK), (1 << 12, BLOCK)] {
+        data[at..at + 8].copy_from_slice(&u64::to_le_bytes(entry));
+    }
+    let own = |space: u64, table: u64| space << 48 | (DATA + table);
+    let register = |name: &str, index: u32, value: u64| {
+        let at = isa.registers.iter().position(|it| it.name == name).expect("a register");
+        (at, index, u128::from(value))
+    };
+    let registers = vec![
+        register("X", 2, SEEN + DATA),
+        register("X", 3, own(2, 1 << 12)),
+        register("X", 4, 0),
+        // Addresses of 39 bits.
+        register("TCR_EL1", 0, 25),
+        register("TTBR0_EL1", 0, own(1, 0)),
+        register("address_space", 0, 1),
+        register("mmu", 0, 1),
+    ];
+    let program = Program { code, data, registers, ..Program::default() };
+    let word = |outcome: &Outcome, name: &str, index: u32| {
+        let register = isa.register(name).expect("a register");
+        outcome.0[((register.offset + index * register.stride) / 8) as usize]
+    };
+    for mode in [Mode::Interpret, Mode::Translate, Mode::TranslateAll] {
+        let outcome = run(&isa, target, &program, mode).expect("an end");
+        assert_eq!(word(&outcome, "X", 1), BLOCK, "{mode:?}: the first sees it");
+        assert_eq!(word(&outcome, "X", 4), 0, "{mode:?}: the other does not");
+        assert_eq!(word(&outcome, "FAR_EL1", 0), SEEN + DATA, "{mode:?}");
+    }
+}
+
 /// A processor that is switched on, kept.
 fn begin_saved(isa: &Arc<Isa>) -> dbt::SavedProcessor {
     let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);

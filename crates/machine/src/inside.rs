@@ -7,6 +7,7 @@
 mod agent;
 mod archive;
 mod copies;
+mod guest;
 mod kept;
 mod link;
 mod monitor;
@@ -19,6 +20,7 @@ mod setup;
 mod spawn;
 mod whole;
 
-pub use monitor::{Guest, Network, Origin, run};
+pub use guest::{Guest, Network, Origin};
+pub use monitor::run;
 pub use root::Module;
 pub use whole::{DiskFile, System, boot};

@@ -10,8 +10,9 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags, poll};
 use unikernel::control::Word;
 
+use super::guest::Network;
 use super::kept::{self, SavedInside, SavedSession};
-use super::monitor::{Monitor, Network, Session};
+use super::monitor::{Monitor, Session};
 use super::pump::{Input, Output, Way};
 use super::renew::renew;
 use crate::error::{Error, Result};

@@ -4,8 +4,6 @@
 //! cell's first program by the process's own streams and signals, further ones by the control socket. **When the first
 //! program has ended the machine ends**, with all that it has written on its way.
 
-use std::fs::File;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,84 +15,25 @@ use sys::signal::{self, SignalSet};
 use unikernel::Command;
 use unikernel::control::{Order, Word};
 
+use super::guest::{Guest, Origin};
 use super::kept::{self, SavedInside};
 use super::link::{Awaited, Link};
 use super::pump::{self, Input, Output, State, Way};
-use super::root::{self, Module};
+use super::root;
 use super::runner::Runner;
 use super::script::{Call, Script, Value};
 use super::setup::{self, Has};
 use super::spawn::{self, Born, Ends, Outcome};
-use super::whole::{self, DiskFile};
-use crate::arch::{Arch, isa};
+use super::whole;
+use crate::arch::isa;
 use crate::console::Serial;
 use crate::error::{Error, Result};
 use crate::machine::gdb::Door;
 use crate::machine::{End, Frozen, Machine, Start, Thaw};
 use crate::virtio::console::Port;
 
-/// A machine, and the program that it is for.
-#[derive(Debug)]
-pub struct Guest {
-    /// What its processors are.
-    pub arch: Arch,
-    /// What it begins with.
-    pub origin: Origin,
-    /// What it calls itself.
-    pub hostname: String,
-    /// The program.
-    pub command: Command,
-    /// Its standard streams.
-    pub streams: [OwnedFd; 3],
-    /// Where further programs are asked for.
-    pub control: Option<OwnedFd>,
-    /// Its network card, if it has one.
-    pub network: Option<Network>,
-    /// Its disks.
-    pub disks: Vec<DiskFile>,
-    /// Where the kernel's own messages go.
-    pub log: File,
-    /// The directory that is the programs' root.
-    pub root: OwnedFd,
-    /// The directory of this process's own descriptors in a `/proc`, which becomes its working directory.
-    pub descriptors: OwnedFd,
-}
-
-/// What a machine begins with.
-#[derive(Debug)]
-pub enum Origin {
-    /// Its kernel.
-    Kernel {
-        /// The image.
-        image: Vec<u8>,
-        /// The kernel's modules, in the order in which they are loaded.
-        modules: Vec<Module>,
-        /// Bytes of its memory.
-        memory: u64,
-        /// How many processors it has.
-        processors: usize,
-    },
-    /// Where another stood, by the files that were written of that: what it was first.
-    Frozen(Vec<OwnedFd>),
-}
-
 const SIGNAL_WINDOW: i32 = 28;
 const NOBODY_HANGS: i64 = 1;
-
-/// A network that a machine is on.
-#[derive(Debug)]
-pub struct Network {
-    /// Where frames go and come from.
-    pub frames: OwnedFd,
-    /// The card's address.
-    pub hardware: [u8; 6],
-    /// The machine's address.
-    pub address: Ipv4Addr,
-    /// Length of the subnet's prefix.
-    pub prefix: u8,
-    /// The way out.
-    pub gateway: Ipv4Addr,
-}
 
 /// Runs it to its end; gives the first program's wait status.
 pub fn run(guest: Guest) -> Result<i32> {

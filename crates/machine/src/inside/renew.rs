@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::guest::Network;
 use super::kept::SavedSession;
 use super::link::Link;
-use super::monitor::Network;
 use super::root::{CLOSE_ON_EXEC, HERE, READ_WRITE};
 use super::script::{Call, Script, Value};
 use super::setup;

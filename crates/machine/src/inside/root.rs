@@ -2,8 +2,8 @@
 
 use super::agent;
 use super::archive::Archive;
+use super::guest::Network;
 use super::link::{LINE, serve};
-use super::monitor::Network;
 use super::script::{Call, Script, Value};
 use super::setup;
 use crate::arch::Arch;

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
+use super::guest::Network;
 use super::link::Link;
-use super::monitor::Network;
 use super::root::{CLOSE_ON_EXEC, HERE};
 use super::script::{Call, Script, Value};
 use super::spawn::ROOT;

@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sys::signal::{self, SignalSet};
 use unikernel::control::{Order, Word};
 
-use super::monitor::Network;
+use super::guest::Network;
 use super::root::{self, Module};
 use super::setup;
 use crate::arch::{Arch, isa};
