@@ -302,7 +302,7 @@ fn begin_saved(isa: &Arc<Isa>) -> dbt::SavedProcessor {
 /// first, which goes on, too.
 fn check_copies(target: &Target) {
     let isa = Arc::new(description(target.name));
-    let chosen: Vec<usize> = (0..isa.instructions.len()).filter(|at| is_tried(&isa.instructions[*at])).collect();
+    let chosen: Vec<usize> = (0..isa.instructions.len()).filter(|at| is_tried(&isa, &isa.instructions[*at])).collect();
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     for _ in 0..200 {
         let program = program(&isa, &chosen, &mut random);
