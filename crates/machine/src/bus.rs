@@ -135,7 +135,10 @@ impl Bus {
     }
 
     /// Each descriptor that one of them reads from or writes to, until that fails.
-    pub(crate) fn each_descriptor<E>(&self, mut what: impl FnMut(BorrowedFd<'_>) -> std::result::Result<(), E>) -> std::result::Result<(), E> {
+    pub(crate) fn each_descriptor<E>(
+        &self,
+        mut what: impl FnMut(BorrowedFd<'_>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         for slot in &self.slots {
             let device = slot.device.lock().unwrap_or_else(PoisonError::into_inner);
             device.descriptors().into_iter().try_for_each(&mut what)?;
