@@ -63,18 +63,17 @@ impl Tlb {
     /// The physical address of a page that was found before.
     #[inline]
     pub fn look(&self, access: Access, address: u64, key: u32, space: u32) -> Option<u64> {
+        self.found(access, address, key, space).map(|(physical, _)| physical)
+    }
+
+    /// The same, and where that holds.
+    #[inline]
+    pub fn found(&self, access: Access, address: u64, key: u32, space: u32) -> Option<(u64, Reach)> {
         let page = address >> PAGE_BITS;
         let entry = &self.entries[access as usize][Tlb::slot(page)];
         let is = entry.page == page && entry.key == key && (entry.space == space || entry.space == u32::MAX);
-        is.then_some(entry.physical | address & ((1 << PAGE_BITS) - 1))
-    }
-
-    /// Where the translation of a page holds that was found before.
-    pub fn reach(&self, access: Access, address: u64, key: u32) -> Reach {
-        let page = address >> PAGE_BITS;
-        let entry = &self.entries[access as usize][Tlb::slot(page)];
-        let is_global = entry.page == page && entry.key == key && entry.space == u32::MAX;
-        if is_global { Reach::Everywhere } else { Reach::Space }
+        let reach = if entry.space == u32::MAX { Reach::Everywhere } else { Reach::Space };
+        is.then_some((entry.physical | address & ((1 << PAGE_BITS) - 1), reach))
     }
 
     /// Keeps what a walk gave.

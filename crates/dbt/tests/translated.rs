@@ -96,13 +96,7 @@ impl Random {
 
 fn description(name: &str) -> Isa {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../isa").join(name);
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let source = |path: &std::path::PathBuf| Source {
-        name: path.display().to_string(),
-        text: std::fs::read_to_string(path).unwrap(),
-    };
-    isa::compile(&files.iter().map(source).collect::<Vec<_>>()).unwrap_or_else(|error| panic!("{error}"))
+    isa::compile(&Source::all_in(&folder).unwrap()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Whether it does nothing that depends on more than registers and memory. Fences do not.

@@ -40,6 +40,22 @@ pub struct Source {
     pub text: String,
 }
 
+impl Source {
+    /// All sources of a folder: its files of the extension `isa`, by name.
+    pub fn all_in(folder: &std::path::Path) -> std::io::Result<Vec<Source>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            files.push(entry?.path());
+        }
+        files.retain(|it| it.extension().is_some_and(|it| it == "isa"));
+        files.sort();
+        let source = |file: &std::path::PathBuf| {
+            Ok(Source { name: file.display().to_string(), text: std::fs::read_to_string(file)? })
+        };
+        files.iter().map(source).collect()
+    }
+}
+
 /// An error with its file, line and column, as an editor jumps to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Located {

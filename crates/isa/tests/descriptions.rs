@@ -8,13 +8,7 @@ use isa::{Isa, Source};
 
 fn sources(name: &str) -> Vec<Source> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../isa").join(name);
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let source = |path: &std::path::PathBuf| Source {
-        name: path.display().to_string(),
-        text: std::fs::read_to_string(path).unwrap(),
-    };
-    files.iter().map(source).collect()
+    Source::all_in(&folder).unwrap()
 }
 
 fn compiled(name: &str) -> Isa {

@@ -93,14 +93,7 @@ fn instructions_are_written_as_by_objdump() {
 
 fn description(name: &str) -> Isa {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../isa").join(name);
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let source = |path: &std::path::PathBuf| Source {
-        name: path.display().to_string(),
-        text: std::fs::read_to_string(path).unwrap(),
-    };
-    let sources: Vec<Source> = files.iter().map(source).collect();
-    isa::compile(&sources).unwrap_or_else(|error| panic!("{error}"))
+    isa::compile(&Source::all_in(&folder).unwrap()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Words of every instruction, and their sizes.

@@ -43,14 +43,8 @@ mod tests {
     #[test]
     fn a_description_is_what_its_sources_say() {
         for (arch, name) in [(Arch::Riscv64, "riscv64"), (Arch::Arm64, "aarch64")] {
-            let there = std::fs::read_dir(format!("{}/../../isa/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-            let mut files: Vec<std::path::PathBuf> = there.map(|it| it.unwrap().path()).collect();
-            files.sort();
-            let source = |file: &std::path::PathBuf| isa::Source {
-                name: file.display().to_string(),
-                text: std::fs::read_to_string(file).unwrap(),
-            };
-            let sources: Vec<isa::Source> = files.iter().map(source).collect();
+            let folder = format!("{}/../../isa/{name}", env!("CARGO_MANIFEST_DIR"));
+            let sources = isa::Source::all_in(folder.as_ref()).unwrap();
             let compiled = isa::compile(&sources).unwrap();
             let embedded = isa(arch).unwrap();
             assert_eq!(embedded.name, name);

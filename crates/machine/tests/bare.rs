@@ -127,14 +127,7 @@ impl Write for Said {
 
 fn description() -> Arc<isa::Isa> {
     let descriptions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../isa/riscv64");
-    let files = std::fs::read_dir(descriptions).unwrap().map(|it| it.unwrap().path());
-    let source = |path: std::path::PathBuf| isa::Source {
-        name: path.display().to_string(),
-        text: std::fs::read_to_string(&path).unwrap(),
-    };
-    let mut sources: Vec<_> = files.map(source).collect();
-    sources.sort_by(|a, b| a.name.cmp(&b.name));
-    Arc::new(isa::compile(&sources).unwrap())
+    Arc::new(isa::compile(&isa::Source::all_in(&descriptions).unwrap()).unwrap())
 }
 
 fn machine(kernel: &[u8], devices: Devices, mode: dbt::Mode) -> (Machine, Said) {

@@ -180,9 +180,9 @@ impl Processor {
             }
         };
         let pc = self.pc;
-        let reach = match behind {
-            None => self.tlb.reach(Access::Fetch, pc, key),
-            Some(_) => Reach::Space,
+        let reach = match (behind, self.tlb.found(Access::Fetch, pc, key, space)) {
+            (None, Some((_, reach))) => reach,
+            _ => Reach::Space,
         };
         let translator = self.translator.as_mut()?;
         let Some(code) = translator.list[number as usize].code else {
@@ -310,8 +310,7 @@ impl Processor {
     /// The next access to a page finds it by itself, if it may. Says whether.
     pub(super) fn remember(&mut self, address: u64, access: Access) -> bool {
         let (key, space) = (self.key, self.space());
-        let Some(physical) = self.tlb.look(access, address, key, space) else { return false };
-        let reach = self.tlb.reach(access, address, key);
+        let Some((physical, reach)) = self.tlb.found(access, address, key, space) else { return false };
         let Some(host) = self.ram.host_page(physical) else { return false };
         let Some(translator) = &mut self.translator else { return false };
         let is_write = access == Access::Write;

@@ -94,13 +94,7 @@ fn sorted<Kind: Eq + Hash + Send>(words: Words, kind: impl Fn(u32) -> Option<Kin
 
 fn description(name: &str) -> Isa {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../isa").join(name);
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let source = |path: &std::path::PathBuf| Source {
-        name: path.display().to_string(),
-        text: std::fs::read_to_string(path).unwrap(),
-    };
-    isa::compile(&files.iter().map(source).collect::<Vec<_>>()).unwrap_or_else(|error| panic!("{error}"))
+    isa::compile(&Source::all_in(&folder).unwrap()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The number of the instruction that this is.
