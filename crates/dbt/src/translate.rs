@@ -8,21 +8,26 @@ mod cache;
 mod callbacks;
 mod generate;
 mod ir;
+mod kept;
 mod run;
 mod sets;
 mod specialise;
 mod visits;
 mod x64;
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use self::cache::Cache;
-use self::generate::{PLACES, WIDE_PLACES};
+use self::generate::{PLACES, Seams, WIDE_PLACES};
 use self::sets::{Alignment, Sets};
 use self::visits::Visits;
 use self::x64::{Alu, Code, Mem, Reg, Size};
 use crate::state::head;
 use crate::tlb::PAGE_BITS;
+
+pub use self::kept::Translations;
 
 const PAGE: u64 = 1 << PAGE_BITS;
 
@@ -38,6 +43,8 @@ pub(crate) struct Translator {
     /// Pages that code was made of, by physical address.
     pages: FxHashMap<u64, Vec<Key>>,
     links: Vec<Link>,
+    /// What other machines have translated.
+    kept: Option<Arc<Translations>>,
     enter: usize,
     /// Where code of blocks begins.
     begin: usize,
@@ -111,11 +118,24 @@ impl Translator {
             pages: FxHashMap::default(),
             // Number 0 is none.
             links: vec![Link { at: 0 }],
+            kept: None,
             enter,
             begin,
             made: 0,
             epoch: 0,
         })
+    }
+
+    /// What is translated from now on is looked for here first, and added to it.
+    pub(crate) fn share(&mut self, kept: Arc<Translations>) {
+        self.kept = Some(kept);
+    }
+
+    /// There is time for what is not urgent.
+    pub(crate) fn rest(&self) {
+        if let Some(kept) = &self.kept {
+            kept.rest();
+        }
     }
 
     pub(crate) fn forget_all(&mut self) {
@@ -164,19 +184,33 @@ impl Translator {
         }
     }
 
-    /// The block is there from now on.
-    fn keep(&mut self, key: Key, compiled: Option<(&generate::Compiled, usize)>) -> u32 {
+    /// A block's code is there from now on. Nothing if there is no room for it.
+    fn install(&mut self, key: Key, code: &[u8], seams: &Seams) -> Option<u32> {
+        let at = self.cache.add(code)?;
+        let first = self.links.len();
+        for (number, link) in seams.links.iter().enumerate() {
+            self.cache.put(at + link.number as usize, (first + number) as u32);
+        }
+        if let Some(counter) = seams.counter {
+            self.cache.put(at + counter as usize, sets::counter(self.list.len()) as u32);
+        }
+        self.links.extend(seams.links.iter().map(|link| Link { at: at + link.jump as usize }));
+        let stale = at + seams.stale as usize;
+        Some(self.keep(key, Translated { code: Some(at), stale, incoming: Vec::new() }))
+    }
+
+    /// A block is interpreted from now on.
+    fn give_up(&mut self, key: Key) -> u32 {
+        self.keep(key, Translated { code: None, stale: 0, incoming: Vec::new() })
+    }
+
+    fn keep(&mut self, key: Key, translated: Translated) -> u32 {
         let number = self.list.len() as u32;
         let begin = key.physical & (PAGE - 1);
         for page in [Some(key.physical - begin), key.behind].into_iter().flatten() {
             self.pages.entry(page).or_default().push(key);
         }
         self.blocks.insert(key, number);
-        let mut translated = Translated { code: None, stale: 0, incoming: Vec::new() };
-        if let Some((compiled, at)) = compiled {
-            self.links.extend(compiled.links.iter().map(|(link, _)| Link { at: at + link }));
-            translated = Translated { code: Some(at), stale: at + compiled.stale, incoming: Vec::new() };
-        }
         self.list.push(translated);
         number
     }

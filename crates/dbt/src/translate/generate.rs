@@ -23,6 +23,7 @@ use super::ir::{Block, Fence, Ir, Modes, Val, Value};
 use super::sets::{self, Alignment};
 use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size, Xmm};
 use crate::state::head;
+use serde::{Deserialize, Serialize};
 
 const VALUES: [Reg; 10] =
     [Reg::Rbx, Reg::Rsi, Reg::Rdi, Reg::R8, Reg::R9, Reg::R10, Reg::R11, Reg::R12, Reg::R13, Reg::R15];
@@ -33,13 +34,30 @@ pub(super) const PLACES: usize = 64;
 /// Places of 128 bits, behind those.
 pub(super) const WIDE_PLACES: usize = 32;
 
-/// Code of a block.
+/// Code of a block, which is the same wherever it is put.
 pub(super) struct Compiled {
     pub(super) bytes: Vec<u8>,
-    /// Jumps that may go straight to another block: where their four bytes are, and where the other begins.
-    pub(super) links: Vec<(usize, i64)>,
+    pub(super) seams: Seams,
+}
+
+/// Where a block's code meets what is around it: offsets in its bytes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Seams {
+    /// Jumps that may go straight to another block.
+    pub(super) links: Vec<Link>,
+    /// Where its counter is in a set, if it counts how often it runs: four bytes.
+    pub(super) counter: Option<u32>,
     /// Code that leaves because the block does not hold any more.
-    pub(super) stale: usize,
+    pub(super) stale: u32,
+}
+
+/// A jump that may go straight to another block.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Link {
+    /// How far it goes: four bytes.
+    pub(super) jump: u32,
+    /// Its number among all links: four bytes.
+    pub(super) number: u32,
 }
 
 /// Where a value is.
@@ -124,7 +142,7 @@ struct Generator<'b> {
     vectors: [Option<Value>; 16],
     wide_stack: Vec<Option<Value>>,
     cold: Vec<Cold>,
-    links: Vec<(usize, i64)>,
+    seams: Seams,
     site: Site,
     at: u32,
 }
@@ -132,14 +150,18 @@ struct Generator<'b> {
 /// A value had no place.
 pub(super) struct TooBig;
 
-/// Where a block will be among others.
+/// What a block will be among others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Site {
-    /// The number of its first link.
-    pub(super) first_link: u64,
     pub(super) alignment: Alignment,
-    /// The number of the block, if it counts how often it runs.
-    pub(super) counter: Option<usize>,
+    pub(super) counting: Counting,
+}
+
+/// Whether a block counts how often it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counting {
+    Yes,
+    No,
 }
 
 /// Generates code for a block.
@@ -155,7 +177,7 @@ pub(super) fn generate(block: &Block, site: Site) -> Result<Compiled, TooBig> {
         vectors: [None; 16],
         wide_stack: vec![None; WIDE_PLACES],
         cold: Vec::new(),
-        links: Vec::new(),
+        seams: Seams::default(),
         site,
         at: 0,
     };
@@ -168,8 +190,8 @@ pub(super) fn generate(block: &Block, site: Site) -> Result<Compiled, TooBig> {
         generator.operation(at as Value, *ir)?;
         generator.release();
     }
-    let stale = generator.finish();
-    Ok(Compiled { bytes: generator.code.bytes, links: generator.links, stale })
+    generator.seams.stale = generator.finish() as u32;
+    Ok(Compiled { bytes: generator.code.bytes, seams: generator.seams })
 }
 
 fn last_uses(block: &Block) -> Vec<u32> {
@@ -300,8 +322,11 @@ impl Generator<'_> {
     /// Cold code. Gives where what leaves a stale block is.
     /// A block that has run often enough asks for more effort.
     fn count(&mut self) {
-        let Some(number) = self.site.counter else { return };
-        self.code.decrement(Mem::at(Reg::R14, sets::counter(number)));
+        if self.site.counting == Counting::No {
+            return;
+        }
+        self.code.decrement(Mem::at(Reg::R14, sets::counter(0)));
+        self.seams.counter = Some(self.code.here() as u32 - 4);
         let jumps = self.code.jcc(Condition::Sign);
         self.cold.push(Cold::Exit { jumps, flush: Vec::new(), to: Target::Hot });
     }

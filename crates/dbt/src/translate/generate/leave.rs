@@ -4,7 +4,7 @@ use super::super::ir::{Dirty, Exit, StateId, Test, TestKind};
 use super::super::sets;
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Shift, Size};
 use super::vectors::SCRATCH;
-use super::{Cold, Flush, Generator, Source, Target, header, slot, state, wide_slot};
+use super::{Cold, Flush, Generator, Link, Source, Target, header, slot, state, wide_slot};
 use crate::state::head;
 
 impl Generator<'_> {
@@ -192,12 +192,11 @@ impl Generator<'_> {
             self.code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
             self.code.jcc(Condition::NotEqual)
         });
-        let number = self.site.first_link + self.links.len() as u64;
-        let Fixup(at) = self.code.jmp();
-        self.code.land(Fixup(at));
-        self.links.push((at, plus));
+        let Fixup(jump) = self.code.jmp();
+        self.code.land(Fixup(jump));
         self.set_pc(plus);
-        self.code.mov_imm(Reg::Rax, number);
+        self.code.mov_imm32(Reg::Rax, 0);
+        self.seams.links.push(Link { jump: jump as u32, number: self.code.here() as u32 - 4 });
         self.code.jmp_mem(header(head::LEAVE));
         if let Some(interrupted) = interrupted {
             self.code.land(interrupted);
