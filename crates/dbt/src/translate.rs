@@ -20,11 +20,9 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use self::cache::Cache;
-use self::generate::{PLACES, Seams, WIDE_PLACES};
+use self::generate::Seams;
 use self::sets::{Alignment, Sets};
 use self::visits::Visits;
-use self::x64::{Alu, Code, Mem, Reg, Size};
-use crate::state::head;
 use crate::tlb::PAGE_BITS;
 
 pub use self::kept::Translations;
@@ -45,7 +43,7 @@ pub(crate) struct Translator {
     links: Vec<Link>,
     /// What other machines have translated.
     kept: Option<Arc<Translations>>,
-    enter: usize,
+    shared: generate::Shared,
     /// Where code of blocks begins.
     begin: usize,
     /// Blocks that were made.
@@ -78,9 +76,12 @@ struct Translated {
     incoming: Vec<u32>,
 }
 
+#[derive(Clone, Copy)]
 struct Link {
     /// Its four bytes.
     at: usize,
+    /// Where it leads: so many bytes from the beginning of the page.
+    plus: i32,
 }
 
 impl Translator {
@@ -104,7 +105,9 @@ impl Translator {
             return None;
         }
         let mut cache = Cache::new()?;
-        let enter = cache.add(&enter_code())?;
+        let shared = generate::shared();
+        // The cache's first bytes: where its parts are is where they are in it.
+        cache.add(&shared.code)?;
         let begin = cache.used();
         let alignment = Alignment::of(unit);
         Some(Translator {
@@ -117,9 +120,9 @@ impl Translator {
             list: Vec::new(),
             pages: FxHashMap::default(),
             // Number 0 is none.
-            links: vec![Link { at: 0 }],
+            links: vec![Link { at: 0, plus: 0 }],
             kept: None,
-            enter,
+            shared,
             begin,
             made: 0,
             epoch: 0,
@@ -194,7 +197,7 @@ impl Translator {
         if let Some(counter) = seams.counter {
             self.cache.put(at + counter as usize, sets::counter(self.list.len()) as u32);
         }
-        self.links.extend(seams.links.iter().map(|link| Link { at: at + link.jump as usize }));
+        self.links.extend(seams.links.iter().map(|link| Link { at: at + link.jump as usize, plus: link.plus }));
         let stale = at + seams.stale as usize;
         Some(self.keep(key, Translated { code: Some(at), stale, incoming: Vec::new() }))
     }
@@ -214,38 +217,4 @@ impl Translator {
         self.list.push(translated);
         number
     }
-}
-
-/// Code that goes from us to generated code, comes back, and leaves for an address: in this order.
-fn enter_code() -> Vec<u8> {
-    let mut code = Code::default();
-    let kept = [Reg::Rbp, Reg::Rbx, Reg::R12, Reg::R13, Reg::R14, Reg::R15];
-    let frame = (PLACES * 8 + WIDE_PLACES * 16 + 8) as i32;
-    let header = |word: u32| Mem::at(Reg::Rbp, (word * 8) as i32);
-    kept.iter().for_each(|reg| code.push(*reg));
-    code.alu_imm(Alu::Sub, Size::S64, Reg::Rsp, frame);
-    code.mov(Size::S64, Reg::Rbp, Reg::Rdi);
-    code.load(64, Reg::R14, header(head::SET));
-    code.float_control(header(head::FLOAT_CONTROL), false);
-    code.jmp_reg(Reg::Rsi);
-    pad(&mut code, LEAVE);
-    code.float_control(header(head::FLOAT_LEFT), true);
-    code.alu_imm(Alu::Add, Size::S64, Reg::Rsp, frame);
-    kept.iter().rev().for_each(|reg| code.pop(*reg));
-    code.ret();
-    pad(&mut code, UNKNOWN);
-    code.store(64, header(head::PC), Reg::Rax);
-    code.mov_imm(Reg::Rax, 0);
-    code.jmp_mem(header(head::LEAVE));
-    code.bytes
-}
-
-/// Where the parts of `enter_code` are.
-const LEAVE: usize = 64;
-const UNKNOWN: usize = 128;
-
-fn pad(code: &mut Code, to: usize) {
-    debug_assert!(code.bytes.len() <= to, "the parts of the code that enters have their places");
-    // What stands between is never reached: a breakpoint.
-    code.bytes.resize(to, 0xcc);
 }

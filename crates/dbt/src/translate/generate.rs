@@ -6,12 +6,13 @@
 //!
 //! | register | holds |
 //! |---|---|
-//! | rbp | the processor's state |
+//! | rbp | the processor's state: `STATE_AT` behind its beginning |
 //! | r14 | the tables of the mode and address space |
 //! | rax, rcx, rdx | nothing for longer than an operation |
 //! | the others but rsp | values |
 
 mod accesses;
+mod errands;
 mod floats;
 mod leave;
 mod operations;
@@ -19,6 +20,7 @@ mod places;
 mod vectors;
 
 use self::accesses::{Loaded, Saved};
+pub(super) use self::errands::{Shared, shared};
 use super::ir::{Block, Fence, Ir, Modes, Val, Value};
 use super::sets::{self, Alignment};
 use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size, Xmm};
@@ -30,9 +32,9 @@ const VALUES: [Reg; 10] =
 /// Those that a call does not keep.
 const LOST: [Reg; 6] = [Reg::Rsi, Reg::Rdi, Reg::R8, Reg::R9, Reg::R10, Reg::R11];
 /// Places on the stack. A value that finds none makes the block too big, which is then cut.
-pub(super) const PLACES: usize = 64;
+const PLACES: usize = 64;
 /// Places of 128 bits, behind those.
-pub(super) const WIDE_PLACES: usize = 32;
+const WIDE_PLACES: usize = 32;
 
 /// Code of a block, which is the same wherever it is put.
 pub(super) struct Compiled {
@@ -58,6 +60,8 @@ pub(super) struct Link {
     pub(super) jump: u32,
     /// Its number among all links: four bytes.
     pub(super) number: u32,
+    /// Where the other block begins: so many bytes from the beginning of the page.
+    pub(super) plus: i32,
 }
 
 /// Where a value is.
@@ -98,7 +102,7 @@ enum Cold {
         save: Saved,
         address: Source,
         value: Option<Source>,
-        meta: u64,
+        meta: u32,
         to: Loaded,
     },
     /// The page of an access is looked for, and then the access is tried again.
@@ -108,8 +112,7 @@ enum Cold {
         flush: Vec<Flush>,
         save: Saved,
         address: Source,
-        meta: u64,
-        pc: u32,
+        meta: u32,
     },
     Exit {
         jumps: Fixup,
@@ -222,12 +225,15 @@ fn wide_slot(place: usize) -> Mem {
     Mem::at(Reg::Rsp, ((PLACES + 2 * place) * 8) as i32)
 }
 
+/// Where rbp is: a displacement of a byte reaches the first thirty-two registers from there.
+const STATE_AT: i32 = head::SIZE as i32 + 128;
+
 fn state(offset: u32) -> Mem {
-    Mem::at(Reg::Rbp, (head::SIZE + offset) as i32)
+    Mem::at(Reg::Rbp, offset as i32 - 128)
 }
 
 fn header(word: u32) -> Mem {
-    Mem::at(Reg::Rbp, (word * 8) as i32)
+    Mem::at(Reg::Rbp, (word * 8) as i32 - STATE_AT)
 }
 
 fn imm(value: Val, size: Size) -> Option<i32> {
@@ -339,16 +345,16 @@ impl Generator<'_> {
                     self.flush(&flush);
                     self.leave(to);
                 }
-                Cold::Touch { jumps, again, flush, save, address, meta, pc } => {
+                Cold::Touch { jumps, again, flush, save, address, meta } => {
                     self.code.land(jumps);
                     self.flush(&flush);
-                    self.touch(&save, address, meta, pc);
+                    self.touch(save, address, meta);
                     self.code.jmp_to(again);
                 }
                 Cold::Access { jumps, back, flush, save, address, value, meta, to } => {
                     self.code.land(jumps);
                     self.flush(&flush);
-                    self.access(&save, address, value, meta, to);
+                    self.access(save, address, value, meta, to);
                     self.code.jmp_to(back);
                 }
             }

@@ -11,7 +11,7 @@ use super::callbacks::{Run, interpret, load, store, touch};
 use super::generate::{self, Compiled, Counting, Site, TooBig};
 use super::kept::{Extent, Place, Record};
 use super::specialise::{self, Effort, Fetch, Sharing};
-use super::{Key, LEAVE, PAGE, UNKNOWN};
+use super::{Key, PAGE};
 use crate::board::Board;
 use crate::processor::Processor;
 use crate::state::head;
@@ -100,8 +100,21 @@ impl Processor {
                         return;
                     }
                 }
-                number => link = number as u32,
+                number => {
+                    link = number as u32;
+                    self.follow(link);
+                    if self.attention.load(Ordering::Acquire) != 0 {
+                        return;
+                    }
+                }
             }
+        }
+    }
+
+    /// Generated code was left by a link: the processor is where that leads.
+    fn follow(&mut self, link: u32) {
+        if let Some(link) = self.translator.as_ref().and_then(|it| it.links.get(link as usize)) {
+            self.pc = self.state.head(head::PAGE).wrapping_add_signed(link.plus.into());
         }
     }
 
@@ -134,7 +147,7 @@ impl Processor {
             (*processor).state.set_head(head::RUN, &raw mut run as u64);
             let state = (*processor).state.address();
             match &(*processor).translator {
-                Some(translator) => translator.cache.call(translator.enter, state, address),
+                Some(translator) => translator.cache.call(translator.shared.enter, state, address),
                 None => 0,
             }
         };
@@ -220,8 +233,8 @@ impl Processor {
         let head_values = [
             (head::PAGE, pc & !(PAGE - 1)),
             (head::SET, set),
-            (head::LEAVE, translator.cache.address(LEAVE)),
-            (head::UNKNOWN, translator.cache.address(UNKNOWN)),
+            (head::LEAVE, translator.cache.address(translator.shared.leave)),
+            (head::UNKNOWN, translator.cache.address(translator.shared.unknown)),
             (head::LOAD, load as *const () as u64),
             (head::STORE, store as *const () as u64),
             (head::INTERPRET, interpret as *const () as u64),
@@ -232,6 +245,9 @@ impl Processor {
             (head::ATTENTION, self.attention.as_ptr() as u64),
         ];
         head_values.into_iter().for_each(|(word, value)| self.state.set_head(word, value));
+        for (word, at) in &translator.shared.errands {
+            self.state.set_head(*word, translator.cache.address(*at));
+        }
         Some(address)
     }
 

@@ -4,7 +4,7 @@ use super::super::ir::{Dirty, Exit, StateId, Test, TestKind};
 use super::super::sets;
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Shift, Size};
 use super::vectors::SCRATCH;
-use super::{Cold, Flush, Generator, Link, Source, Target, header, slot, state, wide_slot};
+use super::{Cold, Flush, Generator, Link, STATE_AT, Source, Target, header, slot, state, wide_slot};
 use crate::state::head;
 
 impl Generator<'_> {
@@ -50,7 +50,7 @@ impl Generator<'_> {
     pub(super) fn interpret(&mut self, instruction: u32, word: u32, at: StateId) {
         let flush = self.flush_of(at);
         self.flush(&flush);
-        self.code.mov(Size::S64, Reg::Rdi, Reg::Rbp);
+        self.code.lea(Reg::Rdi, Mem::at(Reg::Rbp, -STATE_AT));
         self.code.mov_imm(Reg::Rsi, instruction.into());
         self.code.mov_imm(Reg::Rdx, word.into());
         self.code.mov_imm(Reg::Rcx, self.block.states[at as usize].pc.into());
@@ -194,15 +194,13 @@ impl Generator<'_> {
         });
         let Fixup(jump) = self.code.jmp();
         self.code.land(Fixup(jump));
-        self.set_pc(plus);
-        self.code.mov_imm32(Reg::Rax, 0);
-        self.seams.links.push(Link { jump: jump as u32, number: self.code.here() as u32 - 4 });
-        self.code.jmp_mem(header(head::LEAVE));
         if let Some(interrupted) = interrupted {
             self.code.land(interrupted);
-            self.set_pc(plus);
-            self.code.mov_imm(Reg::Rax, 0);
-            self.code.jmp_mem(header(head::LEAVE));
         }
+        // Whoever leaves by a link's number is where the link leads.
+        self.code.mov_imm32(Reg::Rax, 0);
+        let number = self.code.here() as u32 - 4;
+        self.seams.links.push(Link { jump: jump as u32, number, plus: plus as i32 });
+        self.code.jmp_mem(header(head::LEAVE));
     }
 }
