@@ -19,6 +19,8 @@ mod operations;
 mod places;
 mod vectors;
 
+use isa::ops::{Unary, mask64};
+
 use self::accesses::{Loaded, Saved};
 pub(super) use self::errands::{Shared, shared};
 use super::ir::{Block, Fence, Ir, Modes, Val, Value};
@@ -89,8 +91,15 @@ enum Source {
 #[derive(Debug, Clone, Copy)]
 struct Flush {
     offset: u32,
-    from: Source,
+    from: From,
     is_wide: bool,
+}
+
+/// What is there already, or is computed where somebody looks.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    Place(Source),
+    Flags(FlagsOf, [Source; 3]),
 }
 
 /// Code that is seldom reached.
@@ -139,6 +148,8 @@ struct Generator<'b> {
     code: Code,
     /// Where each value is last used; 0 if it is not.
     last: Vec<u32>,
+    /// Flags that nobody uses but who looks at the state: they are computed there, which mostly is cold code.
+    is_late: Vec<bool>,
     places: Vec<Place>,
     hosts: [Option<Value>; 16],
     stack: Vec<Option<Value>>,
@@ -170,10 +181,12 @@ pub(super) enum Counting {
 /// Generates code for a block.
 pub(super) fn generate(block: &Block, site: Site) -> Result<Compiled, TooBig> {
     let count = block.code.len();
+    let (last, is_late) = last_uses(block);
     let mut generator = Generator {
         block,
         code: Code::with_room_for(count),
-        last: last_uses(block),
+        last,
+        is_late,
         places: vec![Place::Nowhere; count],
         hosts: [None; 16],
         stack: vec![None; PLACES],
@@ -187,7 +200,7 @@ pub(super) fn generate(block: &Block, site: Site) -> Result<Compiled, TooBig> {
     generator.count();
     for (at, ir) in block.code.iter().enumerate() {
         generator.at = at as u32;
-        if ir.is_pure() && generator.last[at] == 0 {
+        if ir.is_pure() && (generator.last[at] == 0 || generator.is_late[at]) {
             continue;
         }
         generator.operation(at as Value, *ir)?;
@@ -197,24 +210,64 @@ pub(super) fn generate(block: &Block, site: Site) -> Result<Compiled, TooBig> {
     Ok(Compiled { bytes: generator.code.bytes, seams: generator.seams })
 }
 
-fn last_uses(block: &Block) -> Vec<u32> {
+/// Where each value is last used, and which flags are computed late.
+fn last_uses(block: &Block) -> (Vec<u32>, Vec<bool>) {
     let mut last = vec![0; block.code.len()];
+    let mut is_late = vec![false; block.code.len()];
+    let mut is_operand = vec![false; block.code.len()];
     for (at, ir) in block.code.iter().enumerate().rev() {
         if ir.is_pure() && last[at] == 0 {
             continue;
         }
+        is_late[at] = matches!(ir, Ir::Flags { .. }) && !is_operand[at];
+        let until = if is_late[at] { last[at] } else { at as u32 };
         let mut used = |value: Val| {
             if let Val::Value(value) = value {
                 let last = &mut last[value as usize];
-                *last = (*last).max(at as u32);
+                *last = (*last).max(until);
+                is_operand[value as usize] = true;
             }
         };
-        ir.each(&mut used);
+        match FlagsOf::of(block, *ir) {
+            Some(FlagsOf { a, b, carry, .. }) => [a, b, carry].into_iter().for_each(&mut used),
+            None => ir.each(&mut used),
+        }
         if let Some(state) = ir.state() {
-            block.states[state as usize].dirty.iter().for_each(|dirty| used(dirty.value));
+            for dirty in &block.states[state as usize].dirty {
+                if let Val::Value(value) = dirty.value {
+                    let last = &mut last[value as usize];
+                    *last = (*last).max(at as u32);
+                }
+            }
         }
     }
-    last
+    (last, is_late)
+}
+
+/// What flags are computed of: a sum with a carry, or a difference.
+#[derive(Debug, Clone, Copy)]
+struct FlagsOf {
+    width: u8,
+    a: Val,
+    b: Val,
+    carry: Val,
+    is_difference: bool,
+}
+
+impl FlagsOf {
+    /// A sum of the inverse and one is a difference, and then the inverse is not needed.
+    fn of(block: &Block, ir: Ir) -> Option<FlagsOf> {
+        let Ir::Flags { width, a, b, carry } = ir else { return None };
+        let subtrahend = match (carry, b) {
+            (Val::Number(1), Val::Number(b)) => Some(Val::Number(!b & mask64(width))),
+            (Val::Number(1), Val::Value(b)) => match block.code[b as usize] {
+                Ir::Unary(Unary::Invert, w, inner) if w == width => Some(inner),
+                _ => None,
+            },
+            _ => None,
+        };
+        Some(FlagsOf { width, a, b: subtrahend.unwrap_or(b), carry, is_difference: subtrahend.is_some() })
+    }
 }
 
 fn slot(place: usize) -> Mem {
@@ -272,21 +325,11 @@ impl Generator<'_> {
             Ir::SetFloatFlags { offset, value } => self.set_float_flags(offset, value),
             Ir::Unary(operator, width, a) => self.unary(own, operator, width, a)?,
             Ir::Binary(operator, width, a, b) => self.binary(own, operator, width, a, b)?,
-            Ir::Select(_, condition, yes, no) => {
-                let condition = self.operand(condition, Reg::Rax);
-                self.code.test(Size::S32, condition, condition);
-                // A move touches no flag, but a number zero would.
-                let yes = match self.source(yes) {
-                    Source::Host(reg) => reg,
-                    other => {
-                        self.move_keeping_flags(Reg::Rcx, other);
-                        Reg::Rcx
-                    }
-                };
-                let no = self.source(no);
+            Ir::Select(_, test, yes, no) => self.select(own, test, yes, no)?,
+            Ir::Slice { of, low: 0, width: 32 } => {
+                let of = self.operand(of, Reg::Rax);
                 let to = self.destination(own)?;
-                self.move_keeping_flags(to, no);
-                self.code.cmov(Condition::NotEqual, Size::S64, to, yes);
+                self.code.mov(Size::S32, to, of);
             }
             Ir::Slice { of, low, width } => {
                 let to = self.destination_from(own, of)?;
@@ -298,7 +341,7 @@ impl Generator<'_> {
                 }
             }
             Ir::Sext { of, from, to: width } => self.sext(own, of, from, width)?,
-            Ir::Flags { width, a, b, carry } => self.flags(own, width, a, b, carry)?,
+            Ir::Flags { .. } => self.flags(own, ir)?,
             Ir::Vector(vector) => self.vector_operation(own, vector)?,
             Ir::Load { address, width, how, at, class } => self.load(own, class, (address, width, at), how)?,
             Ir::Store { address, value, width, how, at } => self.store(address, value, width, how, at),

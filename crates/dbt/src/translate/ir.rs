@@ -42,7 +42,8 @@ pub(super) enum Ir {
     },
     Unary(Unary, u8, Val),
     Binary(Binary, u8, Val, Val),
-    Select(u8, Val, Val, Val),
+    /// One of two values.
+    Select(u8, Test, Val, Val),
     /// So many bits of a value, from one on.
     Slice {
         of: Val,
@@ -281,9 +282,10 @@ impl Ir {
             Ir::SetFloatFlags { value, .. } => f(value),
             Ir::Binary(_, _, a, b) => [a, b].into_iter().for_each(f),
             Ir::Vector(vector) => vector.each(f),
-            Ir::Select(_, a, b, c)
-            | Ir::Flags { a, b, carry: c, .. }
-            | Ir::CompareAndSwap { address: a, old: b, new: c, .. } => [a, b, c].into_iter().for_each(f),
+            Ir::Select(_, test, yes, no) => [test.a, test.b, yes, no].into_iter().for_each(f),
+            Ir::Flags { a, b, carry: c, .. } | Ir::CompareAndSwap { address: a, old: b, new: c, .. } => {
+                [a, b, c].into_iter().for_each(f)
+            }
             Ir::Load { address, .. } => f(address),
             Ir::Store { address, value, .. } | Ir::Atomic { address, value, .. } => {
                 [address, value].into_iter().for_each(f)

@@ -331,6 +331,11 @@ impl Code {
     }
 
     /// Flags to ah.
+    /// The carry becomes what it was not.
+    pub(super) fn complement_carry(&mut self) {
+        self.byte(0xf5);
+    }
+
     pub(super) fn lahf(&mut self) {
         self.byte(0x9f);
     }

@@ -1,24 +1,39 @@
 //! How a block is left, and what is written before: to another block, to an address, to the interpreter.
 
-use super::super::ir::{Dirty, Exit, StateId, Test, TestKind};
+use super::super::ir::{Dirty, Exit, StateId, Test, TestKind, Val};
 use super::super::sets;
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Shift, Size};
 use super::vectors::SCRATCH;
-use super::{Cold, Flush, Generator, Link, STATE_AT, Source, Target, header, slot, state, wide_slot};
+use super::{Cold, FlagsOf, Flush, From, Generator, Link, STATE_AT, Source, Target, header, slot, state, wide_slot};
 use crate::state::head;
 
 impl Generator<'_> {
     pub(super) fn flush_of(&self, at: StateId) -> Vec<Flush> {
         let dirty = &self.block.states[at as usize].dirty;
-        let flush =
-            |dirty: &Dirty| Flush { offset: dirty.offset, from: self.source(dirty.value), is_wide: dirty.is_wide };
+        let from = |value: Val| match value {
+            Val::Value(late) if self.is_late[late as usize] => FlagsOf::of(self.block, self.block.code[late as usize])
+                .map(|it| From::Flags(it, [it.a, it.b, it.carry].map(|operand| self.source(operand)))),
+            _ => None,
+        };
+        let flush = |dirty: &Dirty| Flush {
+            offset: dirty.offset,
+            from: from(dirty.value).unwrap_or(From::Place(self.source(dirty.value))),
+            is_wide: dirty.is_wide,
+        };
         dirty.iter().map(flush).collect()
     }
 
     pub(super) fn flush(&mut self, flush: &[Flush]) {
         for Flush { offset, from, is_wide } in flush {
             let to = state(*offset);
-            match *from {
+            let from = match *from {
+                From::Place(from) => from,
+                From::Flags(of, [a, b, carry]) => {
+                    self.flags_into(Reg::Rdx, of, [a, b, carry]);
+                    Source::Host(Reg::Rdx)
+                }
+            };
+            match from {
                 Source::Host(reg) => self.code.store(64, to, reg),
                 Source::Number(number) => match i32::try_from(number as i64) {
                     Ok(number) => self.code.store_imm(to, number),
@@ -71,17 +86,22 @@ impl Generator<'_> {
     }
 
     pub(super) fn exit_if(&mut self, test: Test, to: Exit, at: StateId) {
+        let condition = self.test(test);
+        let to = self.target(to, at);
+        self.leave_if(condition, to, at);
+    }
+
+    /// Leaves the host's flags so that a condition says whether the test holds.
+    pub(super) fn test(&mut self, test: Test) -> Condition {
         self.compare(Size::of(test.width), test.a, test.b);
-        let condition = match test.kind {
+        match test.kind {
             TestKind::Equal => Condition::Equal,
             TestKind::NotEqual => Condition::NotEqual,
             TestKind::Below => Condition::Below,
             TestKind::NotBelow => Condition::AboveEqual,
             TestKind::Less => Condition::Less,
             TestKind::NotLess => Condition::GreaterEqual,
-        };
-        let to = self.target(to, at);
-        self.leave_if(condition, to, at);
+        }
     }
 
     /// Leaves by cold code if the condition holds.

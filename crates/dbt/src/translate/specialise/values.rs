@@ -75,6 +75,14 @@ impl Maker<'_> {
         {
             return self.pure(Ir::Page { plus: plus as u32 });
         }
+        // What is shifted to the top and back has its sign above it.
+        if let (Binary::SignedShiftRight, Some(Ir::Binary(Binary::ShiftLeft, w, of, by))) = (operator, self.of(a))
+            && let Val::Number(by @ 1..) = by
+            && (w, Val::Number(by)) == (width, b)
+            && matches!(u64::from(width).wrapping_sub(by), 8 | 16 | 32)
+        {
+            return self.sext(of, width - by as u8, width);
+        }
         // A number is on the right.
         let (a, b) = match (a, b) {
             (Val::Number(_), Val::Value(_)) if is_symmetric(operator) => (b, a),
@@ -103,7 +111,10 @@ impl Maker<'_> {
             Val::Number(_) => yes,
             _ if yes == no => yes,
             _ if (yes, no) == (Val::Number(1), Val::Number(0)) => condition,
-            _ => self.pure(Ir::Select(width, condition, yes, no)),
+            _ => {
+                let test = self.test(condition);
+                self.pure(Ir::Select(width, test, yes, no))
+            }
         }
     }
 
