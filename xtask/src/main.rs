@@ -27,8 +27,8 @@ usage: cargo xtask TASK
   decoder                  ask other disassemblers about every word that there is, in some minutes
   bench NAME [--json]      measure beside a peer: start, ingest, debug, lazy, build, faults, slim,
                            unikernel, boot, fork, ipc, link, dbt
-  bench dbt [--rounds N] [SET…]
-                           of these only: integer, float, system, boot, riscv
+  bench dbt [--rounds N] [--coremark DIR] [SET…]
+                           of these only: integer, float, system, boot, riscv, lines
 ";
 
 /// The tests that have too many questions to be run with the others.

@@ -12,12 +12,15 @@ mod table;
 mod target;
 mod watch;
 
+use std::fs;
+use std::path::Path;
+
 use self::guest::{Contents, Guest};
 use self::table::{Series, Set};
 use self::target::{ARM, RISCV, Target};
 use super::{Bound, Row};
 use crate::debian::{self, Tool};
-use crate::{Result, cargo, must};
+use crate::{Result, cargo, must, root};
 
 const TOOLS: &[Tool] = &[
     Tool { program: "qemu-system-aarch64", package: "qemu-system-arm" },
@@ -27,58 +30,80 @@ const TOOLS: &[Tool] = &[
 ];
 
 /// What can be chosen; everything, if nothing is.
-const SETS: [&str; 5] = ["integer", "float", "system", "boot", "riscv"];
+const SETS: [&str; 6] = ["integer", "float", "system", "boot", "riscv", "lines"];
 const ROUNDS: usize = 5;
 
+/// What was asked for.
+struct Options<'a> {
+    sets: Vec<&'a str>,
+    rounds: usize,
+    /// Where CoreMark's sources are: they are nobody's to hand on, and no registry has them.
+    coremark: Option<&'a Path>,
+}
+
 pub(super) fn run(options: &[&str]) -> Result<Vec<Row>> {
-    let (chosen, rounds) = parse(options)?;
+    let options = parse(options)?;
     if let Some((tool, why)) = debian::ensure(TOOLS).first() {
         return Err(format!("needs {}: {why}", tool.program));
     }
-    must(&mut cargo(&["build", "--release", "--package", "skep-machine", "--example", "boot"]))?;
-    let is_chosen = |set: &str| chosen.contains(&set);
-    let mut rows = Vec::new();
-    let sets: Vec<Set> = table::sets(&ARM).into_iter().filter(|set| is_chosen(set.name)).collect();
-    if !sets.is_empty() {
-        rows.extend(measure(&ARM, &sets, rounds)?);
+    if options.coremark.is_none() {
+        eprintln!("xtask: CoreMark is left out: --coremark DIR has its sources");
     }
+    must(&mut cargo(&["build", "--release", "--package", "skep-machine", "--example", "boot"]))?;
+    let is_chosen = |set: &str| options.sets.contains(&set);
+    let mut rows = guest(&ARM, &is_chosen, &options)?;
     if is_chosen("boot") {
-        rows.extend(boot(&ARM, rounds)?);
+        rows.extend(boot(&ARM, options.rounds)?);
     }
     if is_chosen("riscv") {
-        rows.extend(measure(&RISCV, &table::sets(&RISCV), rounds)?);
-        rows.extend(boot(&RISCV, rounds)?);
+        rows.extend(guest(&RISCV, &|_| true, &options)?);
+        rows.extend(boot(&RISCV, options.rounds)?);
+    }
+    if is_chosen("lines") {
+        rows.extend([lines(&ARM)?, lines(&RISCV)?]);
     }
     Ok(rows)
 }
 
-/// `[--rounds N] [SET…]`
-fn parse<'a>(options: &[&'a str]) -> Result<(Vec<&'a str>, usize)> {
-    let (mut chosen, mut rounds) = (Vec::new(), ROUNDS);
+/// `[--rounds N] [--coremark DIR] [SET…]`
+fn parse<'a>(options: &[&'a str]) -> Result<Options<'a>> {
+    let mut parsed = Options { sets: Vec::new(), rounds: ROUNDS, coremark: None };
     let mut options = options.iter().copied();
     while let Some(option) = options.next() {
         match option {
             "--rounds" => {
                 let number = options.next().and_then(|it| it.parse().ok()).filter(|it| *it > 0);
-                rounds = number.ok_or("--rounds takes a number")?;
+                parsed.rounds = number.ok_or("--rounds takes a number")?;
             }
-            set if SETS.contains(&set) => chosen.push(set),
+            "--coremark" => parsed.coremark = Some(Path::new(options.next().ok_or("--coremark takes a directory")?)),
+            set if SETS.contains(&set) => parsed.sets.push(set),
             other => return Err(format!("there is no set '{other}': there are {}", SETS.join(", "))),
         }
     }
-    Ok((if chosen.is_empty() { SETS.to_vec() } else { chosen }, rounds))
+    if parsed.sets.is_empty() {
+        parsed.sets = SETS.to_vec();
+    }
+    Ok(parsed)
 }
 
-fn measure(target: &Target, sets: &[Set], rounds: usize) -> Result<Vec<Row>> {
-    let guest = Guest::prepare(target, Contents::Everything)?;
+/// Programs in a guest; whoever chooses whole numbers chooses CoreMark.
+fn guest(target: &Target, is_chosen: &dyn Fn(&str) -> bool, options: &Options<'_>) -> Result<Vec<Row>> {
+    let is_meant = |name: &str| match name {
+        "coremark" => options.coremark.is_some() && is_chosen("integer"),
+        _ => is_chosen(name),
+    };
+    let sets: Vec<Set> = table::sets(target).into_iter().filter(|set| is_meant(set.name)).collect();
+    if sets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let guest = Guest::prepare(target, Contents::Everything(options.coremark))?;
     let names: Vec<&str> = sets.iter().map(|set| set.name).collect();
-    let series = alternate(target, rounds, &guest, &names)?;
+    let series = alternate(target, options.rounds, &guest, &names)?;
     let mut rows = Vec::new();
-    for set in sets {
+    for set in &sets {
         rows.extend(series.rows(set)?);
     }
-    let means: Vec<Row> = sets.iter().flat_map(|set| series.means(set)).collect();
-    rows.extend(means);
+    rows.extend(sets.iter().flat_map(|set| series.means(set)));
     Ok(rows)
 }
 
@@ -86,7 +111,7 @@ fn measure(target: &Target, sets: &[Set], rounds: usize) -> Result<Vec<Row>> {
 fn boot(target: &Target, rounds: usize) -> Result<Vec<Row>> {
     let guest = Guest::prepare(target, Contents::Init)?;
     let series = alternate(target, rounds, &guest, &[])?;
-    Ok(vec![series.row("boot to init, cold", &|run| Some(run.boot), Bound::RatioAtMost(1.0 / 1.5))])
+    Ok(vec![series.row("boot to init, cold", &|run| Some(run.boot), table::times(1.5))])
 }
 
 fn alternate<'a>(target: &'a Target, rounds: usize, guest: &Guest<'_>, sets: &[&str]) -> Result<Series<'a>> {
@@ -98,4 +123,15 @@ fn alternate<'a>(target: &'a Target, rounds: usize, guest: &Guest<'_>, sets: &[&
         }
     }
     Ok(series)
+}
+
+/// How long a description is.
+fn lines(target: &Target) -> Result<Row> {
+    let directory = root().join("isa").join(target.name);
+    let files = fs::read_dir(&directory).map_err(|e| format!("reading {}: {e}", directory.display()))?;
+    let mut lines = 0;
+    for file in files.flatten().map(|it| it.path()) {
+        lines += fs::read_to_string(&file).map_err(|e| format!("reading {}: {e}", file.display()))?.lines().count();
+    }
+    Ok(Row::new(&format!("{} description", target.name), "lines", lines as f64, None, 1, Bound::AtMost(target.lines)))
 }

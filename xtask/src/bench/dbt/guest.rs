@@ -1,7 +1,7 @@
 //! A kernel, and what it starts with: an archive for its first root, whose `init` does the sets that it is told.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::packages::{self, Packages};
@@ -10,26 +10,36 @@ use super::target::{Peer, Target};
 use crate::vm::archive::Archive;
 use crate::{Result, must, target_dir};
 
-const KERNELS: &str = include_str!("kernels.c");
+/// Small programs of ours; the second is also what a guest compiles.
+const KERNELS: [(&str, &str); 5] = [
+    ("main.c", include_str!("kernels/main.c")),
+    ("integer.c", include_str!("kernels/integer.c")),
+    ("float.c", include_str!("kernels/float.c")),
+    ("system.c", include_str!("kernels/system.c")),
+    ("kernels.h", include_str!("kernels/kernels.h")),
+];
 
 /// Says that it is there, does the sets that are its arguments, and switches off.
 const INIT: &str = "#!/bin/sh
 mount -t proc proc /proc
 echo INIT REACHED
 for set; do
-    kernels $set
-    [ $set != integer ] || programs
+    case $set in
+    integer) kernels integer && programs ;;
+    coremark) programs coremark ;;
+    *) kernels $set ;;
+    esac
 done
 poweroff -f
 ";
 
 /// What a guest can do.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Contents {
+pub(super) enum Contents<'a> {
     /// Come up.
     Init,
-    /// Every set.
-    Everything,
+    /// Every set; CoreMark, if it is known where its sources are.
+    Everything(Option<&'a Path>),
 }
 
 pub(super) struct Guest<'a> {
@@ -39,27 +49,27 @@ pub(super) struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    pub(super) fn prepare(target: &'a Target, contents: Contents) -> Result<Guest<'a>> {
+    pub(super) fn prepare(target: &'a Target, contents: Contents<'_>) -> Result<Guest<'a>> {
         let work = packages::directory(target)?;
         let packages = Packages::of(target)?;
         let mut archive = Archive::new();
         ["bin", "dev", "proc"].iter().for_each(|dir| archive.directory(dir));
         archive.file("bin/busybox", &packages.find(&|path| path.ends_with("bin/busybox"))?)?;
-        ["sh", "mount", "poweroff", "md5sum", "tail"]
+        ["sh", "mount", "poweroff", "md5sum", "tail", "grep"]
             .iter()
             .for_each(|it| archive.link(&format!("bin/{it}"), "busybox"));
         archive.data("init", 0o755, INIT.as_bytes());
         let name = match contents {
             Contents::Init => "init.cpio",
-            Contents::Everything => "everything.cpio",
+            Contents::Everything(_) => "everything.cpio",
         };
-        if contents == Contents::Everything {
-            let (source, program) = (work.join("kernels.c"), work.join("kernels"));
-            fs::write(&source, KERNELS).map_err(|e| e.to_string())?;
-            let mut compiler = Command::new(format!("{}-linux-gnu-gcc", target.name));
-            must(compiler.args(["-O2", "-fno-tree-vectorize", "-static", "-o"]).args([&program, &source]).arg("-lm"))?;
-            archive.file("bin/kernels", &program)?;
-            programs::add(&mut archive, &packages, target, &work, &source)?;
+        if let Contents::Everything(coremark) = contents {
+            let sources = work.join("sources");
+            archive.file("bin/kernels", &compile(target, &sources)?)?;
+            if let Some(from) = coremark {
+                archive.file("bin/coremark", &compile_coremark(target, from, &work)?)?;
+            }
+            programs::add(&mut archive, &packages, target, &sources.join("integer.c"))?;
         }
         let initrd = work.join(name);
         fs::write(&initrd, archive.finish()).map_err(|e| e.to_string())?;
@@ -86,4 +96,28 @@ impl<'a> Guest<'a> {
     fn command_line(&self, arguments: &str, sets: &[&str]) -> String {
         format!("console={} panic=-1 {arguments} -- {}", self.target.console, sets.join(" "))
     }
+}
+
+/// Compiles the small programs, whose sources are put there.
+fn compile(target: &Target, sources: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(sources).map_err(|e| format!("making {}: {e}", sources.display()))?;
+    for (name, text) in KERNELS {
+        fs::write(sources.join(name), text).map_err(|e| format!("writing {name}: {e}"))?;
+    }
+    let program = sources.join("kernels");
+    let mut compiler = Command::new(format!("{}-linux-gnu-gcc", target.name));
+    compiler.args(["-O2", "-fno-tree-vectorize", "-static", "-o"]).arg(&program);
+    let names = KERNELS.iter().map(|(name, _)| *name).filter(|name| name.ends_with(".c"));
+    must(compiler.args(names.map(|name| sources.join(name))).arg("-lm"))?;
+    Ok(program)
+}
+
+/// Compiles CoreMark as it is.
+fn compile_coremark(target: &Target, from: &Path, work: &Path) -> Result<PathBuf> {
+    let program = work.join("coremark");
+    let mut compiler = Command::new(format!("{}-linux-gnu-gcc", target.name));
+    compiler.args(["-O2", "-static", "-DPERFORMANCE_RUN=1", "-DFLAGS_STR=\"-O2\"", "-I", "posix", "-I", ".", "-o"]);
+    compiler.arg(&program).args(["list_join", "main", "matrix", "state", "util"].map(|it| format!("core_{it}.c")));
+    must(compiler.arg("posix/core_portme.c").current_dir(from))?;
+    Ok(program)
 }

@@ -20,7 +20,7 @@ const PYTHON: &str = include_str!("programs/work.py");
 const DATA: (usize, usize) = (1 << 20, 1 << 20);
 
 /// Adds the programs, what they need, and what they work on; `source` is compiled.
-pub(super) fn add(archive: &mut Archive, packages: &Packages, target: &Target, work: &Path, source: &Path) -> Result {
+pub(super) fn add(archive: &mut Archive, packages: &Packages, target: &Target, source: &Path) -> Result {
     let named = |name: &'static str| packages.find(&move |path: &Path| path.ends_with(name));
     let is_python = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -46,7 +46,7 @@ pub(super) fn add(archive: &mut Archive, packages: &Packages, target: &Target, w
     archive.data("work/work.sql", 0o644, SQL.as_bytes());
     archive.data("work/work.py", 0o644, PYTHON.as_bytes());
     archive.data("work/data", 0o644, &data(&modules, &programs[4])?);
-    let preprocessed = work.join("work.i");
+    let preprocessed = source.with_extension("i");
     let mut compiler = Command::new(format!("{}-linux-gnu-gcc", target.name));
     must(compiler.args(["-E", "-P", "-o"]).args([&preprocessed, source]))?;
     archive.file("work/work.i", &preprocessed)

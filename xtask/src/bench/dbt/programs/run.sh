@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs each of Debian's programs, and says when it began and ended, and a sum of what it wrote.
+# `run`, `run coremark`: runs each of Debian's programs, or that one, and says when it began and ended, and a sum of what it
+# wrote.
 work() {
     name=$1
     shift
@@ -17,6 +18,12 @@ work() {
 
 cd /work
 export HOME=/ PYTHONDONTWRITEBYTECODE=1
+if [ "$1" = coremark ]; then
+    # All but what it says of time.
+    work coremark sh -c 'coremark 0x0 0x0 0x66 5000 7 1 2000 | grep crc'
+    exit
+fi
+
 # By their paths: the shell has some of its own by the same names.
 work gzip /usr/bin/gzip -9nc data
 work xz /usr/bin/xz -2c data
