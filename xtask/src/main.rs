@@ -28,7 +28,7 @@ usage: cargo xtask TASK
   bench NAME [--json]      measure beside a peer: start, ingest, debug, lazy, build, faults, slim,
                            unikernel, boot, fork, ipc, link, dbt
   bench dbt [--rounds N] [--coremark DIR] [SET…]
-                           of these only: integer, float, system, boot, riscv, lines
+                           of these only: integer, float, system, micro, boot, riscv, lines
 ";
 
 /// The tests that have too many questions to be run with the others.

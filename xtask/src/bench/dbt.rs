@@ -6,6 +6,7 @@
 //! computed: that has to be the same everywhere.
 
 mod guest;
+mod micro;
 mod packages;
 mod programs;
 mod table;
@@ -30,7 +31,7 @@ const TOOLS: &[Tool] = &[
 ];
 
 /// What can be chosen; everything, if nothing is.
-const SETS: [&str; 6] = ["integer", "float", "system", "boot", "riscv", "lines"];
+const SETS: [&str; 7] = ["integer", "float", "system", "micro", "boot", "riscv", "lines"];
 const ROUNDS: usize = 5;
 
 /// What was asked for.
@@ -52,6 +53,9 @@ pub(super) fn run(options: &[&str]) -> Result<Vec<Row>> {
     must(&mut cargo(&["build", "--release", "--package", "skep-machine", "--example", "boot"]))?;
     let is_chosen = |set: &str| options.sets.contains(&set);
     let mut rows = guest(&ARM, &is_chosen, &options)?;
+    if is_chosen("micro") {
+        rows.extend(micro::measure(&ARM, options.rounds)?);
+    }
     if is_chosen("boot") {
         rows.extend(boot(&ARM, options.rounds)?);
     }
@@ -98,7 +102,7 @@ fn guest(target: &Target, is_chosen: &dyn Fn(&str) -> bool, options: &Options<'_
     }
     let guest = Guest::prepare(target, Contents::Everything(options.coremark))?;
     let names: Vec<&str> = sets.iter().map(|set| set.name).collect();
-    let series = alternate(target, options.rounds, &guest, &names)?;
+    let series = alternate(Series::new(target, target.peers.iter().collect()), options.rounds, &guest, &names)?;
     let mut rows = Vec::new();
     for set in &sets {
         rows.extend(series.rows(set)?);
@@ -110,15 +114,15 @@ fn guest(target: &Target, is_chosen: &dyn Fn(&str) -> bool, options: &Options<'_
 /// The way to the first program, and no further.
 fn boot(target: &Target, rounds: usize) -> Result<Vec<Row>> {
     let guest = Guest::prepare(target, Contents::Init)?;
-    let series = alternate(target, rounds, &guest, &[])?;
+    let series = alternate(Series::new(target, target.peers.iter().collect()), rounds, &guest, &[])?;
     Ok(vec![series.row("boot to init, cold", &|run| Some(run.boot), table::times(1.5))])
 }
 
-fn alternate<'a>(target: &'a Target, rounds: usize, guest: &Guest<'_>, sets: &[&str]) -> Result<Series<'a>> {
-    let mut series = Series::new(target);
+/// Runs ours and its peers in turn.
+fn alternate<'a>(mut series: Series<'a>, rounds: usize, guest: &Guest<'_>, sets: &[&str]) -> Result<Series<'a>> {
     for _ in 0..rounds {
         series.ours.push(watch::watch(&mut guest.ours(sets))?);
-        for (peer, runs) in target.peers.iter().zip(&mut series.theirs) {
+        for (peer, runs) in series.peers.iter().zip(&mut series.theirs) {
             runs.push(watch::watch(&mut guest.theirs(peer, sets))?);
         }
     }

@@ -45,7 +45,8 @@ pub(super) enum Contents<'a> {
 pub(super) struct Guest<'a> {
     target: &'a Target,
     kernel: PathBuf,
-    initrd: PathBuf,
+    /// Nothing for a program on a bare machine.
+    initrd: Option<PathBuf>,
 }
 
 impl<'a> Guest<'a> {
@@ -73,13 +74,19 @@ impl<'a> Guest<'a> {
         }
         let initrd = work.join(name);
         fs::write(&initrd, archive.finish()).map_err(|e| e.to_string())?;
-        Ok(Guest { target, kernel: packages.kernel, initrd })
+        Ok(Guest { target, kernel: packages.kernel, initrd: Some(initrd) })
+    }
+
+    /// A program that is its own kernel.
+    pub(super) fn bare(target: &'a Target, image: PathBuf) -> Guest<'a> {
+        Guest { target, kernel: image, initrd: None }
     }
 
     /// Our machine, that does these sets.
     pub(super) fn ours(&self, sets: &[&str]) -> Command {
         let mut command = Command::new(target_dir().join("release/examples/boot"));
-        command.arg(&self.kernel).arg(&self.initrd).arg(self.command_line("", sets)).arg(self.target.debian);
+        let initrd = self.initrd.as_deref().unwrap_or(Path::new("/dev/null"));
+        command.arg(&self.kernel).arg(initrd).arg(self.command_line("", sets)).arg(self.target.debian);
         command
     }
 
@@ -88,7 +95,10 @@ impl<'a> Guest<'a> {
         let (program, machine) = self.target.qemu;
         let mut command = Command::new(program);
         command.args(["-M", machine, "-cpu", peer.processor, "-smp", "1", "-m", "512", "-nographic", "-no-reboot"]);
-        command.args(["-nic", "none", "-kernel"]).arg(&self.kernel).arg("-initrd").arg(&self.initrd);
+        command.args(["-nic", "none", "-kernel"]).arg(&self.kernel);
+        if let Some(initrd) = &self.initrd {
+            command.arg("-initrd").arg(initrd);
+        }
         command.args(["-append", &self.command_line(peer.arguments, sets)]);
         command
     }

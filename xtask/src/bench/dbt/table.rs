@@ -1,7 +1,7 @@
 //! From runs to rows: what each piece of work takes on ours and on each of qemu's, and what is promised.
 
 use super::programs;
-use super::target::Target;
+use super::target::{Peer, Target};
 use super::watch::{Cost, Run};
 use crate::Result;
 use crate::bench::sample::median;
@@ -37,9 +37,10 @@ pub(super) fn times(faster: f64) -> Bound {
     Bound::RatioAtMost((1e3 / faster).round() / 1e3)
 }
 
-/// Runs of ours, and of each of the target's peers.
+/// Runs of ours, and of each of some peers.
 pub(super) struct Series<'a> {
     target: &'a Target,
+    pub(super) peers: Vec<&'a Peer>,
     pub(super) ours: Vec<Run>,
     pub(super) theirs: Vec<Vec<Run>>,
 }
@@ -47,17 +48,20 @@ pub(super) struct Series<'a> {
 type Of<'a> = dyn Fn(&Run) -> Option<Cost> + 'a;
 
 impl<'a> Series<'a> {
-    pub(super) fn new(target: &'a Target) -> Series<'a> {
-        Series { target, ours: Vec::new(), theirs: target.peers.iter().map(|_| Vec::new()).collect() }
+    pub(super) fn new(target: &'a Target, peers: Vec<&'a Peer>) -> Series<'a> {
+        let theirs = peers.iter().map(|_| Vec::new()).collect();
+        Series { target, peers, ours: Vec::new(), theirs }
+    }
+
+    /// What a piece of work takes of the host's processors on all, of which it was asked whether they did the same.
+    pub(super) fn work(&self, work: &str, bound: Bound) -> Result<Row> {
+        self.check(work)?;
+        Ok(self.row(work, &|run| run.work.get(work).copied(), bound))
     }
 
     /// What each piece of work of a set takes of the host's processors.
     pub(super) fn rows(&self, set: &Set) -> Result<Vec<Row>> {
-        let row = |work: &&'static str| {
-            self.check(work)?;
-            Ok(self.row(work, &|run| run.work.get(*work).copied(), times(set.each)))
-        };
-        set.work.iter().map(row).collect()
+        set.work.iter().map(|work| self.work(work, times(set.each))).collect()
     }
 
     /// The geometric means of a set's ratios, of processor time and of the wall's, and its best.
@@ -93,7 +97,7 @@ impl<'a> Series<'a> {
         let (peer, theirs) = self.best(of, part);
         let name = format!("{} {what}", self.target.name);
         let peer = format!("qemu {peer}");
-        let each = self.target.peers.iter().zip(&self.theirs);
+        let each = self.peers.iter().zip(&self.theirs);
         let each = each.map(|(peer, runs)| (peer.name.to_owned(), self.median(runs, of, part) * 1e3)).collect();
         Row::new(&name, "ms", ours, Some((&peer, Some(theirs * 1e3))), self.ours.len(), bound).beside(each)
     }
@@ -105,7 +109,7 @@ impl<'a> Series<'a> {
     /// The fastest peer, and its median.
     fn best(&self, of: &Of<'_>, part: fn(Cost) -> f64) -> (&'static str, f64) {
         let medians = self.theirs.iter().map(|runs| self.median(runs, of, part));
-        let each = self.target.peers.iter().map(|peer| peer.name).zip(medians);
+        let each = self.peers.iter().map(|peer| peer.name).zip(medians);
         each.fold(("", f64::INFINITY), |best, it| if it.1 < best.1 { it } else { best })
     }
 
@@ -130,7 +134,7 @@ impl<'a> Series<'a> {
     /// All runs, and on what each was.
     fn named(&self) -> impl Iterator<Item = (&Run, String)> {
         let ours = self.ours.iter().map(|run| (run, "ours".to_owned()));
-        let peers = self.target.peers.iter().zip(&self.theirs);
+        let peers = self.peers.iter().zip(&self.theirs);
         ours.chain(peers.flat_map(|(peer, runs)| runs.iter().map(|run| (run, format!("qemu {}", peer.name)))))
     }
 }
