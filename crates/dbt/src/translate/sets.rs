@@ -4,9 +4,10 @@
 //! them finds what it knew; a new set begins with what holds in every address space. **Invariant: an entry for writing is there only if its page has no translated code**, so that
 //! whoever writes into code is noticed.
 
+use isa::plan::access;
 use rustc_hash::FxHashSet;
 
-use crate::tlb::{PAGE_BITS, Reach};
+use crate::tlb::{Access, PAGE_BITS, Reach};
 
 /// Entries of each table of pages.
 pub(super) const ENTRIES: usize = 1024;
@@ -23,10 +24,16 @@ const NOTHING: u64 = u64::MAX;
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct Page {
-    /// Its address; no address is equal to `NOTHING`.
+    /// Its address, with `UNPRIVILEGED` if that was found without privileges; no address is equal to `NOTHING`.
     tag: u64,
     /// What is added to an address of the guest's to have ours.
     addend: u64,
+}
+
+impl Page {
+    fn address(self) -> u64 {
+        self.tag & !UNPRIVILEGED
+    }
 }
 
 /// Code for an address.
@@ -131,6 +138,9 @@ pub(super) fn counter(number: usize) -> i32 {
     std::mem::offset_of!(Set, counters) as i32 + (number % COUNTERS * 4) as i32
 }
 
+/// The bit of a page's tag that says: for accesses that are made without privileges, whoever makes them.
+pub(super) const UNPRIVILEGED: u64 = 1;
+
 const NO_PAGE: Page = Page { tag: NOTHING, addend: 0 };
 
 impl Set {
@@ -154,15 +164,16 @@ impl Set {
         (address >> PAGE_BITS) as usize & (ENTRIES - 1)
     }
 
-    /// A page is at this address of ours.
-    pub(super) fn keep(&mut self, is_write: bool, address: u64, host: u64, reach: Reach) {
-        let (tag, slot) = (address >> PAGE_BITS << PAGE_BITS, Set::slot(address));
-        let (table, everywhere) = if is_write {
+    /// A page is at this address of ours, for accesses that are made so.
+    pub(super) fn keep(&mut self, access: Access, how: u8, address: u64, host: u64, reach: Reach) {
+        let (page, slot) = (address >> PAGE_BITS << PAGE_BITS, Set::slot(address));
+        let tag = if how & access::UNPRIVILEGED != 0 { page | UNPRIVILEGED } else { page };
+        let (table, everywhere) = if access == Access::Write {
             (&mut self.write, &mut self.write_everywhere)
         } else {
             (&mut self.read, &mut self.read_everywhere)
         };
-        table[slot] = Page { tag, addend: host.wrapping_sub(tag) };
+        table[slot] = Page { tag, addend: host.wrapping_sub(page) };
         everywhere.set(slot, reach);
     }
 
@@ -207,7 +218,7 @@ impl Set {
         let page = address >> PAGE_BITS << PAGE_BITS;
         for table in [&mut self.read, &mut self.write] {
             let entry = &mut table[Set::slot(address)];
-            if entry.tag == page {
+            if entry.address() == page {
                 *entry = NO_PAGE;
             }
         }
@@ -359,7 +370,7 @@ impl Sets {
     pub(super) fn protect(&mut self, host: u64) {
         for (.., set) in &mut self.list {
             for entry in &mut set.write {
-                if entry.tag != NOTHING && entry.tag.wrapping_add(entry.addend) == host {
+                if entry.tag != NOTHING && entry.address().wrapping_add(entry.addend) == host {
                     *entry = NO_PAGE;
                 }
             }
