@@ -59,9 +59,15 @@ impl Alignment {
         (size_of::<Jump>().ilog2() - self.0) as u8
     }
 
-    /// Code of one page is in consecutive slots.
+    /// By how many bits it is shifted to the right, to be mixed into that.
+    pub(super) fn fold(self) -> u8 {
+        (JUMP_ENTRIES.ilog2() + self.0 - size_of::<Jump>().ilog2()) as u8
+    }
+
+    /// Places that are as far from each other as the table is long have slots of their own: mostly, code begins at the same
+    /// offset of many pages.
     fn slot(self, pc: u64) -> usize {
-        (pc >> self.0) as usize & (JUMP_ENTRIES - 1)
+        ((pc >> self.0) ^ (pc >> (JUMP_ENTRIES.ilog2() + self.0))) as usize & (JUMP_ENTRIES - 1)
     }
 
     /// What is in a slot where nothing is: an address that belongs in another, so that no look finds it here.
@@ -232,11 +238,11 @@ impl Set {
 
     /// Forgets code from an address to another, of the same page.
     fn forget_jumps(&mut self, first: u64, last: u64) {
-        let (alignment, begin) = (self.alignment, self.alignment.slot(first));
-        let count = alignment.slot(last) - begin + 1;
-        for (slot, jump) in self.jumps.iter_mut().enumerate().skip(begin).take(count) {
-            if (first..=last).contains(&jump.pc) {
-                *jump = alignment.no_jump(slot);
+        let alignment = self.alignment;
+        for pc in (first..=last).step_by(1 << alignment.0) {
+            let slot = alignment.slot(pc);
+            if (first..=last).contains(&self.jumps[slot].pc) {
+                self.jumps[slot] = alignment.no_jump(slot);
             }
         }
     }
