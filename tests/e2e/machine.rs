@@ -123,6 +123,28 @@ fn ten_with_two_processors(image: &str) {
     }
 }
 
+/// What the first machine of an image has translated is kept for the next, as long as there is the image.
+#[test]
+fn what_was_translated_is_kept_as_long_as_the_image() {
+    let Some(env) = env(ARM) else { return };
+    let kept = || -> u64 {
+        let files = std::fs::read_dir(env.home().join("pool/translated")).into_iter().flatten().flatten();
+        files.map(|it| it.metadata().unwrap().len()).sum()
+    };
+    let mut lengths = Vec::new();
+    for _ in 0..2 {
+        let run = run(&env, &["--net", "none"], ARM, &["sh", "-c", "echo there"]);
+        assert_eq!((run.code, run.out.as_str()), (0, "there\n"), "{}", run.err);
+        lengths.push(kept());
+    }
+    let [first, second] = lengths[..] else { unreachable!() };
+    assert!(first > 1 << 20, "the first has translated most of its kernel's start: {first} bytes");
+    assert!((second - first) * 2 < first, "the second finds most of that: {first} bytes, then {second}");
+    assert_eq!(env.skep(["image", "rm", ARM]).code, 0);
+    assert_eq!(env.skep(["pool", "gc"]).code, 0);
+    assert_eq!(kept(), 0, "nobody needs it any more");
+}
+
 #[test]
 fn a_riscv_machine_has_two_processors() {
     ten_with_two_processors(RISCV);

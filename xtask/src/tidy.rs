@@ -21,6 +21,7 @@ const UNSAFE_MODULES: &[&str] = &[
     "crates/dbt/src/clock.rs",
     "crates/dbt/src/ram.rs",
     "crates/dbt/src/translate/cache.rs",
+    "crates/dbt/src/translate/kept.rs",
     "crates/dbt/src/translate/callbacks.rs",
     "crates/dbt/src/translate/run.rs",
     "crates/sys/src/capability.rs",

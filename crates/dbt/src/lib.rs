@@ -29,3 +29,4 @@ pub use processor::{Mode, Outcome, Processor, Stop, Until};
 pub use ram::Ram;
 pub use saved::SavedProcessor;
 pub use state::State;
+pub use translate::Translations;

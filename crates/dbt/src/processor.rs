@@ -16,7 +16,7 @@ use crate::interpreter::Scratch;
 use crate::ram::Ram;
 use crate::state::{State, head};
 use crate::tlb::{Access, Tlb};
-use crate::translate::Translator;
+use crate::translate::{Translations, Translator};
 
 pub use debug::Until;
 
@@ -316,6 +316,20 @@ impl Processor {
     /// Sets it to have the processor look at its board and into its mailbox.
     pub fn attention(&self) -> Arc<AtomicU32> {
         Arc::clone(&self.attention)
+    }
+
+    /// What it translates from now on is looked for here first, and added to it.
+    pub fn share(&mut self, translations: Arc<Translations>) {
+        if let Some(translator) = &mut self.translator {
+            translator.share(translations);
+        }
+    }
+
+    /// There is time for what is not urgent: it is waiting.
+    pub fn rest(&self) {
+        if let Some(translator) = &self.translator {
+            translator.rest();
+        }
     }
 
     /// How many blocks were translated.

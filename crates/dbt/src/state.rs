@@ -38,8 +38,10 @@ pub(crate) mod head {
     pub(crate) const FLOAT_BEFORE: u32 = 18;
     /// Not zero if others were told what they have not been seen to hear.
     pub(crate) const UNSETTLED: u32 = 20;
+    /// What a block calls for accesses: see `translate::generate::errands`.
+    pub(crate) const ERRANDS: u32 = 21;
     /// All of it, in words and in bytes: a multiple of sixteen.
-    pub(crate) const WORDS: usize = 22;
+    pub(crate) const WORDS: usize = 28;
     pub(crate) const SIZE: u32 = WORDS as u32 * 8;
     /// The reason that asks for the instruction to be interpreted.
     pub(crate) const INTERPRET_NEXT: u64 = u32::MAX as u64;

@@ -8,21 +8,24 @@ mod cache;
 mod callbacks;
 mod generate;
 mod ir;
+mod kept;
 mod run;
 mod sets;
 mod specialise;
 mod visits;
 mod x64;
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use self::cache::Cache;
-use self::generate::{PLACES, WIDE_PLACES};
+use self::generate::Seams;
 use self::sets::{Alignment, Sets};
 use self::visits::Visits;
-use self::x64::{Alu, Code, Mem, Reg, Size};
-use crate::state::head;
 use crate::tlb::PAGE_BITS;
+
+pub use self::kept::Translations;
 
 const PAGE: u64 = 1 << PAGE_BITS;
 
@@ -38,7 +41,9 @@ pub(crate) struct Translator {
     /// Pages that code was made of, by physical address.
     pages: FxHashMap<u64, Vec<Key>>,
     links: Vec<Link>,
-    enter: usize,
+    /// What other machines have translated.
+    kept: Option<Arc<Translations>>,
+    shared: generate::Shared,
     /// Where code of blocks begins.
     begin: usize,
     /// Blocks that were made.
@@ -71,9 +76,12 @@ struct Translated {
     incoming: Vec<u32>,
 }
 
+#[derive(Clone, Copy)]
 struct Link {
     /// Its four bytes.
     at: usize,
+    /// Where it leads: so many bytes from the beginning of the page.
+    plus: i32,
 }
 
 impl Translator {
@@ -97,7 +105,9 @@ impl Translator {
             return None;
         }
         let mut cache = Cache::new()?;
-        let enter = cache.add(&enter_code())?;
+        let shared = generate::shared();
+        // The cache's first bytes: where its parts are is where they are in it.
+        cache.add(&shared.code)?;
         let begin = cache.used();
         let alignment = Alignment::of(unit);
         Some(Translator {
@@ -110,12 +120,25 @@ impl Translator {
             list: Vec::new(),
             pages: FxHashMap::default(),
             // Number 0 is none.
-            links: vec![Link { at: 0 }],
-            enter,
+            links: vec![Link { at: 0, plus: 0 }],
+            kept: None,
+            shared,
             begin,
             made: 0,
             epoch: 0,
         })
+    }
+
+    /// What is translated from now on is looked for here first, and added to it.
+    pub(crate) fn share(&mut self, kept: Arc<Translations>) {
+        self.kept = Some(kept);
+    }
+
+    /// There is time for what is not urgent.
+    pub(crate) fn rest(&self) {
+        if let Some(kept) = &self.kept {
+            kept.rest();
+        }
     }
 
     pub(crate) fn forget_all(&mut self) {
@@ -164,54 +187,34 @@ impl Translator {
         }
     }
 
-    /// The block is there from now on.
-    fn keep(&mut self, key: Key, compiled: Option<(&generate::Compiled, usize)>) -> u32 {
+    /// A block's code is there from now on. Nothing if there is no room for it.
+    fn install(&mut self, key: Key, code: &[u8], seams: &Seams) -> Option<u32> {
+        let at = self.cache.add(code)?;
+        let first = self.links.len();
+        for (number, link) in seams.links.iter().enumerate() {
+            self.cache.put(at + link.number as usize, (first + number) as u32);
+        }
+        if let Some(counter) = seams.counter {
+            self.cache.put(at + counter as usize, sets::counter(self.list.len()) as u32);
+        }
+        self.links.extend(seams.links.iter().map(|link| Link { at: at + link.jump as usize, plus: link.plus }));
+        let stale = at + seams.stale as usize;
+        Some(self.keep(key, Translated { code: Some(at), stale, incoming: Vec::new() }))
+    }
+
+    /// A block is interpreted from now on.
+    fn give_up(&mut self, key: Key) -> u32 {
+        self.keep(key, Translated { code: None, stale: 0, incoming: Vec::new() })
+    }
+
+    fn keep(&mut self, key: Key, translated: Translated) -> u32 {
         let number = self.list.len() as u32;
         let begin = key.physical & (PAGE - 1);
         for page in [Some(key.physical - begin), key.behind].into_iter().flatten() {
             self.pages.entry(page).or_default().push(key);
         }
         self.blocks.insert(key, number);
-        let mut translated = Translated { code: None, stale: 0, incoming: Vec::new() };
-        if let Some((compiled, at)) = compiled {
-            self.links.extend(compiled.links.iter().map(|(link, _)| Link { at: at + link }));
-            translated = Translated { code: Some(at), stale: at + compiled.stale, incoming: Vec::new() };
-        }
         self.list.push(translated);
         number
     }
-}
-
-/// Code that goes from us to generated code, comes back, and leaves for an address: in this order.
-fn enter_code() -> Vec<u8> {
-    let mut code = Code::default();
-    let kept = [Reg::Rbp, Reg::Rbx, Reg::R12, Reg::R13, Reg::R14, Reg::R15];
-    let frame = (PLACES * 8 + WIDE_PLACES * 16 + 8) as i32;
-    let header = |word: u32| Mem::at(Reg::Rbp, (word * 8) as i32);
-    kept.iter().for_each(|reg| code.push(*reg));
-    code.alu_imm(Alu::Sub, Size::S64, Reg::Rsp, frame);
-    code.mov(Size::S64, Reg::Rbp, Reg::Rdi);
-    code.load(64, Reg::R14, header(head::SET));
-    code.float_control(header(head::FLOAT_CONTROL), false);
-    code.jmp_reg(Reg::Rsi);
-    pad(&mut code, LEAVE);
-    code.float_control(header(head::FLOAT_LEFT), true);
-    code.alu_imm(Alu::Add, Size::S64, Reg::Rsp, frame);
-    kept.iter().rev().for_each(|reg| code.pop(*reg));
-    code.ret();
-    pad(&mut code, UNKNOWN);
-    code.store(64, header(head::PC), Reg::Rax);
-    code.mov_imm(Reg::Rax, 0);
-    code.jmp_mem(header(head::LEAVE));
-    code.bytes
-}
-
-/// Where the parts of `enter_code` are.
-const LEAVE: usize = 64;
-const UNKNOWN: usize = 128;
-
-fn pad(code: &mut Code, to: usize) {
-    debug_assert!(code.bytes.len() <= to, "the parts of the code that enters have their places");
-    // What stands between is never reached: a breakpoint.
-    code.bytes.resize(to, 0xcc);
 }

@@ -41,6 +41,7 @@ mod stats;
 mod supervisor;
 mod table;
 mod targets;
+mod translated;
 mod unikernel;
 mod watch;
 mod why;

@@ -96,6 +96,10 @@ impl Boundary for Machines {
             disks: crate::machine_disks::hand_over(files)?,
             first: files.first,
             control: family::listen(request.cell)?,
+            translations: (!is_own)
+                .then(|| crate::translated::open(request.store, spec, arch))
+                .flatten()
+                .map(OwnedFd::from),
             // A system of its own has one console, and says all it has to say there.
             log: if is_own { crate::supervisor::open_null()? } else { log_at(&log)?.into() },
             descriptors: Mutex::default(),
@@ -281,6 +285,8 @@ struct Monitor {
     first: FirstProgram,
     /// Where further programs are asked for.
     control: OwnedFd,
+    /// What other machines of its image have translated.
+    translations: Option<OwnedFd>,
     /// The host's `/proc`, until the process is prepared.
     proc: OwnedFd,
     /// Where the cell's link comes from.
@@ -362,6 +368,7 @@ impl Monitor {
             root,
             network: self.network(),
             disks: crate::machine_disks::receive(&self.disks)?.0,
+            translations: self.translations.as_ref().map(OwnedFd::try_clone).transpose()?.map(File::from),
             descriptors: match &*self.descriptors() {
                 Some(it) => it.try_clone()?,
                 None => return Err(std::io::Error::other("there is no /proc to be had")),
@@ -389,13 +396,14 @@ pub(crate) fn read_all(file: &OwnedFd) -> std::io::Result<Vec<u8>> {
 const NOT_BEGUN: Ended = Ended::Code(125);
 
 impl Resident for Monitor {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 8] {
         let [a, b, c, d] = [&self.control, &self.log, &self.link, &self.proc].map(|it| Some(it.as_fd()));
         let (e, f) = match &self.origin {
             Origin::Kernel { image, modules } => (image, Some(modules.as_fd())),
             Origin::Frozen(line) => (line, None),
         };
-        [a, b, c, d, Some(e.as_fd()), f, Some(self.disks.as_fd())]
+        let translations = self.translations.as_ref().map(AsFd::as_fd);
+        [a, b, c, d, Some(e.as_fd()), f, Some(self.disks.as_fd()), translations]
     }
 
     fn acts(&self) -> Acts {

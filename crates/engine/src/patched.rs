@@ -1,7 +1,6 @@
 //! Copies of code in which system calls are jumps, for a cell that is about to start: of what its root holds, made here, outside
 //! of the cell, unless an earlier start has made them.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -35,9 +34,7 @@ pub(crate) fn hand_over(request: &StartRequest<'_>, root: Option<BorrowedFd<'_>>
 impl Engine {
     /// Throws away copies of code that no image and no cell needs any more. Gives how many bytes that was.
     pub fn collect_copies(&self) -> Result<u64> {
-        let images = self.store().images()?;
-        let kept = images.into_iter().filter_map(|(_, record)| record.ok()).map(|it| it.tree);
-        let needed: HashSet<String> = kept.chain(self.trees_in_use()?).map(|it| it.to_string()).collect();
+        let needed = self.trees_needed()?;
         Ok(cache(self.store()).collect(|scope| needed.contains(scope)))
     }
 }

@@ -4,6 +4,7 @@
 //! ever sees half a cell. A name is claimed by writing `names/NAME` under the lock of all names; a claim whose cell does
 //! not exist, or goes by another name, is left over from a crash and counts for nothing.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -372,6 +373,13 @@ impl Engine {
         };
         let cells = self.cells()?;
         Ok(cells.iter().flat_map(|it| [Some(it.spec.image.tree), complement(&it.spec)]).flatten().collect())
+    }
+
+    /// Trees of images and of cells, as text.
+    pub(crate) fn trees_needed(&self) -> Result<HashSet<String>> {
+        let images = self.store.images()?;
+        let kept = images.into_iter().filter_map(|(_, record)| record.ok()).map(|it| it.tree);
+        Ok(kept.chain(self.trees_in_use()?).map(|it| it.to_string()).collect())
     }
 
     /// Where a cell's files are, for those who only need the path.

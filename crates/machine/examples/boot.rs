@@ -1,10 +1,11 @@
 //! Boots a kernel with its serial port on standard input and output:
-//! `boot [--processors N] [--disk FILE]… [--port NAME=SOCKET]… [--share DIR]… [--net OWN=PEER]… [--balloon] [--console] KERNEL INITRD COMMAND-LINE (arm64|riscv64|ISA…)`.
+//! `boot [--processors N] [--translations FILE] [--disk FILE]… [--port NAME=SOCKET]… [--share DIR]… [--net OWN=PEER]… [--balloon] [--console] KERNEL INITRD COMMAND-LINE (arm64|riscv64|ISA…)`.
 //!
-//! `--processors` says how many there are. `--console` has the guest's `hvc0` on standard input and output.
+//! `--processors` says how many there are. `--translations` keeps code for the next boot in a file. `--console` has the guest's `hvc0` on standard input and output.
 
 #![expect(clippy::print_stderr, reason = "it tells of the machine beside what the machine tells")]
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
@@ -14,14 +15,18 @@ use std::time::Instant;
 use machine::{Access, Arch, Balloon, Card, Devices, Disk, Format, Machine, Port, Serial, Share, Start};
 
 fn main() {
-    let (devices, processors, arguments) = devices();
+    let (devices, processors, kept, arguments) = devices();
     // Who has a console types there.
     let typed = if devices.ports.is_empty() { std::io::stdin().as_fd().try_clone_to_owned().ok() } else { None };
     let read = |name: &str| std::fs::read(name).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let isa = match arguments[3].as_str() {
-        "arm64" => machine::isa(Arch::Arm64).unwrap_or_else(|error| panic!("{error}")),
-        "riscv64" => machine::isa(Arch::Riscv64).unwrap_or_else(|error| panic!("{error}")),
-        _ => Arc::new(compiled(&arguments[3..])),
+    let arch = match arguments[3].as_str() {
+        "arm64" => Some(Arch::Arm64),
+        "riscv64" => Some(Arch::Riscv64),
+        _ => None,
+    };
+    let isa = match arch {
+        Some(arch) => machine::isa(arch).unwrap_or_else(|error| panic!("{error}")),
+        None => Arc::new(compiled(&arguments[3..])),
     };
     let start = Start {
         kernel: &read(&arguments[0]),
@@ -34,6 +39,10 @@ fn main() {
         devices,
     };
     let mut machine = Machine::new(isa, start).unwrap_or_else(|error| panic!("{error}"));
+    if let (Some(arch), Some(path)) = (arch, kept) {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        machine.share(machine::translations(arch, file.unwrap_or_else(|error| panic!("{path}: {error}"))));
+    }
     let began = Instant::now();
     loop {
         let end = if std::env::var_os("INTERPRET").is_some() {
@@ -63,10 +72,10 @@ fn compiled(files: &[String]) -> isa::Isa {
 }
 
 /// Options, and what is left.
-fn devices() -> (Devices, usize, Vec<String>) {
+fn devices() -> (Devices, usize, Option<String>, Vec<String>) {
     let mut devices = Devices::default();
     let mut left = Vec::new();
-    let mut processors = 1;
+    let (mut processors, mut kept) = (1, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().expect("a value");
@@ -78,6 +87,7 @@ fn devices() -> (Devices, usize, Vec<String>) {
                 devices.disks.push(disk.unwrap_or_else(|error| panic!("{error}")));
             }
             "--processors" => processors = value().parse().expect("a number"),
+            "--translations" => kept = Some(value()),
             "--balloon" => devices.balloon = Some(Balloon::new().expect("a balloon")),
             "--console" => {
                 let input = std::io::stdin().as_fd().try_clone_to_owned().expect("standard input");
@@ -109,5 +119,5 @@ fn devices() -> (Devices, usize, Vec<String>) {
             _ => left.push(argument),
         }
     }
-    (devices, processors, left)
+    (devices, processors, kept, left)
 }

@@ -1,7 +1,9 @@
 //! The processors that there are descriptions of.
 
+use std::fs::File;
 use std::sync::{Arc, OnceLock};
 
+use dbt::Translations;
 use isa::Isa;
 
 use crate::error::{Error, Result};
@@ -15,6 +17,24 @@ pub enum Arch {
     Arm64,
 }
 
+/// A processor's description, as the build has written it.
+fn written(arch: Arch) -> &'static [u8] {
+    match arch {
+        Arch::Riscv64 => include_bytes!(concat!(env!("OUT_DIR"), "/riscv64")),
+        Arch::Arm64 => include_bytes!(concat!(env!("OUT_DIR"), "/aarch64")),
+    }
+}
+
+/// Who makes translations for machines of that kind: those of another are of no use.
+pub fn translator(arch: Arch) -> u64 {
+    Translations::maker(written(arch))
+}
+
+/// Translations that a file keeps for machines of that kind.
+pub fn translations(arch: Arch, file: File) -> Arc<Translations> {
+    Arc::new(Translations::open(file, written(arch)))
+}
+
 /// A processor's description, as the build has compiled it.
 pub fn isa(arch: Arch) -> Result<Arc<Isa>> {
     static READ: [OnceLock<Arc<Isa>>; 2] = [const { OnceLock::new() }; 2];
@@ -22,11 +42,7 @@ pub fn isa(arch: Arch) -> Result<Arc<Isa>> {
     if let Some(isa) = cell.get() {
         return Ok(Arc::clone(isa));
     }
-    let bytes: &[u8] = match arch {
-        Arch::Riscv64 => include_bytes!(concat!(env!("OUT_DIR"), "/riscv64")),
-        Arch::Arm64 => include_bytes!(concat!(env!("OUT_DIR"), "/aarch64")),
-    };
-    let isa = postcard::from_bytes(bytes).map_err(|error| Error::Description { why: error.to_string() })?;
+    let isa = postcard::from_bytes(written(arch)).map_err(|error| Error::Description { why: error.to_string() })?;
     Ok(Arc::clone(cell.get_or_init(|| Arc::new(isa))))
 }
 

@@ -28,7 +28,7 @@ mod tree;
 mod virtio;
 mod watch;
 
-pub use arch::{Arch, isa, know};
+pub use arch::{Arch, isa, know, translations, translator};
 pub use console::{Output, Serial};
 pub use devices::Devices;
 pub use disk::{Access, Disk, Format, SeedFile};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dbt::{Clock, Mode, Processor, Ram, Stop};
+use dbt::{Clock, Mode, Processor, Ram, Stop, Translations};
 use isa::Isa;
 use vm::Memory;
 
@@ -116,7 +116,10 @@ impl Seated {
             }
             match self.processor.run_fast(&mut *self.place) {
                 Stop::Done => {}
-                Stop::Waiting => watch.wait(self.number, self.place.idle().min(left)),
+                Stop::Waiting => {
+                    self.processor.rest();
+                    watch.wait(self.number, self.place.idle().min(left));
+                }
                 Stop::Off if self.start() => {}
                 Stop::Off => watch.wait(self.number, left),
             }
@@ -176,6 +179,11 @@ impl Machine {
         };
         let processors = places.into_iter().enumerate().map(seated).collect::<Result<_>>()?;
         Ok(Machine { processors, ram: ram.clone(), architecture: isa.name.clone(), watch })
+    }
+
+    /// What it translates is looked for here first, and added to it.
+    pub fn share(&mut self, translations: Arc<Translations>) {
+        self.processors.iter_mut().for_each(|it| it.processor.share(Arc::clone(&translations)));
     }
 
     fn end(&self) -> Option<End> {

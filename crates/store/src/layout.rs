@@ -14,6 +14,7 @@
 //! farm/         unpacked files with owner and mode, named by both: what plain root file systems link to
 //! plain/        plain root file systems
 //! patched/      code in which unikernels' system calls are jumps: the engine's
+//! translated/   code of machines, translated: the engine's
 //! tmp/          what is not finished; emptied by a collector
 //! aside/        what fsck found damaged
 //! ```
@@ -50,6 +51,7 @@ pub(crate) struct Paths {
     pub(crate) farm: PathBuf,
     pub(crate) plain: PathBuf,
     pub(crate) patched: PathBuf,
+    pub(crate) translated: PathBuf,
     pub(crate) tmp: PathBuf,
     pub(crate) aside: PathBuf,
 }
@@ -70,6 +72,7 @@ impl Paths {
             farm: dir.join("farm"),
             plain: dir.join("plain"),
             patched: dir.join("patched"),
+            translated: dir.join("translated"),
             tmp: dir.join("tmp"),
             aside: dir.join("aside"),
             dir,

@@ -58,6 +58,7 @@ impl Store {
             &self.paths.roots,
             &self.paths.fresh,
             &self.paths.patched,
+            &self.paths.translated,
             &self.paths.farm,
             &self.paths.plain,
         ])?;

@@ -49,6 +49,11 @@ impl Store {
         &self.paths.patched
     }
 
+    /// Where code is that machines have translated.
+    pub fn translated(&self) -> &Path {
+        &self.paths.translated
+    }
+
     /// The same pool, with another time to wait for the writer's lock before [`Error::Busy`].
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;

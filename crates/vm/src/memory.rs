@@ -22,6 +22,8 @@ use sys::pagemap;
 use crate::error::{Error, Result};
 
 const PAGE: usize = 4096;
+/// Where so much is written at once, its pages are asked for at once: else each is a fault.
+const MANY: usize = 1 << 20;
 
 /// A guest's memory.
 #[derive(Debug)]
@@ -445,6 +447,12 @@ impl Region for Memory {
 
     fn write(&self, offset: usize, from: &[u8]) -> Option<()> {
         let at = self.inside(offset, from.len())?;
+        if from.len() >= MANY {
+            let begin = offset.next_multiple_of(PAGE);
+            let length = (offset + from.len()).saturating_sub(begin) / PAGE * PAGE;
+            // SAFETY: whole pages of the mapping. Nothing is lost if it fails.
+            let _ = unsafe { madvise(self.at.as_ptr().add(begin).cast(), length, Advice::LinuxPopulateWrite) };
+        }
         // SAFETY: inside the mapping, to which no reference exists.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), at, from.len()) };
         Some(())

@@ -8,7 +8,7 @@
 use std::ptr::NonNull;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 /// Bytes of code that there is room for; what is not used takes no memory. A compiler at work has more than 64 MiB of it.
 const SIZE: usize = 256 << 20;
@@ -18,6 +18,8 @@ pub(super) struct Cache {
     write: NonNull<u8>,
     execute: NonNull<u8>,
     used: usize,
+    /// So much of it takes no faults any more.
+    ready: usize,
 }
 
 // SAFETY: it owns its mappings, which are written through `&mut` alone.
@@ -35,7 +37,7 @@ impl Cache {
         };
         let write = map(ProtFlags::READ | ProtFlags::WRITE)?;
         let execute = map(ProtFlags::READ | ProtFlags::EXEC)?;
-        Some(Cache { write, execute, used: 0 })
+        Some(Cache { write, execute, used: 0, ready: 0 })
     }
 
     /// Adds code; gives where it is from the beginning. Nothing if there is no more room.
@@ -44,9 +46,23 @@ impl Cache {
         if SIZE - at < bytes.len() {
             return None;
         }
-        self.write_at(at, bytes);
         self.used = at + bytes.len();
+        if self.used > self.ready {
+            self.make_ready();
+        }
+        self.write_at(at, bytes);
         Some(at)
+    }
+
+    /// Has the host give its pages, many at once: each would be a fault where it is written, and one where it is executed.
+    fn make_ready(&mut self) {
+        const STEP: usize = 1 << 20;
+        let (from, to) = (self.ready, self.used.next_multiple_of(STEP).min(SIZE));
+        self.ready = to;
+        for (at, advice) in [(self.write, Advice::LinuxPopulateWrite), (self.execute, Advice::LinuxPopulateRead)] {
+            // SAFETY: inside the mapping, as `used` is. Nothing is lost if it fails.
+            let _ = unsafe { madvise(at.as_ptr().add(from).cast(), to - from, advice) };
+        }
     }
 
     /// How much is used.
@@ -69,6 +85,11 @@ impl Cache {
     pub(super) fn direct(&mut self, at: usize, to: usize) {
         let distance = to as i64 - (at as i64 + 4);
         self.write_at(at, &(distance as i32).to_le_bytes());
+    }
+
+    /// The four bytes at `at` become a number.
+    pub(super) fn put(&mut self, at: usize, number: u32) {
+        self.write_at(at, &number.to_le_bytes());
     }
 
     /// What begins at `at` becomes a jump to `to`.

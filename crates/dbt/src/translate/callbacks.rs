@@ -102,10 +102,14 @@ pub(super) extern "sysv64" fn touch(state: *mut u64, address: u64, meta: u64) ->
     processor.pc = processor.state.head(head::PAGE) + (meta >> 16);
     let size = u64::from(meta as u8 / 8);
     let is_across = address % PAGE + size > PAGE;
-    if is_across || processor.translate(isa, board, Access::Write, address, 0).is_err() {
-        return 1;
+    let is_found = !is_across
+        && processor.translate(isa, board, Access::Write, address, 0).is_ok()
+        && processor.remember(address, Access::Write, 0);
+    if !is_found {
+        let pc = processor.pc;
+        processor.state.set_head(head::PC, pc);
     }
-    u64::from(!processor.remember(address, Access::Write, 0))
+    u64::from(!is_found)
 }
 
 /// Does an instruction. Gives 0 if the next one comes behind it, in the same modes.

@@ -6,12 +6,13 @@
 //!
 //! | register | holds |
 //! |---|---|
-//! | rbp | the processor's state |
+//! | rbp | the processor's state: `STATE_AT` behind its beginning |
 //! | r14 | the tables of the mode and address space |
 //! | rax, rcx, rdx | nothing for longer than an operation |
 //! | the others but rsp | values |
 
 mod accesses;
+mod errands;
 mod floats;
 mod leave;
 mod operations;
@@ -19,27 +20,48 @@ mod places;
 mod vectors;
 
 use self::accesses::{Loaded, Saved};
+pub(super) use self::errands::{Shared, shared};
 use super::ir::{Block, Fence, Ir, Modes, Val, Value};
 use super::sets::{self, Alignment};
 use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size, Xmm};
 use crate::state::head;
+use serde::{Deserialize, Serialize};
 
 const VALUES: [Reg; 10] =
     [Reg::Rbx, Reg::Rsi, Reg::Rdi, Reg::R8, Reg::R9, Reg::R10, Reg::R11, Reg::R12, Reg::R13, Reg::R15];
 /// Those that a call does not keep.
 const LOST: [Reg; 6] = [Reg::Rsi, Reg::Rdi, Reg::R8, Reg::R9, Reg::R10, Reg::R11];
 /// Places on the stack. A value that finds none makes the block too big, which is then cut.
-pub(super) const PLACES: usize = 64;
+const PLACES: usize = 64;
 /// Places of 128 bits, behind those.
-pub(super) const WIDE_PLACES: usize = 32;
+const WIDE_PLACES: usize = 32;
 
-/// Code of a block.
+/// Code of a block, which is the same wherever it is put.
 pub(super) struct Compiled {
     pub(super) bytes: Vec<u8>,
-    /// Jumps that may go straight to another block: where their four bytes are, and where the other begins.
-    pub(super) links: Vec<(usize, i64)>,
+    pub(super) seams: Seams,
+}
+
+/// Where a block's code meets what is around it: offsets in its bytes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Seams {
+    /// Jumps that may go straight to another block.
+    pub(super) links: Vec<Link>,
+    /// Where its counter is in a set, if it counts how often it runs: four bytes.
+    pub(super) counter: Option<u32>,
     /// Code that leaves because the block does not hold any more.
-    pub(super) stale: usize,
+    pub(super) stale: u32,
+}
+
+/// A jump that may go straight to another block.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Link {
+    /// How far it goes: four bytes.
+    pub(super) jump: u32,
+    /// Its number among all links: four bytes.
+    pub(super) number: u32,
+    /// Where the other block begins: so many bytes from the beginning of the page.
+    pub(super) plus: i32,
 }
 
 /// Where a value is.
@@ -80,7 +102,7 @@ enum Cold {
         save: Saved,
         address: Source,
         value: Option<Source>,
-        meta: u64,
+        meta: u32,
         to: Loaded,
     },
     /// The page of an access is looked for, and then the access is tried again.
@@ -90,8 +112,7 @@ enum Cold {
         flush: Vec<Flush>,
         save: Saved,
         address: Source,
-        meta: u64,
-        pc: u32,
+        meta: u32,
     },
     Exit {
         jumps: Fixup,
@@ -124,7 +145,7 @@ struct Generator<'b> {
     vectors: [Option<Value>; 16],
     wide_stack: Vec<Option<Value>>,
     cold: Vec<Cold>,
-    links: Vec<(usize, i64)>,
+    seams: Seams,
     site: Site,
     at: u32,
 }
@@ -132,14 +153,18 @@ struct Generator<'b> {
 /// A value had no place.
 pub(super) struct TooBig;
 
-/// Where a block will be among others.
+/// What a block will be among others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Site {
-    /// The number of its first link.
-    pub(super) first_link: u64,
     pub(super) alignment: Alignment,
-    /// The number of the block, if it counts how often it runs.
-    pub(super) counter: Option<usize>,
+    pub(super) counting: Counting,
+}
+
+/// Whether a block counts how often it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counting {
+    Yes,
+    No,
 }
 
 /// Generates code for a block.
@@ -155,7 +180,7 @@ pub(super) fn generate(block: &Block, site: Site) -> Result<Compiled, TooBig> {
         vectors: [None; 16],
         wide_stack: vec![None; WIDE_PLACES],
         cold: Vec::new(),
-        links: Vec::new(),
+        seams: Seams::default(),
         site,
         at: 0,
     };
@@ -168,8 +193,8 @@ pub(super) fn generate(block: &Block, site: Site) -> Result<Compiled, TooBig> {
         generator.operation(at as Value, *ir)?;
         generator.release();
     }
-    let stale = generator.finish();
-    Ok(Compiled { bytes: generator.code.bytes, links: generator.links, stale })
+    generator.seams.stale = generator.finish() as u32;
+    Ok(Compiled { bytes: generator.code.bytes, seams: generator.seams })
 }
 
 fn last_uses(block: &Block) -> Vec<u32> {
@@ -200,12 +225,15 @@ fn wide_slot(place: usize) -> Mem {
     Mem::at(Reg::Rsp, ((PLACES + 2 * place) * 8) as i32)
 }
 
+/// Where rbp is: a displacement of a byte reaches the first thirty-two registers from there.
+const STATE_AT: i32 = head::SIZE as i32 + 128;
+
 fn state(offset: u32) -> Mem {
-    Mem::at(Reg::Rbp, (head::SIZE + offset) as i32)
+    Mem::at(Reg::Rbp, offset as i32 - 128)
 }
 
 fn header(word: u32) -> Mem {
-    Mem::at(Reg::Rbp, (word * 8) as i32)
+    Mem::at(Reg::Rbp, (word * 8) as i32 - STATE_AT)
 }
 
 fn imm(value: Val, size: Size) -> Option<i32> {
@@ -300,8 +328,11 @@ impl Generator<'_> {
     /// Cold code. Gives where what leaves a stale block is.
     /// A block that has run often enough asks for more effort.
     fn count(&mut self) {
-        let Some(number) = self.site.counter else { return };
-        self.code.decrement(Mem::at(Reg::R14, sets::counter(number)));
+        if self.site.counting == Counting::No {
+            return;
+        }
+        self.code.decrement(Mem::at(Reg::R14, sets::counter(0)));
+        self.seams.counter = Some(self.code.here() as u32 - 4);
         let jumps = self.code.jcc(Condition::Sign);
         self.cold.push(Cold::Exit { jumps, flush: Vec::new(), to: Target::Hot });
     }
@@ -314,16 +345,16 @@ impl Generator<'_> {
                     self.flush(&flush);
                     self.leave(to);
                 }
-                Cold::Touch { jumps, again, flush, save, address, meta, pc } => {
+                Cold::Touch { jumps, again, flush, save, address, meta } => {
                     self.code.land(jumps);
                     self.flush(&flush);
-                    self.touch(&save, address, meta, pc);
+                    self.touch(save, address, meta);
                     self.code.jmp_to(again);
                 }
                 Cold::Access { jumps, back, flush, save, address, value, meta, to } => {
                     self.code.land(jumps);
                     self.flush(&flush);
-                    self.access(&save, address, value, meta, to);
+                    self.access(save, address, value, meta, to);
                     self.code.jmp_to(back);
                 }
             }

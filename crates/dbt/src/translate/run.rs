@@ -2,14 +2,16 @@
 
 #![expect(unsafe_code, reason = "generated code is called with a pointer to its processor")]
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use isa::Isa;
 
 use super::callbacks::{Run, interpret, load, store, touch};
-use super::generate::{self, Site, TooBig};
+use super::generate::{self, Compiled, Counting, Site, TooBig};
+use super::kept::{Extent, Place, Record};
 use super::specialise::{self, Effort, Fetch, Sharing};
-use super::{Key, LEAVE, PAGE, UNKNOWN};
+use super::{Key, PAGE};
 use crate::board::Board;
 use crate::processor::Processor;
 use crate::state::head;
@@ -26,6 +28,8 @@ struct Reader<'r> {
     page: u64,
     /// That of the page behind it, where an instruction may end that begins here: then it is a block of its own.
     behind: Option<u64>,
+    /// What was read.
+    extents: Vec<Extent>,
 }
 
 impl Fetch for Reader<'_> {
@@ -48,7 +52,18 @@ impl Fetch for Reader<'_> {
         let number = self.processor.decode_number(self.isa, word)?;
         let instruction = &self.isa.instructions[number];
         let word = if instruction.size == 2 { word & 0xffff } else { word };
-        (u64::from(instruction.size) <= room).then_some((number, word))
+        let size = instruction.size;
+        if u64::from(size) > room {
+            return None;
+        }
+        let end = |(begin, length): &Extent| u32::from(*begin) + u32::from(*length);
+        if !self.extents.iter().any(|it| (it.0.into()..end(it)).contains(&at)) {
+            match self.extents.last_mut() {
+                Some(it) if end(it) == at => it.1 += u16::from(size),
+                _ => self.extents.push((at as u16, size.into())),
+            }
+        }
+        Some((number, word))
     }
 }
 
@@ -85,8 +100,21 @@ impl Processor {
                         return;
                     }
                 }
-                number => link = number as u32,
+                number => {
+                    link = number as u32;
+                    self.follow(link);
+                    if self.attention.load(Ordering::Acquire) != 0 {
+                        return;
+                    }
+                }
             }
+        }
+    }
+
+    /// Generated code was left by a link: the processor is where that leads.
+    fn follow(&mut self, link: u32) {
+        if let Some(link) = self.translator.as_ref().and_then(|it| it.links.get(link as usize)) {
+            self.pc = self.state.head(head::PAGE).wrapping_add_signed(link.plus.into());
         }
     }
 
@@ -119,7 +147,7 @@ impl Processor {
             (*processor).state.set_head(head::RUN, &raw mut run as u64);
             let state = (*processor).state.address();
             match &(*processor).translator {
-                Some(translator) => translator.cache.call(translator.enter, state, address),
+                Some(translator) => translator.cache.call(translator.shared.enter, state, address),
                 None => 0,
             }
         };
@@ -168,7 +196,10 @@ impl Processor {
         let number = match translator.blocks.get(&found).copied() {
             Some(number) => number,
             None => {
-                let Some(effort) = translator.visits.count(found) else {
+                let is_kept = self.may_be_kept(found);
+                let translator = self.translator.as_mut()?;
+                let counted = translator.visits.count(found);
+                let Some(effort) = counted.or(is_kept.then_some(Effort::Some)) else {
                     self.walk(isa, board);
                     return None;
                 };
@@ -202,8 +233,8 @@ impl Processor {
         let head_values = [
             (head::PAGE, pc & !(PAGE - 1)),
             (head::SET, set),
-            (head::LEAVE, translator.cache.address(LEAVE)),
-            (head::UNKNOWN, translator.cache.address(UNKNOWN)),
+            (head::LEAVE, translator.cache.address(translator.shared.leave)),
+            (head::UNKNOWN, translator.cache.address(translator.shared.unknown)),
             (head::LOAD, load as *const () as u64),
             (head::STORE, store as *const () as u64),
             (head::INTERPRET, interpret as *const () as u64),
@@ -214,6 +245,9 @@ impl Processor {
             (head::ATTENTION, self.attention.as_ptr() as u64),
         ];
         head_values.into_iter().for_each(|(word, value)| self.state.set_head(word, value));
+        for (word, at) in &translator.shared.errands {
+            self.state.set_head(*word, translator.cache.address(*at));
+        }
         Some(address)
     }
 
@@ -261,6 +295,9 @@ impl Processor {
     /// An instruction that ends on another page is a block that only holds as long as that page is behind this one: it is
     /// found through the tables of its address space alone, which forget it when either page is somewhere else.
     fn make(&mut self, isa: &Isa, key: Key, effort: Effort) -> Option<u32> {
+        if let Some(number) = self.make_of_kept(key, effort) {
+            return Some(number);
+        }
         let Key { physical, behind, .. } = key;
         let page = physical & !(PAGE - 1);
         let modes: Vec<u64> = isa
@@ -274,37 +311,91 @@ impl Processor {
         let given = specialise::Given { isa, modes: &modes, questions: &questions, sharing, effort };
         let mut room =
             self.translator.as_mut().map(|translator| std::mem::take(&mut translator.room)).unwrap_or_default();
-        let block = specialise::block(&given, begin, &mut Reader { processor: self, isa, page, behind }, &mut room);
+        let mut reader = Reader { processor: self, isa, page, behind, extents: Vec::new() };
+        let block = specialise::block(&given, begin, &mut reader, &mut room);
+        let extents = reader.extents;
         self.questions = questions;
         let translator = self.translator.as_mut()?;
         translator.made += 1;
         translator.room = room;
         if block.instructions == 0 {
-            return Some(translator.keep(key, None));
+            return Some(translator.give_up(key));
         }
-        let site = Site {
-            first_link: translator.links.len() as u64,
-            alignment: translator.alignment,
-            // One that is found by two pages is not found again by one.
-            counter: (effort == Effort::Some && behind.is_none()).then_some(translator.list.len()),
-        };
+        // One that is found by two pages is not found again by one.
+        let is_counted = effort == Effort::Some && behind.is_none();
+        let counting = if is_counted { Counting::Yes } else { Counting::No };
+        let site = Site { alignment: translator.alignment, counting };
         let compiled = match generate::generate(&block, site) {
             Ok(compiled) => compiled,
             Err(TooBig) if effort == Effort::All => return self.make(isa, key, Effort::Less),
-            Err(TooBig) => return Some(translator.keep(key, None)),
+            Err(TooBig) => return Some(translator.give_up(key)),
         };
-        let at = match translator.cache.add(&compiled.bytes) {
-            Some(at) => at,
-            None => {
-                translator.forget_all();
-                if self.ram.peers().is_alone() {
-                    self.ram.peers().code.clear_all();
-                    self.protect_pages(&key.pages());
-                }
-                return self.make(isa, key, effort);
+        if let Some(number) = translator.install(key, &compiled.bytes, &compiled.seams) {
+            self.keep(key, effort, extents, &compiled);
+            return Some(number);
+        }
+        translator.forget_all();
+        if self.ram.peers().is_alone() {
+            self.ram.peers().code.clear_all();
+            self.protect_pages(&key.pages());
+        }
+        self.make(isa, key, effort)
+    }
+
+    /// What a block is looked for by among those that are kept. Nothing if it is not kept.
+    fn place(&self, key: Key) -> Option<Place> {
+        let begin = key.physical & (PAGE - 1);
+        if key.behind.is_some() || begin > PAGE - 4 {
+            return None;
+        }
+        let sharing = if self.ram.peers().is_alone() { Sharing::Alone } else { Sharing::Shared };
+        let first = self.ram.read(key.physical, 32)? as u32;
+        Some(Place { modes: key.modes, begin: begin as u16, first, sharing })
+    }
+
+    /// Whether another machine may have translated a block.
+    fn may_be_kept(&self, key: Key) -> bool {
+        let kept = self.translator.as_ref().and_then(|it| it.kept.as_ref());
+        kept.is_some_and(|kept| self.place(key).is_some_and(|place| kept.may_have(place)))
+    }
+
+    /// A block that another machine has translated, if it was made of what is there now. Its pages are protected.
+    fn make_of_kept(&mut self, key: Key, least: Effort) -> Option<u32> {
+        let kept = Arc::clone(self.translator.as_ref()?.kept.as_ref()?);
+        let ram = &self.ram;
+        let page = key.physical & !(PAGE - 1);
+        let is_there = |record: &Record<'_>| {
+            let mut source = record.source;
+            record.extents.iter().all(|(at, length)| {
+                let (address, length) = (page + u64::from(*at), usize::from(*length));
+                ram.peers().code.mark(address, length as u64);
+                // The longest block has fewer.
+                let mut bytes = [0; 512];
+                let (Some(wanted), Some(bytes)) = (source.split_off(..length), bytes.get_mut(..length)) else {
+                    return false;
+                };
+                ram.copy_out(address, bytes).is_some() && *wanted == *bytes
+            })
+        };
+        let record = kept.find(self.place(key)?, least, is_there)?;
+        self.translator.as_mut()?.install(key, record.code, &record.seams)
+    }
+
+    /// Keeps a block for other machines.
+    fn keep(&self, key: Key, effort: Effort, extents: Vec<Extent>, compiled: &Compiled) {
+        let Some(kept) = self.translator.as_ref().and_then(|it| it.kept.as_ref()) else { return };
+        let Some(place) = self.place(key) else { return };
+        let page = key.physical & !(PAGE - 1);
+        let mut source = vec![0; extents.iter().map(|(_, length)| usize::from(*length)).sum()];
+        let mut rest = &mut *source;
+        for (at, length) in &extents {
+            let Some(part) = rest.split_off_mut(..usize::from(*length)) else { return };
+            if self.ram.copy_out(page + u64::from(*at), part).is_none() {
+                return;
             }
-        };
-        Some(translator.keep(key, Some((&compiled, at))))
+        }
+        let seams = compiled.seams.clone();
+        kept.add(place, &Record { effort, extents, source: &source, code: &compiled.bytes, seams });
     }
 
     /// The next access to a page finds it by itself, if it may. Says whether.

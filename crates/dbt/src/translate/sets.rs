@@ -36,6 +36,14 @@ impl Page {
     }
 }
 
+/// The same for who reads and for who writes: who does one will do the other, and there is a short way to either.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct Pages {
+    read: Page,
+    write: Page,
+}
+
 /// Code for an address.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -79,8 +87,7 @@ impl Alignment {
 /// Tables of one mode and address space.
 #[repr(C)]
 pub(super) struct Set {
-    read: [Page; ENTRIES],
-    write: [Page; ENTRIES],
+    pages: [Pages; ENTRIES],
     jumps: [Jump; JUMP_ENTRIES],
     /// How often blocks may run yet before they are worth more effort. Several share one, which does no harm: it is mostly
     /// those which run often that find it used up.
@@ -136,7 +143,9 @@ impl Slots {
 
 /// Where tables are in a set, in bytes.
 pub(super) const READ: i32 = 0;
-pub(super) const WRITE: i32 = (ENTRIES * 16) as i32;
+pub(super) const WRITE: i32 = 16;
+/// Bytes of an entry, as a power of two.
+pub(super) const ENTRY_BITS: u8 = 5;
 pub(super) const JUMPS: i32 = (ENTRIES * 32) as i32;
 
 /// Where the counter of a block is in a set, by the block's number.
@@ -148,12 +157,12 @@ pub(super) fn counter(number: usize) -> i32 {
 pub(super) const UNPRIVILEGED: u64 = 1;
 
 const NO_PAGE: Page = Page { tag: NOTHING, addend: 0 };
+const NO_PAGES: Pages = Pages { read: NO_PAGE, write: NO_PAGE };
 
 impl Set {
     fn new(alignment: Alignment) -> Box<Set> {
         Box::new(Set {
-            read: [NO_PAGE; ENTRIES],
-            write: [NO_PAGE; ENTRIES],
+            pages: [NO_PAGES; ENTRIES],
             jumps: std::array::from_fn(|slot| alignment.no_jump(slot)),
             counters: [HOT_AFTER; COUNTERS],
             jump_pages: FxHashSet::default(),
@@ -172,14 +181,15 @@ impl Set {
 
     /// A page is at this address of ours, for accesses that are made so.
     pub(super) fn keep(&mut self, access: Access, how: u8, address: u64, host: u64, reach: Reach) {
-        let (page, slot) = (address >> PAGE_BITS << PAGE_BITS, Set::slot(address));
-        let tag = if how & access::UNPRIVILEGED != 0 { page | UNPRIVILEGED } else { page };
-        let (table, everywhere) = if access == Access::Write {
-            (&mut self.write, &mut self.write_everywhere)
+        let (begin, slot) = (address >> PAGE_BITS << PAGE_BITS, Set::slot(address));
+        let tag = if how & access::UNPRIVILEGED != 0 { begin | UNPRIVILEGED } else { begin };
+        let pages = &mut self.pages[slot];
+        let (page, everywhere) = if access == Access::Write {
+            (&mut pages.write, &mut self.write_everywhere)
         } else {
-            (&mut self.read, &mut self.read_everywhere)
+            (&mut pages.read, &mut self.read_everywhere)
         };
-        table[slot] = Page { tag, addend: host.wrapping_sub(page) };
+        *page = Page { tag, addend: host.wrapping_sub(begin) };
         everywhere.set(slot, reach);
     }
 
@@ -194,8 +204,8 @@ impl Set {
 
     /// An empty set takes over what another of the same mode knows of every address space.
     fn inherit(&mut self, other: &Set) {
-        other.read_everywhere.each().for_each(|slot| self.read[slot] = other.read[slot]);
-        other.write_everywhere.each().for_each(|slot| self.write[slot] = other.write[slot]);
+        other.read_everywhere.each().for_each(|slot| self.pages[slot].read = other.pages[slot].read);
+        other.write_everywhere.each().for_each(|slot| self.pages[slot].write = other.pages[slot].write);
         for slot in other.jumps_everywhere.each() {
             let jump = other.jumps[slot];
             if jump.code != 0 {
@@ -222,8 +232,8 @@ impl Set {
 
     fn forget_page(&mut self, address: u64) {
         let page = address >> PAGE_BITS << PAGE_BITS;
-        for table in [&mut self.read, &mut self.write] {
-            let entry = &mut table[Set::slot(address)];
+        let Pages { read, write } = &mut self.pages[Set::slot(address)];
+        for entry in [read, write] {
             if entry.address() == page {
                 *entry = NO_PAGE;
             }
@@ -248,8 +258,7 @@ impl Set {
     }
 
     fn forget(&mut self) {
-        self.read.fill(NO_PAGE);
-        self.write.fill(NO_PAGE);
+        self.pages.fill(NO_PAGES);
         if !self.jump_pages.is_empty() {
             let alignment = self.alignment;
             self.jumps.iter_mut().enumerate().for_each(|(slot, jump)| *jump = alignment.no_jump(slot));
@@ -262,8 +271,8 @@ impl Set {
 
     /// Forgets what holds in its own address space alone.
     fn forget_own(&mut self) {
-        self.read_everywhere.others(&mut self.read, |_, page| *page = NO_PAGE);
-        self.write_everywhere.others(&mut self.write, |_, page| *page = NO_PAGE);
+        self.read_everywhere.others(&mut self.pages, |_, pages| pages.read = NO_PAGE);
+        self.write_everywhere.others(&mut self.pages, |_, pages| pages.write = NO_PAGE);
         // A kernel's set has none of these.
         if self.has_own_jumps {
             let alignment = self.alignment;
@@ -375,7 +384,7 @@ impl Sets {
     /// Nobody writes to this page of ours by himself any more: it has code now.
     pub(super) fn protect(&mut self, host: u64) {
         for (.., set) in &mut self.list {
-            for entry in &mut set.write {
+            for Pages { write: entry, .. } in &mut set.pages {
                 if entry.tag != NOTHING && entry.address().wrapping_add(entry.addend) == host {
                     *entry = NO_PAGE;
                 }

@@ -11,13 +11,14 @@ mod vectors;
 use isa::plan::{Op, Plan};
 use isa::{Instruction, Isa};
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::ir::{Block, Dirty, Exit, Ir, Known, Modes, StateId, Test, Val};
 use crate::contract::Question;
 
 /// What a block is worth. (With all the effort at once, a boot of Debian's arm64 kernel was 31 MB of code, most of which ran
 /// a few times: loops turned out as several of their turns, and code that other blocks have, too.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Effort {
     /// It is new: it counts how often it runs.
     Some,
@@ -48,7 +49,7 @@ pub(super) trait Fetch {
 }
 
 /// Who uses the memory that blocks are made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Sharing {
     /// One processor.
     Alone,

@@ -29,6 +29,8 @@ pub struct Guest {
     pub network: Option<Network>,
     /// Its disks.
     pub disks: Vec<DiskFile>,
+    /// What other machines of its image have translated, and where it adds to that.
+    pub translations: Option<File>,
     /// Where the kernel's own messages go.
     pub log: File,
     /// The directory that is the programs' root.

@@ -25,7 +25,7 @@ use super::script::{Call, Script, Value};
 use super::setup::{self, Has};
 use super::spawn::{self, Born, Ends, Outcome};
 use super::whole;
-use crate::arch::isa;
+use crate::arch::{isa, translations};
 use crate::console::Serial;
 use crate::error::{Error, Result};
 use crate::machine::gdb::Door;
@@ -59,6 +59,7 @@ pub fn run(guest: Guest) -> Result<i32> {
     let serial = Serial { output: Box::new(guest.log), input: None };
     let (arch, mode) = (guest.arch, dbt::Mode::Translate);
     let door = Arc::new(Door::default());
+    let translations = guest.translations.map(|file| translations(arch, file));
     let (runner, inside) = match begin {
         Begin::Anew(kernel, first, memory, processors) => {
             let make = move || {
@@ -68,11 +69,11 @@ pub fn run(guest: Guest) -> Result<i32> {
                     Start { kernel, initrd, command_line, memory, processors, mode, serial, devices },
                 )
             };
-            (Runner::begin(Arc::clone(&door), make), None)
+            (Runner::begin(Arc::clone(&door), translations, make), None)
         }
         Begin::Again(frozen, inside) => {
             let make = move || Machine::thaw(isa(arch)?, frozen, Thaw { mode, serial, devices });
-            (Runner::begin(Arc::clone(&door), make), Some(inside))
+            (Runner::begin(Arc::clone(&door), translations, make), Some(inside))
         }
     };
     let (control, sessions, waiting) = (guest.control, Vec::new(), Vec::new());

@@ -7,6 +7,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use dbt::Translations;
+
 use crate::error::{Error, Result};
 use crate::machine::gdb::Door;
 use crate::machine::{End, Frozen, Machine};
@@ -32,8 +34,19 @@ pub(super) struct Standing {
 }
 
 impl Runner {
-    /// Makes a machine and has it run. Debuggers come in by that door.
-    pub(super) fn begin(door: Arc<Door>, make: impl FnOnce() -> Result<Machine> + Send + 'static) -> Runner {
+    /// Makes a machine and has it run, with what others have translated. Debuggers come in by that door.
+    pub(super) fn begin(
+        door: Arc<Door>,
+        translations: Option<Arc<Translations>>,
+        make: impl FnOnce() -> Result<Machine> + Send + 'static,
+    ) -> Runner {
+        let make = move || {
+            let mut machine = make()?;
+            if let Some(translations) = translations {
+                machine.share(translations);
+            }
+            Ok(machine)
+        };
         let ((tell, ready), (orders, hear), (over, ended)) = (mpsc::channel(), mpsc::channel(), mpsc::channel());
         thread::spawn(move || over.send(make().and_then(|machine| run(machine, &door, &tell, &hear))));
         Runner { ready, interrupter: OnceCell::new(), orders, ended }

@@ -58,7 +58,8 @@ fn status(engine: &engine::Engine, json: bool) -> Result<()> {
 
 fn gc(engine: &engine::Engine, json: bool) -> Result<()> {
     let mut report = engine.store().gc(&engine.trees_in_use()?, &Reporter::new())?;
-    report.freed = ByteSize::bytes(report.freed.get().saturating_add(engine.collect_copies()?));
+    let others = engine.collect_copies()?.saturating_add(engine.collect_translations()?);
+    report.freed = ByteSize::bytes(report.freed.get().saturating_add(others));
     if json {
         return output::json(&report);
     }

@@ -5,15 +5,18 @@ use isa::plan::{Atomic, access};
 use super::super::ir::{Class, StateId, Val, Value};
 use super::super::sets;
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Shift, Size, Xmm};
+use super::errands::{self, Errand};
 use super::vectors::{SCRATCH, VECTORS};
-use super::{Cold, Generator, LOST, Source, Target, TooBig, header, wide_slot};
+use super::{Cold, Generator, Source, TooBig, header, wide_slot};
 use crate::state::head;
+use crate::tlb::PAGE_BITS;
 
-/// Registers that are kept while something is called.
-#[derive(Debug, Default)]
-pub(super) struct Saved {
-    registers: Vec<Reg>,
-    vectors: Vec<Xmm>,
+/// What is kept while something is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Saved {
+    General,
+    /// Vector registers, too.
+    All,
 }
 
 /// Where a load goes to.
@@ -28,8 +31,8 @@ impl Generator<'_> {
     /// Leaves rcx with what is added to the address, or goes to cold code.
     pub(super) fn look_up(&mut self, address: Reg, bytes: u8, table: i32, how: u8) -> Fixup {
         self.code.mov(Size::S64, Reg::Rcx, address);
-        self.code.shift_imm(Shift::Shr, Size::S64, Reg::Rcx, 8);
-        self.code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::ENTRIES - 1) << 4) as i32);
+        self.code.shift_imm(Shift::Shr, Size::S64, Reg::Rcx, PAGE_BITS as u8 - sets::ENTRY_BITS);
+        self.code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::ENTRIES - 1) << sets::ENTRY_BITS) as i32);
         // An access that reaches into the next page has that page's tag.
         self.code.lea(Reg::Rdx, Mem::at(address, i32::from(bytes) - 1));
         self.code.alu_imm(Alu::And, Size::S64, Reg::Rdx, -4096);
@@ -94,20 +97,16 @@ impl Generator<'_> {
     }
 
     /// Leaves rcx with where an address is in our memory. What goes wrong is tried again.
-    fn place(&mut self, (address, width, at): (Val, u8, StateId), but: Reg) {
+    fn place(&mut self, (address, width, at): (Val, u8, StateId)) {
         let again = self.code.here();
         let from = self.operand(address, Reg::Rax);
         let source = self.source(address);
         let jumps = self.look_up(from, width / 8, sets::WRITE, 0);
         self.code.alu(Alu::Add, Size::S64, Reg::Rcx, from);
-        // What this operation uses is needed when it is tried again.
-        let registers = LOST.into_iter().filter(|reg| self.hosts[*reg as usize].is_some() && *reg != but);
-        let vectors = (0..VECTORS).filter(|number| self.vectors[usize::from(*number)].is_some()).map(Xmm);
-        let save = Saved { registers: registers.collect(), vectors: vectors.collect() };
+        let save = self.saved(Loaded::Nowhere);
         let flush = self.flush_of(at);
         let meta = self.meta(width, 0, at);
-        let pc = self.block.states[at as usize].pc;
-        self.cold.push(Cold::Touch { jumps, again, flush, save, address: source, meta, pc });
+        self.cold.push(Cold::Touch { jumps, again, flush, save, address: source, meta });
     }
 
     pub(super) fn atomic(
@@ -120,7 +119,7 @@ impl Generator<'_> {
         let width = access.1;
         let size = Size::of(width);
         let to = self.destination(own)?;
-        self.place(access, to);
+        self.place(access);
         let at = Mem::at(Reg::Rcx, 0);
         match kind {
             Atomic::Add | Atomic::Swap => {
@@ -180,7 +179,7 @@ impl Generator<'_> {
         new: Val,
     ) -> Result<(), TooBig> {
         let to = self.destination(own)?;
-        self.place(access, to);
+        self.place(access);
         self.into(old, Reg::Rax);
         self.into(new, Reg::Rdx);
         self.code.compare_exchange(access.1, Mem::at(Reg::Rcx, 0), Reg::Rdx);
@@ -189,63 +188,31 @@ impl Generator<'_> {
     }
 
     /// Looks for the page that is to be written; goes to the interpreter if it can't be written straight.
-    pub(super) fn touch(&mut self, save: &Saved, address: Source, meta: u64, pc: u32) {
+    pub(super) fn touch(&mut self, save: Saved, address: Source, meta: u32) {
         self.move_to(Reg::Rax, address);
-        self.call_saving(save, head::TOUCH, meta);
-        self.code.test(Size::S32, Reg::Rax, Reg::Rax);
-        let done = self.code.jcc(Condition::Equal);
-        self.leave(Target::Interpreter(pc));
-        self.code.land(done);
+        self.call_saving(save, Errand::Touch, meta);
     }
 
-    /// Calls with the address that is in rax.
-    fn call_saving(&mut self, save: &Saved, what: u32, meta: u64) {
-        let Saved { registers: save, vectors } = save;
-        let room = vectors.len() as i32 * 16;
-        if room > 0 {
-            self.code.alu_imm(Alu::Sub, Size::S64, Reg::Rsp, room);
-            for (number, xmm) in vectors.iter().enumerate() {
-                self.code.vector_store(128, Mem::at(Reg::Rsp, number as i32 * 16), *xmm);
-            }
-        }
-        save.iter().for_each(|reg| self.code.push(*reg));
-        let is_odd = save.len() % 2 == 1;
-        if is_odd {
-            self.code.push(Reg::Rax);
-        }
-        self.code.mov(Size::S64, Reg::Rdi, Reg::Rbp);
-        self.code.mov(Size::S64, Reg::Rsi, Reg::Rax);
-        self.code.mov_imm(Reg::Rdx, meta);
-        self.code.call(header(what));
-        if is_odd {
-            self.code.pop(Reg::Rcx);
-        }
-        save.iter().rev().for_each(|reg| self.code.pop(*reg));
-        if room > 0 {
-            for (number, xmm) in vectors.iter().enumerate() {
-                self.code.vector_load(128, *xmm, Mem::at(Reg::Rsp, number as i32 * 16));
-            }
-            self.code.lea(Reg::Rsp, Mem::at(Reg::Rsp, room));
-        }
+    /// Calls with the address that is in rax. It comes back only if nothing was thrown.
+    fn call_saving(&mut self, save: Saved, errand: Errand, meta: u32) {
+        self.code.mov_imm32(Reg::Rdx, meta);
+        self.code.call(header(errands::word(errand, save)));
     }
 
-    pub(super) fn meta(&self, width: u8, how: u8, at: StateId) -> u64 {
-        u64::from(width) | u64::from(how) << 8 | u64::from(self.block.states[at as usize].pc) << 16
+    fn meta(&self, width: u8, how: u8, at: StateId) -> u32 {
+        // A page has fewer than 2^16 bytes.
+        u32::from(width) | u32::from(how) << 8 | self.block.states[at as usize].pc << 16
     }
 
-    /// Registers that a call would lose and that hold something that is used later.
+    /// What a call must not lose: vectors only if one holds something that is used here or later.
     fn saved(&self, but: Loaded) -> Saved {
-        let is_later = |value: &Option<Value>| value.is_some_and(|value| self.last[value as usize] > self.at);
-        let general = |reg: &Reg| but != Loaded::General(*reg) && is_later(&self.hosts[*reg as usize]);
-        let vector = |xmm: &Xmm| but != Loaded::Vector(*xmm) && is_later(&self.vectors[usize::from(xmm.0)]);
-        Saved {
-            registers: LOST.into_iter().filter(general).collect(),
-            vectors: (0..VECTORS).map(Xmm).filter(vector).collect(),
-        }
+        let is_later = |value: Value| self.last[value as usize] >= self.at;
+        let is_kept = |xmm: Xmm| but != Loaded::Vector(xmm) && self.vectors[usize::from(xmm.0)].is_some_and(is_later);
+        if (0..VECTORS).map(Xmm).any(is_kept) { Saved::All } else { Saved::General }
     }
 
     /// An access by the processor.
-    pub(super) fn access(&mut self, save: &Saved, address: Source, value: Option<Source>, meta: u64, to: Loaded) {
+    pub(super) fn access(&mut self, save: Saved, address: Source, value: Option<Source>, meta: u32, to: Loaded) {
         let width = meta as u8;
         self.move_to(Reg::Rax, address);
         match value {
@@ -264,12 +231,7 @@ impl Generator<'_> {
             }
             None => {}
         }
-        self.call_saving(save, if value.is_some() { head::STORE } else { head::LOAD }, meta);
-        self.code.test(Size::S32, Reg::Rdx, Reg::Rdx);
-        let done = self.code.jcc(Condition::Equal);
-        self.code.mov_imm(Reg::Rax, 0);
-        self.code.jmp_mem(header(head::LEAVE));
-        self.code.land(done);
+        self.call_saving(save, if value.is_some() { Errand::Store } else { Errand::Load }, meta);
         match to {
             Loaded::General(to) => self.code.mov(Size::S64, to, Reg::Rax),
             Loaded::Vector(to) if width == 128 => self.code.vector_load(128, to, header(head::WIDE)),

@@ -4,7 +4,7 @@ use super::super::ir::{Dirty, Exit, StateId, Test, TestKind};
 use super::super::sets;
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Shift, Size};
 use super::vectors::SCRATCH;
-use super::{Cold, Flush, Generator, Source, Target, header, slot, state, wide_slot};
+use super::{Cold, Flush, Generator, Link, STATE_AT, Source, Target, header, slot, state, wide_slot};
 use crate::state::head;
 
 impl Generator<'_> {
@@ -50,7 +50,7 @@ impl Generator<'_> {
     pub(super) fn interpret(&mut self, instruction: u32, word: u32, at: StateId) {
         let flush = self.flush_of(at);
         self.flush(&flush);
-        self.code.mov(Size::S64, Reg::Rdi, Reg::Rbp);
+        self.code.lea(Reg::Rdi, Mem::at(Reg::Rbp, -STATE_AT));
         self.code.mov_imm(Reg::Rsi, instruction.into());
         self.code.mov_imm(Reg::Rdx, word.into());
         self.code.mov_imm(Reg::Rcx, self.block.states[at as usize].pc.into());
@@ -195,18 +195,15 @@ impl Generator<'_> {
             self.code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
             self.code.jcc(Condition::NotEqual)
         });
-        let number = self.site.first_link + self.links.len() as u64;
-        let Fixup(at) = self.code.jmp();
-        self.code.land(Fixup(at));
-        self.links.push((at, plus));
-        self.set_pc(plus);
-        self.code.mov_imm(Reg::Rax, number);
-        self.code.jmp_mem(header(head::LEAVE));
+        let Fixup(jump) = self.code.jmp();
+        self.code.land(Fixup(jump));
         if let Some(interrupted) = interrupted {
             self.code.land(interrupted);
-            self.set_pc(plus);
-            self.code.mov_imm(Reg::Rax, 0);
-            self.code.jmp_mem(header(head::LEAVE));
         }
+        // Whoever leaves by a link's number is where the link leads.
+        self.code.mov_imm32(Reg::Rax, 0);
+        let number = self.code.here() as u32 - 4;
+        self.seams.links.push(Link { jump: jump as u32, number, plus: plus as i32 });
+        self.code.jmp_mem(header(head::LEAVE));
     }
 }

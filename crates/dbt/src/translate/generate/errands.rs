@@ -1,0 +1,103 @@
+//! Code that all blocks share: how one goes into generated code and leaves it, and what a block's cold code calls.
+//!
+//! A block asks for something with an address in rax, what is to be known of the access in edx, and perhaps a value in rcx. What
+//! keeps its registers, calls, and looks whether anything was thrown is here once: it was a third of all code when each
+//! access had its own, most of which never ran.
+
+use super::accesses::Saved;
+use super::vectors::VECTORS;
+use super::{LOST, PLACES, STATE_AT, WIDE_PLACES, header};
+use crate::state::head;
+use crate::translate::x64::{Alu, Code, Condition, Mem, Reg, Size, Xmm};
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Errand {
+    Load,
+    Store,
+    /// A page is looked for that is to be written.
+    Touch,
+}
+
+const ERRANDS: [Errand; 3] = [Errand::Load, Errand::Store, Errand::Touch];
+const SAVED: [Saved; 2] = [Saved::General, Saved::All];
+
+/// Where the address of what is called is found, in the head.
+pub(super) fn word(errand: Errand, saved: Saved) -> u32 {
+    head::ERRANDS + errand as u32 + if saved == Saved::All { ERRANDS.len() as u32 } else { 0 }
+}
+
+/// Code of all of it, and where its parts begin.
+pub(crate) struct Shared {
+    pub(crate) code: Vec<u8>,
+    /// Goes from us to generated code, and comes back.
+    pub(crate) enter: usize,
+    /// Leaves with a reason in rax.
+    pub(crate) leave: usize,
+    /// Leaves for the address in rax.
+    pub(crate) unknown: usize,
+    /// What blocks call, by its word in the head.
+    pub(crate) errands: Vec<(u32, usize)>,
+}
+
+pub(crate) fn shared() -> Shared {
+    let mut code = Code::default();
+    let kept = [Reg::Rbp, Reg::Rbx, Reg::R12, Reg::R13, Reg::R14, Reg::R15];
+    let frame = (PLACES * 8 + WIDE_PLACES * 16 + 8) as i32;
+    kept.iter().for_each(|reg| code.push(*reg));
+    code.alu_imm(Alu::Sub, Size::S64, Reg::Rsp, frame);
+    code.lea(Reg::Rbp, Mem::at(Reg::Rdi, STATE_AT));
+    code.load(64, Reg::R14, header(head::SET));
+    code.float_control(header(head::FLOAT_CONTROL), false);
+    code.jmp_reg(Reg::Rsi);
+    let leave = code.here();
+    code.float_control(header(head::FLOAT_LEFT), true);
+    code.alu_imm(Alu::Add, Size::S64, Reg::Rsp, frame);
+    kept.iter().rev().for_each(|reg| code.pop(*reg));
+    code.ret();
+    let unknown = code.here();
+    code.store(64, header(head::PC), Reg::Rax);
+    code.mov_imm(Reg::Rax, 0);
+    code.jmp_mem(header(head::LEAVE));
+    let mut errands = Vec::new();
+    for saved in SAVED {
+        for errand in ERRANDS {
+            errands.push((word(errand, saved), code.here()));
+            run(&mut code, errand, saved);
+        }
+    }
+    Shared { code: code.bytes, enter: 0, leave, unknown, errands }
+}
+
+/// Runs an errand. The stack is eight bytes off its alignment, as after every call.
+fn run(code: &mut Code, errand: Errand, saved: Saved) {
+    let vectors = if saved == Saved::All { VECTORS } else { 0 };
+    let room = i32::from(vectors) * 16 + 8;
+    let slot = |number: u8| Mem::at(Reg::Rsp, i32::from(number) * 16);
+    // An even number of them.
+    LOST.iter().for_each(|reg| code.push(*reg));
+    code.alu_imm(Alu::Sub, Size::S64, Reg::Rsp, room);
+    (0..vectors).for_each(|number| code.vector_store(128, slot(number), Xmm(number)));
+    code.lea(Reg::Rdi, Mem::at(Reg::Rbp, -STATE_AT));
+    code.mov(Size::S64, Reg::Rsi, Reg::Rax);
+    code.call(header(match errand {
+        Errand::Load => head::LOAD,
+        Errand::Store => head::STORE,
+        Errand::Touch => head::TOUCH,
+    }));
+    (0..vectors).for_each(|number| code.vector_load(128, Xmm(number), slot(number)));
+    code.lea(Reg::Rsp, Mem::at(Reg::Rsp, room));
+    LOST.iter().rev().for_each(|reg| code.pop(*reg));
+    let failed = match errand {
+        Errand::Touch => Reg::Rax,
+        Errand::Load | Errand::Store => Reg::Rdx,
+    };
+    code.test(Size::S32, failed, failed);
+    let fails = code.jcc(Condition::NotEqual);
+    code.ret();
+    code.land(fails);
+    // Nobody comes back to the block.
+    code.lea(Reg::Rsp, Mem::at(Reg::Rsp, 8));
+    code.mov_imm(Reg::Rax, if errand == Errand::Touch { head::INTERPRET_NEXT } else { 0 });
+    code.jmp_mem(header(head::LEAVE));
+}
