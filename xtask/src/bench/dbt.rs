@@ -111,11 +111,23 @@ fn guest(target: &Target, is_chosen: &dyn Fn(&str) -> bool, options: &Options<'_
     Ok(rows)
 }
 
-/// The way to the first program, and no further.
+/// The way to the first program, and no further: of a machine that translates everything, and of one that has what another
+/// has translated.
 fn boot(target: &Target, rounds: usize) -> Result<Vec<Row>> {
     let guest = Guest::prepare(target, Contents::Init)?;
-    let series = alternate(Series::new(target, target.peers.iter().collect()), rounds, &guest, &[])?;
-    Ok(vec![series.row("boot to init, cold", &|run| Some(run.boot), table::times(1.5))])
+    let translations = packages::directory(target)?.join("translations");
+    fs::write(&translations, "").map_err(|e| format!("writing {}: {e}", translations.display()))?;
+    watch::watch(&mut guest.ours_again(&[], &translations))?;
+    let mut again = Vec::new();
+    let mut series = Series::new(target, target.peers.iter().collect());
+    for _ in 0..rounds {
+        series = alternate(series, 1, &guest, &[])?;
+        again.push(watch::watch(&mut guest.ours_again(&[], &translations))?);
+    }
+    let row = |series: &Series<'_>, what: &str| series.row(what, &|run| Some(run.boot), table::times(1.5));
+    let cold = row(&series, "boot to init, cold");
+    let warm = row(&Series { ours: again, ..series }, "boot to init, translated before");
+    Ok(vec![cold, warm])
 }
 
 /// Runs ours and its peers in turn.

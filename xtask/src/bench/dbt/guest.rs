@@ -90,6 +90,13 @@ impl<'a> Guest<'a> {
         command
     }
 
+    /// The same, with what earlier ones have translated, which is in that file.
+    pub(super) fn ours_again(&self, sets: &[&str], translations: &Path) -> Command {
+        let mut command = self.ours(sets);
+        command.arg("--translations").arg(translations);
+        command
+    }
+
     /// A peer's.
     pub(super) fn theirs(&self, peer: &Peer, sets: &[&str]) -> Command {
         let (program, machine) = self.target.qemu;

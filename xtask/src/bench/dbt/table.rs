@@ -39,7 +39,7 @@ pub(super) fn times(faster: f64) -> Bound {
 
 /// Runs of ours, and of each of some peers.
 pub(super) struct Series<'a> {
-    target: &'a Target,
+    pub(super) target: &'a Target,
     pub(super) peers: Vec<&'a Peer>,
     pub(super) ours: Vec<Run>,
     pub(super) theirs: Vec<Vec<Run>>,
