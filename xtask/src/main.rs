@@ -26,7 +26,9 @@ usage: cargo xtask TASK
                            many more cases of the properties of a guest's interfaces
   decoder                  ask other disassemblers about every word that there is, in some minutes
   bench NAME [--json]      measure beside a peer: start, ingest, debug, lazy, build, faults, slim,
-                           unikernel, fork, ipc, link
+                           unikernel, boot, fork, ipc, link, dbt
+  bench dbt [--rounds N] [--coremark DIR] [SET…]
+                           of these only: integer, float, system, micro, boot, riscv, lines
 ";
 
 /// The tests that have too many questions to be run with the others.

@@ -40,6 +40,11 @@ impl Processor {
         }
     }
 
+    /// What is found without privileges is kept as if it were another mode.
+    pub(crate) fn key_of(&self, how: u8) -> u32 {
+        self.key | u32::from(how & access::UNPRIVILEGED) << 30
+    }
+
     /// The physical address behind a virtual one.
     #[inline]
     pub(crate) fn translate(
@@ -50,8 +55,7 @@ impl Processor {
         address: u64,
         how: u8,
     ) -> Done<u64> {
-        // What is found without privileges is kept as if it were another mode.
-        let key = self.key | u32::from(how & access::UNPRIVILEGED) << 30;
+        let key = self.key_of(how);
         let space = self.space();
         if let Some(physical) = self.tlb.look(access, address, key, space) {
             return Ok(physical);

@@ -1,21 +1,27 @@
-//! `bench dbt`: Debian's kernels for foreign processors, and small programs in them, on our processors and on qemu's.
+//! `bench dbt [SET…]`: Debian's kernels for foreign processors and programs in them, on our processors and on qemu's.
 //!
-//! Each run boots a kernel, does all programs, and switches the machine off. Runs alternate: ours, then qemu's in each of
-//! its fastest configurations; what counts is the best of those. A program takes its own times, by the guest's clock, and
-//! prints what it computed: that has to be the same everywhere.
+//! Each run boots a kernel, does the chosen sets, and switches the machine off. Runs alternate: ours, then qemu's in each of
+//! its fastest configurations; what counts is the best of those. What is compared is the time of the host's processors
+//! that a machine's process takes, seen from outside; the mean of the wall's time stands beside it. A program says what it
+//! computed: that has to be the same everywhere.
 
-use std::collections::BTreeMap;
+mod guest;
+mod micro;
+mod packages;
+mod programs;
+mod table;
+mod target;
+mod watch;
+
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::path::Path;
 
-use super::sample::median;
+use self::guest::{Contents, Guest};
+use self::table::{Series, Set};
+use self::target::{ARM, RISCV, Target};
 use super::{Bound, Row};
 use crate::debian::{self, Tool};
-use crate::vm::archive::Archive;
-use crate::{Result, cargo, must, output_of, target_dir};
+use crate::{Result, cargo, must, root};
 
 const TOOLS: &[Tool] = &[
     Tool { program: "qemu-system-aarch64", package: "qemu-system-arm" },
@@ -24,259 +30,124 @@ const TOOLS: &[Tool] = &[
     Tool { program: "riscv64-linux-gnu-gcc", package: "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross" },
 ];
 
-const SOURCE: &str = include_str!("dbt/kernels.c");
+/// What can be chosen; everything, if nothing is.
+const SETS: [&str; 7] = ["integer", "float", "system", "micro", "boot", "riscv", "lines"];
 const ROUNDS: usize = 5;
-const INTEGER: &[&str] = &["intloop", "fib", "sieve", "chase", "sort", "hash", "icall"];
-const FLOAT: &[&str] = &["matmul", "mandel", "nbody", "fsum", "spectral"];
-const SYSTEM: &[&str] = &["syscall", "fork", "fault", "pipe"];
-/// The line that `init` prints first.
-const REACHED: &str = "INIT REACHED";
 
-const INIT: &str = "#!/bin/sh
-/bin/busybox mount -t proc proc /proc
-echo INIT REACHED
-/bin/kernels
-/bin/busybox poweroff -f
-";
-
-/// An architecture, and what is promised of it.
-struct Target {
-    name: &'static str,
-    debian: &'static str,
-    /// The release that has a kernel for it, and a name that depends on the newest.
-    suite: &'static str,
-    kernel: &'static str,
-    console: &'static str,
-    /// qemu's program, machine, and processors with the kernel's arguments.
-    qemu: (&'static str, &'static str, &'static [(&'static str, &'static str)]),
-    integer: f64,
-    float: f64,
+/// What was asked for.
+struct Options<'a> {
+    sets: Vec<&'a str>,
+    rounds: usize,
+    /// Where CoreMark's sources are: they are nobody's to hand on, and no registry has them.
+    coremark: Option<&'a Path>,
 }
 
-const TARGETS: [Target; 2] = [
-    Target {
-        name: "aarch64",
-        debian: "arm64",
-        suite: "bookworm",
-        kernel: "linux-image-arm64",
-        console: "ttyAMA0",
-        qemu: (
-            "qemu-system-aarch64",
-            "virt,gic-version=3",
-            &[("max,pauth-impdef=on", ""), ("neoverse-n1", ""), ("neoverse-n1", "mitigations=off")],
-        ),
-        integer: 2.0,
-        float: 4.0,
-    },
-    Target {
-        name: "riscv64",
-        debian: "riscv64",
-        suite: "trixie",
-        kernel: "linux-image-riscv64",
-        console: "ttyS0",
-        qemu: ("qemu-system-riscv64", "virt", &[("rv64", "")]),
-        integer: 1.5,
-        float: 3.0,
-    },
-];
-
-pub(super) fn run() -> Result<Vec<Row>> {
+pub(super) fn run(options: &[&str]) -> Result<Vec<Row>> {
+    let options = parse(options)?;
     if let Some((tool, why)) = debian::ensure(TOOLS).first() {
         return Err(format!("needs {}: {why}", tool.program));
     }
+    if options.coremark.is_none() {
+        eprintln!("xtask: CoreMark is left out: --coremark DIR has its sources");
+    }
     must(&mut cargo(&["build", "--release", "--package", "skep-machine", "--example", "boot"]))?;
+    let is_chosen = |set: &str| options.sets.contains(&set);
+    let mut rows = guest(&ARM, &is_chosen, &options)?;
+    if is_chosen("micro") {
+        rows.extend(micro::measure(&ARM, options.rounds)?);
+    }
+    if is_chosen("boot") {
+        rows.extend(boot(&ARM, options.rounds)?);
+    }
+    if is_chosen("riscv") {
+        rows.extend(guest(&RISCV, &|_| true, &options)?);
+        rows.extend(boot(&RISCV, options.rounds)?);
+    }
+    if is_chosen("lines") {
+        rows.extend([lines(&ARM)?, lines(&RISCV)?]);
+    }
+    Ok(rows)
+}
+
+/// `[--rounds N] [--coremark DIR] [SET…]`
+fn parse<'a>(options: &[&'a str]) -> Result<Options<'a>> {
+    let mut parsed = Options { sets: Vec::new(), rounds: ROUNDS, coremark: None };
+    let mut options = options.iter().copied();
+    while let Some(option) = options.next() {
+        match option {
+            "--rounds" => {
+                let number = options.next().and_then(|it| it.parse().ok()).filter(|it| *it > 0);
+                parsed.rounds = number.ok_or("--rounds takes a number")?;
+            }
+            "--coremark" => parsed.coremark = Some(Path::new(options.next().ok_or("--coremark takes a directory")?)),
+            set if SETS.contains(&set) => parsed.sets.push(set),
+            other => return Err(format!("there is no set '{other}': there are {}", SETS.join(", "))),
+        }
+    }
+    if parsed.sets.is_empty() {
+        parsed.sets = SETS.to_vec();
+    }
+    Ok(parsed)
+}
+
+/// Programs in a guest; whoever chooses whole numbers chooses CoreMark.
+fn guest(target: &Target, is_chosen: &dyn Fn(&str) -> bool, options: &Options<'_>) -> Result<Vec<Row>> {
+    let is_meant = |name: &str| match name {
+        "coremark" => options.coremark.is_some() && is_chosen("integer"),
+        _ => is_chosen(name),
+    };
+    let sets: Vec<Set> = table::sets(target).into_iter().filter(|set| is_meant(set.name)).collect();
+    if sets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let guest = Guest::prepare(target, Contents::Everything(options.coremark))?;
+    let names: Vec<&str> = sets.iter().map(|set| set.name).collect();
+    let series = alternate(Series::new(target, target.peers.iter().collect()), options.rounds, &guest, &names)?;
     let mut rows = Vec::new();
-    for target in &TARGETS {
-        rows.extend(measure(target)?);
+    for set in &sets {
+        rows.extend(series.rows(set)?);
     }
+    rows.extend(sets.iter().flat_map(|set| series.means(set)));
     Ok(rows)
 }
 
-/// What one run printed: seconds to `init`, and each program's milliseconds and result.
-#[derive(Default)]
-struct Run {
-    boot: f64,
-    programs: BTreeMap<String, (f64, String)>,
+/// The way to the first program, and no further: of a machine that translates everything, and of one that has what another
+/// has translated.
+fn boot(target: &Target, rounds: usize) -> Result<Vec<Row>> {
+    let guest = Guest::prepare(target, Contents::Init)?;
+    let translations = packages::directory(target)?.join("translations");
+    fs::write(&translations, "").map_err(|e| format!("writing {}: {e}", translations.display()))?;
+    watch::watch(&mut guest.ours_again(&[], &translations))?;
+    let mut again = Vec::new();
+    let mut series = Series::new(target, target.peers.iter().collect());
+    for _ in 0..rounds {
+        series = alternate(series, 1, &guest, &[])?;
+        again.push(watch::watch(&mut guest.ours_again(&[], &translations))?);
+    }
+    let row = |series: &Series<'_>, what: &str| series.row(what, &|run| Some(run.boot), table::times(1.5));
+    let cold = row(&series, "boot to init, cold");
+    let warm = row(&Series { ours: again, ..series }, "boot to init, translated before");
+    Ok(vec![cold, warm])
 }
 
-fn measure(target: &Target) -> Result<Vec<Row>> {
-    let guest = Guest::prepare(target)?;
-    let (program, machine, processors) = target.qemu;
-    let mut ours = Vec::new();
-    let mut theirs: Vec<Vec<Run>> = processors.iter().map(|_| Vec::new()).collect();
-    for _ in 0..ROUNDS {
-        ours.push(watch(&mut guest.ours(target))?);
-        for ((processor, arguments), runs) in processors.iter().zip(&mut theirs) {
-            let mut command = Command::new(program);
-            command.args(["-M", machine, "-cpu", processor, "-smp", "1", "-m", "512", "-nographic", "-no-reboot"]);
-            command.args(["-nic", "none", "-kernel"]).arg(&guest.kernel).arg("-initrd").arg(&guest.initrd);
-            command.args(["-append", &format!("console={} panic=-1 {arguments}", target.console)]);
-            runs.push(watch(&mut command)?);
+/// Runs ours and its peers in turn.
+fn alternate<'a>(mut series: Series<'a>, rounds: usize, guest: &Guest<'_>, sets: &[&str]) -> Result<Series<'a>> {
+    for _ in 0..rounds {
+        series.ours.push(watch::watch(&mut guest.ours(sets))?);
+        for (peer, runs) in series.peers.iter().zip(&mut series.theirs) {
+            runs.push(watch::watch(&mut guest.theirs(peer, sets))?);
         }
     }
-    let name = |what: &str| format!("{} {what}", target.name);
-    let boot = |runs: &[Run]| median(&runs.iter().map(|run| run.boot).collect::<Vec<_>>());
-    let best = |of: &dyn Fn(&[Run]) -> f64| theirs.iter().map(|runs| of(runs)).fold(f64::INFINITY, f64::min);
-    let row = |what: &str, unit, ours: f64, theirs: f64, bound| {
-        Row::new(&name(what), unit, ours, Some(("qemu", Some(theirs))), ROUNDS, bound)
-    };
-    let mut rows = vec![row("boot to init", "s", boot(&ours), best(&boot), Bound::RatioAtMost(1.0 / 1.5))];
-    let mut means = Vec::new();
-    for (set, programs, promised) in
-        [("integer", INTEGER, target.integer), ("floating point", FLOAT, target.float), ("system", SYSTEM, 2.0)]
-    {
-        let mut logarithms = 0.0;
-        for program in programs {
-            same_result(program, &ours, &theirs)?;
-            let of = |runs: &[Run]| {
-                let times = runs.iter().filter_map(|run| run.programs.get(*program)).map(|(time, _)| *time);
-                median(&times.collect::<Vec<_>>())
-            };
-            let (own, peer) = (of(&ours), best(&of));
-            logarithms += (own / peer).ln();
-            rows.push(row(program, "ms", own, peer, Bound::RatioAtMost(1.0)));
-        }
-        let mean = (logarithms / programs.len() as f64).exp();
-        means.push(row(&format!("{set}, geometric mean"), "", mean, 1.0, Bound::RatioAtMost(1.0 / promised)));
-    }
-    rows.extend(means);
-    Ok(rows)
+    Ok(series)
 }
 
-fn same_result(program: &str, ours: &[Run], theirs: &[Vec<Run>]) -> Result {
-    let mut results: Vec<&str> =
-        ours.iter().chain(theirs.iter().flatten()).filter_map(|run| Some(&*run.programs.get(program)?.1)).collect();
-    results.dedup();
-    match results.as_slice() {
-        [_] => Ok(()),
-        [] => Err(format!("{program} ran nowhere")),
-        _ => Err(format!("{program} computed different things: {}", results.join(", "))),
+/// How long a description is.
+fn lines(target: &Target) -> Result<Row> {
+    let directory = root().join("isa").join(target.name);
+    let files = fs::read_dir(&directory).map_err(|e| format!("reading {}: {e}", directory.display()))?;
+    let mut lines = 0;
+    for file in files.flatten().map(|it| it.path()) {
+        lines += fs::read_to_string(&file).map_err(|e| format!("reading {}: {e}", file.display()))?.lines().count();
     }
-}
-
-/// Runs a machine until it is switched off, and reads its console.
-fn watch(command: &mut Command) -> Result<Run> {
-    let began = Instant::now();
-    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let mut child = spawned.map_err(|e| format!("{}: {e}", command.get_program().display()))?;
-    let mut run = Run::default();
-    let console = child.stdout.take().ok_or("a console was asked for")?;
-    for line in BufReader::new(console).lines().map_while(std::io::Result::ok) {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words.as_slice() {
-            ["end", name, time, result] => {
-                let time = time.parse::<f64>().map_err(|e| format!("{name} took '{time}': {e}"))?;
-                run.programs.insert((*name).to_owned(), (time / 1e6, (*result).to_owned()));
-            }
-            _ if line.trim() == REACHED => run.boot = began.elapsed().as_secs_f64(),
-            _ => {}
-        }
-    }
-    let status = child.wait().map_err(|e| e.to_string())?;
-    let all = INTEGER.len() + FLOAT.len() + SYSTEM.len();
-    if run.programs.len() < all {
-        return Err(format!("{command:?} ended ({status}) after {} of {all} programs", run.programs.len()));
-    }
-    Ok(run)
-}
-
-/// A kernel, and what it starts with.
-struct Guest {
-    kernel: PathBuf,
-    initrd: PathBuf,
-}
-
-impl Guest {
-    fn prepare(target: &Target) -> Result<Guest> {
-        let work = target_dir().join("dbt").join(target.name);
-        fs::create_dir_all(&work).map_err(|e| format!("making {}: {e}", work.display()))?;
-        let tree = work.join("tree");
-        if !tree.exists() {
-            fetch(target, &work, &tree)?;
-        }
-        let (source, program) = (work.join("kernels.c"), work.join("kernels"));
-        fs::write(&source, SOURCE).map_err(|e| e.to_string())?;
-        let mut compiler = Command::new(format!("{}-linux-gnu-gcc", target.name));
-        must(compiler.args(["-O2", "-fno-tree-vectorize", "-static", "-o"]).args([&program, &source]).arg("-lm"))?;
-
-        let mut archive = Archive::new();
-        ["bin", "dev", "proc"].iter().for_each(|dir| archive.directory(dir));
-        archive.link("bin/sh", "busybox");
-        archive.data("init", 0o755, INIT.as_bytes());
-        archive.file("bin/busybox", &find(&tree, &|path| path.ends_with("bin/busybox"))?)?;
-        archive.file("bin/kernels", &program)?;
-        let initrd = work.join("initrd");
-        fs::write(&initrd, archive.finish()).map_err(|e| e.to_string())?;
-        let is_kernel = |path: &Path| path.to_string_lossy().contains("/boot/vmlinu");
-        let kernel = find(&tree, &is_kernel)?;
-        Ok(Guest { kernel, initrd })
-    }
-
-    fn ours(&self, target: &Target) -> Command {
-        let mut command = Command::new(target_dir().join("release/examples/boot"));
-        command.arg(&self.kernel).arg(&self.initrd);
-        command.arg(format!("console={} panic=-1", target.console)).arg(target.debian);
-        command
-    }
-}
-
-/// Fetches the kernel and busybox by the machine's own apt, with lists of their own for the other architecture.
-fn fetch(target: &Target, work: &Path, tree: &Path) -> Result {
-    let codename = output_of(Command::new("sh").args(["-c", ". /etc/os-release && echo $VERSION_CODENAME"]))?;
-    let targets = output_of(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]))?;
-    let repository =
-        targets.lines().filter_map(|line| line.split_once(' ')).find(|(_, release)| *release == codename.trim());
-    let (repository, _) = repository.ok_or("apt knows no repository of this release")?;
-    let apt = work.join("apt");
-    for dir in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(apt.join(dir)).map_err(|e| e.to_string())?;
-    }
-    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let list = format!("deb [arch={} signed-by={keys}] {repository} {} main\n", target.debian, target.suite);
-    fs::write(apt.join("sources.list"), list).map_err(|e| e.to_string())?;
-    fs::write(apt.join("status"), "").map_err(|e| e.to_string())?;
-    let at = |name: &str| apt.join(name).display().to_string();
-    let options = [
-        format!("APT::Architecture={}", target.debian),
-        format!("APT::Architectures={}", target.debian),
-        format!("Dir::State::lists={}", at("lists")),
-        format!("Dir::State::status={}", at("status")),
-        format!("Dir::Cache={}", at("cache")),
-        format!("Dir::Etc::sourcelist={}", at("sources.list")),
-        "Dir::Etc::sourceparts=-".to_owned(),
-    ];
-    let with = |program: &str| {
-        let mut command = Command::new(program);
-        options.iter().for_each(|option| _ = command.args(["-o", option]));
-        command.current_dir(work);
-        command
-    };
-    must(with("apt-get").args(["-qq", "update"]))?;
-    let depends = output_of(with("apt-cache").args(["depends", target.kernel]))?;
-    let image = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
-    let image = image.ok_or_else(|| format!("apt knows no kernel that {} depends on", target.kernel))?;
-    must(with("apt-get").args(["-qq", "download", image, "busybox-static"]))?;
-    let unpacked = work.join("unpacked");
-    for entry in fs::read_dir(work).map_err(|e| e.to_string())?.flatten() {
-        if entry.path().extension().is_some_and(|it| it == "deb") {
-            must(Command::new("dpkg-deb").arg("-x").args([&entry.path(), &unpacked]))?;
-        }
-    }
-    fs::rename(&unpacked, tree).map_err(|e| format!("renaming {}: {e}", unpacked.display()))
-}
-
-/// The first file below a directory that is meant.
-fn find(dir: &Path, is_meant: &dyn Fn(&Path) -> bool) -> Result<PathBuf> {
-    let mut left = vec![dir.to_owned()];
-    while let Some(dir) = left.pop() {
-        for entry in fs::read_dir(&dir).map_err(|e| format!("reading {}: {e}", dir.display()))?.flatten() {
-            let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => left.push(path),
-                Ok(kind) if kind.is_file() && is_meant(&path) => return Ok(path),
-                _ => {}
-            }
-        }
-    }
-    Err(format!("{} does not have what was looked for", dir.display()))
+    Ok(Row::new(&format!("{} description", target.name), "lines", lines as f64, None, 1, Bound::AtMost(target.lines)))
 }

@@ -45,6 +45,9 @@ pub(crate) struct Row {
     pub(crate) ratio: Option<f64>,
     /// How often each was measured.
     pub(crate) n: usize,
+    /// What each peer took, where there are several and the best counts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) each: Vec<(String, f64)>,
     /// What was promised: `ratio <= 0.6`, `ours >= 200`.
     pub(crate) bound: String,
     /// Whether it holds; absent when it cannot be judged.
@@ -78,16 +81,21 @@ impl Row {
             Bound::AtLeast(limit) => (format!("ours >= {limit}"), Some(ours >= limit)),
         };
         let peer = peer.map(|(name, _)| name.to_owned());
-        Self { name: name.to_owned(), unit, ours, peer, theirs, ratio, n, bound, holds }
+        Self { name: name.to_owned(), unit, ours, peer, theirs, ratio, each: Vec::new(), n, bound, holds }
+    }
+
+    /// The same, with what each of several peers took.
+    pub(crate) fn beside(self, each: Vec<(String, f64)>) -> Self {
+        Self { each, ..self }
     }
 }
 
 pub(crate) fn run(name: &str, options: &[&str]) -> Result {
-    let json = match options {
-        [] => false,
-        ["--json"] => true,
-        _ => return Err("the only option is --json".to_owned()),
-    };
+    let json = options.contains(&"--json");
+    let options: Vec<&str> = options.iter().copied().filter(|it| *it != "--json").collect();
+    if name != "dbt" && !options.is_empty() {
+        return Err("the only option is --json".to_owned());
+    }
     let rows = match name {
         "start" => start::run()?,
         "ingest" => ingest::run()?,
@@ -101,7 +109,7 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
         "fork" => fork::run()?,
         "ipc" => ipc::run()?,
         "link" => link::run()?,
-        "dbt" => dbt::run()?,
+        "dbt" => dbt::run(&options)?,
         _ => {
             return Err(format!(
                 "there is no bench '{name}': there are start, ingest, debug, lazy, build, faults, slim, unikernel, boot, fork, ipc, link, dbt"
@@ -121,7 +129,7 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result {
 
 fn print_table(rows: &[Row]) {
     let number = |it: f64| if it >= 100.0 { format!("{it:.0}") } else { format!("{it:.2}") };
-    let cells: Vec<[String; 8]> = rows
+    let cells: Vec<[String; 9]> = rows
         .iter()
         .map(|row| {
             [
@@ -140,12 +148,17 @@ fn print_table(rows: &[Row]) {
                     Some(false) => "FAILS".to_owned(),
                     None => "unknown".to_owned(),
                 },
+                row.each
+                    .iter()
+                    .map(|(peer, theirs)| format!("{peer} {}", number(*theirs)))
+                    .collect::<Vec<_>>()
+                    .join(", "),
             ]
         })
         .collect();
-    let titles = ["what", "ours", "peer", "theirs", "ratio", "n", "promised", ""].map(str::to_owned);
+    let titles = ["what", "ours", "peer", "theirs", "ratio", "n", "promised", "", ""].map(str::to_owned);
     let widths: Vec<usize> =
-        (0..8).map(|i| cells.iter().chain([&titles]).map(|it| it[i].len()).max().unwrap_or(0)).collect();
+        (0..9).map(|i| cells.iter().chain([&titles]).map(|it| it[i].len()).max().unwrap_or(0)).collect();
     for row in std::iter::once(&titles).chain(&cells) {
         let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         println!("{}", line.join("  ").trim_end());

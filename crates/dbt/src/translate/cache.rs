@@ -10,8 +10,8 @@ use std::ptr::NonNull;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
-/// Bytes of code.
-const SIZE: usize = 64 << 20;
+/// Bytes of code that there is room for; what is not used takes no memory. A compiler at work has more than 64 MiB of it.
+const SIZE: usize = 256 << 20;
 
 /// Memory for code.
 pub(super) struct Cache {

@@ -62,7 +62,7 @@ pub(super) extern "sysv64" fn load(state: *mut u64, address: u64, meta: u64) -> 
     let (width, how) = (meta as u8, (meta >> 8) as u8);
     match processor.load(isa, board, address, width, how) {
         Ok(value) => {
-            processor.remember(address, Access::Read);
+            processor.remember(address, Access::Read, how);
             processor.state.set_head(head::WIDE, value as u64);
             processor.state.set_head(head::WIDE + 1, (value >> 64) as u64);
             Pair { value: value as u64, has_thrown: 0 }
@@ -85,7 +85,7 @@ pub(super) extern "sysv64" fn store(state: *mut u64, address: u64, meta: u64, va
     };
     match processor.store(isa, board, address, width, value, how) {
         Ok(()) => {
-            processor.remember(address, Access::Write);
+            processor.remember(address, Access::Write, how);
             Pair { value: 0, has_thrown: 0 }
         }
         Err(thrown) => {
@@ -104,7 +104,7 @@ pub(super) extern "sysv64" fn touch(state: *mut u64, address: u64, meta: u64) ->
     let is_across = address % PAGE + size > PAGE;
     let is_found = !is_across
         && processor.translate(isa, board, Access::Write, address, 0).is_ok()
-        && processor.remember(address, Access::Write);
+        && processor.remember(address, Access::Write, 0);
     if !is_found {
         let pc = processor.pc;
         processor.state.set_head(head::PC, pc);

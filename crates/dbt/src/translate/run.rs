@@ -399,17 +399,16 @@ impl Processor {
     }
 
     /// The next access to a page finds it by itself, if it may. Says whether.
-    pub(super) fn remember(&mut self, address: u64, access: Access) -> bool {
+    pub(super) fn remember(&mut self, address: u64, access: Access, how: u8) -> bool {
         let (key, space) = (self.key, self.space());
-        let Some((physical, reach)) = self.tlb.found(access, address, key, space) else { return false };
+        let Some((physical, reach)) = self.tlb.found(access, address, self.key_of(how), space) else { return false };
         let Some(host) = self.ram.host_page(physical) else { return false };
         let Some(translator) = &mut self.translator else { return false };
-        let is_write = access == Access::Write;
-        if is_write && !self.ram.peers().code.is_plain(physical) {
+        if access == Access::Write && !self.ram.peers().code.is_plain(physical) {
             return false;
         }
         let set = translator.sets.find(key, space);
-        translator.sets.get(set).keep(is_write, address, host, reach);
+        translator.sets.get(set).keep(access, how, address, host, reach);
         true
     }
 }

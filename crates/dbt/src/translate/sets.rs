@@ -4,9 +4,10 @@
 //! them finds what it knew; a new set begins with what holds in every address space. **Invariant: an entry for writing is there only if its page has no translated code**, so that
 //! whoever writes into code is noticed.
 
+use isa::plan::access;
 use rustc_hash::FxHashSet;
 
-use crate::tlb::{PAGE_BITS, Reach};
+use crate::tlb::{Access, PAGE_BITS, Reach};
 
 /// Entries of each table of pages.
 pub(super) const ENTRIES: usize = 1024;
@@ -23,10 +24,16 @@ const NOTHING: u64 = u64::MAX;
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct Page {
-    /// Its address; no address is equal to `NOTHING`.
+    /// Its address, with `UNPRIVILEGED` if that was found without privileges; no address is equal to `NOTHING`.
     tag: u64,
     /// What is added to an address of the guest's to have ours.
     addend: u64,
+}
+
+impl Page {
+    fn address(self) -> u64 {
+        self.tag & !UNPRIVILEGED
+    }
 }
 
 /// The same for who reads and for who writes: who does one will do the other, and there is a short way to either.
@@ -60,9 +67,15 @@ impl Alignment {
         (size_of::<Jump>().ilog2() - self.0) as u8
     }
 
-    /// Code of one page is in consecutive slots.
+    /// By how many bits it is shifted to the right, to be mixed into that.
+    pub(super) fn fold(self) -> u8 {
+        (JUMP_ENTRIES.ilog2() + self.0 - size_of::<Jump>().ilog2()) as u8
+    }
+
+    /// Places that are as far from each other as the table is long have slots of their own: mostly, code begins at the same
+    /// offset of many pages.
     fn slot(self, pc: u64) -> usize {
-        (pc >> self.0) as usize & (JUMP_ENTRIES - 1)
+        ((pc >> self.0) ^ (pc >> (JUMP_ENTRIES.ilog2() + self.0))) as usize & (JUMP_ENTRIES - 1)
     }
 
     /// What is in a slot where nothing is: an address that belongs in another, so that no look finds it here.
@@ -140,6 +153,9 @@ pub(super) fn counter(number: usize) -> i32 {
     std::mem::offset_of!(Set, counters) as i32 + (number % COUNTERS * 4) as i32
 }
 
+/// The bit of a page's tag that says: for accesses that are made without privileges, whoever makes them.
+pub(super) const UNPRIVILEGED: u64 = 1;
+
 const NO_PAGE: Page = Page { tag: NOTHING, addend: 0 };
 const NO_PAGES: Pages = Pages { read: NO_PAGE, write: NO_PAGE };
 
@@ -163,16 +179,17 @@ impl Set {
         (address >> PAGE_BITS) as usize & (ENTRIES - 1)
     }
 
-    /// A page is at this address of ours.
-    pub(super) fn keep(&mut self, is_write: bool, address: u64, host: u64, reach: Reach) {
-        let (tag, slot) = (address >> PAGE_BITS << PAGE_BITS, Set::slot(address));
+    /// A page is at this address of ours, for accesses that are made so.
+    pub(super) fn keep(&mut self, access: Access, how: u8, address: u64, host: u64, reach: Reach) {
+        let (begin, slot) = (address >> PAGE_BITS << PAGE_BITS, Set::slot(address));
+        let tag = if how & access::UNPRIVILEGED != 0 { begin | UNPRIVILEGED } else { begin };
         let pages = &mut self.pages[slot];
-        let (page, everywhere) = if is_write {
+        let (page, everywhere) = if access == Access::Write {
             (&mut pages.write, &mut self.write_everywhere)
         } else {
             (&mut pages.read, &mut self.read_everywhere)
         };
-        *page = Page { tag, addend: host.wrapping_sub(tag) };
+        *page = Page { tag, addend: host.wrapping_sub(begin) };
         everywhere.set(slot, reach);
     }
 
@@ -217,7 +234,7 @@ impl Set {
         let page = address >> PAGE_BITS << PAGE_BITS;
         let Pages { read, write } = &mut self.pages[Set::slot(address)];
         for entry in [read, write] {
-            if entry.tag == page {
+            if entry.address() == page {
                 *entry = NO_PAGE;
             }
         }
@@ -231,11 +248,11 @@ impl Set {
 
     /// Forgets code from an address to another, of the same page.
     fn forget_jumps(&mut self, first: u64, last: u64) {
-        let (alignment, begin) = (self.alignment, self.alignment.slot(first));
-        let count = alignment.slot(last) - begin + 1;
-        for (slot, jump) in self.jumps.iter_mut().enumerate().skip(begin).take(count) {
-            if (first..=last).contains(&jump.pc) {
-                *jump = alignment.no_jump(slot);
+        let alignment = self.alignment;
+        for pc in (first..=last).step_by(1 << alignment.0) {
+            let slot = alignment.slot(pc);
+            if (first..=last).contains(&self.jumps[slot].pc) {
+                self.jumps[slot] = alignment.no_jump(slot);
             }
         }
     }
@@ -368,7 +385,7 @@ impl Sets {
     pub(super) fn protect(&mut self, host: u64) {
         for (.., set) in &mut self.list {
             for Pages { write: entry, .. } in &mut set.pages {
-                if entry.tag != NOTHING && entry.tag.wrapping_add(entry.addend) == host {
+                if entry.tag != NOTHING && entry.address().wrapping_add(entry.addend) == host {
                     *entry = NO_PAGE;
                 }
             }

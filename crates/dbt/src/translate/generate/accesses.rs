@@ -1,6 +1,6 @@
 //! Loads and stores: a look into the tables of pages, and cold code for what is not there.
 
-use isa::plan::Atomic;
+use isa::plan::{Atomic, access};
 
 use super::super::ir::{Class, StateId, Val, Value};
 use super::super::sets;
@@ -29,13 +29,16 @@ pub(super) enum Loaded {
 
 impl Generator<'_> {
     /// Leaves rcx with what is added to the address, or goes to cold code.
-    pub(super) fn look_up(&mut self, address: Reg, bytes: u8, table: i32) -> Fixup {
+    pub(super) fn look_up(&mut self, address: Reg, bytes: u8, table: i32, how: u8) -> Fixup {
         self.code.mov(Size::S64, Reg::Rcx, address);
         self.code.shift_imm(Shift::Shr, Size::S64, Reg::Rcx, PAGE_BITS as u8 - sets::ENTRY_BITS);
         self.code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::ENTRIES - 1) << sets::ENTRY_BITS) as i32);
         // An access that reaches into the next page has that page's tag.
         self.code.lea(Reg::Rdx, Mem::at(address, i32::from(bytes) - 1));
         self.code.alu_imm(Alu::And, Size::S64, Reg::Rdx, -4096);
+        if how & access::UNPRIVILEGED != 0 {
+            self.code.alu_imm(Alu::Or, Size::S64, Reg::Rdx, sets::UNPRIVILEGED as i32);
+        }
         let entry = Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: table };
         self.code.alu_mem(Alu::Cmp, Size::S64, Reg::Rdx, entry);
         let cold = self.code.jcc(Condition::NotEqual);
@@ -59,7 +62,7 @@ impl Generator<'_> {
         let from = self.operand(address, Reg::Rax);
         let source = self.source(address);
         let flush = self.flush_of(at);
-        let jumps = self.look_up(from, width / 8, sets::READ);
+        let jumps = self.look_up(from, width / 8, sets::READ, how);
         let memory = Mem { base: Reg::Rcx, index: Some(from), disp: 0 };
         match to {
             Loaded::General(to) => self.code.load(width, to, memory),
@@ -77,7 +80,7 @@ impl Generator<'_> {
         let to = self.operand(address, Reg::Rax);
         let (address, source) = (self.source(address), self.source(value));
         let flush = self.flush_of(at);
-        let jumps = self.look_up(to, width / 8, sets::WRITE);
+        let jumps = self.look_up(to, width / 8, sets::WRITE, how);
         let memory = Mem { base: Reg::Rcx, index: Some(to), disp: 0 };
         if width == 128 || (width >= 32 && matches!(source, Source::Vector(_) | Source::Wide(_))) {
             let from = self.vector_operand(value, SCRATCH);
@@ -98,7 +101,7 @@ impl Generator<'_> {
         let again = self.code.here();
         let from = self.operand(address, Reg::Rax);
         let source = self.source(address);
-        let jumps = self.look_up(from, width / 8, sets::WRITE);
+        let jumps = self.look_up(from, width / 8, sets::WRITE, 0);
         self.code.alu(Alu::Add, Size::S64, Reg::Rcx, from);
         let save = self.saved(Loaded::Nowhere);
         let flush = self.flush_of(at);

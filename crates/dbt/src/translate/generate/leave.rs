@@ -152,6 +152,9 @@ impl Generator<'_> {
         let interrupted = self.code.jcc(Condition::NotEqual);
         self.code.mov(Size::S64, Reg::Rcx, Reg::Rax);
         self.code.shift_imm(Shift::Shl, Size::S32, Reg::Rcx, self.site.alignment.shift());
+        self.code.mov(Size::S64, Reg::Rdx, Reg::Rax);
+        self.code.shift_imm(Shift::Shr, Size::S64, Reg::Rdx, self.site.alignment.fold());
+        self.code.alu(Alu::Xor, Size::S32, Reg::Rcx, Reg::Rdx);
         self.code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::JUMP_ENTRIES - 1) << 4) as i32);
         let entry = Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: sets::JUMPS };
         self.code.alu_mem(Alu::Cmp, Size::S64, Reg::Rax, entry);

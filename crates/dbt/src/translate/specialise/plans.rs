@@ -190,7 +190,6 @@ impl<'i> Maker<'i> {
                     self.pure(Ir::Flags { width, a, b, carry })
                 }
             }
-            Op::Load { how, .. } | Op::Store { how, .. } if how & access::UNPRIVILEGED != 0 => return Err(Unknown),
             Op::Load { address, how } => {
                 let state = self.state_before(work);
                 work.has_accessed = true;
