@@ -95,6 +95,10 @@ struct Flush {
     is_wide: bool,
 }
 
+/// Some of those that a block has: from one to another.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flushes(u32, u32);
+
 /// What is there already, or is computed where somebody looks.
 #[derive(Debug, Clone, Copy)]
 enum From {
@@ -107,7 +111,7 @@ enum Cold {
     Access {
         jumps: Fixup,
         back: usize,
-        flush: Vec<Flush>,
+        flush: Flushes,
         save: Saved,
         address: Source,
         value: Option<Source>,
@@ -118,14 +122,14 @@ enum Cold {
     Touch {
         jumps: Fixup,
         again: usize,
-        flush: Vec<Flush>,
+        flush: Flushes,
         save: Saved,
         address: Source,
         meta: u32,
     },
     Exit {
         jumps: Fixup,
-        flush: Vec<Flush>,
+        flush: Flushes,
         to: Target,
     },
 }
@@ -146,16 +150,14 @@ enum Target {
 struct Generator<'b> {
     block: &'b Block,
     code: Code,
-    /// Where each value is last used; 0 if it is not.
-    last: Vec<u32>,
-    /// Flags that nobody uses but who looks at the state: they are computed there, which mostly is cold code.
-    is_late: Vec<bool>,
+    uses: Uses,
     places: Vec<Place>,
     hosts: [Option<Value>; 16],
     stack: Vec<Option<Value>>,
     vectors: [Option<Value>; 16],
     wide_stack: Vec<Option<Value>>,
     cold: Vec<Cold>,
+    flushes: Vec<Flush>,
     seams: Seams,
     site: Site,
     at: u32,
@@ -178,70 +180,103 @@ pub(super) enum Counting {
     No,
 }
 
+/// Room that generating takes, kept for the next block.
+#[derive(Default)]
+pub(super) struct Room {
+    bytes: Vec<u8>,
+    uses: Uses,
+    places: Vec<Place>,
+    stack: Vec<Option<Value>>,
+    wide_stack: Vec<Option<Value>>,
+    cold: Vec<Cold>,
+    flushes: Vec<Flush>,
+}
+
+impl Room {
+    /// Code that was put where it belongs leaves its room for the next.
+    pub(super) fn take_back(&mut self, compiled: Compiled) {
+        self.bytes = compiled.bytes;
+    }
+}
+
+/// Empties what was kept.
+fn again<T>(room: &mut Vec<T>) -> Vec<T> {
+    room.clear();
+    std::mem::take(room)
+}
+
 /// Generates code for a block.
-pub(super) fn generate(block: &Block, site: Site) -> Result<Compiled, TooBig> {
-    let count = block.code.len();
-    let (last, is_late) = last_uses(block);
+pub(super) fn generate(block: &Block, site: Site, room: &mut Room) -> Result<Compiled, TooBig> {
     let mut generator = Generator {
         block,
-        code: Code::with_room_for(count),
-        last,
-        is_late,
-        places: vec![Place::Nowhere; count],
+        code: Code { bytes: again(&mut room.bytes) },
+        uses: std::mem::take(&mut room.uses),
+        places: again(&mut room.places),
         hosts: [None; 16],
-        stack: vec![None; PLACES],
+        stack: again(&mut room.stack),
         vectors: [None; 16],
-        wide_stack: vec![None; WIDE_PLACES],
-        cold: Vec::new(),
+        wide_stack: again(&mut room.wide_stack),
+        cold: again(&mut room.cold),
+        flushes: again(&mut room.flushes),
         seams: Seams::default(),
         site,
         at: 0,
     };
-    generator.count();
-    for (at, ir) in block.code.iter().enumerate() {
-        generator.at = at as u32;
-        if ir.is_pure() && (generator.last[at] == 0 || generator.is_late[at]) {
-            continue;
-        }
-        generator.operation(at as Value, *ir)?;
-        generator.release();
-    }
-    generator.seams.stale = generator.finish() as u32;
-    Ok(Compiled { bytes: generator.code.bytes, seams: generator.seams })
+    generator.uses.find(block);
+    generator.places.resize(block.code.len(), Place::Nowhere);
+    let done = generator.all();
+    let Generator { code, uses, places, stack, wide_stack, cold, flushes, seams, .. } = generator;
+    *room = Room { bytes: Vec::new(), uses, places, stack, wide_stack, cold, flushes };
+    done.map(|()| Compiled { bytes: code.bytes, seams })
 }
 
-/// Where each value is last used, and which flags are computed late.
-fn last_uses(block: &Block) -> (Vec<u32>, Vec<bool>) {
-    let mut last = vec![0; block.code.len()];
-    let mut is_late = vec![false; block.code.len()];
-    let mut is_operand = vec![false; block.code.len()];
-    for (at, ir) in block.code.iter().enumerate().rev() {
-        if ir.is_pure() && last[at] == 0 {
-            continue;
+/// What becomes of values.
+#[derive(Default)]
+struct Uses {
+    /// Where each is last used; 0 if it is not.
+    last: Vec<u32>,
+    /// Flags that nobody uses but who looks at the state: they are computed there, which mostly is cold code.
+    is_late: Vec<bool>,
+    /// Whether it is used by an operation.
+    is_operand: Vec<bool>,
+}
+
+impl Uses {
+    fn find(&mut self, block: &Block) {
+        let Uses { last, is_late, is_operand } = self;
+        last.clear();
+        last.resize(block.code.len(), 0);
+        for list in [&mut *is_late, &mut *is_operand] {
+            list.clear();
+            list.resize(block.code.len(), false);
         }
-        is_late[at] = matches!(ir, Ir::Flags { .. }) && !is_operand[at];
-        let until = if is_late[at] { last[at] } else { at as u32 };
-        let mut used = |value: Val| {
-            if let Val::Value(value) = value {
-                let last = &mut last[value as usize];
-                *last = (*last).max(until);
-                is_operand[value as usize] = true;
+        for (at, ir) in block.code.iter().enumerate().rev() {
+            if ir.is_pure() && last[at] == 0 {
+                continue;
             }
-        };
-        match FlagsOf::of(block, *ir) {
-            Some(FlagsOf { a, b, carry, .. }) => [a, b, carry].into_iter().for_each(&mut used),
-            None => ir.each(&mut used),
-        }
-        if let Some(state) = ir.state() {
-            for dirty in &block.states[state as usize].dirty {
-                if let Val::Value(value) = dirty.value {
+            is_late[at] = matches!(ir, Ir::Flags { .. }) && !is_operand[at];
+            let until = if is_late[at] { last[at] } else { at as u32 };
+            let mut used = |value: Val| {
+                if let Val::Value(value) = value {
                     let last = &mut last[value as usize];
-                    *last = (*last).max(at as u32);
+                    *last = (*last).max(until);
+                    is_operand[value as usize] = true;
+                }
+            };
+            match FlagsOf::of(block, *ir) {
+                Some(FlagsOf { a, b, carry, .. }) => [a, b, carry].into_iter().for_each(&mut used),
+                None => ir.each(&mut used),
+            }
+            if let Some(state) = ir.state() {
+                for dirty in block.dirty(state) {
+                    if let Val::Value(value) = dirty.value {
+                        let last = &mut last[value as usize];
+                        *last = (*last).max(at as u32);
+                    }
                 }
             }
         }
     }
-    (last, is_late)
 }
 
 /// What flags are computed of: a sum with a carry, or a difference.
@@ -300,6 +335,21 @@ fn imm(value: Val, size: Size) -> Option<i32> {
 }
 
 impl Generator<'_> {
+    fn all(&mut self) -> Result<(), TooBig> {
+        self.count();
+        let block = self.block;
+        for (at, ir) in block.code.iter().enumerate() {
+            self.at = at as u32;
+            if ir.is_pure() && (self.uses.last[at] == 0 || self.uses.is_late[at]) {
+                continue;
+            }
+            self.operation(at as Value, *ir)?;
+            self.release();
+        }
+        self.seams.stale = self.finish() as u32;
+        Ok(())
+    }
+
     fn operation(&mut self, own: Value, ir: Ir) -> Result<(), TooBig> {
         match ir {
             Ir::Read { offset } => {
@@ -358,7 +408,7 @@ impl Generator<'_> {
             Ir::Synchronise { next, at } => self.synchronise(next, at),
             Ir::Exit { to, at, modes } => {
                 let flush = self.flush_of(at);
-                self.flush(&flush);
+                self.flush(flush);
                 match (modes, self.target(to, at)) {
                     (Modes::Same, to) => self.leave(to),
                     (Modes::Changed, to) => self.leave_for_modes(to),
@@ -377,31 +427,33 @@ impl Generator<'_> {
         self.code.decrement(Mem::at(Reg::R14, sets::counter(0)));
         self.seams.counter = Some(self.code.here() as u32 - 4);
         let jumps = self.code.jcc(Condition::Sign);
-        self.cold.push(Cold::Exit { jumps, flush: Vec::new(), to: Target::Hot });
+        self.cold.push(Cold::Exit { jumps, flush: Flushes::default(), to: Target::Hot });
     }
 
     fn finish(&mut self) -> usize {
-        for cold in std::mem::take(&mut self.cold) {
+        let mut all = std::mem::take(&mut self.cold);
+        for cold in all.drain(..) {
             match cold {
                 Cold::Exit { jumps, flush, to } => {
                     self.code.land(jumps);
-                    self.flush(&flush);
+                    self.flush(flush);
                     self.leave(to);
                 }
                 Cold::Touch { jumps, again, flush, save, address, meta } => {
                     self.code.land(jumps);
-                    self.flush(&flush);
+                    self.flush(flush);
                     self.touch(save, address, meta);
                     self.code.jmp_to(again);
                 }
                 Cold::Access { jumps, back, flush, save, address, value, meta, to } => {
                     self.code.land(jumps);
-                    self.flush(&flush);
+                    self.flush(flush);
                     self.access(save, address, value, meta, to);
                     self.code.jmp_to(back);
                 }
             }
         }
+        self.cold = all;
         let stale = self.code.here();
         self.set_pc(self.block.begin.into());
         self.code.mov_imm(Reg::Rax, head::STALE);

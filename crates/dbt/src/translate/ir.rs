@@ -3,6 +3,8 @@
 //! Operations give a value once. A value of `width` bits has zeros above. Guest registers are values, too: what a block
 //! knows of them is in a [`Known`] of each place where somebody may look, and is written there only if somebody does.
 
+use std::ops::Range;
+
 use isa::ops::{Binary, Float, Intrinsic, Unary};
 use isa::plan::Atomic;
 
@@ -250,7 +252,8 @@ pub(super) struct Dirty {
 /// What has to be written to the state if somebody looks, and where the instruction is in its page.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
-    pub(super) dirty: Vec<Dirty>,
+    /// Where they are in the block's list of all of them.
+    dirty: Range<usize>,
     pub(super) pc: u32,
 }
 
@@ -259,10 +262,41 @@ pub(super) struct Known {
 pub(super) struct Block {
     pub(super) code: Vec<Ir>,
     pub(super) states: Vec<Known>,
+    dirty: Vec<Dirty>,
     /// Where it begins in its page.
     pub(super) begin: u32,
     /// How many instructions it is of.
     pub(super) instructions: u32,
+}
+
+impl Block {
+    /// Another one, in its place.
+    pub(super) fn again(mut self, begin: u32) -> Block {
+        self.code.clear();
+        self.states.clear();
+        self.dirty.clear();
+        Block { begin, instructions: 0, ..self }
+    }
+
+    /// What is known at a place from now on.
+    pub(super) fn add_state(&mut self, dirty: &[Dirty], pc: u32) -> StateId {
+        let range = match self.states.last() {
+            // Mostly it is what it was: nothing was written in between.
+            Some(last) if self.dirty[last.dirty.clone()] == *dirty => last.dirty.clone(),
+            _ => {
+                let begin = self.dirty.len();
+                self.dirty.extend_from_slice(dirty);
+                begin..self.dirty.len()
+            }
+        };
+        self.states.push(Known { dirty: range, pc });
+        self.states.len() as StateId - 1
+    }
+
+    /// What has to be written there.
+    pub(super) fn dirty(&self, at: StateId) -> &[Dirty] {
+        &self.dirty[self.states[at as usize].dirty.clone()]
+    }
 }
 
 impl Ir {

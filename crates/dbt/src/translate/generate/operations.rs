@@ -123,7 +123,7 @@ impl Generator<'_> {
 
     /// Whether a value is used here for the last time, and is in a register, which then can be the result's.
     fn ends_here(&self, value: Val) -> bool {
-        let is_last = |it: Value| self.last[it as usize] <= self.at;
+        let is_last = |it: Value| self.uses.last[it as usize] <= self.at;
         matches!(value, Val::Value(it) if is_last(it)) && matches!(self.source(value), Source::Host(_))
     }
 
