@@ -44,10 +44,29 @@ impl Generator<'_> {
             Unary::LeadingZeros => self.code.count(0xbd, size, to, to),
             Unary::TrailingZeros => self.code.count(0xbc, size, to, to),
             Unary::Ones => self.code.count(0xb8, size, to, to),
-            // Whoever specialises does not let the last one through.
-            Unary::ReverseBytes | Unary::ReverseBits => self.code.bswap(size, to),
+            Unary::ReverseBytes => self.code.bswap(size, to),
+            Unary::ReverseBits => self.reverse_bits(to, width),
         }
         Ok(())
+    }
+
+    /// Bytes change places, then halves of bytes, pairs, and bits.
+    fn reverse_bits(&mut self, to: Reg, width: u8) {
+        let size = Size::of(width);
+        self.code.bswap(size, to);
+        for (by, low) in [(4, 0x0f0f_0f0f_0f0f_0f0f), (2, 0x3333_3333_3333_3333), (1, 0x5555_5555_5555_5555_u64)] {
+            self.code.mov_imm(Reg::Rcx, low & mask64(if size == Size::S32 { 32 } else { 64 }));
+            self.code.mov(size, Reg::Rax, to);
+            self.code.shift_imm(Shift::Shr, size, Reg::Rax, by);
+            self.code.alu(Alu::And, size, Reg::Rax, Reg::Rcx);
+            self.code.alu(Alu::And, size, to, Reg::Rcx);
+            self.code.shift_imm(Shift::Shl, size, to, by);
+            self.code.alu(Alu::Or, size, to, Reg::Rax);
+        }
+        let more = if size == Size::S32 { 32 } else { 64 } - width;
+        if more > 0 {
+            self.code.shift_imm(Shift::Shr, size, to, more);
+        }
     }
 
     pub(super) fn binary(&mut self, own: Value, operator: Binary, width: u8, a: Val, b: Val) -> Result<(), TooBig> {

@@ -54,6 +54,13 @@ impl Maker<'_> {
     pub(super) fn unary(&mut self, operator: Unary, width: u8, a: Val) -> Val {
         match a {
             Val::Number(a) => Val::Number(ops::unary(operator, width, a.into()) as u64),
+            // The zeros at the end, as an architecture counts them that counts those at the beginning.
+            Val::Value(_)
+                if let (Unary::LeadingZeros, Some(Ir::Unary(Unary::ReverseBits, w, of))) = (operator, self.of(a))
+                    && w == width =>
+            {
+                self.pure(Ir::Unary(Unary::TrailingZeros, width, of))
+            }
             a => self.pure(Ir::Unary(operator, width, a)),
         }
     }
