@@ -55,6 +55,7 @@ const UNSAFE_MODULES: &[&str] = &[
     "crates/unikernel/src/raw.rs",
     "crates/vm/src/machine.rs",
     "crates/vm/src/memory.rs",
+    "crates/vm/src/system.rs",
     "crates/vm/src/window.rs",
 ];
 

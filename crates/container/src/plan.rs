@@ -59,7 +59,7 @@ pub enum Body {
 /// What executes a program that the kernel does not.
 pub trait Resident: Debug + Send + Sync {
     /// The descriptors that it needs and would not find in the cell.
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7];
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 8];
 
     /// Who it is while the command lives.
     fn acts(&self) -> Acts {

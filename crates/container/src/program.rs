@@ -102,8 +102,8 @@ impl Program {
         match &self.body {
             Body::Command => streams.connect(self.identity.uid, &[control, signal]),
             Body::Resident(resident) => {
-                let [a, b, c, d, e, f, g] = resident.keeps().map(|it| it.unwrap_or(control));
-                streams.connect(self.acting().uid, &[control, signal, a, b, c, d, e, f, g])?;
+                let [a, b, c, d, e, f, g, h] = resident.keeps().map(|it| it.unwrap_or(control));
+                streams.connect(self.acting().uid, &[control, signal, a, b, c, d, e, f, g, h])?;
                 resident.begin();
                 Ok(())
             }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
-use model::{CellId, Degraded, Engine, NetStack, Process, Verb};
+use model::{CellId, CellSpec, Degraded, Engine, NetStack, Process, Verb};
 use store::Rootfs;
 use unikernel::control::{CommandText, Line};
 
@@ -30,7 +30,7 @@ impl Boundary for Unikernels {
         model::Boundary::Unikernel
     }
 
-    fn engine(&self) -> Result<Engine> {
+    fn engine(&self, _spec: &CellSpec) -> Result<Engine> {
         choose()
     }
 
@@ -265,14 +265,15 @@ impl Tender {
 const OPEN_FILES: usize = 1024;
 
 impl Resident for Tender {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 8] {
         let (state, bytes) = match &self.origin {
             Origin::Program | Origin::Appliance(_) => (None, None),
             Origin::Snapshot(it) => (Some(it.state.as_fd()), Some(it.bytes.as_fd())),
         };
         let link = self.link.as_ref().map(AsFd::as_fd);
         let patched = self.patched.as_ref().map(AsFd::as_fd);
-        [self.kvm.as_ref().map(AsFd::as_fd), Some(self.control.as_fd()), state, bytes, link, patched, self.ipc.board()]
+        let kvm = self.kvm.as_ref().map(AsFd::as_fd);
+        [kvm, Some(self.control.as_fd()), state, bytes, link, patched, self.ipc.board(), None]
     }
 
     fn begin(&self) {
@@ -364,8 +365,8 @@ struct Visitor {
 }
 
 impl Resident for Visitor {
-    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 7] {
-        [Some(self.line.as_fd()), None, None, None, None, None, None]
+    fn keeps(&self) -> [Option<BorrowedFd<'_>>; 8] {
+        [Some(self.line.as_fd()), None, None, None, None, None, None, None]
     }
 
     fn prepare(&self) {}

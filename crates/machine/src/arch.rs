@@ -13,19 +13,21 @@ pub enum Arch {
     Riscv64,
     /// AArch64.
     Arm64,
+    /// x86-64: the host's own, which needs no description.
+    Amd64,
 }
 
 /// A processor's description, as the build has compiled it.
 pub fn isa(arch: Arch) -> Result<Arc<Isa>> {
     static READ: [OnceLock<Arc<Isa>>; 2] = [const { OnceLock::new() }; 2];
-    let cell = &READ[arch as usize];
+    let (cell, bytes): (_, &[u8]) = match arch {
+        Arch::Riscv64 => (&READ[0], include_bytes!(concat!(env!("OUT_DIR"), "/riscv64"))),
+        Arch::Arm64 => (&READ[1], include_bytes!(concat!(env!("OUT_DIR"), "/aarch64"))),
+        Arch::Amd64 => return Err(Error::Description { why: "there is none of amd64".into() }),
+    };
     if let Some(isa) = cell.get() {
         return Ok(Arc::clone(isa));
     }
-    let bytes: &[u8] = match arch {
-        Arch::Riscv64 => include_bytes!(concat!(env!("OUT_DIR"), "/riscv64")),
-        Arch::Arm64 => include_bytes!(concat!(env!("OUT_DIR"), "/aarch64")),
-    };
     let isa = postcard::from_bytes(bytes).map_err(|error| Error::Description { why: error.to_string() })?;
     Ok(Arc::clone(cell.get_or_init(|| Arc::new(isa))))
 }

@@ -141,6 +141,9 @@ impl From<EngineError> for CommandError {
             }
             EngineError::NoProcessor { ref cell, .. } => Self::new(Kind::Unsupported, message)
                 .hinted(format!("'skep debug {cell}' attaches a toolbox, which has gdb")),
+            EngineError::NoNativeMachine { .. } => Self::new(Kind::Unsupported, message).hinted(
+                "run it '--as container' or '--as unikernel', or take it for a processor that is translated: --arch riscv64",
+            ),
             EngineError::OwnSystem { ref cell, .. } => Self::new(Kind::Unsupported, message)
                 .hinted(format!("'skep attach {cell}' is its console, and its network reaches it")),
             EngineError::NeedsKvm(_) => Self::new(Kind::Unsupported, message)

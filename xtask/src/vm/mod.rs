@@ -104,6 +104,7 @@ fn contents(work: &Path, kernel: &Kernel) -> Result<Vec<u8>> {
         archive.file(&library.to_string_lossy(), library)?;
     }
     archive.tree("pool", &pool(&skep, work)?)?;
+    archive.tree("kernels", &kernels(work)?)?;
     for (index, module) in modules::in_order(&kernel.modules)?.iter().enumerate() {
         archive.file(&format!("modules/{index:03}.ko"), module)?;
     }
@@ -146,6 +147,14 @@ fn pool(skep: &Path, work: &Path) -> Result<PathBuf> {
     Ok(home.join("pool"))
 }
 
+/// The kernel of machines of the host's own kind, as a run of one would fetch it, which is refused here if this host emulates
+/// its guests' kernels.
+fn kernels(work: &Path) -> Result<PathBuf> {
+    let home = work.join("home");
+    must(cargo(&["run", "--quiet", "--package", "skep-image", "--example", "kernel", "--"]).arg(&home))?;
+    Ok(home.join("cache/kernels"))
+}
+
 /// An empty disk. Cells want one: before Linux 6.3 a file system in memory has no id-mapped mounts, before 6.6 no
 /// attributes for the overlays of ordinary users.
 fn disk(work: &Path) -> Result<PathBuf> {
@@ -158,7 +167,7 @@ fn disk(work: &Path) -> Result<PathBuf> {
 /// Boots the guest; every line that its console printed until it was through.
 fn boot(kernel: &Path, initramfs: &Path, disk: &Path) -> Result<Vec<String>> {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-accel", "tcg", "-cpu", "max,+svm,-smap", "-m", "768M", "-smp", "1", "-nodefaults", "-no-reboot"]);
+    command.args(["-accel", "tcg", "-cpu", "max,+svm,-smap", "-m", "2G", "-smp", "1", "-nodefaults", "-no-reboot"]);
     command.args(["-display", "none", "-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     command.arg("-drive").arg(format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()));

@@ -27,6 +27,7 @@ pub(super) fn command_line(arch: Arch) -> &'static str {
     match arch {
         Arch::Riscv64 => "console=ttyS0 panic=-1 loglevel=6",
         Arch::Arm64 => "console=ttyAMA0 panic=-1 loglevel=6",
+        Arch::Amd64 => "console=ttyS0 panic=-1 loglevel=6",
     }
 }
 
