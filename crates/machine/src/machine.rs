@@ -267,7 +267,7 @@ impl Machine {
         watch.begin();
         let (first, others) = self.processors.split_first_mut()?;
         thread::scope(|scope| {
-            scope.spawn(|| watch.stand_by());
+            scope.spawn(|| watch.stand_by(until));
             let others: Vec<_> = others.iter_mut().map(|it| scope.spawn(|| it.work(watch, until))).collect();
             first.work(watch, until);
             others.into_iter().for_each(|it| _ = it.join());

@@ -139,6 +139,8 @@ impl From<EngineError> for CommandError {
             EngineError::Unsupported { by: Some(by), .. } => {
                 Self::new(Kind::Unsupported, message).hinted(format!("a cell run with '--as {by}' can"))
             }
+            EngineError::NoProcessor { boundary: model::Boundary::Machine, .. } => Self::new(Kind::Unsupported, message)
+                .hinted("gdb comes to machines whose processor is translated: --arch arm64, --arch riscv64"),
             EngineError::NoProcessor { ref cell, .. } => Self::new(Kind::Unsupported, message)
                 .hinted(format!("'skep debug {cell}' attaches a toolbox, which has gdb")),
             EngineError::NoNativeMachine { .. } => Self::new(Kind::Unsupported, message).hinted(

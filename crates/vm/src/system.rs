@@ -171,7 +171,8 @@ fn identify(features: &mut CpuId, number: u32, count: u32) {
         match entry.function {
             0x1 => entry.ebx = entry.ebx & 0xffff | count.min(255) << 16 | number << 24,
             0xb | 0x1f => entry.edx = number,
-            0x8000_001e => entry.eax = number,
+            // A core of its own, all of one node.
+            0x8000_001e => (entry.eax, entry.ebx, entry.ecx) = (number, number, 0),
             _ => {}
         }
     }

@@ -167,9 +167,9 @@ fn page_tables() -> Vec<u8> {
     const LEADS_ON: u64 = 3;
     const IS_LARGE: u64 = 0x83;
     let mut entries = vec![0u64; 3 * 512];
-    entries[0] = TABLES + PAGE | LEADS_ON;
-    entries[512] = TABLES + 2 * PAGE | LEADS_ON;
-    (0..512).for_each(|number| entries[1024 + number] = number as u64 * LARGE | IS_LARGE);
+    entries[0] = (TABLES + PAGE) | LEADS_ON;
+    entries[512] = (TABLES + 2 * PAGE) | LEADS_ON;
+    (0..512).for_each(|number| entries[1024 + number] = (number as u64 * LARGE) | IS_LARGE);
     entries.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
