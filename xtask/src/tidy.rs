@@ -56,6 +56,7 @@ const UNSAFE_MODULES: &[&str] = &[
     "crates/unikernel/src/raw.rs",
     "crates/vm/src/machine.rs",
     "crates/vm/src/memory.rs",
+    "crates/vm/src/system.rs",
     "crates/vm/src/window.rs",
 ];
 

@@ -23,8 +23,8 @@ pub(crate) trait Boundary: Sync {
     /// Its name.
     fn kind(&self) -> model::Boundary;
 
-    /// What will execute a new cell's instructions here.
-    fn engine(&self) -> Result<Engine>;
+    /// What will execute such a new cell's instructions here.
+    fn engine(&self, spec: &CellSpec) -> Result<Engine>;
 
     /// What can be asked of its cells.
     fn verbs(&self) -> &'static [Verb];

@@ -26,7 +26,7 @@ impl Boundary for Containers {
         model::Boundary::Container
     }
 
-    fn engine(&self) -> Result<Engine> {
+    fn engine(&self, _spec: &CellSpec) -> Result<Engine> {
         Ok(Engine::Native)
     }
 

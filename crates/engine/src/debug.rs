@@ -118,7 +118,7 @@ impl Engine {
 
     /// Has a debugger, on that connection, speak with a running cell's machine in gdb's remote protocol.
     pub fn connect_debugger(&self, cell: &Cell, connection: BorrowedFd<'_>) -> Result<()> {
-        if cell.spec.boundary != model::Boundary::Machine {
+        if cell.spec.boundary != model::Boundary::Machine || crate::native::is_native(&cell.spec) {
             return Err(Error::NoProcessor { cell: cell.spec.name.clone(), boundary: cell.spec.boundary });
         }
         if !matches!(cell.record.state, State::Running { .. }) {

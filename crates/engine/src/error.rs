@@ -80,6 +80,12 @@ pub enum Error {
         /// Its boundary.
         boundary: Boundary,
     },
+    /// No machine can have the host's own processor here.
+    #[error("no machine can have this host's own processor: {why}")]
+    NoNativeMachine {
+        /// Why.
+        why: String,
+    },
     /// The cell is a machine with a system of its own.
     #[error("{cell} runs the system of its disk, in which nothing of ours could {verb}")]
     OwnSystem {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Acts, Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use machine::Module;
-use model::{Arch, ByteSize, CellId, Cpus, Engine, FirstProgram, MountKind, NetStack, Process, Verb};
+use model::{Arch, ByteSize, CellId, CellSpec, Cpus, Engine, FirstProgram, MountKind, NetStack, Process, Verb};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use store::Rootfs;
 
@@ -22,6 +22,7 @@ use crate::cell::Cell;
 use crate::container::{Containers, Handover};
 use crate::error::{Error, Result};
 use crate::family;
+use crate::native;
 use crate::stats::Stats;
 
 /// The boundary.
@@ -47,6 +48,7 @@ pub fn machine_processor(arch: Arch) -> Option<machine::Arch> {
     match arch {
         Arch::Riscv64 => Some(machine::Arch::Riscv64),
         Arch::Arm64 => Some(machine::Arch::Arm64),
+        Arch::Amd64 if Arch::HOST == Arch::Amd64 => Some(machine::Arch::Amd64),
         _ => None,
     }
 }
@@ -56,8 +58,8 @@ impl Boundary for Machines {
         model::Boundary::Machine
     }
 
-    fn engine(&self) -> Result<Engine> {
-        Ok(Engine::Dbt)
+    fn engine(&self, spec: &CellSpec) -> Result<Engine> {
+        Ok(if native::is_native(spec) { Engine::Kvm } else { Engine::Dbt })
     }
 
     fn verbs(&self) -> &'static [Verb] {
@@ -89,6 +91,7 @@ impl Boundary for Machines {
             link,
             proc: File::open("/proc").map_err(|e| Error::io("opening /proc", e))?.into(),
             arch,
+            kvm: native::open_kvm(spec)?,
             memory: memory.get(),
             processors,
             hostname: spec.hostname.clone(),
@@ -134,7 +137,7 @@ impl Boundary for Machines {
     }
 
     fn stand(&self, cell: &Cell) -> Result<Standing> {
-        has_no_disks(cell)?;
+        is_keepable(cell)?;
         let in_memory = cell.spec.mounts.iter().find(|it| matches!(it.kind, MountKind::Tmpfs(_)));
         if let Some(mount) = in_memory {
             let why = format!("what is in memory at {} (--tmpfs) is not copied", mount.target.display());
@@ -144,7 +147,7 @@ impl Boundary for Machines {
     }
 
     fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
-        has_no_disks(cell)?;
+        is_keepable(cell)?;
         family::keep(cell, keeping)
     }
 
@@ -226,8 +229,14 @@ fn hear_files(line: &OwnedFd) -> std::io::Result<Vec<OwnedFd>> {
     }
 }
 
-/// What a disk holds would have to be as it was when the machine stood still, and nobody keeps that.
-fn has_no_disks(cell: &Cell) -> Result<()> {
+/// What a disk holds would have to be as it was when the machine stood still, and nobody keeps that; nor what the host's own
+/// processor is in the midst of.
+fn is_keepable(cell: &Cell) -> Result<()> {
+    if native::is_native(&cell.spec) {
+        let why =
+            "a machine on the host's own processor is not copied or kept yet; one of another processor is".to_owned();
+        return Err(Error::Unkept { cell: cell.spec.name.clone(), why });
+    }
     match &cell.spec.machine {
         Some(files) if !files.disks.is_empty() => {
             let why = "its disks (--disk) would have to be kept with it, which is not done".to_owned();
@@ -276,6 +285,8 @@ pub(crate) fn unpack(mut bytes: &[u8]) -> Vec<Module> {
 #[derive(Debug)]
 struct Monitor {
     arch: machine::Arch,
+    /// The host's virtual machines, if it is one of those.
+    kvm: Option<OwnedFd>,
     memory: u64,
     processors: usize,
     hostname: String,
@@ -303,6 +314,10 @@ impl Monitor {
         self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn kvm(&self) -> std::io::Result<Option<OwnedFd>> {
+        self.kvm.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
     fn network(&self) -> Option<machine::Network> {
         crate::unikernel::receive_link(&self.link).map(|it| machine::Network {
             frames: it.socket,
@@ -320,6 +335,7 @@ impl Monitor {
         };
         Ok(machine::System {
             arch: self.arch,
+            kvm: self.kvm()?,
             kernel: read_all(image)?,
             modules: unpack(&read_all(modules)?),
             memory: self.memory,
@@ -339,6 +355,7 @@ impl Monitor {
         let stream = |it: BorrowedFd<'_>| it.try_clone_to_owned();
         Ok(machine::Guest {
             arch: self.arch,
+            kvm: self.kvm()?,
             origin: match &self.origin {
                 Origin::Kernel { image, modules } => machine::Origin::Kernel {
                     image: read_all(image)?,
@@ -402,8 +419,9 @@ impl Resident for Monitor {
             Origin::Kernel { image, modules } => (image, Some(modules.as_fd())),
             Origin::Frozen(line) => (line, None),
         };
-        let translations = self.translations.as_ref().map(AsFd::as_fd);
-        [a, b, c, d, Some(e.as_fd()), f, Some(self.disks.as_fd()), translations]
+        // Who has the one needs none of the other.
+        let last = self.kvm.as_ref().or(self.translations.as_ref());
+        [a, b, c, d, Some(e.as_fd()), f, Some(self.disks.as_fd()), last.map(AsFd::as_fd)]
     }
 
     fn acts(&self) -> Acts {

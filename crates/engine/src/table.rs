@@ -60,7 +60,7 @@ impl Engine {
     /// Makes a cell. It is on disk for good when this returns, unless it is to vanish with its program anyway. The lock
     /// that comes back must go to a supervisor or be dropped.
     pub fn create(&self, spec: CellSpec) -> Result<(Cell, CellLock)> {
-        let engine = crate::boundary::boundary(spec.boundary)?.engine()?;
+        let engine = crate::boundary::boundary(spec.boundary)?.engine(&spec)?;
         self.create_with(spec, Record::of(engine))
     }
 

@@ -19,7 +19,7 @@ pub(crate) fn open(store: &Store, spec: &CellSpec, arch: machine::Arch) -> Optio
     let folder = store.translated();
     fs::create_dir_all(folder).ok()?;
     let scope = spec.image.tree.to_string();
-    let name = format!("{scope}.{:016x}", machine::translator(arch));
+    let name = format!("{scope}.{:016x}", machine::translator(arch).ok()?);
     let path = folder.join(&name);
     if !path.exists() {
         // Another translator's, which is of no use any more. Machines that have it go on with it.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
-use model::{CellId, Degraded, Engine, NetStack, Process, Verb};
+use model::{CellId, CellSpec, Degraded, Engine, NetStack, Process, Verb};
 use store::Rootfs;
 use unikernel::control::{CommandText, Line};
 
@@ -30,7 +30,7 @@ impl Boundary for Unikernels {
         model::Boundary::Unikernel
     }
 
-    fn engine(&self) -> Result<Engine> {
+    fn engine(&self, _spec: &CellSpec) -> Result<Engine> {
         choose()
     }
 
@@ -272,16 +272,8 @@ impl Resident for Tender {
         };
         let link = self.link.as_ref().map(AsFd::as_fd);
         let patched = self.patched.as_ref().map(AsFd::as_fd);
-        [
-            self.kvm.as_ref().map(AsFd::as_fd),
-            Some(self.control.as_fd()),
-            state,
-            bytes,
-            link,
-            patched,
-            self.ipc.board(),
-            None,
-        ]
+        let kvm = self.kvm.as_ref().map(AsFd::as_fd);
+        [kvm, Some(self.control.as_fd()), state, bytes, link, patched, self.ipc.board(), None]
     }
 
     fn begin(&self) {

@@ -41,7 +41,8 @@ fn main() {
     let mut machine = Machine::new(isa, start).unwrap_or_else(|error| panic!("{error}"));
     if let (Some(arch), Some(path)) = (arch, kept) {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        machine.share(machine::translations(arch, file.unwrap_or_else(|error| panic!("{path}: {error}"))));
+        let file = file.unwrap_or_else(|error| panic!("{path}: {error}"));
+        machine.share(machine::translations(arch, file).unwrap_or_else(|error| panic!("{error}")));
     }
     let began = Instant::now();
     loop {

@@ -15,34 +15,37 @@ pub enum Arch {
     Riscv64,
     /// AArch64.
     Arm64,
+    /// x86-64: the host's own, which needs no description.
+    Amd64,
 }
 
 /// A processor's description, as the build has written it.
-fn written(arch: Arch) -> &'static [u8] {
+fn written(arch: Arch) -> Result<&'static [u8]> {
     match arch {
-        Arch::Riscv64 => include_bytes!(concat!(env!("OUT_DIR"), "/riscv64")),
-        Arch::Arm64 => include_bytes!(concat!(env!("OUT_DIR"), "/aarch64")),
+        Arch::Riscv64 => Ok(include_bytes!(concat!(env!("OUT_DIR"), "/riscv64"))),
+        Arch::Arm64 => Ok(include_bytes!(concat!(env!("OUT_DIR"), "/aarch64"))),
+        Arch::Amd64 => Err(Error::Description { why: "there is none of amd64".into() }),
     }
 }
 
 /// Who makes translations for machines of that kind: those of another are of no use.
-pub fn translator(arch: Arch) -> u64 {
-    Translations::maker(written(arch))
+pub fn translator(arch: Arch) -> Result<u64> {
+    written(arch).map(Translations::maker)
 }
 
 /// Translations that a file keeps for machines of that kind.
-pub fn translations(arch: Arch, file: File) -> Arc<Translations> {
-    Arc::new(Translations::open(file, written(arch)))
+pub fn translations(arch: Arch, file: File) -> Result<Arc<Translations>> {
+    written(arch).map(|description| Arc::new(Translations::open(file, description)))
 }
 
 /// A processor's description, as the build has compiled it.
 pub fn isa(arch: Arch) -> Result<Arc<Isa>> {
-    static READ: [OnceLock<Arc<Isa>>; 2] = [const { OnceLock::new() }; 2];
+    static READ: [OnceLock<Arc<Isa>>; 3] = [const { OnceLock::new() }; 3];
     let cell = &READ[arch as usize];
     if let Some(isa) = cell.get() {
         return Ok(Arc::clone(isa));
     }
-    let isa = postcard::from_bytes(written(arch)).map_err(|error| Error::Description { why: error.to_string() })?;
+    let isa = postcard::from_bytes(written(arch)?).map_err(|error| Error::Description { why: error.to_string() })?;
     Ok(Arc::clone(cell.get_or_init(|| Arc::new(isa))))
 }
 

@@ -11,6 +11,16 @@ use std::time::Duration;
 
 use dbt::Ram;
 
+/// What wakes a processor that waits.
+#[derive(Default)]
+enum Wakes {
+    #[default]
+    Nothing,
+    Thread(Thread),
+    /// It is with its guest.
+    Guest(vm::Interrupter),
+}
+
 /// One for each processor of a machine, by its number.
 pub(crate) struct Bells(Vec<Bell>);
 
@@ -18,7 +28,7 @@ struct Bell {
     attention: Arc<AtomicU32>,
     /// It waits.
     is_idle: AtomicBool,
-    thread: Mutex<Option<Thread>>,
+    wakes: Mutex<Wakes>,
 }
 
 impl Bells {
@@ -27,7 +37,7 @@ impl Bells {
         let bell = |number| Bell {
             attention: ram.attention(number),
             is_idle: AtomicBool::new(false),
-            thread: Mutex::default(),
+            wakes: Mutex::default(),
         };
         Bells((0..ram.processors()).map(bell).collect())
     }
@@ -38,17 +48,40 @@ impl Bells {
 
     /// This thread is that processor's from now on.
     pub(crate) fn hang_here(&self, number: usize) {
-        *self.0[number].thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
+        *self.0[number].wakes.lock().unwrap_or_else(PoisonError::into_inner) = Wakes::Thread(thread::current());
+    }
+
+    /// The same of a processor that is the host's own.
+    pub(crate) fn hang_guest_here(&self, number: usize, interrupter: vm::Interrupter) {
+        *self.0[number].wakes.lock().unwrap_or_else(PoisonError::into_inner) = Wakes::Guest(interrupter);
+    }
+
+    /// Such a processor is about to be with its guest, unless its bell has rung. It comes back when that rings.
+    pub(crate) fn leave(&self, number: usize) -> bool {
+        let bell = &self.0[number];
+        bell.is_idle.store(true, Ordering::SeqCst);
+        let has_rung = bell.attention.swap(0, Ordering::SeqCst) != 0;
+        if has_rung {
+            self.come_back(number);
+        }
+        !has_rung
+    }
+
+    /// It is not with its guest any more.
+    pub(crate) fn come_back(&self, number: usize) {
+        self.0[number].is_idle.store(false, Ordering::SeqCst);
     }
 
     /// Tells one.
     pub(crate) fn ring(&self, number: usize) {
         let Some(bell) = self.0.get(number) else { return };
         bell.attention.store(1, Ordering::SeqCst);
-        if bell.is_idle.load(Ordering::SeqCst)
-            && let Some(thread) = &*bell.thread.lock().unwrap_or_else(PoisonError::into_inner)
-        {
-            thread.unpark();
+        if bell.is_idle.load(Ordering::SeqCst) {
+            match &*bell.wakes.lock().unwrap_or_else(PoisonError::into_inner) {
+                Wakes::Nothing => {}
+                Wakes::Thread(thread) => thread.unpark(),
+                Wakes::Guest(interrupter) => interrupter.interrupt(),
+            }
         }
     }
 

@@ -69,6 +69,23 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The host's own processor could not do something for a machine.
+    #[error("{why}")]
+    Native {
+        /// What.
+        why: String,
+    },
+    /// Nobody handed over what virtual machines are made with.
+    #[error("a machine of this host's own kind needs /dev/kvm")]
+    NoKvm,
+    /// More memory than the board has room for.
+    #[error("the machine would have {memory} bytes of memory, and it can have {most}: give it less with --memory")]
+    TooMuchMemory {
+        /// How much it would have.
+        memory: u64,
+        /// How much it can have.
+        most: u64,
+    },
     /// There is a description, and no board for its processors.
     #[error("there is no board for processors of {architecture}")]
     NoBoard {
@@ -112,7 +129,7 @@ pub enum Error {
     /// The processor.
     #[error(transparent)]
     Processor(#[from] dbt::Error),
-    /// The machine's memory.
+    /// The machine's memory, or a virtual processor.
     #[error(transparent)]
     Memory(#[from] vm::Error),
 }

@@ -1,4 +1,4 @@
-//! Machines: a board around processors that are made from descriptions.
+//! Machines: a board around processors that are made from descriptions, or are the host's own.
 //!
 //! A board answers what a description leaves to it (time, interrupts, firmware), has devices at physical addresses, and
 //! tells a kernel of all that in a device tree. **Invariant: what a guest writes anywhere is bytes;** each device checks
@@ -18,9 +18,12 @@ mod gic;
 mod input;
 mod inside;
 mod machine;
+mod native;
+mod pc;
 mod pl011;
 mod plic;
 mod power;
+mod processor;
 mod riscv;
 mod saved;
 mod share;

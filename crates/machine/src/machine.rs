@@ -7,23 +7,27 @@
 mod frozen;
 pub(crate) mod gdb;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dbt::{Clock, Mode, Processor, Ram, Stop, Translations};
+use dbt::{Clock, Mode, Ram, Stop, Translations};
 use isa::Isa;
-use vm::Memory;
+use vm::{Host, Memory, System};
 
+use crate::arch::{self, Arch};
 use crate::bells::Bells;
 use crate::bus::Bus;
 use crate::console::Serial;
 use crate::devices::{Devices, Slots};
 use crate::error::{Error, Result};
+use crate::native::Native;
 use crate::power::Power;
+use crate::processor::Processor;
 use crate::saved::State;
 use crate::watch::{Interrupter, Watch};
-use crate::{arm, riscv};
+use crate::{arm, pc, riscv};
 
 pub use frozen::{Frozen, Thaw};
 
@@ -98,14 +102,23 @@ const ALIGNMENT: u64 = 2 << 20;
 /// A processor in its place.
 struct Seated {
     number: usize,
-    processor: Processor,
+    processor: Box<dyn Processor>,
     place: Box<dyn Platform>,
 }
 
 impl Seated {
+    /// A processor of a description's, and its place.
+    fn described(&mut self) -> Option<(&mut dbt::Processor, &mut dyn Platform)> {
+        Some((self.processor.described_mut()?, &mut *self.place))
+    }
+
     /// Works until it is told to stand still, or there is no time left.
     fn work(&mut self, watch: &Watch, until: Instant) {
         watch.hang_bell(self.number);
+        if let Err(error) = self.processor.hang_here() {
+            self.place.power().give_up(error.to_string());
+            self.place.power().finish(End::Reboot);
+        }
         while self.place.power().end().is_none() && !watch.is_stopping() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -114,10 +127,12 @@ impl Seated {
             if watch.take_ready() {
                 self.place.bus().ready();
             }
-            match self.processor.run_fast(&mut *self.place) {
+            match self.processor.work(&mut *self.place) {
                 Stop::Done => {}
                 Stop::Waiting => {
-                    self.processor.rest();
+                    if let Some(processor) = self.processor.described() {
+                        processor.rest();
+                    }
                     watch.wait(self.number, self.place.idle().min(left));
                 }
                 Stop::Off if self.start() => {}
@@ -161,29 +176,71 @@ impl Machine {
         };
         let (mode, board) = (start.mode, board(&isa, &ram, 0, (start.serial, slots)));
         // All but the first begin anew when they are switched on.
-        Machine::of_parts(&isa, &ram, board, |_, place| {
-            Ok(Processor::new(Arc::clone(&isa), mode, ram.clone(), place, &beginning)?)
+        Machine::of_parts(&isa.name, &ram, board, |_, place| {
+            Ok(Box::new(dbt::Processor::new(Arc::clone(&isa), mode, ram.clone(), place, &beginning)?))
+        })
+    }
+
+    /// A machine of that architecture; the host's own needs what virtual machines are made with.
+    pub(crate) fn of_arch(arch: Arch, kvm: Option<OwnedFd>, start: Start<'_>) -> Result<Machine> {
+        match arch {
+            Arch::Amd64 => Machine::native(&Host::from(kvm.ok_or(Error::NoKvm)?), start),
+            Arch::Arm64 | Arch::Riscv64 => Machine::new(arch::isa(arch)?, start),
+        }
+    }
+
+    /// The same, on processors of the host's own kind.
+    pub fn native(host: &Host, mut start: Start<'_>) -> Result<Machine> {
+        if !(1..=MOST_PROCESSORS).contains(&start.processors) {
+            return Err(Error::Processors { count: start.processors, most: MOST_PROCESSORS });
+        }
+        if start.memory > pc::MOST_MEMORY {
+            return Err(Error::TooMuchMemory { memory: start.memory, most: pc::MOST_MEMORY });
+        }
+        let slots = std::mem::take(&mut start.devices).build()?;
+        if slots.len() > pc::MOST_SLOTS {
+            return Err(Error::Devices { count: slots.len(), most: pc::MOST_SLOTS });
+        }
+        let memory = Arc::new(Memory::new(start.memory as usize)?);
+        let ram = Ram::shared(Arc::clone(&memory), 0, start.processors);
+        let entry = pc::load(&ram, &start, slots.len())?;
+        let mut system = System::new(host)?;
+        system.add(0, memory, 0..start.memory)?;
+        let (system, bells) = (Arc::new(system), Arc::new(Bells::new(&ram)));
+        let places = pc::board(&system, &ram, &bells, (start.serial, slots)).into_iter().map(boxed).collect();
+        Machine::of_parts(pc::NAME, &ram, (Arc::clone(&bells), places), |number, _| {
+            let inner = system.processor(number, start.processors)?;
+            if number == 0 {
+                inner.begin(&entry)?;
+            }
+            Ok(Box::new(Native::new(number, inner, Arc::clone(&bells))))
         })
     }
 
     /// Seats a processor at each place of a board.
     fn of_parts(
-        isa: &Isa,
+        architecture: &str,
         ram: &Ram,
         (bells, places): Board,
-        make: impl Fn(usize, &mut dyn Platform) -> Result<Processor>,
+        make: impl Fn(usize, &mut dyn Platform) -> Result<Box<dyn Processor>>,
     ) -> Result<Machine> {
         let watch = Arc::new(Watch::new(places[0].bus(), bells)?);
         let seated = |(number, mut place): (usize, Box<dyn Platform>)| {
             Ok(Seated { number, processor: make(number, &mut *place)?, place })
         };
         let processors = places.into_iter().enumerate().map(seated).collect::<Result<_>>()?;
-        Ok(Machine { processors, ram: ram.clone(), architecture: isa.name.clone(), watch })
+        Ok(Machine { processors, ram: ram.clone(), architecture: architecture.into(), watch })
+    }
+
+    /// Why the host could not go on with it, if that is how it ended.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.processors[0].place.power().failure().map(str::to_owned)
     }
 
     /// What it translates is looked for here first, and added to it.
     pub fn share(&mut self, translations: Arc<Translations>) {
-        self.processors.iter_mut().for_each(|it| it.processor.share(Arc::clone(&translations)));
+        let described = self.processors.iter_mut().filter_map(|it| it.processor.described_mut());
+        described.for_each(|it| it.share(Arc::clone(&translations)));
     }
 
     fn end(&self) -> Option<End> {
@@ -197,7 +254,8 @@ impl Machine {
             self.hear();
             let mut most = Duration::MAX;
             for seated in &mut self.processors {
-                most = match seated.processor.run(&mut *seated.place, TURN) {
+                let Some(processor) = seated.processor.described_mut() else { return self.run_for(SLICE) };
+                most = match processor.run(&mut *seated.place, TURN) {
                     Stop::Waiting => most.min(seated.place.idle()),
                     Stop::Off if !seated.start() => most,
                     Stop::Off | Stop::Done => Duration::ZERO,
@@ -220,7 +278,7 @@ impl Machine {
         watch.begin();
         let (first, others) = self.processors.split_first_mut()?;
         thread::scope(|scope| {
-            scope.spawn(|| watch.stand_by());
+            scope.spawn(|| watch.stand_by(until));
             let others: Vec<_> = others.iter_mut().map(|it| scope.spawn(|| it.work(watch, until))).collect();
             first.work(watch, until);
             others.into_iter().for_each(|it| _ = it.join());
@@ -243,25 +301,27 @@ impl Machine {
 
     /// How many instructions were interpreted.
     pub fn count(&self) -> u64 {
-        self.processors.iter().map(|it| it.processor.count()).sum()
+        self.processors.iter().map(|it| it.processor.described().map_or(0, dbt::Processor::count)).sum()
     }
 
     /// How many blocks were translated.
     pub fn blocks(&self) -> u64 {
-        self.processors.iter().map(|it| it.processor.blocks()).sum()
+        self.processors.iter().map(|it| it.processor.described().map_or(0, dbt::Processor::blocks)).sum()
     }
 
     /// Instructions that the first processor interpreted, the most often first.
     pub fn interpreted(&self) -> Vec<(&str, u64)> {
-        self.processors[0].processor.interpreted()
+        self.processors[0].processor.described().map_or_else(Vec::new, dbt::Processor::interpreted)
     }
 
     /// Where each processor is.
     pub fn places(&self) -> Vec<u64> {
-        self.processors.iter().map(|it| it.processor.pc()).collect()
+        self.processors.iter().filter_map(|it| it.processor.described()).map(dbt::Processor::pc).collect()
     }
 }
 
+/// For so long processors work that do not count what they do, where others do so many instructions.
+const SLICE: Duration = Duration::from_millis(20);
 /// Instructions that a processor does before it is another's turn, where they take turns.
 const TURN: u64 = 10_000;
 

@@ -25,6 +25,8 @@ pub(crate) enum Switch {
 pub(crate) struct Power {
     switches: Mutex<Vec<Switch>>,
     end: OnceLock<End>,
+    /// Why the host could not go on with it.
+    failure: OnceLock<String>,
     bells: Arc<Bells>,
 }
 
@@ -32,7 +34,12 @@ impl Power {
     /// The first is on.
     pub(crate) fn new(bells: &Arc<Bells>) -> Power {
         let switches = (0..bells.count()).map(|number| if number == 0 { Switch::On } else { Switch::Off });
-        Power { switches: Mutex::new(switches.collect()), end: OnceLock::new(), bells: Arc::clone(bells) }
+        Power {
+            switches: Mutex::new(switches.collect()),
+            end: OnceLock::new(),
+            failure: OnceLock::new(),
+            bells: Arc::clone(bells),
+        }
     }
 
     fn switches(&self) -> MutexGuard<'_, Vec<Switch>> {
@@ -90,6 +97,16 @@ impl Power {
         if let Some(switch) = self.switches().get_mut(number) {
             *switch = Switch::Off;
         }
+    }
+
+    /// The host cannot go on with it, as whoever says so first says.
+    pub(crate) fn give_up(&self, why: String) {
+        let _ = self.failure.set(why);
+    }
+
+    /// Why it could not.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
     }
 
     /// Whether the machine has ended.

@@ -9,7 +9,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
@@ -112,14 +112,18 @@ impl Watch {
         }
     }
 
-    /// Stands by, until it is over.
-    pub(crate) fn stand_by(&self) {
+    /// Stands by, until it is over. From that time on it has all processors stand still, of which some look at no clock.
+    pub(crate) fn stand_by(&self, until: Instant) {
         while !self.is_over.load(Ordering::Acquire) {
             let is_deep = self.bells.are_idle();
             self.is_deep.store(is_deep, Ordering::SeqCst);
             // One may have begun to work before it could see that it has to wake us.
             let is_deep = is_deep && self.bells.are_idle() && !self.is_over.load(Ordering::SeqCst);
-            self.look((!is_deep).then_some(TICK));
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.stop();
+            }
+            self.look(Some(if is_deep { left.max(TICK) } else { TICK }));
             self.is_deep.store(false, Ordering::SeqCst);
             if self.is_interrupted.load(Ordering::Acquire) {
                 self.bells.ring_all();

@@ -57,6 +57,7 @@ fn listing(arch: Arch) -> &'static str {
     match arch {
         Arch::Riscv64 => include_str!("processors/riscv64.lst"),
         Arch::Arm64 => include_str!("processors/aarch64.lst"),
+        Arch::Amd64 => unreachable!("it has no description"),
     }
 }
 
@@ -118,10 +119,12 @@ fn image(arch: Arch, program: Program, rounds: u64) -> Vec<u8> {
             put(middle, (base + last) >> 2 | 1);
             put(last, (base + PAGE) >> 2 | 0xc7);
         }
+        Arch::Amd64 => unreachable!("it has no description"),
     }
     let magic: &[u8; 4] = match arch {
         Arch::Arm64 => b"ARM\x64",
         Arch::Riscv64 => b"RSC\x05",
+        Arch::Amd64 => unreachable!("it has no description"),
     };
     image[56..60].copy_from_slice(magic);
     image

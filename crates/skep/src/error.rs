@@ -139,8 +139,13 @@ impl From<EngineError> for CommandError {
             EngineError::Unsupported { by: Some(by), .. } => {
                 Self::new(Kind::Unsupported, message).hinted(format!("a cell run with '--as {by}' can"))
             }
+            EngineError::NoProcessor { boundary: model::Boundary::Machine, .. } => Self::new(Kind::Unsupported, message)
+                .hinted("gdb comes to machines whose processor is translated: --arch arm64, --arch riscv64"),
             EngineError::NoProcessor { ref cell, .. } => Self::new(Kind::Unsupported, message)
                 .hinted(format!("'skep debug {cell}' attaches a toolbox, which has gdb")),
+            EngineError::NoNativeMachine { .. } => Self::new(Kind::Unsupported, message).hinted(
+                "run it '--as container' or '--as unikernel', or take it for a processor that is translated: --arch riscv64",
+            ),
             EngineError::OwnSystem { ref cell, .. } => Self::new(Kind::Unsupported, message)
                 .hinted(format!("'skep attach {cell}' is its console, and its network reaches it")),
             EngineError::NeedsKvm(_) => Self::new(Kind::Unsupported, message)

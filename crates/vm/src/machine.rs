@@ -139,6 +139,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// The host's virtual machines.
+    pub(crate) fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
     /// What its processors can do. Who asks while somebody else does waits for that answer.
     fn features(&self) -> Result<Arc<CpuId>> {
         let mut known = self.features.lock().unwrap_or_else(PoisonError::into_inner);
@@ -300,21 +305,7 @@ impl Machine {
 
     /// The calling thread will run it: who wants to make it stop uses what this gives.
     pub fn adopt(&self) -> Result<Interrupter> {
-        /// `struct kvm_signal_mask` with a set of 64 signals.
-        #[repr(C)]
-        struct Mask {
-            length: u32,
-            set: [u8; 8],
-        }
-        const SET_SIGNAL_MASK: libc::c_ulong = 0x4004_ae8b;
-        let set = !(1u64 << (STOP - 1));
-        let mask = Mask { length: 8, set: set.to_ne_bytes() };
-        // SAFETY: the mask has the kernel's layout and the length that it says.
-        let done = unsafe { libc::ioctl(self.vcpu.as_raw_fd(), SET_SIGNAL_MASK, &raw const mask) };
-        if done < 0 {
-            return Err(Error::Host { what: "preparing a guest's thread", errno: Errno::INVAL });
-        }
-        Ok(own_thread())
+        adopt(&self.vcpu)
     }
 
     /// Runs the guest until it stops. The calling thread blocks the signal that stops it.
@@ -409,6 +400,25 @@ fn describe(it: &mut kvm_sregs, layout: &Layout) {
     (it.cr3, it.cr0, it.cr4, it.efer) = (layout.tables, CR0, CR4, EFER);
 }
 
+/// The calling thread will run that processor.
+pub(crate) fn adopt(vcpu: &VcpuFd) -> Result<Interrupter> {
+    /// `struct kvm_signal_mask` with a set of 64 signals.
+    #[repr(C)]
+    struct Mask {
+        length: u32,
+        set: [u8; 8],
+    }
+    const SET_SIGNAL_MASK: libc::c_ulong = 0x4004_ae8b;
+    let set = !(1u64 << (STOP - 1));
+    let mask = Mask { length: 8, set: set.to_ne_bytes() };
+    // SAFETY: the mask has the kernel's layout and the length that it says.
+    let done = unsafe { libc::ioctl(vcpu.as_raw_fd(), SET_SIGNAL_MASK, &raw const mask) };
+    if done < 0 {
+        return Err(Error::Host { what: "preparing a guest's thread", errno: Errno::INVAL });
+    }
+    Ok(own_thread())
+}
+
 /// What stops a guest that the calling thread runs.
 fn own_thread() -> Interrupter {
     // SAFETY: no preconditions.
@@ -417,7 +427,7 @@ fn own_thread() -> Interrupter {
 }
 
 /// Takes back a signal that has done its work.
-fn forget_stop() {
+pub(crate) fn forget_stop() {
     let set = 1u64 << (STOP - 1);
     let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the set is eight bytes, as the length says; no description is asked for.

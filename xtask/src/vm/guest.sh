@@ -6,7 +6,7 @@ busybox=/bin/busybox
 
 if [ ! -e /moved ]; then
     $busybox mount -t tmpfs -o mode=755 tmpfs /new
-    for each in bin etc lib lib64 modules root pool init; do
+    for each in bin etc lib lib64 modules root pool kernels init; do
         [ -e "/$each" ] && $busybox cp -a "/$each" /new/
     done
     $busybox mkdir /new/proc /new/sys /new/dev /new/tmp /new/run /new/data /new/applets /new/home
@@ -27,6 +27,7 @@ if [ -z "$checking" ]; then
     mount -t ext4 /dev/vda /data
     mkdir /data/home
     mv /pool /data/pool
+    mkdir /data/cache && mv /kernels /data/cache/kernels
     ip link set lo up
     echo "INFO Linux $(uname -r), cgroup2 with $(cat /sys/fs/cgroup/cgroup.controllers)"
     # Process 1 has to reap whatever is orphaned, or no pid namespace that an orphan is in would end: so it only waits.
@@ -235,6 +236,70 @@ sealed() {
     done
     has "$said" "the end: done"
 }
+# A machine whose kernel the processor executes: Debian's, in the emulated virtualization of an emulated processor.
+machine() { run --as machine $image -- "$@"; }
+native_machine() {
+    same "$(machine busybox uname -sm)" "Linux x86_64"
+    same "$(echo typed | run -i --as machine $image -- busybox sh -c 'busybox cat; echo out; kill -9 $$' 2>&1)" "typed
+out"
+    machine busybox sh -c 'exit 7'
+    same $? 7
+}
+native_machine_verbs() {
+    program='echo started; mkdir /w; echo page > /w/index.html; busybox httpd -p 80 -h /w
+        trap "echo asked; exit 3" TERM; while :; do sleep 0.1; done'
+    skep run -d -p 8080:80 --as machine --name k -m 256m $image -- busybox sh -c "$program" || fail "run: $?"
+    same "$(skep exec k busybox hostname)" k
+    skep exec k busybox sh -c 'exit 9'
+    same $? 9
+    head -c 1000000 /dev/urandom > /tmp/random
+    same "$(skep exec -i k busybox md5sum < /tmp/random)" "$(md5sum < /tmp/random)"
+    same "$(wget -q -O - http://127.0.0.1:8080/)" page
+    skep cp /tmp/random k:/there || fail "cp: $?"
+    same "$(skep exec k busybox md5sum /there)" "$(md5sum < /tmp/random | sed 's,-,/there,')"
+    has "$(skep ps)" "machine  kvm"
+    has "$(skep logs --kernel k)" "Linux version"
+    has "$(skep fork k 2>&1)" "a machine on the host's own processor is not copied or kept yet"
+    has "$(skep snapshot k kept 2>&1)" "a machine on the host's own processor is not copied or kept yet"
+    has "$(skep debug k --gdb 2>&1 < /dev/null)" "whose programs run on the host's processors"
+    skep stop k || fail "stop: $?"
+    same "$(skep logs k)" "started
+asked"
+    has "$(skep why k)" "exit code 3"
+    skep rm k
+}
+# Before Linux 6.12 a thread of the kernel's own is in the group of whoever has a virtual machine, and is not frozen.
+native_machine_pauses() {
+    skep run -d --net none --as machine --name k $image -- busybox sleep 1000 || fail "run: $?"
+    same "$(skep exec k busybox echo inside)" inside
+    skep pause k || fail "pause: $?"
+    has "$(skep ps)" paused
+    threads=$(group k cgroup.threads)
+    sum() { for it in $threads; do cut -d ' ' -f 14,15 "/proc/$it/stat"; done; }
+    before=$(sum)
+    sleep 2
+    same "$(sum)" "$before"
+    skep resume k || fail "resume: $?"
+    same "$(skep exec k busybox echo again)" again
+    skep kill k
+    skep rm -f k
+}
+native_machine_ends() {
+    machine busybox poweroff -f
+    same $? 0
+    skep run --net none --as machine --name k $image -- busybox sh -c 'echo c > /proc/sysrq-trigger'
+    same $? 125
+    has "$(skep logs --kernel k)" "sysrq triggered crash"
+    skep rm k
+    machine nosuch
+    same $? 127
+    said=$(run -m 4g --as machine $image -- busybox true 2>&1)
+    has "$said" "give it less with --memory"
+}
+native_machine_has_two() {
+    said=$(run --cpus 2 --as machine $image -- busybox sh -c 'nproc; for i in 0 1; do busybox taskset $((i + 1)) cut -d " " -f 39 /proc/self/stat; done')
+    same "$(echo $said)" "2 0 1"
+}
 nothing_left() {
     skep ps -aq | while read -r id; do skep rm -f "$id"; done
     ls -d $groups/*/ && fail "control groups are left"
@@ -275,6 +340,11 @@ check clock-kvm clock kvm
 check fork-process forked process
 check fork-kvm forked kvm
 check sealed-kvm sealed
+check native-machine native_machine
+check native-machine-verbs native_machine_verbs
+check native-machine-pauses native_machine_pauses
+check native-machine-ends native_machine_ends
+check native-machine-has-two native_machine_has_two
 check nothing-left nothing_left
 skep doctor 2>&1 | sed 's/^/INFO /'
 echo END

@@ -135,9 +135,9 @@ impl Cgroup {
         stats::oom_kills(self)
     }
 
-    /// Stops every process of the cell where it is, and returns when they have stopped.
+    /// Stops every process of the cell where it is, and returns when they have stopped. If they do not, they go on.
     pub fn freeze(&self) -> Result<()> {
-        self.set_frozen("1", "FROZEN")
+        self.set_frozen("1", "FROZEN").inspect_err(|_| drop(self.thaw()))
     }
 
     /// Lets them go on.
@@ -149,7 +149,10 @@ impl Cgroup {
         if let Some(group) = self.v2() {
             group.write("cgroup.freeze", v2).map_err(|errno| self.error(&group.path, errno))?;
             let wanted = format!("frozen {v2}");
-            return self.poll(&group.path, || Ok(group.read("cgroup.events")?.lines().any(|line| line == wanted)));
+            return self.poll(&group.path, || {
+                let is_said = group.read("cgroup.events")?.lines().any(|line| line == wanted);
+                Ok(is_said || (v2 == "1" && members::stand_but_for_the_kernels(group)?))
+            });
         }
         let group = self.v1("freezer").ok_or(Error::NoFreezer)?;
         self.poll(&group.path, || {

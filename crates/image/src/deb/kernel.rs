@@ -156,11 +156,27 @@ fn read_package(source: &mut impl Read, wanted: &[String], found: &mut Found) ->
             let bytes = unpacked(&bytes, name)?;
             match module {
                 Some(module) => drop(found.modules.insert(module, bytes)),
-                None => found.image = bytes,
+                None => found.image = without_loader(bytes)?,
             }
         }
     }
     Ok(())
+}
+
+/// The kernel that a file for PCs unpacks when it begins (Linux, `Documentation/arch/x86/boot.rst`), which is done here once. Other
+/// kernels are what they are, and so is one that is packed in a way that is not known.
+fn without_loader(file: Vec<u8>) -> Result<Vec<u8>> {
+    const XZ: &[u8] = b"\xfd7zXZ";
+    let number = |at: usize| file.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    let payload = || {
+        let parts = usize::from(*file.get(0x1f1)?) + 1;
+        let at = (parts * 512).checked_add(number(0x248)? as usize)?;
+        file.get(at..)?.get(..number(0x24c)? as usize).filter(|it| it.starts_with(XZ))
+    };
+    match payload() {
+        Some(packed) if file.get(0x202..0x206) == Some(b"HdrS") => unpacked(packed, ".xz"),
+        _ => Ok(file),
+    }
 }
 
 /// A file without its compression, which its own beginning or its name tells.

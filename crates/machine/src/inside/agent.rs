@@ -21,15 +21,22 @@ fn listing(arch: Arch) -> &'static str {
     match arch {
         Arch::Riscv64 => include_str!("../../../../guest/agent/riscv64.lst"),
         Arch::Arm64 => include_str!("../../../../guest/agent/aarch64.lst"),
+        Arch::Amd64 => include_str!("../../../../guest/agent/amd64.lst"),
     }
 }
 
 /// The words of a listing, each with what it says.
-fn words(arch: Arch) -> impl Iterator<Item = (u32, &'static str)> {
+fn words(arch: Arch) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
     let lines = listing(arch).lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| {
+    lines.filter_map(move |line| {
         let (word, text) = line.split_once(' ')?;
-        Some((u32::from_str_radix(word, 16).ok()?, text))
+        let digits = word.as_bytes().chunks(2).map(|it| u8::from_str_radix(std::str::from_utf8(it).ok()?, 16).ok());
+        let mut bytes: Vec<u8> = digits.collect::<Option<_>>()?;
+        // Words are written as numbers, instructions that are as long as they like as their bytes.
+        if arch != Arch::Amd64 {
+            bytes.reverse();
+        }
+        Some((bytes, text))
     })
 }
 
@@ -39,8 +46,9 @@ pub(crate) fn file(arch: Arch, records: &[u8]) -> Vec<u8> {
     let machine: u16 = match arch {
         Arch::Riscv64 => 243,
         Arch::Arm64 => 183,
+        Arch::Amd64 => 62,
     };
-    let code: Vec<u8> = words(arch).flat_map(|(word, _)| word.to_le_bytes()).collect();
+    let code: Vec<u8> = words(arch).flat_map(|(word, _)| word).collect();
     let mut file = Vec::new();
     file.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
     for half in [2, machine] {
@@ -82,6 +90,7 @@ mod tests {
             let isa = crate::arch::isa(arch).unwrap();
             let mut count = 0;
             for (word, text) in words(arch) {
+                let word = u32::from_le_bytes(word.try_into().unwrap());
                 assert_eq!(isa.disassemble(word).as_deref(), Some(text), "{arch:?} {word:08x}");
                 count += 1;
             }
@@ -89,5 +98,26 @@ mod tests {
             let wrong = listing(arch).lines().filter(|line| !line.starts_with('#')).count();
             assert_eq!(wrong, count, "{arch:?}: each line is a word");
         }
+    }
+
+    #[test]
+    fn the_instructions_are_what_their_listing_says() {
+        use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+        let code: Vec<u8> = words(Arch::Amd64).flat_map(|(word, _)| word).collect();
+        let mut decoder = Decoder::with_ip(64, &code, 0, DecoderOptions::NONE);
+        let mut formatter = IntelFormatter::new();
+        let options = formatter.options_mut();
+        options.set_hex_prefix("0x");
+        options.set_hex_suffix("");
+        options.set_uppercase_hex(false);
+        options.set_branch_leading_zeros(false);
+        options.set_space_after_operand_separator(true);
+        for (word, text) in words(Arch::Amd64) {
+            let (instruction, mut said) = (decoder.decode(), String::new());
+            formatter.format(&instruction, &mut said);
+            assert_eq!((said.as_str(), instruction.len()), (text, word.len()));
+        }
+        let lines = listing(Arch::Amd64).lines().filter(|line| !line.starts_with('#')).count();
+        assert!(!decoder.can_decode() && lines == words(Arch::Amd64).count());
     }
 }

@@ -17,6 +17,8 @@ pub struct Guest {
     pub arch: Arch,
     /// What it begins with.
     pub origin: Origin,
+    /// What virtual machines are made with, if its processors are the host's own.
+    pub kvm: Option<OwnedFd>,
     /// What it calls itself.
     pub hostname: String,
     /// The program.

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::agent::{BUFFER, BUFFER_ROOM, MESSAGE, MESSAGE_ROOM, RECORDS};
 use super::script::{Call, Data, Script, Shape, Step, Value};
+use crate::arch::Arch;
 use crate::error::{Error, Result};
 
 /// The agent's own descriptor of the line, out of the way of all others.
@@ -67,6 +68,7 @@ pub(crate) fn serve(script: &mut Script) -> u64 {
 /// The host's end.
 #[derive(Debug)]
 pub(crate) struct Link {
+    arch: Arch,
     to: File,
     from: File,
     server: u64,
@@ -84,8 +86,8 @@ pub(crate) struct Awaited {
 
 impl Link {
     /// Over those two, to an agent that serves from there.
-    pub(crate) fn new(to: OwnedFd, from: OwnedFd, server: u64) -> Link {
-        Link { to: File::from(to), from: File::from(from), server, waiting: None }
+    pub(crate) fn new(arch: Arch, to: OwnedFd, from: OwnedFd, server: u64) -> Link {
+        Link { arch, to: File::from(to), from: File::from(from), server, waiting: None }
     }
 
     /// Where its agent serves.
@@ -169,7 +171,7 @@ impl Link {
             script.whole(Call::Write, LINE.into(), Value::Number(BUFFER as i64), step.into());
         }
         script.go_to(self.server);
-        let bytes = script.encode(MESSAGE);
+        let bytes = script.encode(self.arch, MESSAGE);
         if bytes.len() as u64 > MESSAGE_ROOM {
             return Err(Error::Agent { why: "a command and its environment are longer than a machine takes".into() });
         }
@@ -216,10 +218,9 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-    use crate::arch::Arch;
 
-    /// An agent that qemu executes as a process, with its line in the place of its standard streams.
-    fn emulated(arch: Arch, qemu: &str) -> Option<(Link, std::process::Child)> {
+    /// An agent that qemu, if that is needed, executes as a process, with its line in the place of its standard streams.
+    fn emulated(arch: Arch, qemu: Option<&str>) -> Option<(Link, std::process::Child)> {
         let mut script = Script::new();
         for (from, to) in [(0, LINE), (1, LINE + 1)] {
             script.call(Call::Dup3, [from.into(), to.into(), 0.into()]);
@@ -227,23 +228,26 @@ mod tests {
         // There, one descriptor is both.
         let server = serve(&mut script);
         let path = std::env::temp_dir().join(format!("agent-{arch:?}-{}", std::process::id()));
-        std::fs::write(&path, agent::file(arch, &script.encode(agent::RECORDS))).unwrap();
+        std::fs::write(&path, agent::file(arch, &script.encode(arch, agent::RECORDS))).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let theirs = OwnedFd::from(theirs);
-        let child = Command::new(qemu)
-            .arg(&path)
+        let mut command = Command::new(qemu.map_or(path.as_os_str(), AsRef::as_ref));
+        let child = command
+            .args(qemu.map(|_| &path))
             .stdin(Stdio::from(theirs.try_clone().unwrap()))
             .stdout(Stdio::from(theirs))
             .spawn()
             .ok()?;
         let from = ours.try_clone().unwrap();
-        Some((Link::new(ours.into(), from.into(), server), child))
+        Some((Link::new(arch, ours.into(), from.into(), server), child))
     }
 
     #[test]
     fn an_agent_does_what_it_is_sent() {
-        for (arch, qemu) in [(Arch::Riscv64, "qemu-riscv64"), (Arch::Arm64, "qemu-aarch64")] {
+        for (arch, qemu) in
+            [(Arch::Riscv64, Some("qemu-riscv64")), (Arch::Arm64, Some("qemu-aarch64")), (Arch::Amd64, None)]
+        {
             let Some((mut link, mut child)) = emulated(arch, qemu) else { continue };
             let mut script = Script::new();
             let pair = script.room(8);

@@ -25,7 +25,7 @@ use super::script::{Call, Script, Value};
 use super::setup::{self, Has};
 use super::spawn::{self, Born, Ends, Outcome};
 use super::whole;
-use crate::arch::{isa, translations};
+use crate::arch::{Arch, isa, translations};
 use crate::console::Serial;
 use crate::error::{Error, Result};
 use crate::machine::gdb::Door;
@@ -52,22 +52,20 @@ pub fn run(guest: Guest) -> Result<i32> {
         Begin::Anew(_, first, ..) => first.server,
         Begin::Again(_, inside) => inside.server,
     };
-    let (link, port) = line(server)?;
+    let (link, port) = line(guest.arch, server)?;
     let mut devices = setup::devices(port, guest.root, guest.network.as_ref())?;
     let has = if guest.disks.is_empty() { Has::Nothing } else { Has::Disks };
     devices.disks = guest.disks.into_iter().enumerate().map(whole::disk).collect::<Result<_>>()?;
     let serial = Serial { output: Box::new(guest.log), input: None };
-    let (arch, mode) = (guest.arch, dbt::Mode::Translate);
+    let (arch, kvm, mode) = (guest.arch, guest.kvm, dbt::Mode::Translate);
     let door = Arc::new(Door::default());
-    let translations = guest.translations.map(|file| translations(arch, file));
+    let translations = guest.translations.and_then(|file| translations(arch, file).ok());
     let (runner, inside) = match begin {
         Begin::Anew(kernel, first, memory, processors) => {
             let make = move || {
                 let (kernel, initrd, command_line) = (&kernel, &first.archive, setup::command_line(arch));
-                Machine::new(
-                    isa(arch)?,
-                    Start { kernel, initrd, command_line, memory, processors, mode, serial, devices },
-                )
+                let start = Start { kernel, initrd, command_line, memory, processors, mode, serial, devices };
+                Machine::of_arch(arch, kvm, start)
             };
             (Runner::begin(Arc::clone(&door), translations, make), None)
         }
@@ -104,14 +102,14 @@ enum Begin {
 }
 
 /// The line to the agent, and the port that is its other end.
-fn line(server: u64) -> Result<(Link, Port)> {
+fn line(arch: Arch, server: u64) -> Result<(Link, Port)> {
     let pair = || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let failed = |errno: rustix::io::Errno| Error::Watching(errno.into());
     let (ours, theirs) = pair().map_err(failed)?;
     rustix::io::ioctl_fionbio(&theirs, true).map_err(failed)?;
     let copy = |it: &OwnedFd| it.try_clone().map_err(Error::Watching);
     let port = Port { name: "line".into(), input: Some(copy(&theirs)?), output: theirs };
-    Ok((Link::new(copy(&ours)?, ours, server), port))
+    Ok((Link::new(arch, copy(&ours)?, ours, server), port))
 }
 
 /// A program and who is told of its end.

@@ -68,7 +68,7 @@ fn archive(arch: Arch, modules: &[Module], script: &Script) -> Vec<u8> {
     for (number, module) in modules.iter().enumerate() {
         archive.file(&format!("modules/{number}"), &module.content);
     }
-    archive.file("init", &agent::file(arch, &script.encode(agent::RECORDS)));
+    archive.file("init", &agent::file(arch, &script.encode(arch, agent::RECORDS)));
     archive.finish()
 }
 
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn the_first_records_have_room() {
         let modules = vec![Module { name: "some_module".into(), content: Vec::new() }; 40];
-        let length = for_disk(&modules, None).encode(agent::RECORDS).len() as u64;
+        let length = for_disk(&modules, None).encode(Arch::Arm64, agent::RECORDS).len() as u64;
         assert!(length < agent::MESSAGE - agent::RECORDS - (8 << 10), "{length}");
     }
 }

@@ -86,7 +86,7 @@ fn run(mut machine: Machine, door: &Door, tell: &Sender<Interrupter>, orders: &R
     };
     loop {
         if let Some(end) = machine.run_with(door, is_wanted) {
-            return Ok(end);
+            return machine.failure().map_or(Ok(end), |why| Err(Error::Native { why }));
         }
         if let Some(Order { frozen, go_on }) = given.take() {
             let _ = frozen.send(machine.freeze());

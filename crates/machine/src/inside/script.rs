@@ -1,4 +1,8 @@
 //! Scripts for the agent: records, and the data that they point to.
+//!
+//! What a call's number is the architecture says, which a script knows of when it is encoded.
+
+use crate::arch::Arch;
 
 /// Bytes of a record.
 const RECORD: u64 = 64;
@@ -49,11 +53,67 @@ pub(crate) enum Call {
     FinitModule = 273,
 }
 
+impl Call {
+    /// Its number. x86-64 has those that it had before others were to share them.
+    fn number(self, arch: Arch) -> u64 {
+        if arch != Arch::Amd64 {
+            return self as u64;
+        }
+        match self {
+            Call::Dup3 => 292,
+            Call::Fcntl => 72,
+            Call::Ioctl => 16,
+            Call::Mkdirat => 258,
+            Call::Symlinkat => 266,
+            Call::Umount2 => 166,
+            Call::Mount => 165,
+            Call::Chdir => 80,
+            Call::Chroot => 161,
+            Call::Openat => 257,
+            Call::Close => 3,
+            Call::Pipe2 => 293,
+            Call::Read => 0,
+            Call::Write => 1,
+            Call::Ppoll => 271,
+            Call::Signalfd4 => 289,
+            Call::Newfstatat => 262,
+            Call::Sync => 162,
+            Call::Exit => 60,
+            Call::Nanosleep => 35,
+            Call::ClockSettime => 227,
+            Call::Kill => 62,
+            Call::RtSigprocmask => 14,
+            Call::Setgid => 106,
+            Call::Setuid => 105,
+            Call::Setsid => 112,
+            Call::Setgroups => 116,
+            Call::Sethostname => 170,
+            Call::Umask => 95,
+            Call::Socket => 41,
+            Call::Clone => 56,
+            Call::Execve => 59,
+            Call::Wait4 => 61,
+            Call::FinitModule => 313,
+        }
+    }
+}
+
+/// What a record does.
+#[derive(Debug, Clone, Copy)]
+enum Does {
+    /// A system call.
+    Call(Call),
+    /// Something of the agent's own, by its number.
+    Own(u64),
+}
+
 /// An argument.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Value {
     /// That number.
     Number(i64),
+    /// The number of a system call.
+    Call(Call),
     /// The address of data of this script.
     Data(Data),
     /// What an earlier record gave.
@@ -118,7 +178,7 @@ enum Place {
 
 #[derive(Debug, Clone)]
 struct Record {
-    number: u64,
+    does: Does,
     place: Place,
     arguments: [Value; 6],
 }
@@ -168,17 +228,17 @@ impl Script {
 
     /// A system call.
     pub(crate) fn call<const N: usize>(&mut self, call: Call, arguments: [Value; N]) -> Step {
-        self.record(call as u64, &arguments)
+        self.record(Does::Call(call), &arguments)
     }
 
     /// A transfer that is repeated until all of it is done.
     pub(crate) fn whole(&mut self, call: Call, descriptor: Value, address: Value, length: Value) -> Step {
-        self.record(WHOLE, &[descriptor, address, length, Value::Number(call as i64)])
+        self.record(Does::Own(WHOLE), &[descriptor, address, length, Value::Call(call)])
     }
 
     /// Goes on elsewhere in this script if both are equal.
     pub(crate) fn jump_if_equal(&mut self, one: Value, other: Value, to: Label) {
-        self.record(JUMP, &[one, other, Value::Label(to)]);
+        self.record(Does::Own(JUMP), &[one, other, Value::Label(to)]);
     }
 
     /// Goes on elsewhere in this script.
@@ -188,7 +248,7 @@ impl Script {
 
     /// Goes on at an address.
     pub(crate) fn go_to(&mut self, address: u64) {
-        self.record(JUMP, &[Value::Number(0), Value::Number(0), Value::Number(address as i64)]);
+        self.record(Does::Own(JUMP), &[Value::Number(0), Value::Number(0), Value::Number(address as i64)]);
     }
 
     pub(crate) fn label(&mut self) -> Label {
@@ -201,7 +261,7 @@ impl Script {
         self.labels[label.0] = self.records.len() as u64;
     }
 
-    fn record(&mut self, number: u64, arguments: &[Value]) -> Step {
+    fn record(&mut self, does: Does, arguments: &[Value]) -> Step {
         // What an earlier record gave is fetched by a record of its own.
         let fetched = arguments.iter().filter(|it| matches!(it, Value::Result(_))).count();
         let taker = self.records.len() + fetched;
@@ -210,12 +270,12 @@ impl Script {
                 let place = Place::Argument(taker, at);
                 let mut all = [Value::Number(0); 6];
                 all[0] = Value::Slot(*step);
-                self.records.push(Record { number: LOAD, place, arguments: all });
+                self.records.push(Record { does: Does::Own(LOAD), place, arguments: all });
             }
         }
         let mut all = [Value::Number(0); 6];
         all[..arguments.len()].copy_from_slice(arguments);
-        self.records.push(Record { number, place: Place::Slot, arguments: all });
+        self.records.push(Record { does, place: Place::Slot, arguments: all });
         Step(taker)
     }
 
@@ -230,7 +290,7 @@ impl Script {
     }
 
     /// The bytes of the script as it lies at `base`: records, results, data.
-    pub(crate) fn encode(&self, base: u64) -> Vec<u8> {
+    pub(crate) fn encode(&self, arch: Arch, base: u64) -> Vec<u8> {
         let slots = base + self.length();
         let data = slots + self.records.len() as u64 * 8;
         let mut bytes = Vec::with_capacity((data - base) as usize + self.data.len());
@@ -241,6 +301,7 @@ impl Script {
             };
             let value = |value: &Value| match value {
                 Value::Number(number) => *number as u64,
+                Value::Call(call) => call.number(arch),
                 Value::Data(it) => data + it.0,
                 Value::Slot(step) => slots + step.0 as u64 * 8,
                 Value::Label(label) => base + self.labels[label.0] * RECORD,
@@ -250,7 +311,11 @@ impl Script {
                 // Filled in by the record before.
                 Value::Result(_) => 0,
             };
-            bytes.extend_from_slice(&record.number.to_le_bytes());
+            let does = match record.does {
+                Does::Call(call) => call.number(arch),
+                Does::Own(number) => number,
+            };
+            bytes.extend_from_slice(&does.to_le_bytes());
             bytes.extend_from_slice(&place.to_le_bytes());
             record.arguments.iter().for_each(|it| bytes.extend_from_slice(&value(it).to_le_bytes()));
         }

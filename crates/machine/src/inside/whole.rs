@@ -20,7 +20,7 @@ use unikernel::control::{Order, Word};
 use super::guest::Network;
 use super::root::{self, Module};
 use super::setup;
-use crate::arch::{Arch, isa};
+use crate::arch::Arch;
 use crate::console::Serial;
 use crate::devices::Devices;
 use crate::disk::{Access, Disk, Format, SeedFile};
@@ -36,6 +36,8 @@ use crate::watch::Interrupter;
 pub struct System {
     /// What its processors are.
     pub arch: Arch,
+    /// What virtual machines are made with, if its processors are the host's own.
+    pub kvm: Option<OwnedFd>,
     /// Its kernel's image.
     pub kernel: Vec<u8>,
     /// Its kernel's modules, in the order in which they are loaded.
@@ -136,7 +138,8 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
         },
         devices,
     };
-    let mut machine = Machine::new(isa(system.arch)?, start)?;
+    let kvm = system.kvm.as_ref().map(copy).transpose()?;
+    let mut machine = Machine::of_arch(system.arch, kvm, start)?;
     let said = Arc::new(AtomicU8::new(0));
     let hearing = {
         let (said, interrupter) = (Arc::clone(&said), machine.interrupter());
@@ -144,9 +147,13 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
     };
     let has_failed = || matches!(said.load(Ordering::Acquire), NOTHING | NO_PROGRAM);
     let end = machine.run_with(door, has_failed).unwrap_or(End::PowerOff);
+    let failure = machine.failure();
     // The line's other end goes with the machine.
     drop(machine);
     let _ = hearing.join();
+    if let Some(why) = failure {
+        return Err(Error::Native { why });
+    }
     Ok((end, said.load(Ordering::Acquire)))
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use dbt::{Mode, Processor, Ram};
+use dbt::{Mode, Ram};
 use isa::Isa;
 use vm::Memory;
 
@@ -41,7 +41,7 @@ impl Machine {
         let place = &self.processors[0].place;
         let machine = SavedMachine {
             architecture: self.architecture.clone(),
-            processors: self.processors.iter().map(|it| it.processor.save()).collect(),
+            processors: self.processors.iter().map(|it| it.processor.save()).collect::<Result<_>>()?,
             seats: self.processors.iter().map(|it| it.place.save()).collect::<Result<_>>()?,
             ticks: place.clock().now(),
             board: place.save_board()?,
@@ -65,9 +65,9 @@ impl Machine {
         places[0].restore_board(machine.board)?;
         places[0].bus().restore(machine.devices)?;
         places.iter_mut().zip(machine.seats).try_for_each(|(place, seat)| place.restore(seat))?;
-        Machine::of_parts(&isa, &ram, (bells, places), |number, place| {
+        Machine::of_parts(&isa.name, &ram, (bells, places), |number, place| {
             let saved = &machine.processors[number];
-            Ok(Processor::resume(Arc::clone(&isa), thaw.mode, ram.clone(), place, saved)?)
+            Ok(Box::new(dbt::Processor::resume(Arc::clone(&isa), thaw.mode, ram.clone(), place, saved)?))
         })
     }
 }

@@ -33,7 +33,7 @@ use gdbstub::target::ext::target_description_xml_override::{
 use gdbstub::target::{Target, TargetError, TargetResult};
 
 use self::view::{Bytes, Number, Processors, Shown};
-use super::{End, Machine, Seated};
+use super::{End, Machine, Platform};
 use crate::watch::Interrupter;
 
 /// For so long a machine runs before its debugger is listened to again; or each processor does so many instructions.
@@ -92,7 +92,7 @@ impl Machine {
 
     /// Stands still, and does what a debugger says until that leaves. Gives how the machine ended, if it did.
     pub fn be_debugged(&mut self, connection: OwnedFd) -> Option<End> {
-        let shown = view::shown(self.processors[0].processor.isa())?;
+        let shown = view::shown(self.processors[0].processor.described()?.isa())?;
         let (places, actions) = (BTreeSet::new(), Actions::default());
         let mut debugged = Debugged { machine: self, shown, places, actions, turn: 0, end: None };
         let outcome = GdbStub::new(Line(File::from(connection))).run_blocking::<Loop<'_>>(&mut debugged);
@@ -164,8 +164,8 @@ impl Debugged<'_> {
         if let Err(stopped) = self.each(STEP_TURN) {
             return Some(stopped);
         }
-        let seated = self.machine.processors.get_mut(number)?;
-        seated.processor.step_once(&mut *seated.place);
+        let (processor, place) = self.machine.processors.get_mut(number)?.described()?;
+        processor.step_once(place);
         Some(MultiThreadStopReason::SignalWithThread { tid: thread(number), signal: Signal::SIGTRAP })
     }
 
@@ -190,7 +190,8 @@ impl Debugged<'_> {
                 continue;
             }
             let seated = &mut self.machine.processors[number];
-            match seated.processor.run_until(&mut *seated.place, instructions, &self.places) {
+            let Some((processor, place)) = seated.described() else { continue };
+            match processor.run_until(place, instructions, &self.places) {
                 Until::Reached => return Err(MultiThreadStopReason::SwBreak(thread(number))),
                 Until::Waiting => rest = rest.min(seated.place.idle()),
                 Until::Off if !seated.start() => {}
@@ -200,21 +201,25 @@ impl Debugged<'_> {
         Ok(rest)
     }
 
-    fn seated(&mut self, thread: Tid) -> TargetResult<&mut Seated, Self> {
-        self.machine.processors.get_mut(number(thread)).ok_or(TargetError::NonFatal)
+    fn seated(&mut self, thread: Tid) -> TargetResult<(&mut dbt::Processor, &mut dyn Platform), Self> {
+        seated(self.machine, thread).ok_or(TargetError::NonFatal)
     }
 
     fn read(&mut self, register: usize, thread: Tid) -> TargetResult<Vec<u8>, Self> {
-        let seated = self.machine.processors.get_mut(number(thread)).ok_or(TargetError::NonFatal)?;
+        let (processor, place) = seated(self.machine, thread).ok_or(TargetError::NonFatal)?;
         let shown = self.shown.get(register).ok_or(TargetError::NonFatal)?;
-        Ok(shown.read(&mut seated.processor, &mut *seated.place))
+        Ok(shown.read(processor, place))
     }
 
     fn write(&mut self, register: usize, thread: Tid, value: &[u8]) -> TargetResult<(), Self> {
-        let seated = self.machine.processors.get_mut(number(thread)).ok_or(TargetError::NonFatal)?;
+        let (processor, place) = seated(self.machine, thread).ok_or(TargetError::NonFatal)?;
         let shown = self.shown.get(register).ok_or(TargetError::NonFatal)?;
-        shown.write(&mut seated.processor, &mut *seated.place, value).ok_or(TargetError::NonFatal)
+        shown.write(processor, place, value).ok_or(TargetError::NonFatal)
     }
+}
+
+fn seated(machine: &mut Machine, thread: Tid) -> Option<(&mut dbt::Processor, &mut dyn Platform)> {
+    machine.processors.get_mut(number(thread))?.described()
 }
 
 /// A connection.
@@ -322,16 +327,16 @@ impl MultiThreadBase for Debugged<'_> {
     }
 
     fn read_addrs(&mut self, address: u64, into: &mut [u8], thread: Tid) -> TargetResult<usize, Self> {
-        let seated = self.seated(thread)?;
-        match seated.processor.peek(&mut *seated.place, address, into) {
+        let (processor, place) = self.seated(thread)?;
+        match processor.peek(place, address, into) {
             0 if !into.is_empty() => Err(TargetError::NonFatal),
             count => Ok(count),
         }
     }
 
     fn write_addrs(&mut self, address: u64, from: &[u8], thread: Tid) -> TargetResult<(), Self> {
-        let seated = self.seated(thread)?;
-        let is_done = seated.processor.poke(&mut *seated.place, address, from);
+        let (processor, place) = self.seated(thread)?;
+        let is_done = processor.poke(place, address, from);
         is_done.then_some(()).ok_or(TargetError::NonFatal)
     }
 
@@ -424,7 +429,8 @@ impl TargetDescriptionXmlOverride for Debugged<'_> {
         if annex != b"target.xml" {
             return Err(TargetError::NonFatal);
         }
-        let text = view::description(self.machine.processors[0].processor.isa(), &self.shown);
+        let processor = self.machine.processors[0].processor.described().ok_or(TargetError::NonFatal)?;
+        let text = view::description(processor.isa(), &self.shown);
         let rest = usize::try_from(offset).ok().and_then(|at| text.as_bytes().get(at..)).unwrap_or(&[]);
         let count = rest.len().min(length).min(into.len());
         into[..count].copy_from_slice(&rest[..count]);

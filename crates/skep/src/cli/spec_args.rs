@@ -200,7 +200,7 @@ impl SpecArgs {
         self.check_restoring(&name, &found.record)?;
         let stop_signal =
             self.stop_signal.clone().or(Some(found.record.config.stop_signal.clone()).filter(|it| !it.is_empty()));
-        let (boundary, machine) = self.choose_boundary(engine, &name, &found.record)?;
+        let (boundary, machine) = self.choose_boundary(engine, &found.record)?;
         let request = CellRequest { machine, ..self.request(stop_signal.as_deref(), boundary)? };
         let image = engine::NamedImage { name: &name, id: found.id, record: &found.record };
         engine::specify(request, image, engine.fresh_id()?, engine::now()).map_err(|engine::NoCommand| {
@@ -236,7 +236,6 @@ impl SpecArgs {
     fn choose_boundary(
         &self,
         engine: &engine::Engine,
-        name: &str,
         record: &ImageRecord,
     ) -> Result<(Boundary, Option<MachineSpec>)> {
         let arch = record.arch;
@@ -245,10 +244,8 @@ impl SpecArgs {
             None if has_machines => Boundary::Machine,
             None => Boundary::Container,
             Some(Boundary::Machine) if arch == Arch::HOST => {
-                let what =
-                    format!("{name} is for {arch}, and so is this machine: machines are for other processors yet");
-                return Err(CommandError::new(Kind::Unsupported, what)
-                    .hinted("run it '--as container' or '--as unikernel', or take it for another: --arch riscv64"));
+                engine::native_machines()?;
+                Boundary::Machine
             }
             Some(Boundary::Machine) if !has_machines => {
                 return Err(CommandError::new(Kind::Unsupported, format!("there are no machines for {arch}"))

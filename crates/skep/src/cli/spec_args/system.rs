@@ -20,8 +20,10 @@ impl SpecArgs {
         if self.boundary.is_some_and(|it| it != Boundary::Machine) {
             return Err(CommandError::usage("the system of a disk needs a machine").hinted("leave out --as"));
         }
-        if arch == Arch::HOST || engine::machine_processor(arch).is_none() {
-            let what = format!("there are no machines for {arch}: machines are for other processors yet");
+        if arch == Arch::HOST {
+            engine::native_machines()?;
+        } else if engine::machine_processor(arch).is_none() {
+            let what = format!("there are no machines for {arch}");
             return Err(CommandError::new(Kind::Unsupported, what)
                 .hinted("--arch arm64 or --arch riscv64 says which the disk's system is for"));
         }

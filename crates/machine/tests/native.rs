@@ -1,0 +1,114 @@
+//! Programs on a bare machine of the host's own kind: a few instructions of a kernel, which any KVM executes, and one that emulates
+//! them in no time that anybody notices.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it lacks")]
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use machine::{Devices, End, Machine, Serial, Start};
+
+/// Says its text, and switches off if the first slot has a device of virtio in it; else it faults.
+#[rustfmt::skip]
+const SAY_AND_LOOK: &[u8] = &[
+    0x66, 0xba, 0xf8, 0x03, 0x48, 0x8d, 0x35, 0x2b, 0, 0, 0, // dx = 0x3f8; rsi = the text
+    0xac, 0x84, 0xc0, 0x74, 0x03, 0xee, 0xeb, 0xf8, // each: al = a byte; if it is none, on; out
+    0xb8, 0x83, 0, 0, 0xd0, 0x48, 0x89, 0x04, 0x25, 0xf8, 0xbf, 0, 0, // the last entry of the tables leads to the slots
+    0x81, 0x3c, 0x25, 0, 0, 0xe0, 0x3f, b'v', b'i', b'r', b't', 0x75, 0x07, // is that "virt"?
+    0x66, 0xba, 0, 0x06, 0xb0, 0x34, 0xee, // out to 0x600: off
+    0x0f, 0x0b, // a fault, for which there is no table
+    b's', b'a', b'i', b'd', 0,
+];
+const START_AGAIN: &[u8] = &[0x66, 0xba, 0x02, 0x06, 0xb0, 0x01, 0xee, 0xeb, 0xfe];
+const FAULT: &[u8] = &[0x0f, 0x0b];
+const GO_ON: &[u8] = &[0xeb, 0xfe];
+/// Interrupts are off, so nothing wakes it.
+const WAIT: &[u8] = &[0xf4, 0xeb, 0xfd];
+
+/// What was said.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An ELF file of a program at 16 MiB.
+fn kernel(program: &[u8]) -> Vec<u8> {
+    const TO: u64 = 16 << 20;
+    const HEADERS: u64 = 64 + 56;
+    let length = program.len() as u64;
+    let words = |words: &[u64]| words.iter().flat_map(|it| it.to_le_bytes()).collect::<Vec<_>>();
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend_from_slice(&[2, 0, 62, 0, 1, 0, 0, 0]);
+    file.extend(words(&[TO, 64, 0]));
+    file.extend_from_slice(&[0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend(words(&[1 | 7 << 32, HEADERS, TO, TO, length, length, 0x1000]));
+    file.extend_from_slice(program);
+    file
+}
+
+fn machine(program: &[u8], processors: usize) -> Option<(Machine, Said)> {
+    let Ok(kvm) = vm::Machine::open() else {
+        println!("skipped: needs /dev/kvm");
+        return None;
+    };
+    let said = Said::default();
+    let start = Start {
+        kernel: &kernel(program),
+        initrd: &[],
+        command_line: "",
+        memory: 64 << 20,
+        processors,
+        mode: dbt::Mode::Translate,
+        serial: Serial { output: Box::new(said.clone()), input: None },
+        devices: Devices::default(),
+    };
+    Some((Machine::native(&vm::Host::from(kvm), start).unwrap(), said))
+}
+
+/// Longer than any of this takes.
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_program_says_something_finds_a_device_and_switches_off() {
+    for processors in [1, 2] {
+        let Some((mut machine, said)) = machine(SAY_AND_LOOK, processors) else { return };
+        assert_eq!(machine.run_for(LONG), Some(End::PowerOff));
+        assert_eq!(*said.0.lock().unwrap(), b"said");
+    }
+}
+
+#[test]
+fn what_starts_again_or_faults_without_end_ends() {
+    for program in [START_AGAIN, FAULT] {
+        let Some((mut machine, _)) = machine(program, 1) else { return };
+        assert_eq!(machine.run_for(LONG), Some(End::Reboot));
+    }
+}
+
+#[test]
+fn what_goes_on_or_waits_stands_still_when_it_is_told() {
+    for program in [GO_ON, WAIT] {
+        let Some((mut machine, _)) = machine(program, 2) else { return };
+        assert_eq!(machine.run_for(Duration::from_millis(10)), None);
+        let interrupter = machine.interrupter();
+        interrupter.interrupt();
+        assert_eq!(machine.run_for(LONG), None, "it is interrupted before it begins");
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            interrupter.interrupt();
+        });
+        assert_eq!(machine.run_for(LONG), None);
+        other.join().unwrap();
+        assert!(machine.freeze().is_err(), "it is not copied");
+    }
+}
