@@ -36,6 +36,7 @@ pub(crate) struct Translator {
     alignment: Alignment,
     visits: Visits,
     room: specialise::Room,
+    generating: generate::Room,
     blocks: FxHashMap<Key, u32>,
     list: Vec<Translated>,
     /// Pages that code was made of, by physical address.
@@ -116,6 +117,7 @@ impl Translator {
             alignment,
             visits,
             room: specialise::Room::default(),
+            generating: generate::Room::default(),
             blocks: FxHashMap::default(),
             list: Vec::new(),
             pages: FxHashMap::default(),

@@ -19,6 +19,8 @@ mod operations;
 mod places;
 mod vectors;
 
+use isa::ops::{Unary, mask64};
+
 use self::accesses::{Loaded, Saved};
 pub(super) use self::errands::{Shared, shared};
 use super::ir::{Block, Fence, Ir, Modes, Val, Value};
@@ -89,8 +91,19 @@ enum Source {
 #[derive(Debug, Clone, Copy)]
 struct Flush {
     offset: u32,
-    from: Source,
+    from: From,
     is_wide: bool,
+}
+
+/// Some of those that a block has: from one to another.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flushes(u32, u32);
+
+/// What is there already, or is computed where somebody looks.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    Place(Source),
+    Flags(FlagsOf, [Source; 3]),
 }
 
 /// Code that is seldom reached.
@@ -98,7 +111,7 @@ enum Cold {
     Access {
         jumps: Fixup,
         back: usize,
-        flush: Vec<Flush>,
+        flush: Flushes,
         save: Saved,
         address: Source,
         value: Option<Source>,
@@ -109,14 +122,14 @@ enum Cold {
     Touch {
         jumps: Fixup,
         again: usize,
-        flush: Vec<Flush>,
+        flush: Flushes,
         save: Saved,
         address: Source,
         meta: u32,
     },
     Exit {
         jumps: Fixup,
-        flush: Vec<Flush>,
+        flush: Flushes,
         to: Target,
     },
 }
@@ -137,14 +150,14 @@ enum Target {
 struct Generator<'b> {
     block: &'b Block,
     code: Code,
-    /// Where each value is last used; 0 if it is not.
-    last: Vec<u32>,
+    uses: Uses,
     places: Vec<Place>,
     hosts: [Option<Value>; 16],
     stack: Vec<Option<Value>>,
     vectors: [Option<Value>; 16],
     wide_stack: Vec<Option<Value>>,
     cold: Vec<Cold>,
+    flushes: Vec<Flush>,
     seams: Seams,
     site: Site,
     at: u32,
@@ -167,54 +180,129 @@ pub(super) enum Counting {
     No,
 }
 
+/// Room that generating takes, kept for the next block.
+#[derive(Default)]
+pub(super) struct Room {
+    bytes: Vec<u8>,
+    uses: Uses,
+    places: Vec<Place>,
+    stack: Vec<Option<Value>>,
+    wide_stack: Vec<Option<Value>>,
+    cold: Vec<Cold>,
+    flushes: Vec<Flush>,
+}
+
+impl Room {
+    /// Code that was put where it belongs leaves its room for the next.
+    pub(super) fn take_back(&mut self, compiled: Compiled) {
+        self.bytes = compiled.bytes;
+    }
+}
+
+/// Empties what was kept.
+fn again<T>(room: &mut Vec<T>) -> Vec<T> {
+    room.clear();
+    std::mem::take(room)
+}
+
 /// Generates code for a block.
-pub(super) fn generate(block: &Block, site: Site) -> Result<Compiled, TooBig> {
-    let count = block.code.len();
+pub(super) fn generate(block: &Block, site: Site, room: &mut Room) -> Result<Compiled, TooBig> {
     let mut generator = Generator {
         block,
-        code: Code::with_room_for(count),
-        last: last_uses(block),
-        places: vec![Place::Nowhere; count],
+        code: Code { bytes: again(&mut room.bytes) },
+        uses: std::mem::take(&mut room.uses),
+        places: again(&mut room.places),
         hosts: [None; 16],
-        stack: vec![None; PLACES],
+        stack: again(&mut room.stack),
         vectors: [None; 16],
-        wide_stack: vec![None; WIDE_PLACES],
-        cold: Vec::new(),
+        wide_stack: again(&mut room.wide_stack),
+        cold: again(&mut room.cold),
+        flushes: again(&mut room.flushes),
         seams: Seams::default(),
         site,
         at: 0,
     };
-    generator.count();
-    for (at, ir) in block.code.iter().enumerate() {
-        generator.at = at as u32;
-        if ir.is_pure() && generator.last[at] == 0 {
-            continue;
-        }
-        generator.operation(at as Value, *ir)?;
-        generator.release();
-    }
-    generator.seams.stale = generator.finish() as u32;
-    Ok(Compiled { bytes: generator.code.bytes, seams: generator.seams })
+    generator.uses.find(block);
+    generator.places.resize(block.code.len(), Place::Nowhere);
+    let done = generator.all();
+    let Generator { code, uses, places, stack, wide_stack, cold, flushes, seams, .. } = generator;
+    *room = Room { bytes: Vec::new(), uses, places, stack, wide_stack, cold, flushes };
+    done.map(|()| Compiled { bytes: code.bytes, seams })
 }
 
-fn last_uses(block: &Block) -> Vec<u32> {
-    let mut last = vec![0; block.code.len()];
-    for (at, ir) in block.code.iter().enumerate().rev() {
-        if ir.is_pure() && last[at] == 0 {
-            continue;
+/// What becomes of values.
+#[derive(Default)]
+struct Uses {
+    /// Where each is last used; 0 if it is not.
+    last: Vec<u32>,
+    /// Flags that nobody uses but who looks at the state: they are computed there, which mostly is cold code.
+    is_late: Vec<bool>,
+    /// Whether it is used by an operation.
+    is_operand: Vec<bool>,
+}
+
+impl Uses {
+    fn find(&mut self, block: &Block) {
+        let Uses { last, is_late, is_operand } = self;
+        last.clear();
+        last.resize(block.code.len(), 0);
+        for list in [&mut *is_late, &mut *is_operand] {
+            list.clear();
+            list.resize(block.code.len(), false);
         }
-        let mut used = |value: Val| {
-            if let Val::Value(value) = value {
-                let last = &mut last[value as usize];
-                *last = (*last).max(at as u32);
+        for (at, ir) in block.code.iter().enumerate().rev() {
+            if ir.is_pure() && last[at] == 0 {
+                continue;
             }
-        };
-        ir.each(&mut used);
-        if let Some(state) = ir.state() {
-            block.states[state as usize].dirty.iter().for_each(|dirty| used(dirty.value));
+            is_late[at] = matches!(ir, Ir::Flags { .. }) && !is_operand[at];
+            let until = if is_late[at] { last[at] } else { at as u32 };
+            let mut used = |value: Val| {
+                if let Val::Value(value) = value {
+                    let last = &mut last[value as usize];
+                    *last = (*last).max(until);
+                    is_operand[value as usize] = true;
+                }
+            };
+            match FlagsOf::of(block, *ir) {
+                Some(FlagsOf { a, b, carry, .. }) => [a, b, carry].into_iter().for_each(&mut used),
+                None => ir.each(&mut used),
+            }
+            if let Some(state) = ir.state() {
+                for dirty in block.dirty(state) {
+                    if let Val::Value(value) = dirty.value {
+                        let last = &mut last[value as usize];
+                        *last = (*last).max(at as u32);
+                    }
+                }
+            }
         }
     }
-    last
+}
+
+/// What flags are computed of: a sum with a carry, or a difference.
+#[derive(Debug, Clone, Copy)]
+struct FlagsOf {
+    width: u8,
+    a: Val,
+    b: Val,
+    carry: Val,
+    is_difference: bool,
+}
+
+impl FlagsOf {
+    /// A sum of the inverse and one is a difference, and then the inverse is not needed.
+    fn of(block: &Block, ir: Ir) -> Option<FlagsOf> {
+        let Ir::Flags { width, a, b, carry } = ir else { return None };
+        let subtrahend = match (carry, b) {
+            (Val::Number(1), Val::Number(b)) => Some(Val::Number(!b & mask64(width))),
+            (Val::Number(1), Val::Value(b)) => match block.code[b as usize] {
+                Ir::Unary(Unary::Invert, w, inner) if w == width => Some(inner),
+                _ => None,
+            },
+            _ => None,
+        };
+        Some(FlagsOf { width, a, b: subtrahend.unwrap_or(b), carry, is_difference: subtrahend.is_some() })
+    }
 }
 
 fn slot(place: usize) -> Mem {
@@ -247,6 +335,21 @@ fn imm(value: Val, size: Size) -> Option<i32> {
 }
 
 impl Generator<'_> {
+    fn all(&mut self) -> Result<(), TooBig> {
+        self.count();
+        let block = self.block;
+        for (at, ir) in block.code.iter().enumerate() {
+            self.at = at as u32;
+            if ir.is_pure() && (self.uses.last[at] == 0 || self.uses.is_late[at]) {
+                continue;
+            }
+            self.operation(at as Value, *ir)?;
+            self.release();
+        }
+        self.seams.stale = self.finish() as u32;
+        Ok(())
+    }
+
     fn operation(&mut self, own: Value, ir: Ir) -> Result<(), TooBig> {
         match ir {
             Ir::Read { offset } => {
@@ -272,21 +375,11 @@ impl Generator<'_> {
             Ir::SetFloatFlags { offset, value } => self.set_float_flags(offset, value),
             Ir::Unary(operator, width, a) => self.unary(own, operator, width, a)?,
             Ir::Binary(operator, width, a, b) => self.binary(own, operator, width, a, b)?,
-            Ir::Select(_, condition, yes, no) => {
-                let condition = self.operand(condition, Reg::Rax);
-                self.code.test(Size::S32, condition, condition);
-                // A move touches no flag, but a number zero would.
-                let yes = match self.source(yes) {
-                    Source::Host(reg) => reg,
-                    other => {
-                        self.move_keeping_flags(Reg::Rcx, other);
-                        Reg::Rcx
-                    }
-                };
-                let no = self.source(no);
+            Ir::Select(_, test, yes, no) => self.select(own, test, yes, no)?,
+            Ir::Slice { of, low: 0, width: 32 } => {
+                let of = self.operand(of, Reg::Rax);
                 let to = self.destination(own)?;
-                self.move_keeping_flags(to, no);
-                self.code.cmov(Condition::NotEqual, Size::S64, to, yes);
+                self.code.mov(Size::S32, to, of);
             }
             Ir::Slice { of, low, width } => {
                 let to = self.destination_from(own, of)?;
@@ -298,7 +391,7 @@ impl Generator<'_> {
                 }
             }
             Ir::Sext { of, from, to: width } => self.sext(own, of, from, width)?,
-            Ir::Flags { width, a, b, carry } => self.flags(own, width, a, b, carry)?,
+            Ir::Flags { .. } => self.flags(own, ir)?,
             Ir::Vector(vector) => self.vector_operation(own, vector)?,
             Ir::Load { address, width, how, at, class } => self.load(own, class, (address, width, at), how)?,
             Ir::Store { address, value, width, how, at } => self.store(address, value, width, how, at),
@@ -315,7 +408,7 @@ impl Generator<'_> {
             Ir::Synchronise { next, at } => self.synchronise(next, at),
             Ir::Exit { to, at, modes } => {
                 let flush = self.flush_of(at);
-                self.flush(&flush);
+                self.flush(flush);
                 match (modes, self.target(to, at)) {
                     (Modes::Same, to) => self.leave(to),
                     (Modes::Changed, to) => self.leave_for_modes(to),
@@ -334,31 +427,33 @@ impl Generator<'_> {
         self.code.decrement(Mem::at(Reg::R14, sets::counter(0)));
         self.seams.counter = Some(self.code.here() as u32 - 4);
         let jumps = self.code.jcc(Condition::Sign);
-        self.cold.push(Cold::Exit { jumps, flush: Vec::new(), to: Target::Hot });
+        self.cold.push(Cold::Exit { jumps, flush: Flushes::default(), to: Target::Hot });
     }
 
     fn finish(&mut self) -> usize {
-        for cold in std::mem::take(&mut self.cold) {
+        let mut all = std::mem::take(&mut self.cold);
+        for cold in all.drain(..) {
             match cold {
                 Cold::Exit { jumps, flush, to } => {
                     self.code.land(jumps);
-                    self.flush(&flush);
+                    self.flush(flush);
                     self.leave(to);
                 }
                 Cold::Touch { jumps, again, flush, save, address, meta } => {
                     self.code.land(jumps);
-                    self.flush(&flush);
+                    self.flush(flush);
                     self.touch(save, address, meta);
                     self.code.jmp_to(again);
                 }
                 Cold::Access { jumps, back, flush, save, address, value, meta, to } => {
                     self.code.land(jumps);
-                    self.flush(&flush);
+                    self.flush(flush);
                     self.access(save, address, value, meta, to);
                     self.code.jmp_to(back);
                 }
             }
         }
+        self.cold = all;
         let stale = self.code.here();
         self.set_pc(self.block.begin.into());
         self.code.mov_imm(Reg::Rax, head::STALE);

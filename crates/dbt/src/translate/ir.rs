@@ -3,6 +3,8 @@
 //! Operations give a value once. A value of `width` bits has zeros above. Guest registers are values, too: what a block
 //! knows of them is in a [`Known`] of each place where somebody may look, and is written there only if somebody does.
 
+use std::ops::Range;
+
 use isa::ops::{Binary, Float, Intrinsic, Unary};
 use isa::plan::Atomic;
 
@@ -42,7 +44,8 @@ pub(super) enum Ir {
     },
     Unary(Unary, u8, Val),
     Binary(Binary, u8, Val, Val),
-    Select(u8, Val, Val, Val),
+    /// One of two values.
+    Select(u8, Test, Val, Val),
     /// So many bits of a value, from one on.
     Slice {
         of: Val,
@@ -249,7 +252,8 @@ pub(super) struct Dirty {
 /// What has to be written to the state if somebody looks, and where the instruction is in its page.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
-    pub(super) dirty: Vec<Dirty>,
+    /// Where they are in the block's list of all of them.
+    dirty: Range<usize>,
     pub(super) pc: u32,
 }
 
@@ -258,10 +262,41 @@ pub(super) struct Known {
 pub(super) struct Block {
     pub(super) code: Vec<Ir>,
     pub(super) states: Vec<Known>,
+    dirty: Vec<Dirty>,
     /// Where it begins in its page.
     pub(super) begin: u32,
     /// How many instructions it is of.
     pub(super) instructions: u32,
+}
+
+impl Block {
+    /// Another one, in its place.
+    pub(super) fn again(mut self, begin: u32) -> Block {
+        self.code.clear();
+        self.states.clear();
+        self.dirty.clear();
+        Block { begin, instructions: 0, ..self }
+    }
+
+    /// What is known at a place from now on.
+    pub(super) fn add_state(&mut self, dirty: &[Dirty], pc: u32) -> StateId {
+        let range = match self.states.last() {
+            // Mostly it is what it was: nothing was written in between.
+            Some(last) if self.dirty[last.dirty.clone()] == *dirty => last.dirty.clone(),
+            _ => {
+                let begin = self.dirty.len();
+                self.dirty.extend_from_slice(dirty);
+                begin..self.dirty.len()
+            }
+        };
+        self.states.push(Known { dirty: range, pc });
+        self.states.len() as StateId - 1
+    }
+
+    /// What has to be written there.
+    pub(super) fn dirty(&self, at: StateId) -> &[Dirty] {
+        &self.dirty[self.states[at as usize].dirty.clone()]
+    }
 }
 
 impl Ir {
@@ -281,9 +316,10 @@ impl Ir {
             Ir::SetFloatFlags { value, .. } => f(value),
             Ir::Binary(_, _, a, b) => [a, b].into_iter().for_each(f),
             Ir::Vector(vector) => vector.each(f),
-            Ir::Select(_, a, b, c)
-            | Ir::Flags { a, b, carry: c, .. }
-            | Ir::CompareAndSwap { address: a, old: b, new: c, .. } => [a, b, c].into_iter().for_each(f),
+            Ir::Select(_, test, yes, no) => [test.a, test.b, yes, no].into_iter().for_each(f),
+            Ir::Flags { a, b, carry: c, .. } | Ir::CompareAndSwap { address: a, old: b, new: c, .. } => {
+                [a, b, c].into_iter().for_each(f)
+            }
             Ir::Load { address, .. } => f(address),
             Ir::Store { address, value, .. } | Ir::Atomic { address, value, .. } => {
                 [address, value].into_iter().for_each(f)

@@ -325,13 +325,18 @@ impl Processor {
         let is_counted = effort == Effort::Some && behind.is_none();
         let counting = if is_counted { Counting::Yes } else { Counting::No };
         let site = Site { alignment: translator.alignment, counting };
-        let compiled = match generate::generate(&block, site) {
+        let compiled = generate::generate(&block, site, &mut translator.generating);
+        translator.room.take_back(block);
+        let compiled = match compiled {
             Ok(compiled) => compiled,
             Err(TooBig) if effort == Effort::All => return self.make(isa, key, Effort::Less),
             Err(TooBig) => return Some(translator.give_up(key)),
         };
         if let Some(number) = translator.install(key, &compiled.bytes, &compiled.seams) {
             self.keep(key, effort, extents, &compiled);
+            if let Some(translator) = &mut self.translator {
+                translator.generating.take_back(compiled);
+            }
             return Some(number);
         }
         translator.forget_all();

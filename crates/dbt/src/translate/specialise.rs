@@ -13,7 +13,7 @@ use isa::{Instruction, Isa};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::ir::{Block, Dirty, Exit, Ir, Known, Modes, StateId, Test, Val};
+use super::ir::{Block, Dirty, Exit, Ir, Modes, StateId, Test, Val};
 use crate::contract::Question;
 
 /// What a block is worth. (With all the effort at once, a boot of Debian's arm64 kernel was 31 MB of code, most of which ran
@@ -70,6 +70,8 @@ pub(super) struct Given<'g> {
 /// Room that making a block takes, kept for the next: without it, a tenth of a boot was asking for memory.
 #[derive(Default)]
 pub(super) struct Room {
+    /// What the last block took.
+    block: Block,
     seen: FxHashMap<Ir, Val>,
     registers: FxHashMap<u32, Val>,
     widths: Vec<u8>,
@@ -77,14 +79,19 @@ pub(super) struct Room {
     slots: Vec<Val>,
 }
 
+impl Room {
+    /// A block that is not needed any more leaves its room for the next.
+    pub(super) fn take_back(&mut self, block: Block) {
+        self.block = block;
+    }
+}
+
 /// Makes the block that begins at an offset of a page.
 pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch, room: &mut Room) -> Block {
     room.seen.clear();
     room.registers.clear();
     room.widths.clear();
-    let most = given.effort.longest() as usize * 8;
-    let block =
-        Block { begin, code: Vec::with_capacity(most), states: Vec::with_capacity(most / 4), ..Block::default() };
+    let block = std::mem::take(&mut room.block).again(begin);
     let mut maker = Maker {
         isa: given.isa,
         modes: given.modes,
@@ -101,7 +108,7 @@ pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch, room: &
     };
     maker.all(begin, code);
     let Maker { block, widths, seen, registers, values, slots, .. } = maker;
-    *room = Room { seen, registers, widths, values, slots };
+    *room = Room { block: Block::default(), seen, registers, widths, values, slots };
     block
 }
 
@@ -343,8 +350,7 @@ impl<'i> Maker<'i> {
 
     /// What is known now.
     fn state(&mut self, pc: u32) -> StateId {
-        self.block.states.push(Known { dirty: self.dirty.clone(), pc });
-        self.block.states.len() as StateId - 1
+        self.block.add_state(&self.dirty, pc)
     }
 
     fn state_before(&mut self, work: &mut Work<'_>) -> StateId {

@@ -119,11 +119,6 @@ pub(super) struct Code {
 pub(super) struct Fixup(pub(super) usize);
 
 impl Code {
-    /// With room for about so many operations.
-    pub(super) fn with_room_for(operations: usize) -> Code {
-        Code { bytes: Vec::with_capacity(operations * 24) }
-    }
-
     pub(super) fn here(&self) -> usize {
         self.bytes.len()
     }
@@ -331,6 +326,11 @@ impl Code {
     }
 
     /// Flags to ah.
+    /// The carry becomes what it was not.
+    pub(super) fn complement_carry(&mut self) {
+        self.byte(0xf5);
+    }
+
     pub(super) fn lahf(&mut self) {
         self.byte(0x9f);
     }

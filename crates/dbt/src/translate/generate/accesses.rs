@@ -54,7 +54,7 @@ impl Generator<'_> {
         how: u8,
     ) -> Result<(), TooBig> {
         // First of all, because making room for it is not done again in the cold code.
-        let to = match (self.last[own as usize] > 0, class) {
+        let to = match (self.uses.last[own as usize] > 0, class) {
             (true, Class::General) => Loaded::General(self.destination(own)?),
             (true, Class::Vector) => Loaded::Vector(self.vector_destination(own)?),
             (false, _) => Loaded::Vector(SCRATCH),
@@ -206,7 +206,7 @@ impl Generator<'_> {
 
     /// What a call must not lose: vectors only if one holds something that is used here or later.
     fn saved(&self, but: Loaded) -> Saved {
-        let is_later = |value: Value| self.last[value as usize] >= self.at;
+        let is_later = |value: Value| self.uses.last[value as usize] >= self.at;
         let is_kept = |xmm: Xmm| but != Loaded::Vector(xmm) && self.vectors[usize::from(xmm.0)].is_some_and(is_later);
         if (0..VECTORS).map(Xmm).any(is_kept) { Saved::All } else { Saved::General }
     }

@@ -1,24 +1,43 @@
 //! How a block is left, and what is written before: to another block, to an address, to the interpreter.
 
-use super::super::ir::{Dirty, Exit, StateId, Test, TestKind};
+use super::super::ir::{Exit, StateId, Test, TestKind, Val};
 use super::super::sets;
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Shift, Size};
 use super::vectors::SCRATCH;
-use super::{Cold, Flush, Generator, Link, STATE_AT, Source, Target, header, slot, state, wide_slot};
+use super::{
+    Cold, FlagsOf, Flush, Flushes, From, Generator, Link, STATE_AT, Source, Target, header, slot, state, wide_slot,
+};
 use crate::state::head;
 
 impl Generator<'_> {
-    pub(super) fn flush_of(&self, at: StateId) -> Vec<Flush> {
-        let dirty = &self.block.states[at as usize].dirty;
-        let flush =
-            |dirty: &Dirty| Flush { offset: dirty.offset, from: self.source(dirty.value), is_wide: dirty.is_wide };
-        dirty.iter().map(flush).collect()
+    /// What has to be written if somebody looks there.
+    pub(super) fn flush_of(&mut self, at: StateId) -> Flushes {
+        let begin = self.flushes.len() as u32;
+        let block = self.block;
+        for dirty in block.dirty(at) {
+            let from = match dirty.value {
+                Val::Value(late) if self.uses.is_late[late as usize] => FlagsOf::of(block, block.code[late as usize])
+                    .map(|it| From::Flags(it, [it.a, it.b, it.carry].map(|operand| self.source(operand)))),
+                _ => None,
+            };
+            let from = from.unwrap_or_else(|| From::Place(self.source(dirty.value)));
+            self.flushes.push(Flush { offset: dirty.offset, from, is_wide: dirty.is_wide });
+        }
+        Flushes(begin, self.flushes.len() as u32)
     }
 
-    pub(super) fn flush(&mut self, flush: &[Flush]) {
-        for Flush { offset, from, is_wide } in flush {
-            let to = state(*offset);
-            match *from {
+    pub(super) fn flush(&mut self, Flushes(begin, end): Flushes) {
+        for at in begin..end {
+            let Flush { offset, from, is_wide } = self.flushes[at as usize];
+            let to = state(offset);
+            let from = match from {
+                From::Place(from) => from,
+                From::Flags(of, [a, b, carry]) => {
+                    self.flags_into(Reg::Rdx, of, [a, b, carry]);
+                    Source::Host(Reg::Rdx)
+                }
+            };
+            match from {
                 Source::Host(reg) => self.code.store(64, to, reg),
                 Source::Number(number) => match i32::try_from(number as i64) {
                     Ok(number) => self.code.store_imm(to, number),
@@ -28,12 +47,12 @@ impl Generator<'_> {
                     }
                 },
                 Source::Vector(xmm) => {
-                    self.code.vector_store(if *is_wide { 128 } else { 64 }, to, xmm);
+                    self.code.vector_store(if is_wide { 128 } else { 64 }, to, xmm);
                     continue;
                 }
                 Source::Wide(place) => {
                     self.code.vector_load(128, SCRATCH, wide_slot(place));
-                    self.code.vector_store(if *is_wide { 128 } else { 64 }, to, SCRATCH);
+                    self.code.vector_store(if is_wide { 128 } else { 64 }, to, SCRATCH);
                     continue;
                 }
                 Source::Stack(place) => {
@@ -41,15 +60,15 @@ impl Generator<'_> {
                     self.code.store(64, to, Reg::Rdx);
                 }
             }
-            if *is_wide {
-                self.code.store_imm(state(*offset + 8), 0);
+            if is_wide {
+                self.code.store_imm(state(offset + 8), 0);
             }
         }
     }
 
     pub(super) fn interpret(&mut self, instruction: u32, word: u32, at: StateId) {
         let flush = self.flush_of(at);
-        self.flush(&flush);
+        self.flush(flush);
         self.code.lea(Reg::Rdi, Mem::at(Reg::Rbp, -STATE_AT));
         self.code.mov_imm(Reg::Rsi, instruction.into());
         self.code.mov_imm(Reg::Rdx, word.into());
@@ -71,17 +90,22 @@ impl Generator<'_> {
     }
 
     pub(super) fn exit_if(&mut self, test: Test, to: Exit, at: StateId) {
+        let condition = self.test(test);
+        let to = self.target(to, at);
+        self.leave_if(condition, to, at);
+    }
+
+    /// Leaves the host's flags so that a condition says whether the test holds.
+    pub(super) fn test(&mut self, test: Test) -> Condition {
         self.compare(Size::of(test.width), test.a, test.b);
-        let condition = match test.kind {
+        match test.kind {
             TestKind::Equal => Condition::Equal,
             TestKind::NotEqual => Condition::NotEqual,
             TestKind::Below => Condition::Below,
             TestKind::NotBelow => Condition::AboveEqual,
             TestKind::Less => Condition::Less,
             TestKind::NotLess => Condition::GreaterEqual,
-        };
-        let to = self.target(to, at);
-        self.leave_if(condition, to, at);
+        }
     }
 
     /// Leaves by cold code if the condition holds.

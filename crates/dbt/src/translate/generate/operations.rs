@@ -2,9 +2,9 @@
 
 use isa::ops::{Binary, Unary, mask64};
 
-use super::super::ir::{Val, Value};
-use super::super::x64::{Alu, Condition, Group, Reg, Shift, Size};
-use super::{Generator, Source, TooBig, imm, slot};
+use super::super::ir::{Ir, Test, Val, Value};
+use super::super::x64::{Alu, Condition, Group, Mem, Reg, Shift, Size};
+use super::{FlagsOf, Generator, Source, TooBig, imm, slot};
 
 impl Generator<'_> {
     /// Leaves so many low bits.
@@ -44,10 +44,29 @@ impl Generator<'_> {
             Unary::LeadingZeros => self.code.count(0xbd, size, to, to),
             Unary::TrailingZeros => self.code.count(0xbc, size, to, to),
             Unary::Ones => self.code.count(0xb8, size, to, to),
-            // Whoever specialises does not let the last one through.
-            Unary::ReverseBytes | Unary::ReverseBits => self.code.bswap(size, to),
+            Unary::ReverseBytes => self.code.bswap(size, to),
+            Unary::ReverseBits => self.reverse_bits(to, width),
         }
         Ok(())
+    }
+
+    /// Bytes change places, then halves of bytes, pairs, and bits.
+    fn reverse_bits(&mut self, to: Reg, width: u8) {
+        let size = Size::of(width);
+        self.code.bswap(size, to);
+        for (by, low) in [(4, 0x0f0f_0f0f_0f0f_0f0f), (2, 0x3333_3333_3333_3333), (1, 0x5555_5555_5555_5555_u64)] {
+            self.code.mov_imm(Reg::Rcx, low & mask64(if size == Size::S32 { 32 } else { 64 }));
+            self.code.mov(size, Reg::Rax, to);
+            self.code.shift_imm(Shift::Shr, size, Reg::Rax, by);
+            self.code.alu(Alu::And, size, Reg::Rax, Reg::Rcx);
+            self.code.alu(Alu::And, size, to, Reg::Rcx);
+            self.code.shift_imm(Shift::Shl, size, to, by);
+            self.code.alu(Alu::Or, size, to, Reg::Rax);
+        }
+        let more = if size == Size::S32 { 32 } else { 64 } - width;
+        if more > 0 {
+            self.code.shift_imm(Shift::Shr, size, to, more);
+        }
     }
 
     pub(super) fn binary(&mut self, own: Value, operator: Binary, width: u8, a: Val, b: Val) -> Result<(), TooBig> {
@@ -61,6 +80,16 @@ impl Generator<'_> {
                     Binary::Or => Alu::Or,
                     _ => Alu::Xor,
                 };
+                if operator == Binary::And && b == Val::Number(u32::MAX.into()) {
+                    let a = self.operand(a, Reg::Rax);
+                    let to = self.destination(own)?;
+                    self.code.mov(Size::S32, to, a);
+                    return Ok(());
+                }
+                if operator == Binary::Add && width == 64 && self.sum(own, a, b)? {
+                    return Ok(());
+                }
+                let (a, b) = if operator == Binary::Subtract { (a, b) } else { self.ending_first(a, b) };
                 let to = self.destination_beside(own, a, b)?;
                 self.apply(operation, size, to, b);
                 if matches!(operator, Binary::Add | Binary::Subtract) {
@@ -68,6 +97,7 @@ impl Generator<'_> {
                 }
             }
             Binary::Multiply => {
+                let (a, b) = self.ending_first(a, b);
                 let to = self.destination_beside(own, a, b)?;
                 let b = self.operand(b, Reg::Rcx);
                 self.code.imul(size, to, b);
@@ -108,6 +138,33 @@ impl Generator<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a value is used here for the last time, and is in a register, which then can be the result's.
+    fn ends_here(&self, value: Val) -> bool {
+        let is_last = |it: Value| self.uses.last[it as usize] <= self.at;
+        matches!(value, Val::Value(it) if is_last(it)) && matches!(self.source(value), Source::Host(_))
+    }
+
+    /// Two operands whose order does not matter: one that ends here, if there is one, is the first.
+    fn ending_first(&self, a: Val, b: Val) -> (Val, Val) {
+        if !self.ends_here(a) && self.ends_here(b) { (b, a) } else { (a, b) }
+    }
+
+    /// The sum of what both stays where it is, in one operation. Says whether it could be.
+    fn sum(&mut self, own: Value, a: Val, b: Val) -> Result<bool, TooBig> {
+        let Source::Host(base) = self.source(a) else { return Ok(false) };
+        if self.ends_here(a) || self.ends_here(b) {
+            return Ok(false);
+        }
+        let sum = match (imm(b, Size::S64), self.source(b)) {
+            (Some(disp), _) => Mem::at(base, disp),
+            (None, Source::Host(index)) => Mem { base, index: Some(index), disp: 0 },
+            _ => return Ok(false),
+        };
+        let to = self.destination(own)?;
+        self.code.lea(to, sum);
+        Ok(true)
     }
 
     pub(super) fn apply(&mut self, operation: Alu, size: Size, to: Reg, b: Val) {
@@ -208,25 +265,59 @@ impl Generator<'_> {
         Ok(())
     }
 
-    /// N, Z, C and V: the host's flags, put together.
-    pub(super) fn flags(&mut self, own: Value, width: u8, a: Val, b: Val, carry: Val) -> Result<(), TooBig> {
-        let size = Size::of(width);
-        self.into(a, Reg::Rax);
-        match carry {
-            Val::Number(0) => self.apply(Alu::Add, size, Reg::Rax, b),
-            carry => {
-                let b = self.operand(b, Reg::Rcx);
-                self.into(carry, Reg::Rdx);
-                // One and all ones: a carry.
-                self.code.alu_imm(Alu::Add, Size::S32, Reg::Rdx, -1);
-                self.code.alu(Alu::Adc, size, Reg::Rax, b);
+    /// One of two values.
+    pub(super) fn select(&mut self, own: Value, test: Test, yes: Val, no: Val) -> Result<(), TooBig> {
+        let condition = self.test(test);
+        // A move touches no flag, but a number zero would.
+        let yes = match self.source(yes) {
+            Source::Host(reg) => reg,
+            other => {
+                self.move_keeping_flags(Reg::Rcx, other);
+                Reg::Rcx
             }
+        };
+        let to = match self.source(no) {
+            number @ Source::Number(_) => {
+                let to = self.destination(own)?;
+                self.move_keeping_flags(to, number);
+                to
+            }
+            _ => self.destination_from(own, no)?,
+        };
+        self.code.cmov(condition, Size::S64, to, yes);
+        Ok(())
+    }
+
+    /// N, Z, C and V: the host's flags, put together.
+    pub(super) fn flags(&mut self, own: Value, ir: Ir) -> Result<(), TooBig> {
+        let Some(of) = FlagsOf::of(self.block, ir) else { return Ok(()) };
+        let operands = [of.a, of.b, of.carry].map(|operand| self.source(operand));
+        self.flags_into(Reg::Rdx, of, operands);
+        let to = self.destination(own)?;
+        self.code.mov(Size::S64, to, Reg::Rdx);
+        Ok(())
+    }
+
+    /// The same, wherever its operands are now. Of those that hold nothing, rax and rcx are used, too.
+    pub(super) fn flags_into(&mut self, to: Reg, of: FlagsOf, [a, b, carry]: [Source; 3]) {
+        let size = Size::of(of.width);
+        self.move_to(Reg::Rax, a);
+        self.move_to(Reg::Rcx, b);
+        if of.is_difference {
+            self.code.alu(Alu::Sub, size, Reg::Rax, Reg::Rcx);
+            // What is borrowed here is what is not carried there.
+            self.code.complement_carry();
+        } else if of.carry == Val::Number(0) {
+            self.code.alu(Alu::Add, size, Reg::Rax, Reg::Rcx);
+        } else {
+            self.move_to(Reg::Rdx, carry);
+            // One and all ones: a carry.
+            self.code.alu_imm(Alu::Add, Size::S32, Reg::Rdx, -1);
+            self.code.alu(Alu::Adc, size, Reg::Rax, Reg::Rcx);
         }
         self.code.lahf();
         self.code.setcc(Condition::Overflow, Reg::Rax);
-        let to = self.destination(own)?;
         self.code.mov_imm32(Reg::Rcx, 0xc101);
         self.code.pext(Size::S32, to, Reg::Rax, Reg::Rcx);
-        Ok(())
     }
 }

@@ -2,7 +2,19 @@
 
 use super::super::ir::{Val, Value};
 use super::super::x64::{Reg, Size};
-use super::{Generator, Place, Source, TooBig, VALUES, slot, wide_slot};
+use super::{Generator, PLACES, Place, Source, TooBig, VALUES, slot, wide_slot};
+
+/// A place on the stack that holds nothing.
+pub(super) fn free(stack: &mut Vec<Option<Value>>, most: usize) -> Result<usize, TooBig> {
+    if let Some(place) = stack.iter().position(Option::is_none) {
+        return Ok(place);
+    }
+    if stack.len() == most {
+        return Err(TooBig);
+    }
+    stack.push(None);
+    Ok(stack.len() - 1)
+}
 
 impl Generator<'_> {
     /// Values that were last used by this operation leave their places.
@@ -10,7 +22,7 @@ impl Generator<'_> {
         let at = self.at;
         for host in &mut self.hosts {
             if let Some(value) = *host
-                && self.last[value as usize] <= at
+                && self.uses.last[value as usize] <= at
             {
                 self.places[value as usize] = Place::Nowhere;
                 *host = None;
@@ -18,14 +30,14 @@ impl Generator<'_> {
         }
         for vector in &mut self.vectors {
             if let Some(value) = *vector
-                && self.last[value as usize] <= at
+                && self.uses.last[value as usize] <= at
             {
                 self.places[value as usize] = Place::Nowhere;
                 *vector = None;
             }
         }
         for place in self.stack.iter_mut().chain(&mut self.wide_stack) {
-            if place.is_some_and(|value| self.last[value as usize] <= at) {
+            if place.is_some_and(|value| self.uses.last[value as usize] <= at) {
                 *place = None;
             }
         }
@@ -84,7 +96,7 @@ impl Generator<'_> {
     /// The same; the register of an operand that is not needed any more is taken over, with the operand in it.
     pub(super) fn destination_from(&mut self, value: Value, first: Val) -> Result<Reg, TooBig> {
         if let Val::Value(operand) = first
-            && self.last[operand as usize] <= self.at
+            && self.uses.last[operand as usize] <= self.at
             && let Place::Host(reg) = self.places[operand as usize]
         {
             self.hosts[reg as usize] = Some(value);
@@ -107,9 +119,9 @@ impl Generator<'_> {
         let candidates = VALUES.into_iter().filter_map(|reg| Some((reg, self.hosts[reg as usize]?)));
         let (reg, value) = candidates
             .filter(|(_, value)| !is_used(*value))
-            .max_by_key(|(_, value)| self.last[*value as usize])
+            .max_by_key(|(_, value)| self.uses.last[*value as usize])
             .ok_or(TooBig)?;
-        let place = self.stack.iter().position(Option::is_none).ok_or(TooBig)?;
+        let place = free(&mut self.stack, PLACES)?;
         self.code.store(64, slot(place), reg);
         self.stack[place] = Some(value);
         self.places[value as usize] = Place::Stack(place);

@@ -4,6 +4,7 @@ use isa::ops::{Binary, Intrinsic};
 
 use super::super::ir::{Val, Value, Vector};
 use super::super::x64::{Map, Prefix, Reg, Vex, Xmm};
+use super::places::free;
 use super::{Generator, Place, Source, TooBig, WIDE_PLACES, state, wide_slot};
 
 /// Those that values have; the other two hold nothing for longer than an operation.
@@ -86,9 +87,9 @@ impl Generator<'_> {
         let candidates = (0..VECTORS).filter_map(|number| Some((number, self.vectors[usize::from(number)]?)));
         let (number, value) = candidates
             .filter(|(_, value)| !used.contains(&Val::Value(*value)))
-            .max_by_key(|(_, value)| self.last[*value as usize])
+            .max_by_key(|(_, value)| self.uses.last[*value as usize])
             .ok_or(TooBig)?;
-        let place = (0..WIDE_PLACES).find(|place| self.wide_stack[*place].is_none()).ok_or(TooBig)?;
+        let place = free(&mut self.wide_stack, WIDE_PLACES)?;
         self.code.vector_store(128, wide_slot(place), Xmm(number));
         self.wide_stack[place] = Some(value);
         self.places[value as usize] = Place::Wide(place);

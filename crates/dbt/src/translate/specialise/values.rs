@@ -54,6 +54,13 @@ impl Maker<'_> {
     pub(super) fn unary(&mut self, operator: Unary, width: u8, a: Val) -> Val {
         match a {
             Val::Number(a) => Val::Number(ops::unary(operator, width, a.into()) as u64),
+            // The zeros at the end, as an architecture counts them that counts those at the beginning.
+            Val::Value(_)
+                if let (Unary::LeadingZeros, Some(Ir::Unary(Unary::ReverseBits, w, of))) = (operator, self.of(a))
+                    && w == width =>
+            {
+                self.pure(Ir::Unary(Unary::TrailingZeros, width, of))
+            }
             a => self.pure(Ir::Unary(operator, width, a)),
         }
     }
@@ -74,6 +81,14 @@ impl Maker<'_> {
             && let Ok(plus) = i32::try_from(i64::from(plus as i32).wrapping_add(by as i64))
         {
             return self.pure(Ir::Page { plus: plus as u32 });
+        }
+        // What is shifted to the top and back has its sign above it.
+        if let (Binary::SignedShiftRight, Some(Ir::Binary(Binary::ShiftLeft, w, of, by))) = (operator, self.of(a))
+            && let Val::Number(by @ 1..) = by
+            && (w, Val::Number(by)) == (width, b)
+            && matches!(u64::from(width).wrapping_sub(by), 8 | 16 | 32)
+        {
+            return self.sext(of, width - by as u8, width);
         }
         // A number is on the right.
         let (a, b) = match (a, b) {
@@ -103,7 +118,10 @@ impl Maker<'_> {
             Val::Number(_) => yes,
             _ if yes == no => yes,
             _ if (yes, no) == (Val::Number(1), Val::Number(0)) => condition,
-            _ => self.pure(Ir::Select(width, condition, yes, no)),
+            _ => {
+                let test = self.test(condition);
+                self.pure(Ir::Select(width, test, yes, no))
+            }
         }
     }
 
