@@ -6,7 +6,7 @@
 //! want that disk. **Locks are taken in this order: a device's, the controller's**; nobody waits for a processor who has one.
 
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::saved::{State, unfit};
@@ -73,15 +73,29 @@ pub(crate) trait Lines: Send + Sync {
 /// A device where it is. It does one thing at a time, whoever asks.
 struct Slot {
     place: Place,
-    device: Mutex<Box<dyn Device>>,
+    plugged: Mutex<Plugged>,
+}
+
+/// A device, and what the controller knows of its line: it is told nothing while that stays the same.
+struct Plugged {
+    device: Box<dyn Device>,
+    told: Option<Line>,
 }
 
 impl Slot {
+    fn plugged(&self) -> MutexGuard<'_, Plugged> {
+        self.plugged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Does something with the device; then its line is what it is. Nobody else's word comes between.
     fn with<T>(&self, lines: &dyn Lines, what: impl FnOnce(&mut dyn Device) -> T) -> T {
-        let mut device = self.device.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = what(&mut **device);
-        lines.set_line(self.place.interrupt, device.line());
+        let mut plugged = self.plugged();
+        let done = what(&mut *plugged.device);
+        let line = plugged.device.line();
+        if line == Line::Edge || plugged.told != Some(line) {
+            plugged.told = Some(line);
+            lines.set_line(self.place.interrupt, line);
+        }
         done
     }
 }
@@ -107,7 +121,7 @@ impl Bus {
             "two devices at {:#x}",
             place.base
         );
-        self.slots.push(Slot { place, device: Mutex::new(device) });
+        self.slots.push(Slot { place, plugged: Mutex::new(Plugged { device, told: None }) });
     }
 
     fn find(&self, address: u64) -> Option<(u64, &Slot)> {
@@ -140,16 +154,14 @@ impl Bus {
         mut what: impl FnMut(BorrowedFd<'_>) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         for slot in &self.slots {
-            let device = slot.device.lock().unwrap_or_else(PoisonError::into_inner);
-            device.descriptors().into_iter().try_for_each(&mut what)?;
+            slot.plugged().device.descriptors().into_iter().try_for_each(&mut what)?;
         }
         Ok(())
     }
 
     /// The states of all.
     pub(crate) fn save(&self) -> Result<Vec<State>> {
-        let device = |slot: &Slot| slot.device.lock().unwrap_or_else(PoisonError::into_inner).save();
-        self.slots.iter().map(device).collect()
+        self.slots.iter().map(|slot| slot.plugged().device.save()).collect()
     }
 
     /// Has each take on its state.
@@ -157,8 +169,12 @@ impl Bus {
         if states.len() != self.slots.len() {
             return unfit("it has other devices");
         }
-        let restore =
-            |(slot, state): (&Slot, State)| slot.device.lock().unwrap_or_else(PoisonError::into_inner).restore(state);
+        let restore = |(slot, state): (&Slot, State)| {
+            let mut plugged = slot.plugged();
+            // The controller takes on what it knew then.
+            plugged.told = None;
+            plugged.device.restore(state)
+        };
         self.slots.iter().zip(states).try_for_each(restore)
     }
 

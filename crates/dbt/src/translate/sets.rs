@@ -17,7 +17,8 @@ pub(super) const JUMP_ENTRIES: usize = 8192;
 const COUNTERS: usize = 4096;
 /// So often a block runs before more effort is made for it.
 const HOT_AFTER: i32 = 2000;
-const SETS: usize = 32;
+/// Eight processes of RISC-V have three each: their own, and their kernel's with and without their memory.
+const SETS: usize = 64;
 const NOTHING: u64 = u64::MAX;
 
 /// A page that was found.

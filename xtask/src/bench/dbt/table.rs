@@ -138,3 +138,30 @@ impl<'a> Series<'a> {
         ours.chain(peers.flat_map(|(peer, runs)| runs.iter().map(|run| (run, format!("qemu {}", peer.name)))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::dbt::target::ARM;
+
+    fn run(processor: f64, result: &str) -> Run {
+        let cost = Cost { processor, wall: processor };
+        let (work, results) = ([("fft".to_owned(), cost)].into(), [("fft".to_owned(), result.to_owned())].into());
+        Run { boot: cost, work, results }
+    }
+
+    #[test]
+    fn the_best_of_peers_counts_and_all_have_to_agree() {
+        let peers: Vec<&Peer> = ARM.peers.iter().take(2).collect();
+        let mut series = Series::new(&ARM, peers);
+        series.ours = vec![run(1.0, "x"), run(9.0, "x"), run(2.0, "x")];
+        series.theirs = vec![vec![run(8.0, "x")], vec![run(4.0, "x")]];
+        let row = series.work("fft", times(2.0)).unwrap();
+        assert_eq!((row.ours, row.theirs, row.holds), (2000.0, Some(4000.0), Some(true)));
+        assert_eq!(row.peer.as_deref(), Some("qemu max off"));
+        assert_eq!(row.each.iter().map(|(_, time)| *time).collect::<Vec<_>>(), [8000.0, 4000.0]);
+        series.theirs[1] = vec![run(4.0, "y")];
+        assert!(series.work("fft", times(2.0)).unwrap_err().contains("different"));
+        assert!(series.work("nbody", times(2.0)).unwrap_err().contains("nbody"));
+    }
+}

@@ -75,3 +75,28 @@ fn processor_time(process: u32) -> f64 {
     };
     threads.flatten().filter_map(had).sum::<f64>() / 1e9
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(script: &str) -> Result<Run> {
+        watch(Command::new("sh").args(["-c", script]))
+    }
+
+    #[test]
+    fn what_a_machine_says_is_what_it_did() {
+        let run =
+            said("echo noise; echo INIT REACHED; echo begin a; sleep 0.1; echo end a; echo gave a 1 2; echo end b");
+        let run = run.unwrap();
+        assert_eq!(run.work.keys().collect::<Vec<_>>(), ["a"], "nobody began b");
+        assert!(run.work["a"].wall >= 0.1 && run.boot.wall > 0.0);
+        assert_eq!(run.results["a"], "1 2");
+    }
+
+    #[test]
+    fn a_machine_that_does_not_come_up_is_an_error_with_its_last_word() {
+        assert!(said("echo INIT REACHED; exit 3").is_err());
+        assert!(said("echo panic; echo").unwrap_err().contains("panic"));
+    }
+}
