@@ -21,6 +21,7 @@ mod lazy;
 mod libraries;
 mod life;
 mod limits;
+mod lockstep;
 mod machine;
 mod machine_disks;
 mod machine_forks;

@@ -39,7 +39,7 @@ impl Board for Nothing {
     }
 
     fn clock(&self) -> Clock {
-        self.0
+        self.0.clone()
     }
 
     fn attention(&self) -> bool {

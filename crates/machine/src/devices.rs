@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use crate::bus::{Bus, Place};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::machine::Outside;
 use crate::share::{Server, Share};
 use crate::virtio::balloon::{Balloon, Inflatable};
 use crate::virtio::block::Block;
@@ -39,8 +40,11 @@ pub struct Devices {
 pub(crate) type Slots = Vec<Box<dyn Device>>;
 
 impl Devices {
-    pub(crate) fn build(self) -> Result<Slots> {
-        let mut slots: Slots = vec![Box::new(Entropy)];
+    pub(crate) fn build(self, outside: Outside) -> Result<Slots> {
+        let mut slots: Slots = Vec::new();
+        if outside == Outside::Host {
+            slots.push(Box::new(Entropy));
+        }
         if !self.ports.is_empty() {
             slots.push(Box::new(Console::new(self.ports)));
         }

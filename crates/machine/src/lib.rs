@@ -34,7 +34,7 @@ pub use devices::Devices;
 pub use disk::{Access, Disk, Format, SeedFile};
 pub use error::{Error, Result};
 pub use inside::{DiskFile, Guest, Module, Network, Origin, System, boot, run};
-pub use machine::{End, Frozen, MOST_PROCESSORS, Machine, Start, Thaw};
+pub use machine::{End, Frozen, MOST_PROCESSORS, Machine, Outside, Pair, Parted, Start, Thaw};
 pub use saved::SavedMachine;
 pub use share::Share;
 pub use virtio::balloon::Balloon;

@@ -209,7 +209,7 @@ impl Processor {
             (head::INTERPRET, interpret as *const () as u64),
             (head::TOUCH, touch as *const () as u64),
             (head::CLOCK_MULTIPLIER, self.clock.multiplier),
-            (head::CLOCK_OFFSET, self.clock.offset),
+            (head::CLOCK_OFFSET, self.clock.offset()),
             (head::FLOAT_CONTROL, PLAIN_CONTROL.into()),
             (head::ATTENTION, self.attention.as_ptr() as u64),
         ];

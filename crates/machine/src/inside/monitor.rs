@@ -29,7 +29,7 @@ use crate::arch::isa;
 use crate::console::Serial;
 use crate::error::{Error, Result};
 use crate::machine::gdb::Door;
-use crate::machine::{End, Frozen, Machine, Start, Thaw};
+use crate::machine::{End, Frozen, Machine, Outside, Start, Thaw};
 use crate::virtio::console::Port;
 
 const SIGNAL_WINDOW: i32 = 28;
@@ -63,9 +63,10 @@ pub fn run(guest: Guest) -> Result<i32> {
         Begin::Anew(kernel, first, memory, processors) => {
             let make = move || {
                 let (kernel, initrd, command_line) = (&kernel, &first.archive, setup::command_line(arch));
+                let outside = Outside::Host;
                 Machine::new(
                     isa(arch)?,
-                    Start { kernel, initrd, command_line, memory, processors, mode, serial, devices },
+                    Start { kernel, initrd, command_line, memory, processors, mode, serial, devices, outside },
                 )
             };
             (Runner::begin(Arc::clone(&door), make), None)

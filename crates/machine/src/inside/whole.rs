@@ -26,7 +26,7 @@ use crate::devices::Devices;
 use crate::disk::{Access, Disk, Format, SeedFile};
 use crate::error::{Error, Result};
 use crate::machine::gdb::Door;
-use crate::machine::{End, Machine, Start};
+use crate::machine::{End, Machine, Outside, Start};
 use crate::virtio::console::Port;
 use crate::virtio::keyboard::{Keyboard, Keys};
 use crate::watch::Interrupter;
@@ -135,6 +135,7 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
             input: Some(copy(&system.console[0])?),
         },
         devices,
+        outside: Outside::Host,
     };
     let mut machine = Machine::new(isa(system.arch)?, start)?;
     let said = Arc::new(AtomicU8::new(0));
