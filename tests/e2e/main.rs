@@ -26,6 +26,7 @@ mod machine;
 mod machine_disks;
 mod machine_forks;
 mod machine_gdb;
+mod machine_vsock;
 mod meetings;
 mod neighbours;
 mod networks;

@@ -14,6 +14,7 @@ use crate::virtio::entropy::Entropy;
 use crate::virtio::keyboard::{Input, Keyboard};
 use crate::virtio::network::{Card, Network};
 use crate::virtio::share::Directory;
+use crate::virtio::vsock::{Sockets, Vsock};
 use crate::virtio::{Device, mmio};
 
 /// Devices that a board has room for.
@@ -32,6 +33,8 @@ pub struct Devices {
     pub balloon: Option<Balloon>,
     /// What it is asked to shut down by.
     pub keyboard: Option<Keyboard>,
+    /// Sockets between it and its host.
+    pub sockets: Option<Sockets>,
     /// Directories that it can mount.
     pub shares: Vec<Share>,
 }
@@ -57,6 +60,10 @@ impl Devices {
                 |errno: Errno| Error::File { doing: "sharing", path: (&share.tag).into(), source: errno.into() };
             let server = Server::new(share.directory, share.access).map_err(failed)?;
             slots.push(Box::new(Directory::new(share.tag, server)));
+        }
+        if let Some(sockets) = self.sockets {
+            let vsock = Vsock::new(sockets).map_err(|errno| Error::Watching(errno.into()))?;
+            slots.push(Box::new(vsock));
         }
         if slots.len() > MOST {
             return Err(Error::Devices { count: slots.len(), most: MOST });

@@ -41,4 +41,5 @@ pub use virtio::balloon::Balloon;
 pub use virtio::console::Port;
 pub use virtio::keyboard::{Keyboard, Keys};
 pub use virtio::network::Card;
+pub use virtio::vsock::Sockets;
 pub use watch::Interrupter;

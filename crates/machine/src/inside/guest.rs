@@ -9,6 +9,7 @@ use unikernel::Command;
 use super::root::Module;
 use super::whole::DiskFile;
 use crate::arch::Arch;
+use crate::virtio::vsock::Sockets;
 
 /// A machine, and the program that it is for.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Guest {
     pub network: Option<Network>,
     /// Its disks.
     pub disks: Vec<DiskFile>,
+    /// Where it and the host meet, if they do.
+    pub sockets: Option<Sockets>,
     /// Where the kernel's own messages go.
     pub log: File,
     /// The directory that is the programs' root.

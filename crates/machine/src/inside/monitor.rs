@@ -54,6 +54,7 @@ pub fn run(guest: Guest) -> Result<i32> {
     };
     let (link, port) = line(server)?;
     let mut devices = setup::devices(port, guest.root, guest.network.as_ref())?;
+    devices.sockets = guest.sockets;
     let has = if guest.disks.is_empty() { Has::Nothing } else { Has::Disks };
     devices.disks = guest.disks.into_iter().enumerate().map(whole::disk).collect::<Result<_>>()?;
     let serial = Serial { output: Box::new(guest.log), input: None };

@@ -29,6 +29,7 @@ use crate::machine::gdb::Door;
 use crate::machine::{End, Machine, Outside, Start};
 use crate::virtio::console::Port;
 use crate::virtio::keyboard::{Keyboard, Keys};
+use crate::virtio::vsock::Sockets;
 use crate::watch::Interrupter;
 
 /// A machine for a system of its own.
@@ -54,8 +55,12 @@ pub struct System {
     pub console: [OwnedFd; 2],
     /// Its network card, if it has one.
     pub network: Option<Network>,
+    /// Where it and the host meet, if they do.
+    pub sockets: Option<Sockets>,
     /// Where debuggers come from.
     pub control: Option<OwnedFd>,
+    /// The directory of this process's own descriptors in a `/proc`, which becomes its working directory.
+    pub descriptors: OwnedFd,
 }
 
 /// A disk of which the file is open.
@@ -97,6 +102,8 @@ pub fn boot(system: System) -> Result<i32> {
         // Keys mean what the guest's terminal says they do.
         std::mem::forget(raw);
     }
+    let descriptors = system.descriptors.try_clone().map_err(Error::Watching)?;
+    crate::share::find_links_in(descriptors).map_err(|errno| Error::Watching(errno.into()))?;
     let archive = root::of_disk(system.arch, &system.modules, system.network.as_ref());
     loop {
         let (keyboard, keys) = Keyboard::new().map_err(Error::Watching)?;
@@ -122,6 +129,7 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
         let file = it.file.try_clone().map_err(Error::Watching)?;
         devices.disks.push(disk((number, DiskFile { file, ..*it }))?);
     }
+    devices.sockets = system.sockets.as_ref().map(another).transpose()?;
     devices.disks.extend(system.seed.as_ref().map(|it| Disk::seed(&with_network(it, system))));
     let start = Start {
         kernel: &system.kernel,
@@ -149,6 +157,17 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
     drop(machine);
     let _ = hearing.join();
     Ok((end, said.load(Ordering::Acquire)))
+}
+
+/// The same sockets, for when it starts again.
+fn another(sockets: &Sockets) -> Result<Sockets> {
+    let copy = |it: &OwnedFd| it.try_clone().map_err(Error::Watching);
+    Ok(Sockets {
+        address: sockets.address,
+        listener: sockets.listener.as_ref().map(copy).transpose()?,
+        directory: copy(&sockets.directory)?,
+        name: sockets.name.clone(),
+    })
 }
 
 /// A disk by its number.
