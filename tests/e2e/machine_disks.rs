@@ -7,21 +7,26 @@ use std::time::{Duration, Instant};
 use skep_tests::{TestEnv, can_run};
 
 /// A system whose process 1 is a script, for an architecture.
-struct System {
-    env: TestEnv,
+pub(crate) struct System {
+    pub(crate) env: TestEnv,
     arch: &'static str,
     busybox: PathBuf,
 }
 
+/// An image with busybox for an architecture.
+fn image(arch: &str) -> &'static str {
+    match arch {
+        "arm64" => "deb:busybox-static/arm64",
+        _ => "deb:busybox-static@trixie/riscv64",
+    }
+}
+
 impl System {
-    fn new(arch: &'static str) -> Option<System> {
+    pub(crate) fn new(arch: &'static str) -> Option<System> {
         if !can_run(&["root", "mke2fs", "debugfs", "e2fsck"]) {
             return None;
         }
-        let image = match arch {
-            "arm64" => "deb:busybox-static/arm64",
-            _ => "deb:busybox-static@trixie/riscv64",
-        };
+        let image = image(arch);
         let env = TestEnv::with(image);
         env.skep(["create", "--name", "source", "--net", "none", image, "--", "busybox"]).ok();
         let busybox = env.scratch().join("busybox");
@@ -29,8 +34,13 @@ impl System {
         Some(System { env, arch, busybox })
     }
 
+    /// The image that its programs are from.
+    pub(crate) fn image(&self) -> &'static str {
+        image(self.arch)
+    }
+
     /// A disk with one file system, in which that script is process 1.
-    fn disk(&self, name: &str, script: &str) -> PathBuf {
+    pub(crate) fn disk(&self, name: &str, script: &str) -> PathBuf {
         let tree = self.env.scratch().join(format!("{name}.tree"));
         for directory in ["bin", "sbin", "dev", "proc", "sys", "mnt", "root"] {
             std::fs::create_dir_all(tree.join(directory)).unwrap();
@@ -47,7 +57,7 @@ impl System {
         disk
     }
 
-    fn run<'a>(&self, options: impl IntoIterator<Item = &'a str>, disk: &'a str) -> skep_tests::Run {
+    pub(crate) fn run<'a>(&self, options: impl IntoIterator<Item = &'a str>, disk: &'a str) -> skep_tests::Run {
         let first = ["run", "--arch", self.arch, "--disk", disk];
         self.env.skep(first.into_iter().chain(options))
     }

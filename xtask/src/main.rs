@@ -1,4 +1,4 @@
-//! Everything that a contributor runs: `cargo xtask test`, `test-vm`, `tidy`, `fuzz`, `decoder`, `bench NAME`.
+//! Everything that a contributor runs: `cargo xtask test`, `test-vm`, `tidy`, `fuzz`, `decoder`, `lockstep`, `bench NAME`.
 //!
 //! CI runs the same commands. A check that fails says what to change.
 
@@ -7,6 +7,7 @@
 mod bench;
 mod debian;
 mod fuzz;
+mod lockstep;
 mod test;
 mod tidy;
 mod vm;
@@ -25,6 +26,7 @@ usage: cargo xtask TASK
   fuzz [--for MINUTES] [--seed N]
                            many more cases of the properties of a guest's interfaces
   decoder                  ask other disassemblers about every word that there is, in some minutes
+  lockstep                 boot kernels translated and interpreted at once, and compare all registers
   bench NAME [--json]      measure beside a peer: start, ingest, debug, lazy, build, faults, slim,
                            unikernel, boot, fork, ipc, link, dbt
   bench dbt [--rounds N] [--coremark DIR] [SET…]
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["fuzz", options @ ..] => fuzz::run(options),
         ["decoder"] => must(&mut cargo(&DECODER)),
+        ["lockstep"] => lockstep::run(),
         ["bench", name, options @ ..] => bench::run(name, options),
         _ => {
             eprint!("{USAGE}");

@@ -1,20 +1,24 @@
 //! A machine's clock: ticks since it began, read without asking anybody.
 //!
 //! It is the processor's time stamp counter, scaled; generated code reads it by itself. How fast that counter runs is
-//! measured once, against the host's own clock.
+//! measured once, against the host's own clock. Or it stands still but for when somebody moves it: then whatever looks at
+//! it is the same each time.
 
 #![expect(unsafe_code, reason = "reads the time stamp counter")]
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A clock of so many ticks a second.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Clock {
     /// Ticks are the counter times this, of which the upper 64 bits count, ...
     pub(crate) multiplier: u64,
-    /// ... and this.
-    pub(crate) offset: u64,
+    /// ... and this, ...
+    offset: u64,
+    /// ... and what it was moved on by hand.
+    moved: Option<Arc<AtomicU64>>,
     frequency: u64,
 }
 
@@ -45,7 +49,7 @@ impl Clock {
     /// One that begins now.
     pub fn new(frequency: u64) -> Clock {
         let multiplier = ((u128::from(frequency) << 64) / u128::from(rate().max(frequency + 1))) as u64;
-        let mut clock = Clock { multiplier, offset: 0, frequency };
+        let mut clock = Clock { multiplier, offset: 0, moved: None, frequency };
         clock.offset = clock.now().wrapping_neg();
         clock
     }
@@ -57,10 +61,28 @@ impl Clock {
         clock
     }
 
+    /// One that stands still until it is moved. All that are copied from it are moved with it.
+    pub fn by_hand(frequency: u64) -> Clock {
+        Clock { multiplier: 0, offset: 0, moved: Some(Arc::default()), frequency }
+    }
+
+    /// Moves it, if it is one that is moved by hand.
+    pub fn advance(&self, ticks: u64) {
+        if let Some(moved) = &self.moved {
+            moved.fetch_add(ticks, Ordering::SeqCst);
+        }
+    }
+
+    /// What is added to the counter's part.
+    pub(crate) fn offset(&self) -> u64 {
+        let moved = self.moved.as_ref().map_or(0, |it| it.load(Ordering::SeqCst));
+        self.offset.wrapping_add(moved)
+    }
+
     /// Ticks since it began.
     pub fn now(&self) -> u64 {
         let scaled = (u128::from(counter()) * u128::from(self.multiplier)) >> 64;
-        (scaled as u64).wrapping_add(self.offset)
+        (scaled as u64).wrapping_add(self.offset())
     }
 
     /// The same, read when all that was loaded before is there: not before what another processor has said of it.
@@ -68,6 +90,11 @@ impl Clock {
         // SAFETY: every x86-64 processor has it.
         unsafe { std::arch::x86_64::_mm_lfence() };
         self.now()
+    }
+
+    /// Ticks in a second.
+    pub fn frequency(&self) -> u64 {
+        self.frequency
     }
 
     /// How long it is until that tick.
@@ -94,5 +121,14 @@ mod tests {
         assert_eq!(clock.until(0), Duration::ZERO);
         let later = Clock::at(1_000_000, 7_000_000_000);
         assert!((7_000_000_000..7_010_000_000).contains(&later.now()));
+    }
+
+    #[test]
+    fn one_that_is_moved_by_hand_stands_still_otherwise() {
+        let clock = Clock::by_hand(1000);
+        let copy = clock.clone();
+        assert_eq!((clock.now(), clock.until(500)), (0, Duration::from_millis(500)));
+        clock.advance(7);
+        assert_eq!((clock.now(), copy.now_in_order()), (7, 7));
     }
 }

@@ -347,7 +347,7 @@ impl Processor {
     }
 
     /// Looks for interrupts. What waits and is masked is noted.
-    fn attend(&mut self, isa: &Isa, board: &mut dyn Board) {
+    pub(crate) fn attend(&mut self, isa: &Isa, board: &mut dyn Board) {
         self.must_attend = false;
         let plan = &isa.entries[usize::from(self.entries.poll)].plan;
         match self.interpret(isa, board, plan, None, &[0; MOST_ARGUMENTS]) {

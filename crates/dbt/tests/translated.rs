@@ -39,7 +39,7 @@ impl Board for Nothing {
     }
 
     fn clock(&self) -> Clock {
-        self.0
+        self.0.clone()
     }
 
     fn attention(&self) -> bool {
@@ -240,6 +240,26 @@ fn a_loop_is_the_same_whatever_it_is_worth() {
     let translated = run(&isa, target, &program, Mode::Translate).expect("an end");
     assert!(interpreted.0.contains(&(6000 * 6001 / 2)), "it has added");
     assert!(interpreted == translated, "{}", differences(&isa, &program, &interpreted, &translated));
+}
+
+/// A field of one bit, of which a byte is stored: the bits beside it are not there. (A C library's flag for atomic
+/// instructions was so; boots in lock-step found it.)
+#[test]
+fn what_is_stored_of_a_field_is_the_field() {
+    let target = &TARGETS[0];
+    let isa = Arc::new(description(target.name));
+    // ubfx w0, w0, #8, #1; strb w0, [x1]; lsl w3, w3, #23; lsr w3, w3, #31; strh w3, [x1, #2]; ubfiz x4, x4, #60, #8; str w4, [x1, #4]
+    let words = [0x5308_2000_u32, 0x3900_0020, 0x5309_2063, 0x531f_7c63, 0x7900_0423, 0xd344_1c84, 0xb900_0424];
+    let code = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    let at = isa.registers.iter().position(|it| it.name == "X").expect("registers");
+    let registers = [(0, 0x1907), (1, DATA), (3, 0xff_1907), (4, 0xff)].map(|(index, value)| (at, index, value.into()));
+    let program = Program { code, registers: registers.into(), data: vec![0; 64], ..Program::default() };
+    let interpreted = run(&isa, target, &program, Mode::Interpret).expect("an end");
+    assert_eq!(interpreted.1[(DATA - MEMORY) as usize..][..4], [1, 0, 1, 0]);
+    for mode in [Mode::Translate, Mode::TranslateAll] {
+        let translated = run(&isa, target, &program, mode).expect("an end");
+        assert!(interpreted == translated, "{}", differences(&isa, &program, &interpreted, &translated));
+    }
 }
 
 /// A page that one address space has is not to be seen from another, from the next instruction on.

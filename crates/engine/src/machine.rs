@@ -22,6 +22,8 @@ use crate::cell::Cell;
 use crate::container::{Containers, Handover};
 use crate::error::{Error, Result};
 use crate::family;
+use crate::machine_disks::Received;
+use crate::machine_sockets::Door;
 use crate::native;
 use crate::stats::Stats;
 
@@ -87,6 +89,10 @@ impl Boundary for Machines {
             }
             boundary::Origin::Standing(files) => told(files)?,
         };
+        let door = match request.origin {
+            boundary::Origin::Standing(_) => Door::None,
+            _ => Door::Open,
+        };
         let monitor = Monitor {
             link,
             proc: File::open("/proc").map_err(|e| Error::io("opening /proc", e))?.into(),
@@ -96,7 +102,7 @@ impl Boundary for Machines {
             processors,
             hostname: spec.hostname.clone(),
             origin,
-            disks: crate::machine_disks::hand_over(files)?,
+            given: crate::machine_disks::hand_over(files, door)?,
             first: files.first,
             control: family::listen(request.cell)?,
             translations: (!is_own)
@@ -176,6 +182,7 @@ impl Boundary for Machines {
     }
 
     fn clear(&self, cell: &Cell) -> Result<()> {
+        crate::machine_sockets::leave(&cell.spec);
         Containers.clear(cell)
     }
 
@@ -291,8 +298,8 @@ struct Monitor {
     processors: usize,
     hostname: String,
     origin: Origin,
-    /// Where its disks and its seed come from.
-    disks: OwnedFd,
+    /// Where its disks, its seed and its sockets come from.
+    given: OwnedFd,
     first: FirstProgram,
     /// Where further programs are asked for.
     control: OwnedFd,
@@ -318,6 +325,13 @@ impl Monitor {
         self.kvm.as_ref().map(OwnedFd::try_clone).transpose()
     }
 
+    fn own_descriptors(&self) -> std::io::Result<OwnedFd> {
+        match &*self.descriptors() {
+            Some(it) => it.try_clone(),
+            None => Err(std::io::Error::other("there is no /proc to be had")),
+        }
+    }
+
     fn network(&self) -> Option<machine::Network> {
         crate::unikernel::receive_link(&self.link).map(|it| machine::Network {
             frames: it.socket,
@@ -329,7 +343,7 @@ impl Monitor {
     }
 
     fn system(&self) -> std::io::Result<machine::System> {
-        let (disks, seed) = crate::machine_disks::receive(&self.disks)?;
+        let Received { disks, seed, sockets } = crate::machine_disks::receive(&self.given)?;
         let Origin::Kernel { image, modules } = &self.origin else {
             return Err(std::io::Error::other("a system of disks begins with its kernel"));
         };
@@ -343,6 +357,8 @@ impl Monitor {
             hostname: self.hostname.clone(),
             disks,
             seed,
+            sockets,
+            descriptors: self.own_descriptors()?,
             console: [std::io::stdin().as_fd().try_clone_to_owned()?, std::io::stdout().as_fd().try_clone_to_owned()?],
             network: self.network(),
             control: Some(self.control.try_clone()?),
@@ -350,6 +366,7 @@ impl Monitor {
     }
 
     fn guest(&self, command: &Inhabitant<'_>) -> std::io::Result<machine::Guest> {
+        let Received { disks, sockets, .. } = crate::machine_disks::receive(&self.given)?;
         let text = |it: &std::ffi::CString| it.to_string_lossy().into_owned();
         let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let stream = |it: BorrowedFd<'_>| it.try_clone_to_owned();
@@ -384,12 +401,10 @@ impl Monitor {
             log: File::from(self.log.try_clone()?),
             root,
             network: self.network(),
-            disks: crate::machine_disks::receive(&self.disks)?.0,
+            disks,
+            sockets,
             translations: self.translations.as_ref().map(OwnedFd::try_clone).transpose()?.map(File::from),
-            descriptors: match &*self.descriptors() {
-                Some(it) => it.try_clone()?,
-                None => return Err(std::io::Error::other("there is no /proc to be had")),
-            },
+            descriptors: self.own_descriptors()?,
         })
     }
 }
@@ -421,7 +436,7 @@ impl Resident for Monitor {
         };
         // Who has the one needs none of the other.
         let last = self.kvm.as_ref().or(self.translations.as_ref());
-        [a, b, c, d, Some(e.as_fd()), f, Some(self.disks.as_fd()), last.map(AsFd::as_fd)]
+        [a, b, c, d, Some(e.as_fd()), f, Some(self.given.as_fd()), last.map(AsFd::as_fd)]
     }
 
     fn acts(&self) -> Acts {

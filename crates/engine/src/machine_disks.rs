@@ -1,4 +1,4 @@
-//! A machine's disks and its seed, on their way from who starts a cell to who runs its machine.
+//! A machine's disks, its seed and its sockets, on their way from who starts a cell to who runs its machine.
 //!
 //! Files are opened here, as the user who starts the cell, and looked at as far as that shows that they are disks. The
 //! machine is in namespaces of its own by then and finds no file of the host's: descriptors come to it over a socket, in which they wait.
@@ -14,15 +14,28 @@ use model::{DiskFormat, DiskSpec, MachineSpec, MountAccess};
 
 use crate::error::{Error, Result};
 use crate::machine::{pack, read_all, unpack};
+use crate::machine_sockets::{self as sockets, Door, Place};
 
 /// What stands for the seed where a disk would have its specification.
 const SEED: &[u8] = b"seed";
+/// What stands before the name of sockets.
+const SOCKETS: &[u8] = b"sockets:";
 /// Files that a seed may have (cloud-init, "NoCloud"), and bytes in each at most.
 const SEED_NAMES: [&str; 4] = ["user-data", "meta-data", "vendor-data", "network-config"];
 const MOST_SEED: u64 = 16 << 20;
+/// The address of every machine: each has a host to itself.
+const ADDRESS: u32 = 3;
 
-/// A socket in which they wait.
-pub(crate) fn hand_over(machine: &MachineSpec) -> Result<OwnedFd> {
+/// What a machine is given of the host's.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    pub(crate) disks: Vec<DiskFile>,
+    pub(crate) seed: Option<Vec<SeedFile>>,
+    pub(crate) sockets: Option<machine::Sockets>,
+}
+
+/// A socket in which they wait. A copy of a machine has no door for programs of the host: that is the other's.
+pub(crate) fn hand_over(machine: &MachineSpec, door: Door) -> Result<OwnedFd> {
     let failed = |errno: rustix::io::Errno| Error::io("handing over a machine's disks", errno);
     let (ours, theirs) = sys::socket::pair().map_err(failed)?;
     for disk in &machine.disks {
@@ -33,23 +46,36 @@ pub(crate) fn hand_over(machine: &MachineSpec) -> Result<OwnedFd> {
     if let Some(path) = &machine.cloud_init {
         sys::socket::send(&ours, SEED, &[seed(path)?.as_fd()]).map_err(failed)?;
     }
+    if let Some(path) = &machine.vsock {
+        let Place { directory, name } = Place::of(path)?;
+        let listener = match door {
+            Door::Open => Some(sockets::listen(path)?),
+            Door::None => None,
+        };
+        let word = [SOCKETS, name.as_bytes()].concat();
+        let all: Vec<_> = std::iter::once(&directory).chain(&listener).map(AsFd::as_fd).collect();
+        sys::socket::send(&ours, &word, &all).map_err(failed)?;
+    }
     Ok(theirs)
 }
 
 /// What waits there.
-pub(crate) fn receive(socket: &OwnedFd) -> std::io::Result<(Vec<DiskFile>, Option<Vec<SeedFile>>)> {
-    let (mut disks, mut seed) = (Vec::new(), None);
+pub(crate) fn receive(socket: &OwnedFd) -> std::io::Result<Received> {
+    let mut received = Received::default();
     let mut bytes = vec![0; 16 << 10];
     loop {
-        let (length, [Some(descriptor), ..]) = sys::socket::receive(socket, &mut bytes)? else {
-            return Ok((disks, seed));
+        let (length, [Some(descriptor), listener, ..]) = sys::socket::receive(socket, &mut bytes)? else {
+            return Ok(received);
         };
-        if &bytes[..length] == SEED {
+        if let Some(name) = bytes[..length].strip_prefix(SOCKETS) {
+            let name = String::from_utf8_lossy(name).into_owned();
+            received.sockets = Some(machine::Sockets { address: ADDRESS, listener, directory: descriptor, name });
+        } else if &bytes[..length] == SEED {
             let files = unpack(&read_all(&descriptor)?).into_iter();
-            seed = Some(files.map(|it| SeedFile { name: it.name, content: it.content }).collect());
+            received.seed = Some(files.map(|it| SeedFile { name: it.name, content: it.content }).collect());
         } else {
             let spec: DiskSpec = serde_json::from_slice(&bytes[..length])?;
-            disks.push(DiskFile { file: descriptor.into(), format: format(&spec), access: access(&spec) });
+            received.disks.push(DiskFile { file: descriptor.into(), format: format(&spec), access: access(&spec) });
         }
     }
 }

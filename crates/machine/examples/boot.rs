@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use machine::{Access, Arch, Balloon, Card, Devices, Disk, Format, Machine, Port, Serial, Share, Start};
+use machine::{Access, Arch, Balloon, Card, Devices, Disk, Format, Machine, Outside, Port, Serial, Share, Start};
 
 fn main() {
     let (devices, processors, kept, arguments) = devices();
@@ -37,6 +37,7 @@ fn main() {
         mode: if std::env::var_os("INTERPRET").is_some() { dbt::Mode::Interpret } else { dbt::Mode::Translate },
         serial: Serial { output: Box::new(std::io::stdout()), input: typed },
         devices,
+        outside: Outside::Host,
     };
     let mut machine = Machine::new(isa, start).unwrap_or_else(|error| panic!("{error}"));
     if let (Some(arch), Some(path)) = (arch, kept) {

@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use crate::bus::{Bus, Place};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::machine::Outside;
 use crate::share::{Server, Share};
 use crate::virtio::balloon::{Balloon, Inflatable};
 use crate::virtio::block::Block;
@@ -13,6 +14,7 @@ use crate::virtio::entropy::Entropy;
 use crate::virtio::keyboard::{Input, Keyboard};
 use crate::virtio::network::{Card, Network};
 use crate::virtio::share::Directory;
+use crate::virtio::vsock::{Sockets, Vsock};
 use crate::virtio::{Device, mmio};
 
 /// Devices that a board has room for.
@@ -31,6 +33,8 @@ pub struct Devices {
     pub balloon: Option<Balloon>,
     /// What it is asked to shut down by.
     pub keyboard: Option<Keyboard>,
+    /// Sockets between it and its host.
+    pub sockets: Option<Sockets>,
     /// Directories that it can mount.
     pub shares: Vec<Share>,
 }
@@ -39,8 +43,11 @@ pub struct Devices {
 pub(crate) type Slots = Vec<Box<dyn Device>>;
 
 impl Devices {
-    pub(crate) fn build(self) -> Result<Slots> {
-        let mut slots: Slots = vec![Box::new(Entropy)];
+    pub(crate) fn build(self, outside: Outside) -> Result<Slots> {
+        let mut slots: Slots = Vec::new();
+        if outside == Outside::Host {
+            slots.push(Box::new(Entropy));
+        }
         if !self.ports.is_empty() {
             slots.push(Box::new(Console::new(self.ports)));
         }
@@ -53,6 +60,10 @@ impl Devices {
                 |errno: Errno| Error::File { doing: "sharing", path: (&share.tag).into(), source: errno.into() };
             let server = Server::new(share.directory, share.access).map_err(failed)?;
             slots.push(Box::new(Directory::new(share.tag, server)));
+        }
+        if let Some(sockets) = self.sockets {
+            let vsock = Vsock::new(sockets).map_err(|errno| Error::Watching(errno.into()))?;
+            slots.push(Box::new(vsock));
         }
         if slots.len() > MOST {
             return Err(Error::Devices { count: slots.len(), most: MOST });

@@ -6,6 +6,7 @@
 
 mod frozen;
 pub(crate) mod gdb;
+mod lockstep;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::watch::{Interrupter, Watch};
 use crate::{arm, pc, riscv};
 
 pub use frozen::{Frozen, Thaw};
+pub use lockstep::{Pair, Parted};
 
 /// What a machine starts with.
 pub struct Start<'s> {
@@ -49,6 +51,18 @@ pub struct Start<'s> {
     pub serial: Serial,
     /// What else the machine has.
     pub devices: Devices,
+    /// What of the host's it hears of by itself.
+    pub outside: Outside,
+}
+
+/// What a machine hears of its host, beside what its devices are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outside {
+    /// What time it is, and random numbers.
+    Host,
+    /// Nothing: it is the same in each run. Its clock is moved by hand, it does not know what day it is, and its kernel's
+    /// random numbers begin alike.
+    Nothing,
 }
 
 /// Why a machine ended.
@@ -165,7 +179,7 @@ impl Machine {
             return Err(Error::Processors { count: start.processors, most: MOST_PROCESSORS });
         }
         let memory = Arc::new(Memory::new(start.memory as usize)?);
-        let slots = std::mem::take(&mut start.devices).build()?;
+        let slots = std::mem::take(&mut start.devices).build(start.outside)?;
         let ram = Ram::shared(memory, memory_begins(&isa)?, start.processors);
         let beginning = if isa.name == "riscv64" {
             let loaded = riscv::load(&ram, &start, slots.len())?;
@@ -174,7 +188,11 @@ impl Machine {
             let loaded = arm::load(&ram, &start, slots.len())?;
             [loaded.entry, loaded.tree, 0]
         };
-        let (mode, board) = (start.mode, board(&isa, &ram, 0, (start.serial, slots)));
+        let clock = match start.outside {
+            Outside::Host => Clock::at(frequency(&isa), 0),
+            Outside::Nothing => Clock::by_hand(frequency(&isa)),
+        };
+        let (mode, board) = (start.mode, board(&isa, &ram, clock, (start.serial, slots, start.outside)));
         // All but the first begin anew when they are switched on.
         Machine::of_parts(&isa.name, &ram, board, |_, place| {
             Ok(Box::new(dbt::Processor::new(Arc::clone(&isa), mode, ram.clone(), place, &beginning)?))
@@ -197,7 +215,7 @@ impl Machine {
         if start.memory > pc::MOST_MEMORY {
             return Err(Error::TooMuchMemory { memory: start.memory, most: pc::MOST_MEMORY });
         }
-        let slots = std::mem::take(&mut start.devices).build()?;
+        let slots = std::mem::take(&mut start.devices).build(start.outside)?;
         if slots.len() > pc::MOST_SLOTS {
             return Err(Error::Devices { count: slots.len(), most: pc::MOST_SLOTS });
         }
@@ -334,17 +352,23 @@ fn memory_begins(isa: &Isa) -> Result<u64> {
     }
 }
 
+/// What is on a board's bus: the serial port, devices, and whether what day it is.
+pub(crate) type Parts = (Serial, Slots, Outside);
+
 /// Processors' bells, and their places.
 type Board = (Arc<Bells>, Vec<Box<dyn Platform>>);
 
-/// A board for the processors that share a memory, the clock of which has done so many ticks.
-fn board(isa: &Isa, ram: &Ram, ticks: u64, parts: (Serial, Slots)) -> Board {
+/// Ticks of the clock in a second.
+fn frequency(isa: &Isa) -> u64 {
+    if isa.name == "riscv64" { riscv::FREQUENCY } else { arm::FREQUENCY }
+}
+
+/// A board for the processors that share a memory.
+fn board(isa: &Isa, ram: &Ram, clock: Clock, parts: Parts) -> Board {
     let bells = Arc::new(Bells::new(ram));
     let places = if isa.name == "riscv64" {
-        let clock = Clock::at(riscv::FREQUENCY, ticks);
         riscv::board(isa, ram, &bells, clock, parts).into_iter().map(boxed).collect()
     } else {
-        let clock = Clock::at(arm::FREQUENCY, ticks);
         arm::board(isa, ram, &bells, clock, parts).into_iter().map(boxed).collect()
     };
     (bells, places)
@@ -355,8 +379,11 @@ fn boxed(seat: impl Platform + 'static) -> Box<dyn Platform> {
 }
 
 /// What a kernel's random numbers begin with. One that has none makes each anew, at great cost, until it has seen enough.
-pub(crate) fn seed() -> [u8; 64] {
+pub(crate) fn seed(outside: Outside) -> [u8; 64] {
     let mut seed = [0; 64];
+    if outside == Outside::Nothing {
+        return seed.map(|_| 0x5e);
+    }
     // Fewer bytes than asked for are zeros: a kernel believes in none of them alone.
     let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
     seed

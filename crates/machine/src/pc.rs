@@ -117,7 +117,7 @@ impl dbt::Board for Seat {
     }
 
     fn clock(&self) -> Clock {
-        self.0.clock
+        self.0.clock.clone()
     }
 
     fn attention(&self) -> bool {

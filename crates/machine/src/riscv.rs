@@ -18,10 +18,10 @@ use crate::bells::Bells;
 use crate::boot::{Magic, header};
 use crate::bus::{Bus, Line, Lines, Place};
 use crate::clock::{self, Goldfish};
-use crate::console::{self, Console, Serial};
-use crate::devices::{self, First, Slots};
+use crate::console::{self, Console};
+use crate::devices::{self, First};
 use crate::error::Result;
-use crate::machine::{self, Loaded, Platform, Start};
+use crate::machine::{self, Loaded, Outside, Parts, Platform, Start};
 use crate::plic::{self, Plic};
 use crate::power::{Power, Switch};
 use crate::saved::{State, data, of_data, unfit};
@@ -114,8 +114,8 @@ pub(crate) fn load(ram: &Ram, start: &Start<'_>, slots: usize) -> Result<Loaded>
 }
 
 /// A board with the places of all its processors.
-pub(crate) fn board(isa: &Isa, ram: &Ram, bells: &Arc<Bells>, clock: Clock, parts: (Serial, Slots)) -> Vec<Seat> {
-    let (serial, slots) = parts;
+pub(crate) fn board(isa: &Isa, ram: &Ram, bells: &Arc<Bells>, clock: Clock, parts: Parts) -> Vec<Seat> {
+    let (serial, slots, outside) = parts;
     let question = |name: &str| match name {
         "set_timer" => Question::SetTimer,
         "set_software" => Question::SetSoftware,
@@ -127,7 +127,9 @@ pub(crate) fn board(isa: &Isa, ram: &Ram, bells: &Arc<Bells>, clock: Clock, part
     let controller = Arc::new(Controller { plic, bells: Arc::clone(bells) });
     let mut bus = Bus::new(Arc::clone(&controller) as Arc<dyn Lines>);
     bus.add(CONSOLE, Box::new(Console::new(serial.output, serial.input)));
-    bus.add(CLOCK, Box::new(Goldfish::default()));
+    if outside == Outside::Host {
+        bus.add(CLOCK, Box::new(Goldfish::default()));
+    }
     devices::plug(&mut bus, SLOTS, slots, ram);
     let board = Arc::new(Board {
         questions: isa.externs.iter().map(|it| question(&it.name)).collect(),
@@ -184,7 +186,7 @@ impl dbt::Board for Seat {
     }
 
     fn clock(&self) -> Clock {
-        self.board.clock
+        self.board.clock.clone()
     }
 
     fn attention(&self) -> bool {

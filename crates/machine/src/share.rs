@@ -21,8 +21,8 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use self::content::Opened;
-pub(crate) use self::node::find_links_in;
 use self::node::{Identities, Node};
+pub(crate) use self::node::{find_links_in, link_of};
 use self::wire::{Reader, Writer, kind};
 use crate::disk::Access;
 

@@ -20,7 +20,7 @@ pub(crate) fn begin(model: &str) -> Result<(FdtWriter, FdtWriterNode)> {
 pub(crate) fn chosen(tree: &mut FdtWriter, start: &Start<'_>, initrd: u64, console: &str, base: u64) -> Result<()> {
     let chosen = tree.begin_node("chosen")?;
     tree.property_string("bootargs", start.command_line)?;
-    tree.property("rng-seed", &machine::seed())?;
+    tree.property("rng-seed", &machine::seed(start.outside))?;
     tree.property_string("stdout-path", console)?;
     if !start.initrd.is_empty() {
         tree.property_u64("linux,initrd-start", initrd)?;

@@ -18,6 +18,7 @@ pub(crate) mod mmio;
 pub(crate) mod network;
 pub(crate) mod queue;
 pub(crate) mod share;
+pub(crate) mod vsock;
 
 use std::os::fd::BorrowedFd;
 

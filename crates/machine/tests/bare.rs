@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use machine::{Access, Devices, Disk, End, Format, Frozen, Machine, Port, Serial, Start, Thaw};
+use machine::{Access, Devices, Disk, End, Format, Frozen, Machine, Outside, Port, Serial, Start, Thaw};
 
 /// Where a kernel that asks for `OFFSET` is.
 const IMAGE: u64 = 0x8020_0000;
@@ -141,6 +141,7 @@ fn machine(kernel: &[u8], devices: Devices, mode: dbt::Mode) -> (Machine, Said) 
         mode,
         serial: Serial { output: Box::new(said.clone()), input: None },
         devices,
+        outside: Outside::Host,
     };
     (Machine::new(description(), start).unwrap(), said)
 }

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use machine::{Devices, End, Machine, Serial, Start};
+use machine::{Devices, End, Machine, Outside, Serial, Start};
 
 /// Says its text, and switches off if the first slot has a device of virtio in it; else it faults.
 #[rustfmt::skip]
@@ -71,6 +71,7 @@ fn machine(program: &[u8], processors: usize) -> Option<(Machine, Said)> {
         mode: dbt::Mode::Translate,
         serial: Serial { output: Box::new(said.clone()), input: None },
         devices: Devices::default(),
+        outside: Outside::Host,
     };
     Some((Machine::native(&vm::Host::from(kvm), start).unwrap(), said))
 }

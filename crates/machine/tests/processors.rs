@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dbt::Mode;
-use machine::{Arch, Devices, End, Machine, Serial, Start, isa};
+use machine::{Arch, Devices, End, Machine, Outside, Serial, Start, isa};
 
 /// Where an image that asks for `OFFSET` is, and what is in it: bytes from its beginning.
 const OFFSET: u64 = 0x20_0000;
@@ -158,6 +158,7 @@ fn count(arch: Arch, mode: Mode, program: Program, rounds: u64) -> u64 {
         mode,
         serial: Serial { output: Box::new(said.clone()), input: None },
         devices: Devices::default(),
+        outside: Outside::Host,
     };
     let mut machine = Machine::new(isa(arch).unwrap(), start).unwrap();
     assert_eq!(machine.run_for(LONG), Some(End::PowerOff));

@@ -100,6 +100,9 @@ pub struct MachineSpec {
     /// What cloud-init finds: a file with its configuration, or a directory of such.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_init: Option<PathBuf>,
+    /// The socket by which programs of the host and of the machine meet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<PathBuf>,
 }
 
 /// A program to run in a cell.

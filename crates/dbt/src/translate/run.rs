@@ -102,7 +102,7 @@ impl Processor {
                 }
                 number => {
                     link = number as u32;
-                    self.follow(link);
+                    self.take_link(link);
                     if self.attention.load(Ordering::Acquire) != 0 {
                         return;
                     }
@@ -112,7 +112,7 @@ impl Processor {
     }
 
     /// Generated code was left by a link: the processor is where that leads.
-    fn follow(&mut self, link: u32) {
+    fn take_link(&mut self, link: u32) {
         if let Some(link) = self.translator.as_ref().and_then(|it| it.links.get(link as usize)) {
             self.pc = self.state.head(head::PAGE).wrapping_add_signed(link.plus.into());
         }
@@ -240,7 +240,7 @@ impl Processor {
             (head::INTERPRET, interpret as *const () as u64),
             (head::TOUCH, touch as *const () as u64),
             (head::CLOCK_MULTIPLIER, self.clock.multiplier),
-            (head::CLOCK_OFFSET, self.clock.offset),
+            (head::CLOCK_OFFSET, self.clock.offset()),
             (head::FLOAT_CONTROL, PLAIN_CONTROL.into()),
             (head::ATTENTION, self.attention.as_ptr() as u64),
         ];

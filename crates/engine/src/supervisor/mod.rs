@@ -385,6 +385,7 @@ impl Supervisor {
     }
 
     fn forget_run(&mut self) {
+        crate::machine_sockets::leave(&self.cell.spec);
         self.cell.record.process = None;
         self.cell.record.cgroup = None;
         self.cell.record.attachment = None;

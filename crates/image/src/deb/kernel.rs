@@ -25,11 +25,14 @@ const MODULES: [&str; 6] = ["virtio_mmio", "virtio_console", "9pnet_virtio", "9p
 /// its own needs do not tell), what a seed of cloud-init is, and what asks a system to shut down.
 const OF_DISKS: [&str; 9] =
     ["crc32c_generic", "virtio_blk", "ext4", "isofs", "vfat", "nls_cp437", "nls_ascii", "af_packet", "virtio_input"];
+/// What is needed beside for sockets between a machine and its host.
+const OF_SOCKETS: [&str; 1] = ["vmw_vsock_virtio_transport"];
 /// The biggest kernel, and the biggest module.
 const MOST: u64 = 256 << 20;
-/// The names of the files that list the modules: of every machine, and of one with disks.
+/// The names of the files that list the modules: of every machine, of one with disks, and those for sockets.
 const ORDER: &str = "order";
 const ORDER_WITH_DISKS: &str = "order-with-disks";
+const ORDER_OF_SOCKETS: &str = "order-of-sockets";
 
 /// A kernel, unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct KernelFiles {
     pub modules: Vec<PathBuf>,
     /// The same of a machine with disks, the former among them.
     pub modules_with_disks: Vec<PathBuf>,
+    /// What a machine with sockets to its host needs: some of it others need, too.
+    pub modules_of_sockets: Vec<PathBuf>,
 }
 
 /// The kernel of a suite, or of the machine's own sources: from where it was unpacked, or from its package.
@@ -68,8 +73,9 @@ fn kept(place: &Path) -> Result<KernelFiles> {
         let order = fs::read_to_string(&list).map_err(|error| Error::io(list.display(), error))?;
         Ok(order.lines().map(|it| place.join(it)).collect())
     };
-    let (modules, modules_with_disks) = (list(ORDER)?, list(ORDER_WITH_DISKS)?);
-    Ok(KernelFiles { image: place.join("kernel"), modules, modules_with_disks })
+    let (modules, modules_with_disks, modules_of_sockets) =
+        (list(ORDER)?, list(ORDER_WITH_DISKS)?, list(ORDER_OF_SOCKETS)?);
+    Ok(KernelFiles { image: place.join("kernel"), modules, modules_with_disks, modules_of_sockets })
 }
 
 /// What was found in a package.
@@ -90,7 +96,8 @@ impl Job<'_> {
         self.progress.begin(&format!("unpacking {}", package.name), None);
         let outcome = (|| {
             let mut found = Found::default();
-            let mut wanted: Vec<String> = MODULES.iter().chain(&OF_DISKS).map(|it| (*it).to_owned()).collect();
+            let mut wanted: Vec<String> =
+                MODULES.iter().chain(&OF_DISKS).chain(&OF_SOCKETS).map(|it| (*it).to_owned()).collect();
             // What modules need is known when they were read: then the package is read again.
             loop {
                 let open = File::open(&file).map_err(|error| Error::io(file.display(), error))?;
@@ -235,7 +242,8 @@ fn keep(found: &Found, place: &Path) -> Result<()> {
     fs::create_dir_all(&nascent).map_err(failed)?;
     fs::write(nascent.join("kernel"), &found.image).map_err(failed)?;
     let with_disks = [&MODULES[..], &OF_DISKS].concat();
-    for (file, wanted) in [(ORDER, &MODULES[..]), (ORDER_WITH_DISKS, &with_disks)] {
+    let lists = [(ORDER, &MODULES[..]), (ORDER_WITH_DISKS, &with_disks), (ORDER_OF_SOCKETS, &OF_SOCKETS[..])];
+    for (file, wanted) in lists {
         let mut list = String::new();
         for name in order(&found.modules, wanted) {
             fs::write(nascent.join(name), &found.modules[name]).map_err(failed)?;
@@ -244,13 +252,13 @@ fn keep(found: &Found, place: &Path) -> Result<()> {
         }
         fs::write(nascent.join(file), list).map_err(failed)?;
     }
-    if !place.join(ORDER_WITH_DISKS).exists() {
+    if !place.join(ORDER_OF_SOCKETS).exists() {
         // What an older build has kept lacks modules.
         let _ = fs::remove_dir_all(place);
     }
     match fs::rename(&nascent, place) {
         // Somebody else has unpacked it meanwhile.
-        Err(_) if place.join(ORDER_WITH_DISKS).exists() => {
+        Err(_) if place.join(ORDER_OF_SOCKETS).exists() => {
             let _ = fs::remove_dir_all(&nascent);
             Ok(())
         }

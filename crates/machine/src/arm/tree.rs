@@ -6,7 +6,7 @@ use super::{CLOCK, CONSOLE, DISTRIBUTOR, MEMORY, REDISTRIBUTOR, SLOTS};
 use crate::bus::Place;
 use crate::error::Result;
 use crate::gic;
-use crate::machine::Start;
+use crate::machine::{Outside, Start};
 use crate::tree;
 
 const CONTROLLER: u32 = 1;
@@ -70,10 +70,12 @@ pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<V
     tree.property_array_u32("clocks", &[PULSE, PULSE])?;
     tree.property_string_list("clock-names", vec!["uartclk".into(), "apb_pclk".into()])?;
     tree.end_node(serial)?;
-    let clock = device(&mut tree, "pl031", &["arm,pl031", "arm,primecell"], CLOCK)?;
-    tree.property_u32("clocks", PULSE)?;
-    tree.property_string("clock-names", "apb_pclk")?;
-    tree.end_node(clock)?;
+    if start.outside == Outside::Host {
+        let clock = device(&mut tree, "pl031", &["arm,pl031", "arm,primecell"], CLOCK)?;
+        tree.property_u32("clocks", PULSE)?;
+        tree.property_string("clock-names", "apb_pclk")?;
+        tree.end_node(clock)?;
+    }
     for number in 0..slots {
         let slot = device(&mut tree, "virtio_mmio", &["virtio,mmio"], SLOTS.slot(number))?;
         tree.property_null("dma-coherent")?;

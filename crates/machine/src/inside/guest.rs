@@ -9,6 +9,7 @@ use unikernel::Command;
 use super::root::Module;
 use super::whole::DiskFile;
 use crate::arch::Arch;
+use crate::virtio::vsock::Sockets;
 
 /// A machine, and the program that it is for.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Guest {
     pub disks: Vec<DiskFile>,
     /// What other machines of its image have translated, and where it adds to that.
     pub translations: Option<File>,
+    /// Where it and the host meet, if they do.
+    pub sockets: Option<Sockets>,
     /// Where the kernel's own messages go.
     pub log: File,
     /// The directory that is the programs' root.

@@ -29,7 +29,7 @@ use crate::arch::{Arch, isa, translations};
 use crate::console::Serial;
 use crate::error::{Error, Result};
 use crate::machine::gdb::Door;
-use crate::machine::{End, Frozen, Machine, Start, Thaw};
+use crate::machine::{End, Frozen, Machine, Outside, Start, Thaw};
 use crate::virtio::console::Port;
 
 const SIGNAL_WINDOW: i32 = 28;
@@ -54,6 +54,7 @@ pub fn run(guest: Guest) -> Result<i32> {
     };
     let (link, port) = line(guest.arch, server)?;
     let mut devices = setup::devices(port, guest.root, guest.network.as_ref())?;
+    devices.sockets = guest.sockets;
     let has = if guest.disks.is_empty() { Has::Nothing } else { Has::Disks };
     devices.disks = guest.disks.into_iter().enumerate().map(whole::disk).collect::<Result<_>>()?;
     let serial = Serial { output: Box::new(guest.log), input: None };
@@ -64,7 +65,8 @@ pub fn run(guest: Guest) -> Result<i32> {
         Begin::Anew(kernel, first, memory, processors) => {
             let make = move || {
                 let (kernel, initrd, command_line) = (&kernel, &first.archive, setup::command_line(arch));
-                let start = Start { kernel, initrd, command_line, memory, processors, mode, serial, devices };
+                let outside = Outside::Host;
+                let start = Start { kernel, initrd, command_line, memory, processors, mode, serial, devices, outside };
                 Machine::of_arch(arch, kvm, start)
             };
             (Runner::begin(Arc::clone(&door), translations, make), None)

@@ -79,7 +79,7 @@ fn question(it: &Network) -> Vec<u8> {
 
 /// Sixty-four bytes that count, and the wish that what is given out from now on be made of them.
 fn add_randomness(script: &mut Script) {
-    let seed = crate::machine::seed();
+    let seed = crate::machine::seed(crate::machine::Outside::Host);
     let counts = [seed.len() as u32 * 8, seed.len() as u32].map(u32::to_le_bytes).concat();
     let seed = script.data(&[counts.as_slice(), &seed].concat());
     let path = script.text("/dev/random");

@@ -26,9 +26,10 @@ use crate::devices::Devices;
 use crate::disk::{Access, Disk, Format, SeedFile};
 use crate::error::{Error, Result};
 use crate::machine::gdb::Door;
-use crate::machine::{End, Machine, Start};
+use crate::machine::{End, Machine, Outside, Start};
 use crate::virtio::console::Port;
 use crate::virtio::keyboard::{Keyboard, Keys};
+use crate::virtio::vsock::Sockets;
 use crate::watch::Interrupter;
 
 /// A machine for a system of its own.
@@ -56,8 +57,12 @@ pub struct System {
     pub console: [OwnedFd; 2],
     /// Its network card, if it has one.
     pub network: Option<Network>,
+    /// Where it and the host meet, if they do.
+    pub sockets: Option<Sockets>,
     /// Where debuggers come from.
     pub control: Option<OwnedFd>,
+    /// The directory of this process's own descriptors in a `/proc`, which becomes its working directory.
+    pub descriptors: OwnedFd,
 }
 
 /// A disk of which the file is open.
@@ -99,6 +104,8 @@ pub fn boot(system: System) -> Result<i32> {
         // Keys mean what the guest's terminal says they do.
         std::mem::forget(raw);
     }
+    let descriptors = system.descriptors.try_clone().map_err(Error::Watching)?;
+    crate::share::find_links_in(descriptors).map_err(|errno| Error::Watching(errno.into()))?;
     let archive = root::of_disk(system.arch, &system.modules, system.network.as_ref());
     loop {
         let (keyboard, keys) = Keyboard::new().map_err(Error::Watching)?;
@@ -124,6 +131,7 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
         let file = it.file.try_clone().map_err(Error::Watching)?;
         devices.disks.push(disk((number, DiskFile { file, ..*it }))?);
     }
+    devices.sockets = system.sockets.as_ref().map(another).transpose()?;
     devices.disks.extend(system.seed.as_ref().map(|it| Disk::seed(&with_network(it, system))));
     let start = Start {
         kernel: &system.kernel,
@@ -137,6 +145,7 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
             input: Some(copy(&system.console[0])?),
         },
         devices,
+        outside: Outside::Host,
     };
     let kvm = system.kvm.as_ref().map(copy).transpose()?;
     let mut machine = Machine::of_arch(system.arch, kvm, start)?;
@@ -155,6 +164,17 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
         return Err(Error::Native { why });
     }
     Ok((end, said.load(Ordering::Acquire)))
+}
+
+/// The same sockets, for when it starts again.
+fn another(sockets: &Sockets) -> Result<Sockets> {
+    let copy = |it: &OwnedFd| it.try_clone().map_err(Error::Watching);
+    Ok(Sockets {
+        address: sockets.address,
+        listener: sockets.listener.as_ref().map(copy).transpose()?,
+        directory: copy(&sockets.directory)?,
+        name: sockets.name.clone(),
+    })
 }
 
 /// A disk by its number.

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use dbt::{Mode, Ram};
+use dbt::{Clock, Mode, Ram};
 use isa::Isa;
 use vm::Memory;
 
-use super::{MOST_PROCESSORS, Machine, board, memory_begins};
+use super::{MOST_PROCESSORS, Machine, Outside, board, frequency, memory_begins};
 use crate::console::Serial;
 use crate::devices::Devices;
 use crate::error::Result;
@@ -61,7 +61,8 @@ impl Machine {
             return unfit("it has other processors");
         }
         let ram = Ram::shared(Arc::new(Memory::thaw(&memory)?), memory_begins(&isa)?, count);
-        let (bells, mut places) = board(&isa, &ram, machine.ticks, (thaw.serial, thaw.devices.build()?));
+        let (clock, outside) = (Clock::at(frequency(&isa), machine.ticks), Outside::Host);
+        let (bells, mut places) = board(&isa, &ram, clock, (thaw.serial, thaw.devices.build(outside)?, outside));
         places[0].restore_board(machine.board)?;
         places[0].bus().restore(machine.devices)?;
         places.iter_mut().zip(machine.seats).try_for_each(|(place, seat)| place.restore(seat))?;

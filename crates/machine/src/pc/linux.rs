@@ -7,7 +7,7 @@ use vm::Entry;
 
 use super::acpi;
 use crate::error::{Error, Result};
-use crate::machine::{self, Start};
+use crate::machine::{self, Outside, Start};
 
 const DESCRIPTORS: u64 = 0x6000;
 const PARAMETERS: u64 = 0x7000;
@@ -62,7 +62,7 @@ pub(crate) fn load(ram: &Ram, start: &Start<'_>, slots: usize) -> Result<Entry> 
         return Err(bad("it is told more than a kernel hears"));
     }
     put(ram, "a command line", COMMAND_LINE, &[start.command_line.as_bytes(), &[0]].concat())?;
-    put(ram, "a seed", SEED, &seed())?;
+    put(ram, "a seed", SEED, &seed(start.outside))?;
     put(ram, "parameters", PARAMETERS, &parameters(&placed, start, initrd, ram.length()))?;
     put(ram, "page tables", TABLES, &page_tables())?;
     let descriptors = [0u64, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
@@ -156,9 +156,9 @@ fn parameters(placed: &Placed, start: &Start<'_>, initrd: u64, memory: u64) -> V
 }
 
 /// What a kernel's random numbers begin with, as its parameters lead to it.
-fn seed() -> Vec<u8> {
+fn seed(outside: Outside) -> Vec<u8> {
     const RANDOM: u32 = 9;
-    let seed = machine::seed();
+    let seed = machine::seed(outside);
     [&0u64.to_le_bytes()[..], &RANDOM.to_le_bytes(), &(seed.len() as u32).to_le_bytes(), &seed].concat()
 }
 

@@ -5,7 +5,7 @@ use vm_fdt::{FdtWriter, FdtWriterNode};
 use super::{CLOCK, CONSOLE, FREQUENCY, MEMORY, PLIC, SLOTS};
 use crate::bus::Place;
 use crate::error::Result;
-use crate::machine::Start;
+use crate::machine::{Outside, Start};
 use crate::{plic, tree};
 
 /// Numbers by which nodes name each other: the board's controller, and behind it each processor's own.
@@ -43,8 +43,10 @@ pub(super) fn describe(start: &Start<'_>, slots: usize, initrd: u64) -> Result<V
     let serial = device(&mut tree, "serial", "ns16550a", CONSOLE)?;
     tree.property_u32("clock-frequency", 1_843_200)?;
     tree.end_node(serial)?;
-    let clock = device(&mut tree, "rtc", "google,goldfish-rtc", CLOCK)?;
-    tree.end_node(clock)?;
+    if start.outside == Outside::Host {
+        let clock = device(&mut tree, "rtc", "google,goldfish-rtc", CLOCK)?;
+        tree.end_node(clock)?;
+    }
     for number in 0..slots {
         let slot = device(&mut tree, "virtio_mmio", "virtio,mmio", SLOTS.slot(number))?;
         tree.end_node(slot)?;

@@ -26,6 +26,12 @@ pub(crate) fn find_links_in(descriptors: OwnedFd) -> Done {
     Ok(())
 }
 
+/// A descriptor's link in `/proc`.
+pub(crate) fn link_of(descriptor: BorrowedFd<'_>) -> String {
+    let links = if LINKS_ARE_HERE.load(Ordering::Relaxed) { "." } else { "/proc/self/fd" };
+    format!("{links}/{}", descriptor.as_raw_fd())
+}
+
 const DIRECTORY: u8 = 0x80;
 const LINK: u8 = 0x02;
 
@@ -69,8 +75,7 @@ impl Node {
 
     /// Its link in `/proc`.
     pub(super) fn link(&self) -> String {
-        let links = if LINKS_ARE_HERE.load(Ordering::Relaxed) { "." } else { "/proc/self/fd" };
-        format!("{links}/{}", self.place.as_raw_fd())
+        link_of(self.place.as_fd())
     }
 
     pub(super) fn stat(&self) -> Done<Stat> {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
 use std::sync::Arc;
 
 use dbt::Ram;
@@ -36,6 +37,7 @@ fn ram() -> Ram {
 }
 
 mod copies;
+mod sockets;
 
 /// A driver of a device.
 struct Driver {
@@ -380,6 +382,7 @@ fn device(which: usize, directory: &tempfile::TempDir) -> Box<dyn Device> {
             keys.press();
             Box::new(Input::new(keyboard))
         }
+        6 => sockets::device(directory.path()),
         _ => Box::new(Entropy),
     }
 }
@@ -388,7 +391,7 @@ proptest! {
     /// Whatever is in a queue's memory, a device comes back and touches nothing outside of the memory.
     #[test]
     fn random_queues_harm_nobody(
-        which in 0..7usize,
+        which in 0..8usize,
         descriptors in prop::collection::vec((0..6u64, 0..16u64, 0..MEMORY, 0..0x1_0000u64, 0..8u64, 0..18u64), 0..60),
         bytes in prop::collection::vec(any::<u8>(), 64),
         notifies in prop::collection::vec((0..7u64, 0..18u64), 1..30),
@@ -409,7 +412,7 @@ proptest! {
     /// Whatever is written to a transport's registers, in whatever order.
     #[test]
     fn random_registers_harm_nobody(
-        which in 0..7usize,
+        which in 0..8usize,
         writes in prop::collection::vec((0..0x200u64, prop::sample::select(vec![1u8, 2, 4, 8]), any::<u64>(), 0..4u8), 0..200),
     ) {
         let directory = tempfile::tempdir().unwrap();

@@ -37,6 +37,9 @@ pub(super) struct SpecArgs {
     /// Have cloud-init on the disk find this: its user-data, or a directory with user-data, meta-data and so on
     #[arg(long, value_name = "FILE|DIR")]
     cloud_init: Option<PathBuf>,
+    /// Connect programs of the host with AF_VSOCK of a machine: the machine's ports by this socket, the host's by PATH_PORT
+    #[arg(long, value_name = "PATH")]
+    vsock: Option<PathBuf>,
     /// Take the image for this processor
     #[arg(long, value_name = "ARCH")]
     arch: Option<Arch>,
@@ -258,6 +261,10 @@ impl SpecArgs {
                 let error = CommandError::usage(format!("a {boundary} has no disks"));
                 return Err(error.hinted("--disk goes with --as machine; -v mounts a directory"));
             }
+            if self.vsock.is_some() {
+                let error = CommandError::usage(format!("a {boundary} has no sockets of machines"));
+                return Err(error.hinted("--vsock goes with --as machine; -v mounts a directory with sockets"));
+            }
             if self.kernel.is_some() {
                 let error = CommandError::usage(format!("a {boundary} has no kernel of its own"));
                 return Err(error.hinted("--kernel goes with --as machine"));
@@ -278,12 +285,18 @@ impl SpecArgs {
             Some(file) => std::path::absolute(file)?,
             None => files.image,
         };
+        let mut modules = if self.disk.is_empty() { files.modules } else { files.modules_with_disks };
+        if self.vsock.is_some() {
+            let further = files.modules_of_sockets.into_iter().filter(|it| !modules.contains(it));
+            modules.extend(further.collect::<Vec<_>>());
+        }
         Ok(MachineSpec {
             kernel,
-            modules: if self.disk.is_empty() { files.modules } else { files.modules_with_disks },
+            modules,
             disks: self.disk.iter().map(system::disk).collect::<Result<_>>()?,
             first,
             cloud_init: self.cloud_init.as_deref().map(std::path::absolute).transpose()?,
+            vsock: self.vsock.as_deref().map(std::path::absolute).transpose()?,
         })
     }
 

@@ -228,7 +228,8 @@ impl Maker<'_> {
                     _ => None,
                 }
             }
-            Ir::Binary(Binary::ShiftLeft, _, a, Val::Number(by)) if by < 64 => {
+            // What is shifted out of its width is not there any more.
+            Ir::Binary(Binary::ShiftLeft, w, a, Val::Number(by)) if by < 64 && low + width <= w => {
                 let by = by as u8;
                 if low + width <= by {
                     Some(Val::Number(0))

@@ -6,7 +6,7 @@ use super::*;
 
 impl Driver {
     /// The same driver with another device, which goes on where its own stands, on a copy of its memory.
-    fn copy(&self, device: Box<dyn Device>) -> Driver {
+    pub(super) fn copy(&self, device: Box<dyn Device>) -> Driver {
         let memory = Memory::thaw(&self.ram.freeze().unwrap()).unwrap();
         let ram = Ram::new(Arc::new(memory), BASE);
         let mut slot = Slot::new(device, ram.clone());
