@@ -124,9 +124,9 @@ fn boot(target: &Target, rounds: usize) -> Result<Vec<Row>> {
         series = alternate(series, 1, &guest, &[])?;
         again.push(watch::watch(&mut guest.ours_again(&[], &translations))?);
     }
-    let row = |series: &Series<'_>, what: &str| series.row(what, &|run| Some(run.boot), table::times(1.5));
-    let cold = row(&series, "boot to init, cold");
-    let warm = row(&Series { ours: again, ..series }, "boot to init, translated before");
+    let row = |series: &Series<'_>, what: &str, times| series.row(what, &|run| Some(run.boot), table::times(times));
+    let cold = row(&series, "boot to init, cold", 1.5);
+    let warm = row(&Series { ours: again, ..series }, "boot to init, translated before", 3.0);
     Ok(vec![cold, warm])
 }
 
