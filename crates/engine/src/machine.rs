@@ -34,8 +34,8 @@ pub(crate) struct Machines;
 const MEMORY: ByteSize = ByteSize::mib(512);
 /// What a machine needs beside its memory: its translator's code, its devices, its kernel's image while it is loaded; and
 /// for each processor but the first, code of its own.
-const BESIDE: u64 = 384 << 20;
-const BESIDE_EACH: u64 = 96 << 20;
+const BESIDE: u64 = 448 << 20;
+const BESIDE_EACH: u64 = 320 << 20;
 
 /// How many processors a machine has whose cell may use so much of the host's: enough to use it, and no more than the
 /// host has, since each works on a thread of its own. One unless told: what most programs do is done soonest so.

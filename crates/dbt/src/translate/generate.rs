@@ -91,7 +91,7 @@ enum Source {
 #[derive(Debug, Clone, Copy)]
 struct Flush {
     offset: u32,
-    from: From,
+    from: Origin,
     is_wide: bool,
 }
 
@@ -101,7 +101,7 @@ struct Flushes(u32, u32);
 
 /// What is there already, or is computed where somebody looks.
 #[derive(Debug, Clone, Copy)]
-enum From {
+enum Origin {
     Place(Source),
     Flags(FlagsOf, [Source; 3]),
 }

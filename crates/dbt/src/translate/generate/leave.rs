@@ -5,7 +5,7 @@ use super::super::sets;
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Shift, Size};
 use super::vectors::SCRATCH;
 use super::{
-    Cold, FlagsOf, Flush, Flushes, From, Generator, Link, STATE_AT, Source, Target, header, slot, state, wide_slot,
+    Cold, FlagsOf, Flush, Flushes, Generator, Link, Origin, STATE_AT, Source, Target, header, slot, state, wide_slot,
 };
 use crate::state::head;
 
@@ -17,10 +17,10 @@ impl Generator<'_> {
         for dirty in block.dirty(at) {
             let from = match dirty.value {
                 Val::Value(late) if self.uses.is_late[late as usize] => FlagsOf::of(block, block.code[late as usize])
-                    .map(|it| From::Flags(it, [it.a, it.b, it.carry].map(|operand| self.source(operand)))),
+                    .map(|it| Origin::Flags(it, [it.a, it.b, it.carry].map(|operand| self.source(operand)))),
                 _ => None,
             };
-            let from = from.unwrap_or_else(|| From::Place(self.source(dirty.value)));
+            let from = from.unwrap_or_else(|| Origin::Place(self.source(dirty.value)));
             self.flushes.push(Flush { offset: dirty.offset, from, is_wide: dirty.is_wide });
         }
         Flushes(begin, self.flushes.len() as u32)
@@ -31,8 +31,8 @@ impl Generator<'_> {
             let Flush { offset, from, is_wide } = self.flushes[at as usize];
             let to = state(offset);
             let from = match from {
-                From::Place(from) => from,
-                From::Flags(of, [a, b, carry]) => {
+                Origin::Place(from) => from,
+                Origin::Flags(of, [a, b, carry]) => {
                     self.flags_into(Reg::Rdx, of, [a, b, carry]);
                     Source::Host(Reg::Rdx)
                 }
