@@ -2,41 +2,21 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod board;
+
 use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dbt::{Board, Clock, Mode, Processor, Ram, Registers, Translations};
+use dbt::{Mode, Processor, Ram, Translations};
 use isa::{Isa, Source};
+
+use board::Nothing;
 
 const MEMORY: u64 = 0x10_0000;
 const SIZE: usize = 64 << 10;
 const CODE: u64 = MEMORY + 0x1000;
-
-struct Nothing;
-
-impl Board for Nothing {
-    fn read(&mut self, _address: u64, _size: u8) -> Option<u64> {
-        None
-    }
-
-    fn write(&mut self, _address: u64, _size: u8, _value: u64) -> Option<()> {
-        None
-    }
-
-    fn answer(&mut self, _question: usize, _arguments: &[u64], _registers: &mut Registers<'_>) -> u64 {
-        0
-    }
-
-    fn clock(&self) -> Clock {
-        Clock::new(1_000_000)
-    }
-
-    fn attention(&self) -> bool {
-        false
-    }
-}
 
 /// `movz x0, #6000`; then in a loop `add x1, x1, x0` or another, `subs x0, x0, #1`, `b.ne`; then it waits for interrupts.
 fn program(inside: u32) -> Vec<u8> {

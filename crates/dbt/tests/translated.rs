@@ -7,12 +7,16 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod board;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use dbt::{Board, Clock, Mode, Processor, Ram, Registers, Stop};
+use dbt::{Mode, Processor, Ram, Stop};
 use isa::plan::Op;
 use isa::{Instruction, Isa, Source};
+
+use board::Nothing;
 
 /// Where memory begins: both architectures' programs run at the highest privilege, without translation of addresses.
 const MEMORY: u64 = 0x10_0000;
@@ -22,30 +26,6 @@ const CODE: u64 = MEMORY + 0x1000;
 const VECTORS: u64 = MEMORY + 0x4000;
 const DATA: u64 = MEMORY + 0x1_0000;
 const LONGEST: u64 = 24;
-
-struct Nothing(Clock);
-
-impl Board for Nothing {
-    fn read(&mut self, _address: u64, _size: u8) -> Option<u64> {
-        None
-    }
-
-    fn write(&mut self, _address: u64, _size: u8, _value: u64) -> Option<()> {
-        None
-    }
-
-    fn answer(&mut self, _question: usize, _arguments: &[u64], _registers: &mut Registers<'_>) -> u64 {
-        0
-    }
-
-    fn clock(&self) -> Clock {
-        self.0.clone()
-    }
-
-    fn attention(&self) -> bool {
-        false
-    }
-}
 
 /// What differs between architectures.
 struct Target {
@@ -159,7 +139,7 @@ fn begin(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> (Pro
         ram.copy_in(VECTORS + offset, &target.wait.to_le_bytes()).unwrap();
     }
     ram.copy_in(DATA, &program.data).unwrap();
-    let mut board = Nothing(Clock::new(1_000_000));
+    let mut board = Nothing;
     let mut processor = Processor::new(Arc::clone(isa), mode, ram.clone(), &mut board, &[CODE]).unwrap();
     let mut registers = processor.registers();
     for (at, index, value) in &program.registers {
@@ -308,7 +288,7 @@ fn another_address_space_is_another_at_once() {
 /// A processor that is switched on, kept.
 fn begin_saved(isa: &Arc<Isa>) -> dbt::SavedProcessor {
     let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);
-    let mut board = Nothing(Clock::new(1_000_000));
+    let mut board = Nothing;
     Processor::new(Arc::clone(isa), Mode::Interpret, ram, &mut board, &[CODE]).unwrap().save()
 }
 
@@ -326,7 +306,7 @@ fn check_copies(target: &Target) {
         let saved = first.save();
         let memory = vm::Memory::thaw(&ram.freeze().unwrap()).unwrap();
         let copied = Ram::new(Arc::new(memory), MEMORY);
-        let mut other = Nothing(Clock::new(1_000_000));
+        let mut other = Nothing;
         let mut copy =
             Processor::resume(Arc::clone(&isa), Mode::Translate, copied.clone(), &mut other, &saved).unwrap();
         assert_eq!(copy.save(), saved);
@@ -338,13 +318,13 @@ fn check_copies(target: &Target) {
     let mut wide = begin_saved(&isa);
     wide.registers.fill(u64::MAX);
     let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);
-    let mut board = Nothing(Clock::new(1_000_000));
+    let mut board = Nothing;
     let narrowed = Processor::resume(Arc::clone(&isa), Mode::Interpret, ram, &mut board, &wide).unwrap().save();
     let narrow = isa.registers.iter().find(|it| it.width < 64).unwrap();
     assert_eq!(narrowed.registers[narrow.offset as usize / 8], (1 << narrow.width) - 1);
     let short = dbt::SavedProcessor { pc: 0, registers: vec![0; 3], is_waiting: false };
     let ram = Ram::new(Arc::new(vm::Memory::new(SIZE).unwrap()), MEMORY);
-    let mut board = Nothing(Clock::new(1_000_000));
+    let mut board = Nothing;
     assert!(Processor::resume(isa, Mode::Translate, ram, &mut board, &short).is_err());
 }
 

@@ -3,11 +3,13 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it lacks")]
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+mod said;
+
 use std::time::Duration;
 
 use machine::{Devices, End, Machine, Outside, Serial, Start};
+
+use said::Said;
 
 /// Says its text, and switches off if the first slot has a device of virtio in it; else it faults.
 #[rustfmt::skip]
@@ -25,20 +27,6 @@ const FAULT: &[u8] = &[0x0f, 0x0b];
 const GO_ON: &[u8] = &[0xeb, 0xfe];
 /// Interrupts are off, so nothing wakes it.
 const WAIT: &[u8] = &[0xf4, 0xeb, 0xfd];
-
-/// What was said.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// An ELF file of a program at 16 MiB.
 fn kernel(program: &[u8]) -> Vec<u8> {

@@ -12,12 +12,14 @@
     reason = "a test fails by panicking, and says what it did not see"
 )]
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+mod said;
+
 use std::time::Duration;
 
 use dbt::Mode;
 use machine::{Arch, Devices, End, Machine, Outside, Serial, Start, isa};
+
+use said::Said;
 
 /// Where an image that asks for `OFFSET` is, and what is in it: bytes from its beginning.
 const OFFSET: u64 = 0x20_0000;
@@ -128,20 +130,6 @@ fn image(arch: Arch, program: Program, rounds: u64) -> Vec<u8> {
     };
     image[56..60].copy_from_slice(magic);
     image
-}
-
-/// What a machine says.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 const LONG: Duration = Duration::from_secs(3600);

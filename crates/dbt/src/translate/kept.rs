@@ -9,7 +9,7 @@
 //! that loads code gets what it would have got by translation, and one that changes code gets none of what was before.
 //!
 //! Who writes to a file decides what others execute. It is therefore for machines that may do so to each other: skep has one
-//! for each image and kernel.
+//! for each image.
 //!
 //! The file is only ever added to, and the number of its bytes at its beginning says how much of it counts; who adds holds a
 //! lock. So machines share one, and who is killed in the midst of it leaves nothing. What the host lost when it fell itself
@@ -86,8 +86,8 @@ pub struct Translations {
 struct Journal {
     file: File,
     added: Vec<u8>,
-    /// Checksums of what was added: code that comes and goes is added once.
-    known: FxHashSet<u64>,
+    /// What stands before each record that was added: code that comes and goes is added once.
+    known: FxHashSet<[u8; FRAME]>,
     is_full: bool,
 }
 
@@ -243,8 +243,7 @@ impl Translations {
         }
         let Ok(bytes) = postcard::to_stdvec(record) else { return };
         let frame = frame(place, &bytes);
-        let sum = frame[16..].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        if !journal.known.insert(sum) {
+        if !journal.known.insert(frame) {
             return;
         }
         journal.added.extend_from_slice(&frame);

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use dbt::{Board, Clock, Mode, Outcome, Processor, Ram, Registers};
+use dbt::{Mode, Outcome, Processor, Ram};
 use isa::plan::Op;
 use isa::{Instruction, Isa, Source};
 
+use crate::board::Nothing;
 use crate::program::{self, Case, DATA, DATA_SIZE, Engine};
 use crate::target::{BLOCK, END, GENERAL, JUMP, JUMPED, Target, set_word, word};
 use crate::values::Random;
@@ -21,31 +22,6 @@ pub(crate) struct Report {
     /// Instructions that no case was found of.
     pub(crate) untried: Vec<String>,
     pub(crate) disagreements: Vec<String>,
-}
-
-/// A machine with nothing in it.
-pub(crate) struct Nothing;
-
-impl Board for Nothing {
-    fn read(&mut self, _address: u64, _size: u8) -> Option<u64> {
-        None
-    }
-
-    fn write(&mut self, _address: u64, _size: u8, _value: u64) -> Option<()> {
-        None
-    }
-
-    fn answer(&mut self, _question: usize, _arguments: &[u64], _registers: &mut Registers<'_>) -> u64 {
-        0
-    }
-
-    fn clock(&self) -> Clock {
-        Clock::new(1_000_000)
-    }
-
-    fn attention(&self) -> bool {
-        false
-    }
 }
 
 /// Says which instructions, by a part of their names.

@@ -16,6 +16,8 @@
 )]
 
 mod aarch64;
+#[path = "../board/mod.rs"]
+mod board;
 mod cases;
 mod program;
 mod riscv64;

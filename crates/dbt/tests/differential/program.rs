@@ -11,7 +11,7 @@ use std::time::Duration;
 use dbt::{Mode, Processor, Ram, Stop};
 use isa::Isa;
 
-use crate::cases::Nothing;
+use crate::board::Nothing;
 use crate::target::{BLOCK, CODE, Target, set_word};
 
 /// Where the memory of cases is: so near to the code that instructions can say how far it is.

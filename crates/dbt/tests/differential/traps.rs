@@ -5,7 +5,8 @@ use std::sync::Arc;
 use dbt::{Mode, Outcome, Processor, Ram};
 use isa::plan::Op;
 
-use crate::cases::{Nothing, description};
+use crate::board::Nothing;
+use crate::cases::description;
 use crate::program::{DATA, DATA_SIZE};
 use crate::target::{BLOCK, END, Target};
 use crate::values::Random;
