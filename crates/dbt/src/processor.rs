@@ -108,8 +108,12 @@ pub enum Mode {
     Interpret,
     /// As code of the host, where the host can; code that runs seldom is interpreted, code that runs often is worth effort.
     Translate,
+    /// The same, and loops that turn often are compiled as a whole, by a thread beside it.
+    TranslateLoops,
     /// As code of the host with all effort, from the first time: for those who look for what is wrong with it.
     TranslateAll,
+    /// The same, but for loops of any kind: whatever is reached is compiled as a whole where that can be.
+    TranslateRegions,
 }
 
 /// After so many instructions, the board is asked whether there is an interrupt.
@@ -152,7 +156,9 @@ impl Processor {
             translator: match mode {
                 Mode::Interpret => None,
                 Mode::Translate => Translator::patient(isa.unit.into()),
+                Mode::TranslateLoops => Translator::looping(isa.unit.into()),
                 Mode::TranslateAll => Translator::eager(isa.unit.into()),
+                Mode::TranslateRegions => Translator::thorough(isa.unit.into()),
             },
             attention: ram.attention(number),
             has_dropped: false,

@@ -40,8 +40,16 @@ pub(crate) mod head {
     pub(crate) const UNSETTLED: u32 = 20;
     /// What a block calls for accesses: see `translate::generate::errands`.
     pub(crate) const ERRANDS: u32 = 21;
+    /// Where the stack is while blocks run: who leaves in the midst of a region goes back there.
+    pub(crate) const STACK: u32 = 27;
+    /// Flags that were not computed yet: what they are the flags of, and which; see `translate::region`.
+    pub(crate) const FLAGS: u32 = 28;
+    /// What a region calls.
+    pub(crate) const REGIONS: u32 = 32;
+    /// What looks for a page: see `translate::generate::errands`.
+    pub(crate) const LOOKS: u32 = 36;
     /// All of it, in words and in bytes: a multiple of sixteen.
-    pub(crate) const WORDS: usize = 28;
+    pub(crate) const WORDS: usize = 38;
     pub(crate) const SIZE: u32 = WORDS as u32 * 8;
     /// The reason that asks for the instruction to be interpreted.
     pub(crate) const INTERPRET_NEXT: u64 = u32::MAX as u64;

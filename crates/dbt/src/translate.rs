@@ -9,6 +9,7 @@ mod callbacks;
 mod generate;
 mod ir;
 mod kept;
+mod region;
 mod run;
 mod sets;
 mod specialise;
@@ -21,7 +22,9 @@ use rustc_hash::FxHashMap;
 
 use self::cache::Cache;
 use self::generate::Seams;
+use self::region::Workshop;
 use self::sets::{Alignment, Sets};
+use self::specialise::Effort;
 use self::visits::Visits;
 use crate::tlb::PAGE_BITS;
 
@@ -45,6 +48,8 @@ pub(crate) struct Translator {
     /// What other machines have translated.
     kept: Option<Arc<Translations>>,
     shared: generate::Shared,
+    /// Where loops are compiled as a whole, if they are.
+    workshop: Option<Workshop>,
     /// Where code of blocks begins.
     begin: usize,
     /// Blocks that were made.
@@ -72,6 +77,7 @@ impl Key {
 struct Translated {
     /// Nothing if it must be interpreted.
     code: Option<usize>,
+    effort: Effort,
     stale: usize,
     /// Links that go straight to it.
     incoming: Vec<u32>,
@@ -91,9 +97,21 @@ impl Translator {
         Translator::new(unit, Visits::patient())
     }
 
+    /// The same, and loops are compiled as a whole.
+    pub(crate) fn looping(unit: u32) -> Option<Translator> {
+        let patient = Translator::patient(unit)?;
+        Some(Translator { workshop: Some(Workshop::default()), ..patient })
+    }
+
     /// That translates everything at once.
     pub(crate) fn eager(unit: u32) -> Option<Translator> {
-        Translator::new(unit, Visits::eager())
+        Translator::new(unit, Visits::eager(Effort::All))
+    }
+
+    /// That compiles everything as regions, at once.
+    pub(crate) fn thorough(unit: u32) -> Option<Translator> {
+        let eager = Translator::new(unit, Visits::eager(Effort::Region))?;
+        Some(Translator { workshop: Some(Workshop::default()), ..eager })
     }
 
     /// For instructions whose sizes are multiples of so many bits.
@@ -125,6 +143,7 @@ impl Translator {
             links: vec![Link { at: 0, plus: 0 }],
             kept: None,
             shared,
+            workshop: None,
             begin,
             made: 0,
             epoch: 0,
@@ -145,6 +164,9 @@ impl Translator {
 
     pub(crate) fn forget_all(&mut self) {
         self.epoch += 1;
+        if let Some(workshop) = &mut self.workshop {
+            workshop.forget_all();
+        }
         self.cache.truncate(self.begin);
         self.sets.flush();
         self.blocks.clear();
@@ -173,6 +195,9 @@ impl Translator {
     /// A page was written where it had code: no block of it holds.
     pub(crate) fn drop_page(&mut self, page: u64) {
         let Some(blocks) = self.pages.remove(&page) else { return };
+        if let Some(workshop) = &mut self.workshop {
+            workshop.forget_page(page);
+        }
         blocks.into_iter().for_each(|key| self.forget(key));
     }
 
@@ -190,23 +215,24 @@ impl Translator {
     }
 
     /// A block's code is there from now on. Nothing if there is no room for it.
-    fn install(&mut self, key: Key, code: &[u8], seams: &Seams) -> Option<u32> {
+    fn install(&mut self, key: Key, effort: Effort, code: &[u8], seams: &Seams) -> Option<u32> {
         let at = self.cache.add(code)?;
         let first = self.links.len();
         for (number, link) in seams.links.iter().enumerate() {
             self.cache.put(at + link.number as usize, (first + number) as u32);
         }
-        if let Some(counter) = seams.counter {
-            self.cache.put(at + counter as usize, sets::counter(self.list.len()) as u32);
+        let page = key.physical & !(PAGE - 1);
+        for counter in &seams.counters {
+            self.cache.put(at + counter.at as usize, sets::counter(page + u64::from(counter.plus)) as u32);
         }
         self.links.extend(seams.links.iter().map(|link| Link { at: at + link.jump as usize, plus: link.plus }));
         let stale = at + seams.stale as usize;
-        Some(self.keep(key, Translated { code: Some(at), stale, incoming: Vec::new() }))
+        Some(self.keep(key, Translated { code: Some(at), effort, stale, incoming: Vec::new() }))
     }
 
     /// A block is interpreted from now on.
     fn give_up(&mut self, key: Key) -> u32 {
-        self.keep(key, Translated { code: None, stale: 0, incoming: Vec::new() })
+        self.keep(key, Translated { code: None, effort: Effort::Less, stale: 0, incoming: Vec::new() })
     }
 
     fn keep(&mut self, key: Key, translated: Translated) -> u32 {

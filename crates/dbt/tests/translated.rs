@@ -38,11 +38,27 @@ struct Target {
     vector: &'static str,
     /// Floating point is on.
     float: (&'static str, u128),
+    /// Counts register 9 down, and jumps so many bytes back from there if it is not zero.
+    turn: fn(u32) -> [u32; 2],
+}
+
+const COUNTER: u32 = 9;
+
+fn turn_aarch64(back: u32) -> [u32; 2] {
+    // sub x9, x9, #1; cbnz x9, back
+    [0xd100_0529, 0xb500_0009 | (((back + 4).wrapping_neg() / 4) & 0x7_ffff) << 5]
+}
+
+fn turn_riscv64(back: u32) -> [u32; 2] {
+    // addi x9, x9, -1; bnez x9, back
+    let by = (back + 4).wrapping_neg();
+    let (high, low) = ((by >> 12 & 1) << 6 | by >> 5 & 0x3f, (by >> 1 & 0xf) << 1 | by >> 11 & 1);
+    [0xfff4_8493, high << 25 | 9 << 15 | 1 << 12 | low << 7 | 0x63]
 }
 
 const TARGETS: [Target; 2] = [
-    Target { name: "aarch64", wait: 0xd503_207f, end: 0, vector: "VBAR_EL1", float: ("fpen", 3) },
-    Target { name: "riscv64", wait: 0x1050_0073, end: 0, vector: "stvec", float: ("fs", 3) },
+    Target { name: "aarch64", wait: 0xd503_207f, end: 0, vector: "VBAR_EL1", float: ("fpen", 3), turn: turn_aarch64 },
+    Target { name: "riscv64", wait: 0x1050_0073, end: 0, vector: "stvec", float: ("fs", 3), turn: turn_riscv64 },
 ];
 
 #[derive(Clone)]
@@ -128,6 +144,34 @@ fn program(isa: &Isa, chosen: &[usize], random: &mut Random) -> Program {
     Program { code, text, registers, data }
 }
 
+/// Whether it computes with general registers alone.
+fn is_general(isa: &Isa, instruction: &Instruction) -> bool {
+    let is_narrow = |register: u16| isa.registers[usize::from(register)].width <= 64;
+    instruction.plan.nodes.iter().all(|node| {
+        node.width <= 64
+            && match node.op {
+                Op::Read { register, .. } | Op::Write { register, .. } => is_narrow(register),
+                Op::Intrinsic { .. } | Op::Float { .. } | Op::Call { .. } => false,
+                _ => true,
+            }
+    })
+}
+
+/// The same program, several times.
+fn repeated(program: &Program, isa: &Isa, target: &Target, times: u64) -> Program {
+    let turn = (target.turn)(program.code.len() as u32);
+    let bank = isa.registers.iter().position(|register| register.is_bank).unwrap();
+    let is_counter = |it: &(usize, u32, u128)| (it.0, it.1) == (bank, COUNTER);
+    let registers =
+        program.registers.iter().copied().map(|it| if is_counter(&it) { (it.0, it.1, times.into()) } else { it });
+    Program {
+        code: program.code.iter().copied().chain(turn.into_iter().flat_map(u32::to_le_bytes)).collect(),
+        text: program.text.iter().cloned().chain(["again".into()]).collect(),
+        registers: registers.collect(),
+        data: program.data.clone(),
+    }
+}
+
 /// A processor that is about to run a program: of every other one, as one of two that share the memory, so that fences are
 /// code, too.
 fn begin(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> (Processor, Ram, Nothing) {
@@ -156,7 +200,7 @@ fn run(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> Option
     let (mut processor, ram, mut board) = begin(isa, target, program, mode);
     let stop = match mode {
         Mode::Interpret => processor.run(&mut board, 20_000),
-        Mode::Translate | Mode::TranslateAll => processor.run_fast(&mut board),
+        _ => processor.run_fast(&mut board),
     };
     (stop == Stop::Waiting).then(|| outcome(&processor, &ram))
 }
@@ -180,7 +224,7 @@ fn check(target: &Target) {
     for _ in 0..number("SKEP_TRANSLATED_PROGRAMS", 1500) {
         let program = program(&isa, &chosen, &mut random);
         let Some(interpreted) = run(&isa, target, &program, Mode::Interpret) else { continue };
-        for mode in [Mode::Translate, Mode::TranslateAll] {
+        for mode in [Mode::Translate, Mode::TranslateAll, Mode::TranslateRegions] {
             let translated = run(&isa, target, &program, mode).unwrap_or_default();
             assert!(interpreted == translated, "{}", differences(&isa, &program, &interpreted, &translated));
         }
@@ -236,7 +280,7 @@ fn what_is_stored_of_a_field_is_the_field() {
     let program = Program { code, registers: registers.into(), data: vec![0; 64], ..Program::default() };
     let interpreted = run(&isa, target, &program, Mode::Interpret).expect("an end");
     assert_eq!(interpreted.1[(DATA - MEMORY) as usize..][..4], [1, 0, 1, 0]);
-    for mode in [Mode::Translate, Mode::TranslateAll] {
+    for mode in [Mode::Translate, Mode::TranslateAll, Mode::TranslateRegions] {
         let translated = run(&isa, target, &program, mode).expect("an end");
         assert!(interpreted == translated, "{}", differences(&isa, &program, &interpreted, &translated));
     }
@@ -277,7 +321,7 @@ fn another_address_space_is_another_at_once() {
         let register = isa.register(name).expect("a register");
         outcome.0[((register.offset + index * register.stride) / 8) as usize]
     };
-    for mode in [Mode::Interpret, Mode::Translate, Mode::TranslateAll] {
+    for mode in [Mode::Interpret, Mode::Translate, Mode::TranslateAll, Mode::TranslateRegions] {
         let outcome = run(&isa, target, &program, mode).expect("an end");
         assert_eq!(word(&outcome, "X", 1), BLOCK, "{mode:?}: the first sees it");
         assert_eq!(word(&outcome, "X", 4), 0, "{mode:?}: the other does not");
@@ -341,4 +385,35 @@ fn aarch64_is_translated_as_it_is_interpreted() {
 #[test]
 fn riscv64_is_translated_as_it_is_interpreted() {
     check(&TARGETS[1]);
+}
+
+/// Loops of random instructions, whole: where nothing is a vector, all of it is a region.
+fn check_loops(target: &Target) {
+    let isa = Arc::new(description(target.name));
+    let is_chosen = |at: &usize| is_tried(&isa, &isa.instructions[*at]) && is_general(&isa, &isa.instructions[*at]);
+    let chosen: Vec<usize> = (0..isa.instructions.len()).filter(is_chosen).collect();
+    assert!(chosen.len() > 50, "{}: hardly anything is tried", target.name);
+    let mut random = Random((number("SKEP_TRANSLATED_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
+    let mut ended = 0;
+    for _ in 0..number("SKEP_TRANSLATED_PROGRAMS", 1500) {
+        let times = 1 + random.below(6);
+        let program = repeated(&program(&isa, &chosen, &mut random), &isa, target, times);
+        let Some(interpreted) = run(&isa, target, &program, Mode::Interpret) else { continue };
+        ended += 1;
+        for mode in [Mode::TranslateAll, Mode::TranslateRegions] {
+            let translated = run(&isa, target, &program, mode).unwrap_or_default();
+            assert!(interpreted == translated, "{}", differences(&isa, &program, &interpreted, &translated));
+        }
+    }
+    assert!(ended > 100 || std::env::var_os("SKEP_TRANSLATED_PROGRAMS").is_some(), "hardly any of them ends");
+}
+
+#[test]
+fn loops_of_aarch64_are_compiled_as_they_are_interpreted() {
+    check_loops(&TARGETS[0]);
+}
+
+#[test]
+fn loops_of_riscv64_are_compiled_as_they_are_interpreted() {
+    check_loops(&TARGETS[1]);
 }

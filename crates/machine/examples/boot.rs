@@ -34,7 +34,7 @@ fn main() {
         command_line: &arguments[2],
         memory: 512 << 20,
         processors,
-        mode: if std::env::var_os("INTERPRET").is_some() { dbt::Mode::Interpret } else { dbt::Mode::Translate },
+        mode: if std::env::var_os("INTERPRET").is_some() { dbt::Mode::Interpret } else { machine::tier() },
         serial: Serial { output: Box::new(std::io::stdout()), input: typed },
         devices,
         outside: Outside::Host,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::{Arc, OnceLock};
 
-use dbt::Translations;
+use dbt::{Mode, Translations};
 use isa::Isa;
 
 use crate::error::{Error, Result};
@@ -47,6 +47,16 @@ pub fn isa(arch: Arch) -> Result<Arc<Isa>> {
     }
     let isa = postcard::from_bytes(written(arch)?).map_err(|error| Error::Description { why: error.to_string() })?;
     Ok(Arc::clone(cell.get_or_init(|| Arc::new(isa))))
+}
+
+/// How described processors do instructions: as blocks, and if the environment says so, loops that turn often as a whole.
+pub fn tier() -> Mode {
+    /// For tests and comparisons.
+    const VARIABLE: &str = "SKEP_TIER";
+    match std::env::var(VARIABLE).as_deref() {
+        Ok("2") => Mode::TranslateLoops,
+        _ => Mode::Translate,
+    }
 }
 
 /// Has this process find out what every machine of that kind needs to know, and so whatever is cloned out of it: a copy

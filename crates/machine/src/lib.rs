@@ -31,7 +31,7 @@ mod tree;
 mod virtio;
 mod watch;
 
-pub use arch::{Arch, isa, know, translations, translator};
+pub use arch::{Arch, isa, know, tier, translations, translator};
 pub use console::{Output, Serial};
 pub use devices::Devices;
 pub use disk::{Access, Disk, Format, SeedFile};

@@ -152,7 +152,7 @@ const WRITE: u16 = 2;
 
 #[test]
 fn code_that_a_device_brings_is_what_runs() {
-    for mode in [dbt::Mode::Interpret, dbt::Mode::Translate, dbt::Mode::TranslateAll] {
+    for mode in [dbt::Mode::Interpret, dbt::Mode::Translate, dbt::Mode::TranslateAll, dbt::Mode::TranslateRegions] {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut sector = vec![0; 512];
         sector[..8].copy_from_slice(&function(b'2'));

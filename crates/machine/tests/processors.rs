@@ -53,7 +53,7 @@ enum Program {
 }
 
 const BOTH: [Arch; 2] = [Arch::Arm64, Arch::Riscv64];
-const MODES: [Mode; 3] = [Mode::Interpret, Mode::Translate, Mode::TranslateAll];
+const MODES: [Mode; 4] = [Mode::Interpret, Mode::Translate, Mode::TranslateAll, Mode::TranslateRegions];
 
 fn listing(arch: Arch) -> &'static str {
     match arch {
@@ -159,7 +159,7 @@ fn rounds(mode: Mode) -> u64 {
     let told = std::env::var("SKEP_LITMUS_ROUNDS").ok().and_then(|it| it.parse().ok());
     match mode {
         Mode::Interpret => told.unwrap_or(20_000) / 20,
-        Mode::Translate | Mode::TranslateAll => told.unwrap_or(20_000),
+        _ => told.unwrap_or(20_000),
     }
 }
 

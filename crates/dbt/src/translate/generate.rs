@@ -17,12 +17,15 @@ mod floats;
 mod leave;
 mod operations;
 mod places;
+mod regions;
 mod vectors;
 
 use isa::ops::{Unary, mask64};
 
-use self::accesses::{Loaded, Saved};
+pub(super) use self::accesses::Access;
+use self::accesses::{Asked, Saved};
 pub(super) use self::errands::{Shared, shared};
+pub(super) use self::regions::{Call, WAY_BYTES, enclose};
 use super::ir::{Block, Fence, Ir, Modes, Val, Value};
 use super::sets::{self, Alignment};
 use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size, Xmm};
@@ -49,10 +52,18 @@ pub(super) struct Compiled {
 pub(super) struct Seams {
     /// Jumps that may go straight to another block.
     pub(super) links: Vec<Link>,
-    /// Where its counter is in a set, if it counts how often it runs: four bytes.
-    pub(super) counter: Option<u32>,
+    /// Where it counts how often something runs.
+    pub(super) counters: Vec<Counter>,
     /// Code that leaves because the block does not hold any more.
     pub(super) stale: u32,
+}
+
+/// Where it says which counter of a set is meant: four bytes; and what that counts, by where it is from the beginning of the
+/// page.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Counter {
+    pub(super) at: u32,
+    pub(super) plus: u32,
 }
 
 /// A jump that may go straight to another block.
@@ -99,6 +110,10 @@ struct Flush {
 #[derive(Debug, Clone, Copy, Default)]
 struct Flushes(u32, u32);
 
+/// Windows that are open somewhere: some of those of a block, from one to another.
+#[derive(Debug, Clone, Copy, Default)]
+struct Open(u32, u32);
+
 /// What is there already, or is computed where somebody looks.
 #[derive(Debug, Clone, Copy)]
 enum Origin {
@@ -112,11 +127,13 @@ enum Cold {
         jumps: Fixup,
         back: usize,
         flush: Flushes,
-        save: Saved,
-        address: Source,
-        value: Option<Source>,
-        meta: u32,
-        to: Loaded,
+        asked: Asked,
+    },
+    /// A window stays closed.
+    Closed {
+        jumps: Fixup,
+        back: usize,
+        window: Reg,
     },
     /// The page of an access is looked for, and then the access is tried again.
     Touch {
@@ -126,6 +143,7 @@ enum Cold {
         save: Saved,
         address: Source,
         meta: u32,
+        open: Open,
     },
     Exit {
         jumps: Fixup,
@@ -143,8 +161,8 @@ enum Target {
     InterpreterAsBefore(u32),
     /// At this instruction, when interrupts were looked at.
     Poll(u32),
-    /// At the block's first instruction, when it is made anew.
-    Hot,
+    /// At an instruction that runs often, when its code is made anew.
+    Hot(u32),
 }
 
 struct Generator<'b> {
@@ -158,6 +176,8 @@ struct Generator<'b> {
     wide_stack: Vec<Option<Value>>,
     cold: Vec<Cold>,
     flushes: Vec<Flush>,
+    /// Where windows are, where they are closed.
+    open: Vec<Source>,
     seams: Seams,
     site: Site,
     at: u32,
@@ -173,11 +193,14 @@ pub(super) struct Site {
     pub(super) counting: Counting,
 }
 
-/// Whether a block counts how often it runs.
+/// What a block counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counting {
-    Yes,
-    No,
+    /// How often it runs: it may be worth more effort.
+    Visits,
+    /// How often it turns back: that may be worth a region.
+    Turns,
+    Nothing,
 }
 
 /// Room that generating takes, kept for the next block.
@@ -190,6 +213,7 @@ pub(super) struct Room {
     wide_stack: Vec<Option<Value>>,
     cold: Vec<Cold>,
     flushes: Vec<Flush>,
+    open: Vec<Source>,
 }
 
 impl Room {
@@ -207,26 +231,12 @@ fn again<T>(room: &mut Vec<T>) -> Vec<T> {
 
 /// Generates code for a block.
 pub(super) fn generate(block: &Block, site: Site, room: &mut Room) -> Result<Compiled, TooBig> {
-    let mut generator = Generator {
-        block,
-        code: Code { bytes: again(&mut room.bytes) },
-        uses: std::mem::take(&mut room.uses),
-        places: again(&mut room.places),
-        hosts: [None; 16],
-        stack: again(&mut room.stack),
-        vectors: [None; 16],
-        wide_stack: again(&mut room.wide_stack),
-        cold: again(&mut room.cold),
-        flushes: again(&mut room.flushes),
-        seams: Seams::default(),
-        site,
-        at: 0,
-    };
+    let mut generator = Generator::of(block, site, room);
     generator.uses.find(block);
     generator.places.resize(block.code.len(), Place::Nowhere);
     let done = generator.all();
-    let Generator { code, uses, places, stack, wide_stack, cold, flushes, seams, .. } = generator;
-    *room = Room { bytes: Vec::new(), uses, places, stack, wide_stack, cold, flushes };
+    let Generator { code, uses, places, stack, wide_stack, cold, flushes, open, seams, .. } = generator;
+    *room = Room { bytes: Vec::new(), uses, places, stack, wide_stack, cold, flushes, open };
     done.map(|()| Compiled { bytes: code.bytes, seams })
 }
 
@@ -334,9 +344,30 @@ fn imm(value: Val, size: Size) -> Option<i32> {
     }
 }
 
-impl Generator<'_> {
+impl<'b> Generator<'b> {
+    fn of(block: &'b Block, site: Site, room: &mut Room) -> Generator<'b> {
+        Generator {
+            block,
+            code: Code { bytes: again(&mut room.bytes) },
+            uses: std::mem::take(&mut room.uses),
+            places: again(&mut room.places),
+            hosts: [None; 16],
+            stack: again(&mut room.stack),
+            vectors: [None; 16],
+            wide_stack: again(&mut room.wide_stack),
+            cold: again(&mut room.cold),
+            flushes: again(&mut room.flushes),
+            open: again(&mut room.open),
+            seams: Seams::default(),
+            site,
+            at: 0,
+        }
+    }
+
     fn all(&mut self) -> Result<(), TooBig> {
-        self.count();
+        if self.site.counting == Counting::Visits {
+            self.count(self.block.begin);
+        }
         let block = self.block;
         for (at, ir) in block.code.iter().enumerate() {
             self.at = at as u32;
@@ -393,8 +424,15 @@ impl Generator<'_> {
             Ir::Sext { of, from, to: width } => self.sext(own, of, from, width)?,
             Ir::Flags { .. } => self.flags(own, ir)?,
             Ir::Vector(vector) => self.vector_operation(own, vector)?,
-            Ir::Load { address, width, how, at, class } => self.load(own, class, (address, width, at), how)?,
-            Ir::Store { address, value, width, how, at } => self.store(address, value, width, how, at),
+            Ir::Window { base, low, high, table, .. } if ir.is_open() => self.window(own, base, low..high, table)?,
+            // Who would look through it looks by itself.
+            Ir::Window { .. } => {}
+            Ir::Load { address, offset, window, width, how, at, class } => {
+                self.load(own, class, Access { address, offset, window, width, how, at })?;
+            }
+            Ir::Store { address, offset, window, value, width, how, at } => {
+                self.store(value, Access { address, offset, window, width, how, at });
+            }
             Ir::Interpret { instruction, word, at } => self.interpret(instruction, word, at),
             Ir::ExitIf { test, to, at } => self.exit_if(test, to, at),
             Ir::Atomic { kind, address, value, width, at } => self.atomic(own, kind, (address, width, at), value)?,
@@ -418,46 +456,61 @@ impl Generator<'_> {
         Ok(())
     }
 
-    /// Cold code. Gives where what leaves a stale block is.
-    /// A block that has run often enough asks for more effort.
-    fn count(&mut self) {
-        if self.site.counting == Counting::No {
-            return;
-        }
+    /// Counts that something runs which begins there in the page, and goes to cold code if it did so often enough.
+    fn count(&mut self, begin: u32) {
         self.code.decrement(Mem::at(Reg::R14, sets::counter(0)));
-        self.seams.counter = Some(self.code.here() as u32 - 4);
+        self.seams.counters.push(Counter { at: self.code.here() as u32 - 4, plus: begin });
         let jumps = self.code.jcc(Condition::Sign);
-        self.cold.push(Cold::Exit { jumps, flush: Flushes::default(), to: Target::Hot });
+        self.cold.push(Cold::Exit { jumps, flush: Flushes::default(), to: Target::Hot(begin) });
     }
 
+    /// Cold code. Gives where what leaves a stale block is.
     fn finish(&mut self) -> usize {
-        let mut all = std::mem::take(&mut self.cold);
-        for cold in all.drain(..) {
-            match cold {
-                Cold::Exit { jumps, flush, to } => {
-                    self.code.land(jumps);
-                    self.flush(flush);
-                    self.leave(to);
-                }
-                Cold::Touch { jumps, again, flush, save, address, meta } => {
-                    self.code.land(jumps);
-                    self.flush(flush);
-                    self.touch(save, address, meta);
-                    self.code.jmp_to(again);
-                }
-                Cold::Access { jumps, back, flush, save, address, value, meta, to } => {
-                    self.code.land(jumps);
-                    self.flush(flush);
-                    self.access(save, address, value, meta, to);
-                    self.code.jmp_to(back);
-                }
+        // Cold code may have some of its own.
+        while !self.cold.is_empty() {
+            let mut all = std::mem::take(&mut self.cold);
+            all.drain(..).for_each(|cold| self.cold_code(cold));
+            if self.cold.is_empty() {
+                self.cold = all;
             }
         }
-        self.cold = all;
         let stale = self.code.here();
         self.set_pc(self.block.begin.into());
         self.code.mov_imm(Reg::Rax, head::STALE);
         self.code.jmp_mem(header(head::LEAVE));
         stale
+    }
+
+    fn cold_code(&mut self, cold: Cold) {
+        match cold {
+            Cold::Exit { jumps, flush, to } => {
+                self.code.land(jumps);
+                self.flush(flush);
+                self.leave(to);
+            }
+            Cold::Touch { jumps, again, flush, save, address, meta, open } => {
+                self.code.land(jumps);
+                self.flush(flush);
+                self.touch(save, address, meta);
+                self.close(open);
+                self.code.jmp_to(again);
+            }
+            Cold::Access { jumps, back, flush, asked } => {
+                self.code.land(jumps);
+                let jumps = asked.is_windowed.then(|| self.look_by_itself(asked, back));
+                if let Some(jumps) = jumps {
+                    self.code.land(jumps);
+                }
+                self.flush(flush);
+                self.access(asked);
+                self.close(asked.open);
+                self.code.jmp_to(back);
+            }
+            Cold::Closed { jumps, back, window } => {
+                self.code.land(jumps);
+                self.code.mov_imm(window, 0);
+                self.code.jmp_to(back);
+            }
+        }
     }
 }

@@ -64,8 +64,22 @@ pub(super) enum Ir {
         b: Val,
         carry: Val,
     },
+    /// Finds where a page is for all accesses to bytes `low..high` from an address: what is added to an address of the guest's
+    /// to have ours, or 0 if they are not all on one page that is known.
+    Window {
+        base: Val,
+        low: i32,
+        high: i32,
+        table: Table,
+        /// How many accesses there are.
+        uses: u16,
+    },
     Load {
         address: Val,
+        /// What is added to the address.
+        offset: i32,
+        /// The window that it looks through.
+        window: Option<Value>,
         width: u8,
         how: u8,
         at: StateId,
@@ -75,6 +89,8 @@ pub(super) enum Ir {
     Vector(Vector),
     Store {
         address: Val,
+        offset: i32,
+        window: Option<Value>,
         value: Val,
         width: u8,
         how: u8,
@@ -128,6 +144,13 @@ pub(super) enum Ir {
         at: StateId,
         modes: Modes,
     },
+}
+
+/// Which pages are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Table {
+    Read,
+    Write,
 }
 
 /// Which registers of the host hold a value. One in a vector register has zeros above its width, too.
@@ -320,10 +343,16 @@ impl Ir {
             Ir::Flags { a, b, carry: c, .. } | Ir::CompareAndSwap { address: a, old: b, new: c, .. } => {
                 [a, b, c].into_iter().for_each(f)
             }
-            Ir::Load { address, .. } => f(address),
-            Ir::Store { address, value, .. } | Ir::Atomic { address, value, .. } => {
-                [address, value].into_iter().for_each(f)
+            Ir::Window { base, .. } => f(base),
+            Ir::Load { address, window, .. } => {
+                f(address);
+                window.map(Val::Value).into_iter().for_each(f);
             }
+            Ir::Store { address, window, value, .. } => {
+                [address, value].into_iter().for_each(&mut f);
+                window.map(Val::Value).into_iter().for_each(f);
+            }
+            Ir::Atomic { address, value, .. } => [address, value].into_iter().for_each(f),
             Ir::ExitIf { test, to, .. } => {
                 f(test.a);
                 f(test.b);
@@ -368,6 +397,11 @@ impl Ir {
             Ir::Vector(_) => Class::Vector,
             _ => Class::General,
         }
+    }
+
+    /// Whether it is a window that is worth a register.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(*self, Ir::Window { uses: 2.., .. })
     }
 
     /// Whether it can be left out if nobody wants its value.

@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use isa::Isa;
+use isa::{Isa, Register};
 
 use super::callbacks::{Run, interpret, load, store, touch};
 use super::generate::{self, Compiled, Counting, Site, TooBig};
 use super::kept::{Extent, Place, Record};
 use super::specialise::{self, Effort, Fetch, Sharing};
-use super::{Key, PAGE};
+use super::{Key, PAGE, sets};
 use crate::board::Board;
 use crate::processor::Processor;
 use crate::state::head;
@@ -21,7 +21,7 @@ use crate::tlb::{Access, Reach};
 pub(super) const PLAIN_CONTROL: u32 = 0x1f80;
 
 /// Instructions of a page.
-struct Reader<'r> {
+pub(super) struct Reader<'r> {
     processor: &'r mut Processor,
     isa: &'r Isa,
     /// Its physical address.
@@ -30,6 +30,13 @@ struct Reader<'r> {
     behind: Option<u64>,
     /// What was read.
     extents: Vec<Extent>,
+}
+
+impl<'r> Reader<'r> {
+    /// Instructions of a page alone.
+    pub(super) fn of(processor: &'r mut Processor, isa: &'r Isa, page: u64) -> Reader<'r> {
+        Reader { processor, isa, page, behind: None, extents: Vec::new() }
+    }
 }
 
 impl Fetch for Reader<'_> {
@@ -72,6 +79,7 @@ impl Processor {
     pub(crate) fn run_translated(&mut self, isa: &Isa, board: &mut dyn Board) {
         let mut link = 0;
         let mut is_stale = false;
+        self.take_regions();
         loop {
             let known = if is_stale { None } else { self.known(link) };
             let Some(address) = known.or_else(|| self.find(isa, board, link)) else { return };
@@ -280,12 +288,18 @@ impl Processor {
         let Some(translator) = &mut self.translator else { return };
         let Some(number) = translator.blocks.get(&found).copied() else { return };
         let set = translator.sets.find(key, space);
-        translator.sets.get(set).count_anew(number as usize);
+        // Whoever turns back here does so for the region, when it is there.
+        let often = if translator.list[number as usize].effort == Effort::Some { sets::TURNS } else { i32::MAX };
+        translator.sets.get(set).count_anew(physical, often);
         if !self.protect_pages(&found.pages()) {
             // Its code was written meanwhile, and where it is may be forgotten.
             return;
         }
         let Some(translator) = &mut self.translator else { return };
+        if often == i32::MAX {
+            self.order_region(isa, found);
+            return;
+        }
         translator.forget(found);
         self.make(isa, found, Effort::All);
     }
@@ -298,16 +312,15 @@ impl Processor {
         if let Some(number) = self.make_of_kept(key, effort) {
             return Some(number);
         }
+        if effort == Effort::Region {
+            return self.make_region(isa, key).or_else(|| self.make(isa, key, Effort::All));
+        }
         let Key { physical, behind, .. } = key;
         let page = physical & !(PAGE - 1);
-        let modes: Vec<u64> = isa
-            .registers
-            .iter()
-            .map(|register| if register.is_mode { self.state.narrow(register.offset) } else { 0 })
-            .collect();
+        let modes = self.mode_values(isa);
         let begin = (physical & (PAGE - 1)) as u32;
         let questions = std::mem::take(&mut self.questions);
-        let sharing = if self.ram.peers().is_alone() { Sharing::Alone } else { Sharing::Shared };
+        let sharing = self.sharing();
         let given = specialise::Given { isa, modes: &modes, questions: &questions, sharing, effort };
         let mut room =
             self.translator.as_mut().map(|translator| std::mem::take(&mut translator.room)).unwrap_or_default();
@@ -322,8 +335,12 @@ impl Processor {
             return Some(translator.give_up(key));
         }
         // One that is found by two pages is not found again by one.
-        let is_counted = effort == Effort::Some && behind.is_none();
-        let counting = if is_counted { Counting::Yes } else { Counting::No };
+        let counting = match effort {
+            _ if behind.is_some() => Counting::Nothing,
+            Effort::Some => Counting::Visits,
+            Effort::All if translator.workshop.is_some() => Counting::Turns,
+            Effort::All | Effort::Less | Effort::Region => Counting::Nothing,
+        };
         let site = Site { alignment: translator.alignment, counting };
         let compiled = generate::generate(&block, site, &mut translator.generating);
         translator.room.take_back(block);
@@ -332,7 +349,7 @@ impl Processor {
             Err(TooBig) if effort == Effort::All => return self.make(isa, key, Effort::Less),
             Err(TooBig) => return Some(translator.give_up(key)),
         };
-        if let Some(number) = translator.install(key, &compiled.bytes, &compiled.seams) {
+        if let Some(number) = translator.install(key, effort, &compiled.bytes, &compiled.seams) {
             self.keep(key, effort, extents, &compiled);
             if let Some(translator) = &mut self.translator {
                 translator.generating.take_back(compiled);
@@ -347,13 +364,22 @@ impl Processor {
         self.make(isa, key, effort)
     }
 
+    pub(super) fn mode_values(&self, isa: &Isa) -> Vec<u64> {
+        let value = |register: &Register| if register.is_mode { self.state.narrow(register.offset) } else { 0 };
+        isa.registers.iter().map(value).collect()
+    }
+
+    pub(super) fn sharing(&self) -> Sharing {
+        if self.ram.peers().is_alone() { Sharing::Alone } else { Sharing::Shared }
+    }
+
     /// What a block is looked for by among those that are kept. Nothing if it is not kept.
     fn place(&self, key: Key) -> Option<Place> {
         let begin = key.physical & (PAGE - 1);
         if key.behind.is_some() || begin > PAGE - 4 {
             return None;
         }
-        let sharing = if self.ram.peers().is_alone() { Sharing::Alone } else { Sharing::Shared };
+        let sharing = self.sharing();
         let first = self.ram.read(key.physical, 32)? as u32;
         Some(Place { modes: key.modes, begin: begin as u16, first, sharing })
     }
@@ -383,7 +409,7 @@ impl Processor {
             })
         };
         let record = kept.find(self.place(key)?, least, is_there)?;
-        self.translator.as_mut()?.install(key, record.code, &record.seams)
+        self.translator.as_mut()?.install(key, record.effort, record.code, &record.seams)
     }
 
     /// Keeps a block for other machines.

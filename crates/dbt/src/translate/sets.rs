@@ -16,7 +16,10 @@ pub(super) const ENTRIES: usize = 1024;
 pub(super) const JUMP_ENTRIES: usize = 8192;
 const COUNTERS: usize = 4096;
 /// So often a block runs before more effort is made for it.
-const HOT_AFTER: i32 = 2000;
+pub(super) const HOT_AFTER: i32 = 2000;
+/// So often a block that all effort was made for turns back before it is worth a region. (A region takes milliseconds to
+/// compile, and is not much faster than blocks that hold several turns: it is for what runs for long.)
+pub(super) const TURNS: i32 = 200_000;
 /// Eight processes of RISC-V have three each: their own, and their kernel's with and without their memory.
 const SETS: usize = 64;
 const NOTHING: u64 = u64::MAX;
@@ -149,9 +152,14 @@ pub(super) const WRITE: i32 = 16;
 pub(super) const ENTRY_BITS: u8 = 5;
 pub(super) const JUMPS: i32 = (ENTRIES * 32) as i32;
 
-/// Where the counter of a block is in a set, by the block's number.
-pub(super) fn counter(number: usize) -> i32 {
-    std::mem::offset_of!(Set, counters) as i32 + (number % COUNTERS * 4) as i32
+/// Which counter is that of the code at a physical address.
+fn counter_of(physical: u64) -> usize {
+    (physical >> 1 ^ physical >> 13) as usize % COUNTERS
+}
+
+/// Where that is in a set.
+pub(super) fn counter(physical: u64) -> i32 {
+    std::mem::offset_of!(Set, counters) as i32 + (counter_of(physical) * 4) as i32
 }
 
 /// The bit of a page's tag that says: for accesses that are made without privileges, whoever makes them.
@@ -226,9 +234,9 @@ impl Set {
         (jump.pc == pc && jump.code != 0).then_some(jump.code)
     }
 
-    /// The block of that number has used its counter up.
-    pub(super) fn count_anew(&mut self, number: usize) {
-        self.counters[number % COUNTERS] = HOT_AFTER;
+    /// The code at a physical address has used its counter up.
+    pub(super) fn count_anew(&mut self, physical: u64, often: i32) {
+        self.counters[counter_of(physical)] = often;
     }
 
     fn forget_page(&mut self, address: u64) {

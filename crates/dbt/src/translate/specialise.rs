@@ -7,13 +7,14 @@
 mod plans;
 mod values;
 mod vectors;
+mod windows;
 
 use isa::plan::{Op, Plan};
 use isa::{Instruction, Isa};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::ir::{Block, Dirty, Exit, Ir, Modes, StateId, Test, Val};
+use super::ir::{Block, Dirty, Exit, Ir, Modes, StateId, Table, Test, Val, Value};
 use crate::contract::Question;
 
 /// What a block is worth. (With all the effort at once, a boot of Debian's arm64 kernel was 31 MB of code, most of which ran
@@ -26,6 +27,8 @@ pub(super) enum Effort {
     All,
     /// As much as for a new one, because more was too much.
     Less,
+    /// It is a part of a region: it goes into no other block.
+    Region,
 }
 
 impl Effort {
@@ -33,7 +36,7 @@ impl Effort {
     const fn longest(self) -> u32 {
         match self {
             Effort::Some | Effort::Less => 16,
-            Effort::All => 64,
+            Effort::All | Effort::Region => 64,
         }
     }
 }
@@ -74,6 +77,7 @@ pub(super) struct Room {
     block: Block,
     seen: FxHashMap<Ir, Val>,
     registers: FxHashMap<u32, Val>,
+    windows: FxHashMap<(Val, Table), Value>,
     widths: Vec<u8>,
     values: Vec<Val>,
     slots: Vec<Val>,
@@ -90,6 +94,7 @@ impl Room {
 pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch, room: &mut Room) -> Block {
     room.seen.clear();
     room.registers.clear();
+    room.windows.clear();
     room.widths.clear();
     let block = std::mem::take(&mut room.block).again(begin);
     let mut maker = Maker {
@@ -97,18 +102,20 @@ pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch, room: &
         modes: given.modes,
         questions: given.questions,
         sharing: given.sharing,
-        longest: given.effort.longest(),
+        effort: given.effort,
+        turned: 0,
         widths: std::mem::take(&mut room.widths),
         block,
         seen: std::mem::take(&mut room.seen),
         registers: std::mem::take(&mut room.registers),
         dirty: Vec::with_capacity(16),
+        windows: std::mem::take(&mut room.windows),
         values: std::mem::take(&mut room.values),
         slots: std::mem::take(&mut room.slots),
     };
     maker.all(begin, code);
-    let Maker { block, widths, seen, registers, values, slots, .. } = maker;
-    *room = Room { block: Block::default(), seen, registers, widths, values, slots };
+    let Maker { block, widths, seen, registers, windows, values, slots, .. } = maker;
+    *room = Room { block: Block::default(), seen, registers, windows, widths, values, slots };
     block
 }
 
@@ -129,7 +136,9 @@ struct Maker<'i> {
     modes: &'i [u64],
     questions: &'i [Question],
     sharing: Sharing,
-    longest: u32,
+    effort: Effort,
+    /// Instructions until the block came back to where it begins.
+    turned: u32,
     block: Block,
     /// How many bits each value may have.
     widths: Vec<u8>,
@@ -139,6 +148,8 @@ struct Maker<'i> {
     registers: FxHashMap<u32, Val>,
     /// Which of them are not in the state.
     dirty: Vec<Dirty>,
+    /// Where pages were looked for, by the address and the kind of access.
+    windows: FxHashMap<(Val, Table), Value>,
     /// Room for an instruction's values and slots.
     values: Vec<Val>,
     slots: Vec<Val>,
@@ -208,7 +219,7 @@ impl<'i> Maker<'i> {
                 Next::Follows(to) => at = to,
                 Next::Left => return,
             }
-            if at >= PAGE || self.block.instructions >= self.longest {
+            if at >= PAGE || self.block.instructions >= self.effort.longest() {
                 break;
             }
         }
@@ -247,6 +258,7 @@ impl<'i> Maker<'i> {
             self.block.code.truncate(before);
             self.widths.truncate(before);
             self.seen.retain(|_, value| !matches!(value, Val::Value(value) if *value as usize >= before));
+            self.windows.retain(|_, window| (*window as usize) < before);
             self.registers.retain(|_, value| !matches!(value, Val::Value(value) if *value as usize >= before));
             self.interpret(number, instruction, word, at)
         }
@@ -285,7 +297,10 @@ impl<'i> Maker<'i> {
             }
             Some(Branch::Always(to)) => {
                 let to = self.exit_to(to);
-                if let (Some(at), Modes::Same, false) = (self.followed(to), modes, work.attends) {
+                if modes == Modes::Same
+                    && !work.attends
+                    && let Some(at) = self.followed(to)
+                {
                     return Next::Follows(at);
                 }
                 let state = self.state(work.at);
@@ -294,19 +309,25 @@ impl<'i> Maker<'i> {
             }
             Some(Branch::If(test, yes, no)) => {
                 let to = self.exit_to(yes);
+                let is_back = matches!(to, Exit::Direct { plus } if plus <= i64::from(work.at));
                 let state = self.state(work.at);
                 // What turns back is mostly a loop that goes on.
-                if let (Some(at), None) = (self.followed(to), no)
-                    && at <= work.at
+                if no.is_none()
+                    && is_back
+                    && let Some(at) = self.followed(to)
                 {
                     let test = Test { kind: test.kind.inverted(), ..test };
                     self.effect(Ir::ExitIf { test, to: Exit::Direct { plus: after.into() }, at: state });
                     return Next::Follows(at);
                 }
                 self.effect(Ir::ExitIf { test, to, at: state });
-                // What falls through stays in the block: what is known of registers still holds.
-                let Some(no) = no else { return Next::Falls };
-                let to = self.exit_to(no);
+                let to = match no {
+                    Some(no) => self.exit_to(no),
+                    // Behind what turns back, another loop may go on, or none.
+                    None if self.effort == Effort::Region && is_back => Exit::Direct { plus: after.into() },
+                    // What falls through stays in the block: what is known of registers still holds.
+                    None => return Next::Falls,
+                };
                 self.effect(Ir::Exit { to, at: state, modes });
                 Next::Left
             }
@@ -318,6 +339,7 @@ impl<'i> Maker<'i> {
         self.effect(Ir::Interpret { instruction: number as u32, word, at: state });
         self.registers.clear();
         self.seen.clear();
+        self.windows.clear();
         self.dirty.clear();
         // What throws or jumps leaves by itself; what may do so ends the block, so that nothing is translated in vain.
         let leaves = |op: &Op| matches!(op, Op::Jump(_));
@@ -332,11 +354,22 @@ impl<'i> Maker<'i> {
 
     /// Where the block goes on instead of leaving: a loop becomes several turns of it, between which registers stay where
     /// they are.
-    fn followed(&self, to: Exit) -> Option<u32> {
-        match to {
-            Exit::Direct { plus: plus @ 0..LAST } if self.block.instructions < self.longest => Some(plus as u32),
-            _ => None,
+    fn followed(&mut self, to: Exit) -> Option<u32> {
+        let Exit::Direct { plus: plus @ 0..LAST } = to else { return None };
+        let (done, longest) = (self.block.instructions, self.effort.longest());
+        let is_turn = plus == i64::from(self.block.begin);
+        if done >= longest || (self.effort == Effort::Region && !is_turn) {
+            return None;
         }
+        if is_turn {
+            // A turn that would not be whole is the next block's, which is this one.
+            let turn = done - self.turned;
+            self.turned = done;
+            if done + turn > longest {
+                return None;
+            }
+        }
+        Some(plus as u32)
     }
 
     fn exit_to(&self, to: Val) -> Exit {

@@ -26,8 +26,8 @@ impl Visits {
     }
 
     /// All effort is made at once.
-    pub(super) fn eager() -> Visits {
-        Visits { counters: vec![0; COUNTERS].into(), enough: 1, effort: Effort::All }
+    pub(super) fn eager(effort: Effort) -> Visits {
+        Visits { counters: vec![0; COUNTERS].into(), enough: 1, effort }
     }
 
     /// Counts a visit: what effort the block is worth. Nothing if it is too early to translate it.

@@ -250,6 +250,12 @@ impl Code {
         self.rm(Size::S64, &[0x8d], to as u8, from, false);
     }
 
+    /// The address of what comes later.
+    pub(super) fn lea_ahead(&mut self, to: Reg) -> Fixup {
+        self.bytes.extend([0x48 | (to as u8 >> 3) << 2, 0x8d, (to as u8 & 7) << 3 | 5, 0, 0, 0, 0]);
+        Fixup(self.here() - 4)
+    }
+
     pub(super) fn alu(&mut self, operation: Alu, size: Size, to: Reg, from: Reg) {
         self.rr(size, &[(operation as u8) << 3 | 3], to as u8, from);
     }
@@ -320,17 +326,27 @@ impl Code {
         self.vex(size, prefix, 0xf7, to, by, from);
     }
 
+    /// `to = from` rotated to the right by so many bits; no flag is touched.
+    pub(super) fn rotated(&mut self, to: Reg, from: Reg, by: u8) {
+        self.byte(0xc4);
+        self.byte((!(to as u8) >> 3 & 1) << 7 | 1 << 6 | (!(from as u8) >> 3 & 1) << 5 | 3);
+        self.byte(0xfb);
+        self.byte(0xf0);
+        self.byte(0xc0 | (to as u8 & 7) << 3 | from as u8 & 7);
+        self.byte(by);
+    }
+
     /// Puts the bits of `from` that `mask` names next to each other.
     pub(super) fn pext(&mut self, size: Size, to: Reg, from: Reg, mask: Reg) {
         self.vex(size, 2, 0xf5, to, from, mask);
     }
 
-    /// Flags to ah.
     /// The carry becomes what it was not.
     pub(super) fn complement_carry(&mut self) {
         self.byte(0xf5);
     }
 
+    /// Flags to ah.
     pub(super) fn lahf(&mut self) {
         self.byte(0x9f);
     }
@@ -406,6 +422,18 @@ impl Code {
 
     pub(super) fn call(&mut self, mem: Mem) {
         self.rm(Size::S32, &[0xff], 2, mem, false);
+    }
+
+    /// Calls a place in this code.
+    pub(super) fn call_to(&mut self, at: usize) {
+        let fixup = self.call_ahead();
+        self.patch(fixup, at);
+    }
+
+    /// Calls what comes later.
+    pub(super) fn call_ahead(&mut self) -> Fixup {
+        self.bytes.extend([0xe8, 0, 0, 0, 0]);
+        Fixup(self.here() - 4)
     }
 
     pub(super) fn jmp_reg(&mut self, to: Reg) {

@@ -25,7 +25,7 @@ use super::script::{Call, Script, Value};
 use super::setup::{self, Has};
 use super::spawn::{self, Born, Ends, Outcome};
 use super::whole;
-use crate::arch::{Arch, isa, translations};
+use crate::arch::{Arch, isa, tier, translations};
 use crate::console::Serial;
 use crate::error::{Error, Result};
 use crate::machine::gdb::Door;
@@ -58,7 +58,7 @@ pub fn run(guest: Guest) -> Result<i32> {
     let has = if guest.disks.is_empty() { Has::Nothing } else { Has::Disks };
     devices.disks = guest.disks.into_iter().enumerate().map(whole::disk).collect::<Result<_>>()?;
     let serial = Serial { output: Box::new(guest.log), input: None };
-    let (arch, kvm, mode) = (guest.arch, guest.kvm, dbt::Mode::Translate);
+    let (arch, kvm, mode) = (guest.arch, guest.kvm, tier());
     let door = Arc::new(Door::default());
     let translations = guest.translations.and_then(|file| translations(arch, file).ok());
     let (runner, inside) = match begin {

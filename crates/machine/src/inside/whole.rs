@@ -20,7 +20,7 @@ use unikernel::control::{Order, Word};
 use super::guest::Network;
 use super::root::{self, Module};
 use super::setup;
-use crate::arch::Arch;
+use crate::arch::{Arch, tier};
 use crate::console::Serial;
 use crate::devices::Devices;
 use crate::disk::{Access, Disk, Format, SeedFile};
@@ -139,7 +139,7 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
         command_line: setup::command_line(system.arch),
         memory: system.memory,
         processors: system.processors,
-        mode: dbt::Mode::Translate,
+        mode: tier(),
         serial: Serial {
             output: Box::new(File::from(copy(&system.console[1])?)),
             input: Some(copy(&system.console[0])?),

@@ -1,13 +1,15 @@
 //! Loads and stores: a look into the tables of pages, and cold code for what is not there.
 
+use std::ops::Range;
+
 use isa::plan::{Atomic, access};
 
-use super::super::ir::{Class, StateId, Val, Value};
+use super::super::ir::{Class, StateId, Table, Val, Value};
 use super::super::sets;
-use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Shift, Size, Xmm};
+use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Size, Xmm};
 use super::errands::{self, Errand};
 use super::vectors::{SCRATCH, VECTORS};
-use super::{Cold, Generator, Source, TooBig, header, wide_slot};
+use super::{Cold, Generator, Open, Source, TooBig, VALUES, header, slot, wide_slot};
 use crate::state::head;
 use crate::tlb::PAGE_BITS;
 
@@ -27,14 +29,55 @@ pub(super) enum Loaded {
     Vector(Xmm),
 }
 
+/// A load or a store.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::translate) struct Access {
+    pub(in crate::translate) address: Val,
+    pub(in crate::translate) offset: i32,
+    pub(in crate::translate) window: Option<Value>,
+    pub(in crate::translate) width: u8,
+    pub(in crate::translate) how: u8,
+    pub(in crate::translate) at: StateId,
+}
+
+/// The same, for the processor: where everything is where it is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) save: Saved,
+    pub(super) address: Source,
+    pub(super) offset: i32,
+    /// What is stored, if something is.
+    pub(super) value: Option<Source>,
+    pub(super) meta: u32,
+    pub(super) to: Loaded,
+    /// It looks through a window, and has not looked for its page by itself.
+    pub(super) is_windowed: bool,
+    /// Windows that are closed then.
+    pub(super) open: Open,
+}
+
+impl Table {
+    /// Where it is in a set.
+    pub(in crate::translate) fn offset(self) -> i32 {
+        match self {
+            Table::Read => sets::READ,
+            Table::Write => sets::WRITE,
+        }
+    }
+}
+
 impl Generator<'_> {
     /// Leaves rcx with what is added to the address, or goes to cold code.
     pub(super) fn look_up(&mut self, address: Reg, bytes: u8, table: i32, how: u8) -> Fixup {
-        self.code.mov(Size::S64, Reg::Rcx, address);
-        self.code.shift_imm(Shift::Shr, Size::S64, Reg::Rcx, PAGE_BITS as u8 - sets::ENTRY_BITS);
+        self.look_up_bytes(address, bytes.into(), table, how)
+    }
+
+    fn look_up_bytes(&mut self, address: Reg, bytes: i32, table: i32, how: u8) -> Fixup {
+        // What is rotated out to the top is cut away with the rest.
+        self.code.rotated(Reg::Rcx, address, PAGE_BITS as u8 - sets::ENTRY_BITS);
         self.code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::ENTRIES - 1) << sets::ENTRY_BITS) as i32);
         // An access that reaches into the next page has that page's tag.
-        self.code.lea(Reg::Rdx, Mem::at(address, i32::from(bytes) - 1));
+        self.code.lea(Reg::Rdx, Mem::at(address, bytes - 1));
         self.code.alu_imm(Alu::And, Size::S64, Reg::Rdx, -4096);
         if how & access::UNPRIVILEGED != 0 {
             self.code.alu_imm(Alu::Or, Size::S64, Reg::Rdx, sets::UNPRIVILEGED as i32);
@@ -46,54 +89,170 @@ impl Generator<'_> {
         cold
     }
 
-    pub(super) fn load(
-        &mut self,
-        own: Value,
-        class: Class,
-        (address, width, at): (Val, u8, StateId),
-        how: u8,
-    ) -> Result<(), TooBig> {
+    /// Looks for the page of several accesses. Zero says that each has to look by itself.
+    pub(super) fn window(&mut self, own: Value, base: Val, bytes: Range<i32>, table: Table) -> Result<(), TooBig> {
+        let to = self.destination(own)?;
+        let base = self.operand(base, Reg::Rax);
+        if bytes.start != 0 {
+            self.code.lea(Reg::Rax, Mem::at(base, bytes.start));
+        }
+        let from = if bytes.start == 0 { base } else { Reg::Rax };
+        let length = bytes.end - bytes.start;
+        let jumps = self.look_up_bytes(from, length, table.offset(), 0);
+        self.code.mov(Size::S64, to, Reg::Rcx);
+        let back = self.code.here();
+        self.cold.push(Cold::Closed { jumps, back, window: to });
+        Ok(())
+    }
+
+    /// The register of the window that an access looks through, and cold code for when it is closed.
+    fn through(&mut self, window: Option<Value>) -> Option<(Reg, Fixup)> {
+        let window = window.filter(|at| self.block.code[*at as usize].is_open())?;
+        let window = self.operand(Val::Value(window), Reg::Rcx);
+        self.code.test(Size::S64, window, window);
+        Some((window, self.code.jcc(Condition::Equal)))
+    }
+
+    /// Where an access is in our memory, and where it goes to cold code.
+    fn reach(&mut self, access: Access, table: Table) -> (Mem, Fixup, bool) {
+        let base = self.operand(access.address, Reg::Rax);
+        if let Some((window, jumps)) = self.through(access.window) {
+            return (Mem { base: window, index: Some(base), disp: access.offset }, jumps, true);
+        }
+        let mut from = base;
+        if access.offset != 0 {
+            self.code.lea(Reg::Rax, Mem::at(base, access.offset));
+            from = Reg::Rax;
+        }
+        let jumps = self.look_up(from, access.width / 8, table.offset(), access.how);
+        (Mem { base: Reg::Rcx, index: Some(from), disp: 0 }, jumps, false)
+    }
+
+    pub(super) fn load(&mut self, own: Value, class: Class, access: Access) -> Result<(), TooBig> {
         // First of all, because making room for it is not done again in the cold code.
         let to = match (self.uses.last[own as usize] > 0, class) {
             (true, Class::General) => Loaded::General(self.destination(own)?),
             (true, Class::Vector) => Loaded::Vector(self.vector_destination(own)?),
             (false, _) => Loaded::Vector(SCRATCH),
         };
-        let from = self.operand(address, Reg::Rax);
-        let source = self.source(address);
-        let flush = self.flush_of(at);
-        let jumps = self.look_up(from, width / 8, sets::READ, how);
-        let memory = Mem { base: Reg::Rcx, index: Some(from), disp: 0 };
+        let address = self.source(access.address);
+        let flush = self.flush_of(access.at);
+        let (memory, jumps, is_windowed) = self.reach(access, Table::Read);
+        self.load_from(memory, access.width, to);
+        let asked = self.asked(access, (address, None), to, is_windowed);
+        let back = self.code.here();
+        self.cold.push(Cold::Access { jumps, back, flush, asked });
+        Ok(())
+    }
+
+    fn load_from(&mut self, memory: Mem, width: u8, to: Loaded) {
         match to {
             Loaded::General(to) => self.code.load(width, to, memory),
             Loaded::Vector(to) => self.code.vector_load(width.max(32), to, memory),
             Loaded::Nowhere => {}
         }
-        let save = self.saved(to);
-        let meta = self.meta(width, how, at);
-        let back = self.code.here();
-        self.cold.push(Cold::Access { jumps, back, flush, save, address: source, value: None, meta, to });
-        Ok(())
     }
 
-    pub(super) fn store(&mut self, address: Val, value: Val, width: u8, how: u8, at: StateId) {
-        let to = self.operand(address, Reg::Rax);
-        let (address, source) = (self.source(address), self.source(value));
-        let flush = self.flush_of(at);
-        let jumps = self.look_up(to, width / 8, sets::WRITE, how);
-        let memory = Mem { base: Reg::Rcx, index: Some(to), disp: 0 };
-        if width == 128 || (width >= 32 && matches!(source, Source::Vector(_) | Source::Wide(_))) {
-            let from = self.vector_operand(value, SCRATCH);
-            self.code.vector_store(width, memory, from);
-        } else {
-            let from = self.operand(value, Reg::Rdx);
-            self.code.store(width, memory, from);
-        }
-        let save = self.saved(Loaded::Nowhere);
-        let meta = self.meta(width, how, at);
+    pub(super) fn store(&mut self, value: Val, access: Access) {
+        let (address, source) = (self.source(access.address), self.source(value));
+        let flush = self.flush_of(access.at);
+        let (memory, jumps, is_windowed) = self.reach(access, Table::Write);
+        self.store_to(memory, access.width, source);
+        let asked = self.asked(access, (address, Some(source)), Loaded::Nowhere, is_windowed);
         let back = self.code.here();
-        let to = Loaded::Nowhere;
-        self.cold.push(Cold::Access { jumps, back, flush, save, address, value: Some(source), meta, to });
+        self.cold.push(Cold::Access { jumps, back, flush, asked });
+    }
+
+    /// `memory` may use rax and rcx.
+    fn store_to(&mut self, memory: Mem, width: u8, value: Source) {
+        match value {
+            Source::Vector(xmm) if width >= 32 => self.code.vector_store(width, memory, xmm),
+            Source::Wide(place) if width >= 32 => {
+                self.code.vector_load(128, SCRATCH, wide_slot(place));
+                self.code.vector_store(width, memory, SCRATCH);
+            }
+            value if width == 128 => {
+                self.move_to(Reg::Rdx, value);
+                self.code.vector_of(SCRATCH, Reg::Rdx);
+                self.code.vector_store(width, memory, SCRATCH);
+            }
+            Source::Host(reg) => self.code.store(width, memory, reg),
+            value => {
+                self.move_to(Reg::Rdx, value);
+                self.code.store(width, memory, Reg::Rdx);
+            }
+        }
+    }
+
+    /// What is asked of the processor if the page is not known.
+    fn asked(
+        &mut self,
+        access: Access,
+        (address, value): (Source, Option<Source>),
+        to: Loaded,
+        is_windowed: bool,
+    ) -> Asked {
+        let save = self.saved(to);
+        let meta = self.meta(access.width, access.how, access.at);
+        let open = self.open_windows();
+        Asked { save, address, offset: access.offset, value, meta, to, is_windowed, open }
+    }
+
+    /// Windows that are looked through later.
+    fn open_windows(&mut self) -> Open {
+        let begin = self.open.len() as u32;
+        let at = self.at;
+        let block = self.block;
+        let is_open = |value: Value, last: &[u32]| last[value as usize] > at && block.code[value as usize].is_open();
+        for (number, host) in self.hosts.iter().enumerate() {
+            if let (Some(value), Some(reg)) = (*host, VALUES.into_iter().find(|reg| *reg as usize == number))
+                && is_open(value, &self.uses.last)
+            {
+                self.open.push(Source::Host(reg));
+            }
+        }
+        for (place, value) in self.stack.iter().enumerate() {
+            if value.is_some_and(|value| is_open(value, &self.uses.last)) {
+                self.open.push(Source::Stack(place));
+            }
+        }
+        Open(begin, self.open.len() as u32)
+    }
+
+    /// Pages may be somewhere else now.
+    pub(super) fn close(&mut self, Open(begin, end): Open) {
+        for at in begin..end {
+            match self.open[at as usize] {
+                Source::Host(reg) => self.code.mov_imm(reg, 0),
+                Source::Stack(place) => self.code.store_imm(slot(place), 0),
+                _ => {}
+            }
+        }
+    }
+
+    /// In cold code, an access through a window that is closed looks for its page; gives where it does not find it.
+    pub(super) fn look_by_itself(&mut self, asked: Asked, back: usize) -> Fixup {
+        let width = asked.meta as u8;
+        let table = if asked.value.is_some() { Table::Write } else { Table::Read };
+        self.address_of(asked);
+        self.code.mov_imm32(Reg::Rdx, u32::from(width / 8) - 1);
+        self.code.call(header(errands::look(table)));
+        let jumps = self.code.jcc(Condition::NotEqual);
+        let memory = Mem { base: Reg::Rcx, index: Some(Reg::Rax), disp: 0 };
+        match asked.value {
+            Some(value) => self.store_to(memory, width, value),
+            None => self.load_from(memory, width, asked.to),
+        }
+        self.code.jmp_to(back);
+        jumps
+    }
+
+    /// Leaves rax with the address.
+    fn address_of(&mut self, asked: Asked) {
+        self.move_to(Reg::Rax, asked.address);
+        if asked.offset != 0 {
+            self.code.lea(Reg::Rax, Mem::at(Reg::Rax, asked.offset));
+        }
     }
 
     /// Leaves rcx with where an address is in our memory. What goes wrong is tried again.
@@ -106,7 +265,8 @@ impl Generator<'_> {
         let save = self.saved(Loaded::Nowhere);
         let flush = self.flush_of(at);
         let meta = self.meta(width, 0, at);
-        self.cold.push(Cold::Touch { jumps, again, flush, save, address: source, meta });
+        let open = self.open_windows();
+        self.cold.push(Cold::Touch { jumps, again, flush, save, address: source, meta, open });
     }
 
     pub(super) fn atomic(
@@ -212,9 +372,10 @@ impl Generator<'_> {
     }
 
     /// An access by the processor.
-    pub(super) fn access(&mut self, save: Saved, address: Source, value: Option<Source>, meta: u32, to: Loaded) {
+    pub(super) fn access(&mut self, asked: Asked) {
+        let Asked { save, value, meta, to, .. } = asked;
         let width = meta as u8;
-        self.move_to(Reg::Rax, address);
+        self.address_of(asked);
         match value {
             // More than registers of a call hold goes through memory.
             Some(Source::Vector(xmm)) if width == 128 => self.code.vector_store(128, header(head::WIDE), xmm),

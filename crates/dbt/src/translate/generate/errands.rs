@@ -8,6 +8,9 @@ use super::accesses::Saved;
 use super::vectors::VECTORS;
 use super::{LOST, PLACES, STATE_AT, WIDE_PLACES, header};
 use crate::state::head;
+use crate::tlb::PAGE_BITS;
+use crate::translate::ir::Table;
+use crate::translate::sets;
 use crate::translate::x64::{Alu, Code, Condition, Mem, Reg, Size, Xmm};
 
 /// What is asked for.
@@ -21,6 +24,12 @@ pub(super) enum Errand {
 
 const ERRANDS: [Errand; 3] = [Errand::Load, Errand::Store, Errand::Touch];
 const SAVED: [Saved; 2] = [Saved::General, Saved::All];
+
+/// Where the address of what looks for a page is found: with an address in rax and in edx how many bytes behind its first are
+/// wanted, it leaves rcx with what is added, and the host's flags say "equal" if it is there.
+pub(super) fn look(table: Table) -> u32 {
+    head::LOOKS + table as u32
+}
 
 /// Where the address of what is called is found, in the head.
 pub(super) fn word(errand: Errand, saved: Saved) -> u32 {
@@ -36,7 +45,7 @@ pub(crate) struct Shared {
     pub(crate) leave: usize,
     /// Leaves for the address in rax.
     pub(crate) unknown: usize,
-    /// What blocks call, by its word in the head.
+    /// What blocks and regions call, by its word in the head.
     pub(crate) errands: Vec<(u32, usize)>,
 }
 
@@ -66,7 +75,23 @@ pub(crate) fn shared() -> Shared {
             run(&mut code, errand, saved);
         }
     }
+    for table in [Table::Read, Table::Write] {
+        errands.push((look(table), code.here()));
+        search(&mut code, table);
+    }
+    errands.extend(super::regions::calls(&mut code));
     Shared { code: code.bytes, enter: 0, leave, unknown, errands }
+}
+
+fn search(code: &mut Code, table: Table) {
+    code.rotated(Reg::Rcx, Reg::Rax, PAGE_BITS as u8 - sets::ENTRY_BITS);
+    code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::ENTRIES - 1) << sets::ENTRY_BITS) as i32);
+    code.alu(Alu::Add, Size::S64, Reg::Rdx, Reg::Rax);
+    code.alu_imm(Alu::And, Size::S64, Reg::Rdx, -4096);
+    let entry = Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: table.offset() };
+    code.alu_mem(Alu::Cmp, Size::S64, Reg::Rdx, entry);
+    code.load(64, Reg::Rcx, Mem { disp: table.offset() + 8, ..entry });
+    code.ret();
 }
 
 /// Runs an errand. The stack is eight bytes off its alignment, as after every call.

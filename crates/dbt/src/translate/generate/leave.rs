@@ -5,7 +5,8 @@ use super::super::sets;
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Shift, Size};
 use super::vectors::SCRATCH;
 use super::{
-    Cold, FlagsOf, Flush, Flushes, Generator, Link, Origin, STATE_AT, Source, Target, header, slot, state, wide_slot,
+    Cold, Counting, FlagsOf, Flush, Flushes, Generator, Link, Origin, STATE_AT, Source, Target, header, slot, state,
+    wide_slot,
 };
 use crate::state::head;
 
@@ -128,8 +129,8 @@ impl Generator<'_> {
                 self.move_to(Reg::Rax, source);
                 self.look_up_code();
             }
-            Target::Hot => {
-                self.set_pc(self.block.begin.into());
+            Target::Hot(begin) => {
+                self.set_pc(begin.into());
                 self.code.mov_imm(Reg::Rax, head::HOT);
                 self.code.jmp_mem(header(head::LEAVE));
             }
@@ -150,7 +151,7 @@ impl Generator<'_> {
     }
 
     /// Goes to the code for the address in rax. Each place has a jump of its own, by which the host predicts where it goes.
-    fn look_up_code(&mut self) {
+    pub(super) fn look_up_code(&mut self) {
         self.code.load(64, Reg::Rcx, header(head::ATTENTION));
         self.code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
         let interrupted = self.code.jcc(Condition::NotEqual);
@@ -180,7 +181,7 @@ impl Generator<'_> {
                 self.code.store(64, header(head::PC), Reg::Rax);
             }
             Target::Interpreter(pc) | Target::InterpreterAsBefore(pc) | Target::Poll(pc) => self.set_pc(pc.into()),
-            Target::Hot => self.set_pc(self.block.begin.into()),
+            Target::Hot(begin) => self.set_pc(begin.into()),
         }
         self.code.mov_imm(Reg::Rax, head::MODES_CHANGED);
         self.code.jmp_mem(header(head::LEAVE));
@@ -219,6 +220,9 @@ impl Generator<'_> {
             self.code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
             self.code.jcc(Condition::NotEqual)
         });
+        if interrupted.is_some() && self.site.counting == Counting::Turns {
+            self.count(plus as u32);
+        }
         let Fixup(jump) = self.code.jmp();
         self.code.land(Fixup(jump));
         if let Some(interrupted) = interrupted {

@@ -3,7 +3,7 @@
 use isa::ops::{self, Binary, Unary};
 use isa::plan::{Id, Op, Plan, access};
 
-use super::super::ir::{Class, Dirty, Exit, Fence, Ir, Modes, Test, Val, Vector};
+use super::super::ir::{Class, Dirty, Exit, Fence, Ir, Modes, Table, Test, Val, Vector};
 use super::{Branch, Done, Flow, Maker, Sharing, Unknown, Work};
 use crate::contract::Question;
 
@@ -194,13 +194,15 @@ impl<'i> Maker<'i> {
                 let state = self.state_before(work);
                 work.has_accessed = true;
                 let class = Class::General;
-                self.effect(Ir::Load { address: of(work, address), width, how, at: state, class })
+                let (address, offset, window) = self.window(of(work, address), width, how, Table::Read);
+                self.effect(Ir::Load { address, offset, window, width, how, at: state, class })
             }
             Op::Store { address, value, how } => {
                 let (width, value) = (bits(work, value), of(work, value));
                 let state = self.state_before(work);
                 work.has_accessed = true;
-                self.effect(Ir::Store { address: of(work, address), value, width, how, at: state })
+                let (address, offset, window) = self.window(of(work, address), width, how, Table::Write);
+                self.effect(Ir::Store { address, offset, window, value, width, how, at: state })
             }
             Op::Argument(number) => *work.arguments.get(usize::from(number)).ok_or(Unknown)?,
             Op::Atomic { kind, address, value, how } if how & access::UNPRIVILEGED == 0 => {

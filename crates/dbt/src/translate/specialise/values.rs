@@ -100,16 +100,69 @@ impl Maker<'_> {
         {
             return simpler;
         }
+        if width == 1
+            && let Some(simpler) = self.condition(operator, a, b)
+        {
+            return simpler;
+        }
         self.pure(Ir::Binary(operator, width, a, b))
+    }
+
+    /// What conditions are put together of, as one comparison, or as one of two.
+    fn condition(&mut self, operator: Binary, a: Val, b: Val) -> Option<Val> {
+        match (operator, self.of(a), self.of(b)) {
+            // Neither less nor equal.
+            (
+                Binary::And,
+                Some(Ir::Binary(Binary::Xor, 1, not_less, Val::Number(1))),
+                Some(Ir::Binary(Binary::Xor, 1, not_equal, Val::Number(1))),
+            ) => {
+                let Some(Ir::Binary(less @ (Binary::Less | Binary::SignedLess), width, a, b)) = self.of(not_less)
+                else {
+                    return None;
+                };
+                let Some(Ir::Binary(Binary::Equal, w, c, d)) = self.of(not_equal) else { return None };
+                let is_same = width == w && ((a, b) == (c, d) || (a, b) == (d, c));
+                is_same.then(|| self.pure(Ir::Binary(less, width, b, a)))
+            }
+            // The flags of whichever of two comparisons was made.
+            (_, Some(Ir::Select(_, test, yes, no)), Some(Ir::Select(_, other, also_yes, also_no))) if test == other => {
+                let (yes, no) = (self.binary(operator, 1, yes, also_yes), self.binary(operator, 1, no, also_no));
+                Some(self.choice(test, yes, no))
+            }
+            (Binary::Xor | Binary::Equal, Some(Ir::Select(_, test, yes, no)), None) => {
+                let (yes, no) = (self.binary(operator, 1, yes, b), self.binary(operator, 1, no, b));
+                Some(self.choice(test, yes, no))
+            }
+            _ => None,
+        }
+    }
+
+    /// One of two bits.
+    fn choice(&mut self, test: Test, yes: Val, no: Val) -> Val {
+        if yes == no { yes } else { self.pure(Ir::Select(1, test, yes, no)) }
     }
 
     /// A bit that is compared with a number is the bit, or the other way.
     pub(super) fn equal(&mut self, width: u8, a: Val, b: Val) -> Option<Val> {
         match (width, b) {
             (1, Val::Number(1)) => Some(a),
-            (1, Val::Number(0)) => Some(self.pure(Ir::Binary(Binary::Xor, 1, a, Val::Number(1)))),
+            (1, Val::Number(0)) => Some(self.binary(Binary::Xor, 1, a, Val::Number(1))),
+            (1, b) => self.not_less(a, b).or_else(|| self.not_less(b, a)),
             _ => None,
         }
+    }
+
+    /// Whether a difference is not negative: its sign, as it is and as it would be without an overflow, are the same.
+    fn not_less(&mut self, negative: Val, overflow: Val) -> Option<Val> {
+        let Some(Ir::Slice { of, low: 0, width: 1 }) = self.of(overflow) else { return None };
+        let Some(Ir::Flags { width, a, b, carry }) = self.of(of) else { return None };
+        if self.flag(width, a, b, carry, 3)? != negative {
+            return None;
+        }
+        let b = self.subtrahend(width, b, carry)?;
+        let less = self.binary(Binary::SignedLess, width, a, b);
+        Some(self.binary(Binary::Xor, 1, less, Val::Number(1)))
     }
 
     pub(super) fn select(&mut self, width: u8, condition: Val, yes: Val, no: Val) -> Val {
@@ -158,6 +211,12 @@ impl Maker<'_> {
             }
             Some(Ir::Flags { width: w, a, b, carry }) if width == 1 => {
                 self.flag(w, a, b, carry, low).unwrap_or_else(|| self.pure(Ir::Slice { of, low, width }))
+            }
+            Some(Ir::Select(_, test, yes @ Val::Value(flags), no @ Val::Number(_)))
+                if width == 1 && matches!(self.block.code[flags as usize], Ir::Flags { .. }) =>
+            {
+                let (yes, no) = (self.slice(yes, from, low, 1), self.slice(no, from, low, 1));
+                self.choice(test, yes, no)
             }
             _ => self.pure(Ir::Slice { of, low, width }),
         }
@@ -253,17 +312,21 @@ impl Maker<'_> {
         }
     }
 
-    /// A flag of a difference, as a comparison: bit 3 is N, 2 is Z, 1 is C.
-    pub(super) fn flag(&mut self, width: u8, a: Val, b: Val, carry: Val, bit: u8) -> Option<Val> {
-        let subtrahend = match (carry, b) {
+    /// What is subtracted, if a sum with a carry is a difference.
+    fn subtrahend(&self, width: u8, b: Val, carry: Val) -> Option<Val> {
+        match (carry, b) {
             (Val::Number(1), Val::Number(b)) => Some(Val::Number(!b & mask64(width))),
             (Val::Number(1), b) => match self.of(b) {
                 Some(Ir::Unary(Unary::Invert, _, inner)) => Some(inner),
                 _ => None,
             },
             _ => None,
-        };
-        match (bit, subtrahend) {
+        }
+    }
+
+    /// A flag of a difference, as a comparison: bit 3 is N, 2 is Z, 1 is C.
+    pub(super) fn flag(&mut self, width: u8, a: Val, b: Val, carry: Val, bit: u8) -> Option<Val> {
+        match (bit, self.subtrahend(width, b, carry)) {
             (2, Some(b)) => Some(self.binary(Binary::Equal, width, a, b)),
             (1, Some(b)) => {
                 let below = self.binary(Binary::Less, width, a, b);
@@ -311,7 +374,14 @@ impl Maker<'_> {
                     Binary::Less => TestKind::Below,
                     _ => TestKind::Less,
                 };
-                Test { kind, width, a, b }
+                // A number is on the right: what is more than it is not less than the next.
+                let most = if kind == TestKind::Less { mask64(width - 1) } else { mask64(width) };
+                match a {
+                    Val::Number(number) if kind != TestKind::Equal && number != most => {
+                        Test { kind: kind.inverted(), width, a: b, b: Val::Number((number + 1) & mask64(width)) }
+                    }
+                    _ => Test { kind, width, a, b },
+                }
             }
             _ => plain,
         }
