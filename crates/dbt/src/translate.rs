@@ -173,7 +173,10 @@ impl Translator {
     /// A page was written where it had code: no block of it holds.
     pub(crate) fn drop_page(&mut self, page: u64) {
         let Some(blocks) = self.pages.remove(&page) else { return };
-        blocks.into_iter().for_each(|key| self.forget(key));
+        for key in blocks {
+            self.visits.begin_anew(key);
+            self.forget(key);
+        }
     }
 
     /// A block is not there any more: who goes to it looks for another.

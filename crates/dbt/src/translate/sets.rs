@@ -98,47 +98,61 @@ pub(super) struct Set {
     /// How many pages had been forgotten when it was last up to date.
     seen: u64,
     alignment: Alignment,
-    /// Whether there may be code of its own address space alone.
-    has_own_jumps: bool,
-    /// Which slots of each table hold what is so in every address space.
-    read_everywhere: Slots,
-    write_everywhere: Slots,
-    jumps_everywhere: Slots,
+    /// Which slots of each table hold something.
+    read_slots: Slots,
+    write_slots: Slots,
+    jump_slots: Slots,
 }
 
-/// Slots of a table: a bit of each.
-struct Slots(Box<[u64]>);
+/// Which slots of a table hold something, and where that is so: a bit of each. Of thousands of slots, few are in use.
+struct Slots {
+    everywhere: Box<[u64]>,
+    own: Box<[u64]>,
+}
 
 impl Slots {
     fn none(entries: usize) -> Slots {
-        Slots(vec![0; entries / 64].into())
+        Slots { everywhere: vec![0; entries / 64].into(), own: vec![0; entries / 64].into() }
     }
 
     fn set(&mut self, slot: usize, reach: Reach) {
-        let bit = 1 << (slot % 64);
-        match reach {
-            Reach::Everywhere => self.0[slot / 64] |= bit,
-            Reach::Space => self.0[slot / 64] &= !bit,
+        let (at, bit) = (slot / 64, 1 << (slot % 64));
+        let (here, there) = match reach {
+            Reach::Everywhere => (&mut self.everywhere, &mut self.own),
+            Reach::Space => (&mut self.own, &mut self.everywhere),
+        };
+        here[at] |= bit;
+        there[at] &= !bit;
+    }
+
+    /// Calls with each slot of what holds in one address space alone, and forgets that there are any.
+    fn take_own(&mut self, forget: impl FnMut(usize)) {
+        each(&self.own, forget);
+        self.own.fill(0);
+    }
+
+    /// The same of all.
+    fn take_all(&mut self, mut forget: impl FnMut(usize)) {
+        each(&self.everywhere, &mut forget);
+        self.everywhere.fill(0);
+        self.take_own(forget);
+    }
+
+    /// Calls with each slot of what holds everywhere in another table, which then holds here.
+    fn inherit(&mut self, other: &Slots, take: impl FnMut(usize)) {
+        each(&other.everywhere, take);
+        self.everywhere.copy_from_slice(&other.everywhere);
+    }
+}
+
+/// Calls with the number of each bit that is set.
+fn each(words: &[u64], mut call: impl FnMut(usize)) {
+    for (at, word) in words.iter().enumerate() {
+        let mut left = *word;
+        while left != 0 {
+            call(at * 64 + left.trailing_zeros() as usize);
+            left &= left - 1;
         }
-    }
-
-    /// Changes what is in the other slots.
-    fn others<T>(&self, table: &mut [T], change: impl Fn(usize, &mut T)) {
-        for (at, (word, entries)) in self.0.iter().zip(table.chunks_mut(64)).enumerate() {
-            let others = entries.iter_mut().enumerate().filter(|(bit, _)| word >> bit & 1 == 0);
-            others.for_each(|(bit, entry)| change(at * 64 + bit, entry));
-        }
-    }
-
-    fn each(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().enumerate().filter(|(_, word)| **word != 0).flat_map(|(at, word)| {
-            let word = *word;
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit)
-        })
-    }
-
-    fn clear(&mut self) {
-        self.0.fill(0);
     }
 }
 
@@ -169,10 +183,9 @@ impl Set {
             jump_pages: FxHashSet::default(),
             seen: 0,
             alignment,
-            has_own_jumps: false,
-            read_everywhere: Slots::none(ENTRIES),
-            write_everywhere: Slots::none(ENTRIES),
-            jumps_everywhere: Slots::none(JUMP_ENTRIES),
+            read_slots: Slots::none(ENTRIES),
+            write_slots: Slots::none(ENTRIES),
+            jump_slots: Slots::none(JUMP_ENTRIES),
         })
     }
 
@@ -185,38 +198,30 @@ impl Set {
         let (begin, slot) = (address >> PAGE_BITS << PAGE_BITS, Set::slot(address));
         let tag = if how & access::UNPRIVILEGED != 0 { begin | UNPRIVILEGED } else { begin };
         let pages = &mut self.pages[slot];
-        let (page, everywhere) = if access == Access::Write {
-            (&mut pages.write, &mut self.write_everywhere)
+        let (page, slots) = if access == Access::Write {
+            (&mut pages.write, &mut self.write_slots)
         } else {
-            (&mut pages.read, &mut self.read_everywhere)
+            (&mut pages.read, &mut self.read_slots)
         };
         *page = Page { tag, addend: host.wrapping_sub(begin) };
-        everywhere.set(slot, reach);
+        slots.set(slot, reach);
     }
 
     /// Code for an address is here.
     pub(super) fn keep_jump(&mut self, pc: u64, code: u64, reach: Reach) {
         let slot = self.alignment.slot(pc);
         self.jumps[slot] = Jump { pc, code };
-        self.jumps_everywhere.set(slot, reach);
-        self.has_own_jumps |= reach == Reach::Space;
+        self.jump_slots.set(slot, reach);
         self.jump_pages.insert(pc >> PAGE_BITS);
     }
 
     /// An empty set takes over what another of the same mode knows of every address space.
     fn inherit(&mut self, other: &Set) {
-        other.read_everywhere.each().for_each(|slot| self.pages[slot].read = other.pages[slot].read);
-        other.write_everywhere.each().for_each(|slot| self.pages[slot].write = other.pages[slot].write);
-        for slot in other.jumps_everywhere.each() {
-            let jump = other.jumps[slot];
-            if jump.code != 0 {
-                self.jumps[slot] = jump;
-                self.jump_pages.insert(jump.pc >> PAGE_BITS);
-            }
-        }
-        self.read_everywhere.0.copy_from_slice(&other.read_everywhere.0);
-        self.write_everywhere.0.copy_from_slice(&other.write_everywhere.0);
-        self.jumps_everywhere.0.copy_from_slice(&other.jumps_everywhere.0);
+        self.read_slots.inherit(&other.read_slots, |slot| self.pages[slot].read = other.pages[slot].read);
+        self.write_slots.inherit(&other.write_slots, |slot| self.pages[slot].write = other.pages[slot].write);
+        self.jump_slots.inherit(&other.jump_slots, |slot| self.jumps[slot] = other.jumps[slot]);
+        // There may be nothing any more of some of these.
+        self.jump_pages.clone_from(&other.jump_pages);
     }
 
     /// Where code for an address is.
@@ -259,27 +264,17 @@ impl Set {
     }
 
     fn forget(&mut self) {
-        self.pages.fill(NO_PAGES);
-        if !self.jump_pages.is_empty() {
-            let alignment = self.alignment;
-            self.jumps.iter_mut().enumerate().for_each(|(slot, jump)| *jump = alignment.no_jump(slot));
-            self.jump_pages.clear();
-        }
-        [&mut self.read_everywhere, &mut self.write_everywhere, &mut self.jumps_everywhere]
-            .into_iter()
-            .for_each(Slots::clear);
+        self.read_slots.take_all(|slot| self.pages[slot].read = NO_PAGE);
+        self.write_slots.take_all(|slot| self.pages[slot].write = NO_PAGE);
+        self.jump_slots.take_all(|slot| self.jumps[slot] = self.alignment.no_jump(slot));
+        self.jump_pages.clear();
     }
 
     /// Forgets what holds in its own address space alone.
     fn forget_own(&mut self) {
-        self.read_everywhere.others(&mut self.pages, |_, pages| pages.read = NO_PAGE);
-        self.write_everywhere.others(&mut self.pages, |_, pages| pages.write = NO_PAGE);
-        // A kernel's set has none of these.
-        if self.has_own_jumps {
-            let alignment = self.alignment;
-            self.jumps_everywhere.others(&mut self.jumps, |slot, jump| *jump = alignment.no_jump(slot));
-            self.has_own_jumps = false;
-        }
+        self.read_slots.take_own(|slot| self.pages[slot].read = NO_PAGE);
+        self.write_slots.take_own(|slot| self.pages[slot].write = NO_PAGE);
+        self.jump_slots.take_own(|slot| self.jumps[slot] = self.alignment.no_jump(slot));
     }
 }
 
@@ -385,10 +380,14 @@ impl Sets {
     /// Nobody writes to this page of ours by himself any more: it has code now.
     pub(super) fn protect(&mut self, host: u64) {
         for (.., set) in &mut self.list {
-            for Pages { write: entry, .. } in &mut set.pages {
-                if entry.tag != NOTHING && entry.address().wrapping_add(entry.addend) == host {
-                    *entry = NO_PAGE;
-                }
+            let Set { pages, write_slots: Slots { everywhere, own }, .. } = &mut **set;
+            for slots in [everywhere, own] {
+                each(slots, |slot| {
+                    let entry = &mut pages[slot].write;
+                    if entry.tag != NOTHING && entry.address().wrapping_add(entry.addend) == host {
+                        *entry = NO_PAGE;
+                    }
+                });
             }
         }
     }
