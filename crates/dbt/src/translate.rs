@@ -106,11 +106,11 @@ impl Translator {
             return None;
         }
         let mut cache = Cache::new()?;
-        let shared = generate::shared();
+        let alignment = Alignment::of(unit);
+        let shared = generate::shared(alignment);
         // The cache's first bytes: where its parts are is where they are in it.
         cache.add(&shared.code)?;
         let begin = cache.used();
-        let alignment = Alignment::of(unit);
         Some(Translator {
             cache,
             sets: Sets::new(alignment),
@@ -173,15 +173,13 @@ impl Translator {
     /// A page was written where it had code: no block of it holds.
     pub(crate) fn drop_page(&mut self, page: u64) {
         let Some(blocks) = self.pages.remove(&page) else { return };
-        for key in blocks {
-            self.visits.begin_anew(key);
-            self.forget(key);
-        }
+        blocks.into_iter().for_each(|key| self.forget(key));
     }
 
     /// A block is not there any more: who goes to it looks for another.
     fn forget(&mut self, key: Key) {
         let Some(number) = self.blocks.remove(&key) else { return };
+        self.visits.begin_anew(key);
         let block = &mut self.list[number as usize];
         if let Some(code) = block.code {
             self.cache.replace(code, block.stale);

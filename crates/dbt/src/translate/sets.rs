@@ -14,6 +14,9 @@ pub(super) const ENTRIES: usize = 1024;
 /// Entries of the table of jumps. (A kernel that boots has code in 10 MiB: with 1024 of them, a third of all jumps between
 /// its pages was not found, which took longer than translating it.)
 pub(super) const JUMP_ENTRIES: usize = 8192;
+/// Entries of the table of those that had to make room there. (Four hundred places that call each other have some ten pairs
+/// that are in each other's way, and a kernel that changes between processes went to them by us each time.)
+pub(super) const SECOND_ENTRIES: usize = 2048;
 const COUNTERS: usize = 4096;
 /// So often a block runs before more effort is made for it.
 const HOT_AFTER: i32 = 2000;
@@ -79,6 +82,15 @@ impl Alignment {
         ((pc >> self.0) ^ (pc >> (JUMP_ENTRIES.ilog2() + self.0))) as usize & (JUMP_ENTRIES - 1)
     }
 
+    /// The same of the second table, whose slots are others for those that share one of the first.
+    pub(super) fn second_fold(self) -> u8 {
+        (PAGE_BITS - size_of::<Jump>().ilog2()) as u8
+    }
+
+    fn second(self, pc: u64) -> usize {
+        ((pc >> self.0) ^ (pc >> PAGE_BITS)) as usize & (SECOND_ENTRIES - 1)
+    }
+
     /// What is in a slot where nothing is: an address that belongs in another, so that no look finds it here.
     fn no_jump(self, slot: usize) -> Jump {
         Jump { pc: ((slot ^ 1) << self.0) as u64, code: 0 }
@@ -90,6 +102,8 @@ impl Alignment {
 pub(super) struct Set {
     pages: [Pages; ENTRIES],
     jumps: [Jump; JUMP_ENTRIES],
+    /// Those that had to make room there.
+    seconds: [Jump; SECOND_ENTRIES],
     /// How often blocks may run yet before they are worth more effort. Several share one, which does no harm: it is mostly
     /// those which run often that find it used up.
     counters: [i32; COUNTERS],
@@ -102,6 +116,7 @@ pub(super) struct Set {
     read_slots: Slots,
     write_slots: Slots,
     jump_slots: Slots,
+    second_slots: Slots,
 }
 
 /// Which slots of a table hold something, and where that is so: a bit of each. Of thousands of slots, few are in use.
@@ -123,6 +138,11 @@ impl Slots {
         };
         here[at] |= bit;
         there[at] &= !bit;
+    }
+
+    /// Where what is in a slot holds.
+    fn reach(&self, slot: usize) -> Reach {
+        if self.everywhere[slot / 64] >> (slot % 64) & 1 == 1 { Reach::Everywhere } else { Reach::Space }
     }
 
     /// Calls with each slot of what holds in one address space alone, and forgets that there are any.
@@ -163,6 +183,11 @@ pub(super) const WRITE: i32 = 16;
 pub(super) const ENTRY_BITS: u8 = 5;
 pub(super) const JUMPS: i32 = (ENTRIES * 32) as i32;
 
+/// Where the second table of jumps is.
+pub(super) fn seconds() -> i32 {
+    std::mem::offset_of!(Set, seconds) as i32
+}
+
 /// Where the counter of a block is in a set, by the block's number.
 pub(super) fn counter(number: usize) -> i32 {
     std::mem::offset_of!(Set, counters) as i32 + (number % COUNTERS * 4) as i32
@@ -179,6 +204,7 @@ impl Set {
         Box::new(Set {
             pages: [NO_PAGES; ENTRIES],
             jumps: std::array::from_fn(|slot| alignment.no_jump(slot)),
+            seconds: std::array::from_fn(|slot| alignment.no_jump(slot)),
             counters: [HOT_AFTER; COUNTERS],
             jump_pages: FxHashSet::default(),
             seen: 0,
@@ -186,6 +212,7 @@ impl Set {
             read_slots: Slots::none(ENTRIES),
             write_slots: Slots::none(ENTRIES),
             jump_slots: Slots::none(JUMP_ENTRIES),
+            second_slots: Slots::none(SECOND_ENTRIES),
         })
     }
 
@@ -210,6 +237,12 @@ impl Set {
     /// Code for an address is here.
     pub(super) fn keep_jump(&mut self, pc: u64, code: u64, reach: Reach) {
         let slot = self.alignment.slot(pc);
+        let other = self.jumps[slot];
+        if other.code != 0 && other.pc != pc {
+            let second = self.alignment.second(other.pc);
+            self.seconds[second] = other;
+            self.second_slots.set(second, self.jump_slots.reach(slot));
+        }
         self.jumps[slot] = Jump { pc, code };
         self.jump_slots.set(slot, reach);
         self.jump_pages.insert(pc >> PAGE_BITS);
@@ -220,15 +253,16 @@ impl Set {
         self.read_slots.inherit(&other.read_slots, |slot| self.pages[slot].read = other.pages[slot].read);
         self.write_slots.inherit(&other.write_slots, |slot| self.pages[slot].write = other.pages[slot].write);
         self.jump_slots.inherit(&other.jump_slots, |slot| self.jumps[slot] = other.jumps[slot]);
+        self.second_slots.inherit(&other.second_slots, |slot| self.seconds[slot] = other.seconds[slot]);
         // There may be nothing any more of some of these.
         self.jump_pages.clone_from(&other.jump_pages);
     }
 
     /// Where code for an address is.
     pub(super) fn jump(&self, pc: u64) -> Option<u64> {
-        let jump = &self.jumps[self.alignment.slot(pc)];
         // An empty slot has no code.
-        (jump.pc == pc && jump.code != 0).then_some(jump.code)
+        let places = [&self.jumps[self.alignment.slot(pc)], &self.seconds[self.alignment.second(pc)]];
+        places.into_iter().find(|jump| jump.pc == pc && jump.code != 0).map(|jump| jump.code)
     }
 
     /// The block of that number has used its counter up.
@@ -260,6 +294,10 @@ impl Set {
             if (first..=last).contains(&self.jumps[slot].pc) {
                 self.jumps[slot] = alignment.no_jump(slot);
             }
+            let second = alignment.second(pc);
+            if (first..=last).contains(&self.seconds[second].pc) {
+                self.seconds[second] = alignment.no_jump(second);
+            }
         }
     }
 
@@ -267,6 +305,7 @@ impl Set {
         self.read_slots.take_all(|slot| self.pages[slot].read = NO_PAGE);
         self.write_slots.take_all(|slot| self.pages[slot].write = NO_PAGE);
         self.jump_slots.take_all(|slot| self.jumps[slot] = self.alignment.no_jump(slot));
+        self.second_slots.take_all(|slot| self.seconds[slot] = self.alignment.no_jump(slot));
         self.jump_pages.clear();
     }
 
@@ -275,6 +314,7 @@ impl Set {
         self.read_slots.take_own(|slot| self.pages[slot].read = NO_PAGE);
         self.write_slots.take_own(|slot| self.pages[slot].write = NO_PAGE);
         self.jump_slots.take_own(|slot| self.jumps[slot] = self.alignment.no_jump(slot));
+        self.second_slots.take_own(|slot| self.seconds[slot] = self.alignment.no_jump(slot));
     }
 }
 
@@ -389,6 +429,66 @@ impl Sets {
                     }
                 });
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two addresses that have the same slot of the first table.
+    const ONE: u64 = 0x40_0000;
+    const OTHER: u64 = ONE + (JUMP_ENTRIES as u64 * 4) + 4;
+
+    fn sets() -> (Sets, usize) {
+        let mut sets = Sets::new(Alignment::of(32));
+        let at = sets.find(1, 7);
+        let alignment = sets.alignment;
+        assert_eq!(alignment.slot(ONE), alignment.slot(OTHER));
+        assert_ne!(alignment.second(ONE), alignment.second(OTHER));
+        let set = sets.get(at);
+        set.keep_jump(ONE, 0x1111, Reach::Everywhere);
+        set.keep_jump(OTHER, 0x2222, Reach::Space);
+        (sets, at)
+    }
+
+    #[test]
+    fn code_that_makes_room_is_found_still() {
+        let (mut sets, at) = sets();
+        let set = sets.get(at);
+        assert_eq!((set.jump(ONE), set.jump(OTHER), set.jump(ONE + 4)), (Some(0x1111), Some(0x2222), None));
+        set.keep_jump(ONE, 0x3333, Reach::Everywhere);
+        assert_eq!((set.jump(ONE), set.jump(OTHER)), (Some(0x3333), Some(0x2222)), "the newest of either");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_found() {
+        let jumps = |sets: &mut Sets, at: usize| (sets.get(at).jump(ONE), sets.get(at).jump(OTHER));
+        let (mut both, at) = sets();
+        both.flush_page(ONE);
+        assert_eq!(jumps(&mut both, at), (None, Some(0x2222)));
+        both.flush_page(OTHER);
+        assert_eq!(jumps(&mut both, at), (None, None));
+        let (mut both, at) = sets();
+        both.flush_space(7);
+        assert_eq!(jumps(&mut both, at), (Some(0x1111), None), "it holds everywhere");
+        let another = both.find(1, 8);
+        assert_eq!(jumps(&mut both, another), (Some(0x1111), None), "so it holds there");
+        both.flush();
+        assert_eq!((jumps(&mut both, at), jumps(&mut both, another)), ((None, None), (None, None)));
+    }
+
+    #[test]
+    fn nobody_writes_by_himself_where_code_is() {
+        let (mut sets, at) = sets();
+        let host = 0x7000_0000;
+        for reach in [Reach::Space, Reach::Everywhere] {
+            sets.get(at).keep(Access::Write, 0, 0x5000, host, reach);
+            sets.get(at).keep(Access::Read, 0, 0x5000, host, reach);
+            sets.protect(host);
+            let pages = sets.get(at).pages[Set::slot(0x5000)];
+            assert_eq!((pages.write.tag, pages.read.tag), (NOTHING, 0x5000));
         }
     }
 }
