@@ -95,6 +95,11 @@ impl Alignment {
     fn no_jump(self, slot: usize) -> Jump {
         Jump { pc: ((slot ^ 1) << self.0) as u64, code: 0 }
     }
+
+    /// The same of the second table.
+    fn no_second(self, slot: usize) -> Jump {
+        Jump { pc: if slot == 0 { 1 << self.0 } else { 0 }, code: 0 }
+    }
 }
 
 /// Tables of one mode and address space.
@@ -204,7 +209,7 @@ impl Set {
         Box::new(Set {
             pages: [NO_PAGES; ENTRIES],
             jumps: std::array::from_fn(|slot| alignment.no_jump(slot)),
-            seconds: std::array::from_fn(|slot| alignment.no_jump(slot)),
+            seconds: std::array::from_fn(|slot| alignment.no_second(slot)),
             counters: [HOT_AFTER; COUNTERS],
             jump_pages: FxHashSet::default(),
             seen: 0,
@@ -296,7 +301,7 @@ impl Set {
             }
             let second = alignment.second(pc);
             if (first..=last).contains(&self.seconds[second].pc) {
-                self.seconds[second] = alignment.no_jump(second);
+                self.seconds[second] = alignment.no_second(second);
             }
         }
     }
@@ -305,7 +310,7 @@ impl Set {
         self.read_slots.take_all(|slot| self.pages[slot].read = NO_PAGE);
         self.write_slots.take_all(|slot| self.pages[slot].write = NO_PAGE);
         self.jump_slots.take_all(|slot| self.jumps[slot] = self.alignment.no_jump(slot));
-        self.second_slots.take_all(|slot| self.seconds[slot] = self.alignment.no_jump(slot));
+        self.second_slots.take_all(|slot| self.seconds[slot] = self.alignment.no_second(slot));
         self.jump_pages.clear();
     }
 
@@ -314,7 +319,7 @@ impl Set {
         self.read_slots.take_own(|slot| self.pages[slot].read = NO_PAGE);
         self.write_slots.take_own(|slot| self.pages[slot].write = NO_PAGE);
         self.jump_slots.take_own(|slot| self.jumps[slot] = self.alignment.no_jump(slot));
-        self.second_slots.take_own(|slot| self.seconds[slot] = self.alignment.no_jump(slot));
+        self.second_slots.take_own(|slot| self.seconds[slot] = self.alignment.no_second(slot));
     }
 }
 
@@ -477,6 +482,15 @@ mod tests {
         assert_eq!(jumps(&mut both, another), (Some(0x1111), None), "so it holds there");
         both.flush();
         assert_eq!((jumps(&mut both, at), jumps(&mut both, another)), ((None, None), (None, None)));
+    }
+
+    /// Generated code looks at addresses alone.
+    #[test]
+    fn what_is_in_an_empty_slot_belongs_elsewhere() {
+        for alignment in [Alignment::of(16), Alignment::of(32)] {
+            assert!((0..JUMP_ENTRIES).all(|slot| alignment.slot(alignment.no_jump(slot).pc) != slot));
+            assert!((0..SECOND_ENTRIES).all(|slot| alignment.second(alignment.no_second(slot).pc) != slot));
+        }
     }
 
     #[test]
