@@ -14,14 +14,14 @@ pub(super) const ENTRIES: usize = 1024;
 /// Entries of the table of jumps. (A kernel that boots has code in 10 MiB: with 1024 of them, a third of all jumps between
 /// its pages was not found, which took longer than translating it.)
 pub(super) const JUMP_ENTRIES: usize = 8192;
-/// Entries of the table of those that had to make room there. (Four hundred places that call each other have some ten pairs
-/// that are in each other's way, and a kernel that changes between processes went to them by us each time.)
-pub(super) const SECOND_ENTRIES: usize = 2048;
 const COUNTERS: usize = 4096;
 /// So often a block runs before more effort is made for it.
 const HOT_AFTER: i32 = 2000;
 /// Eight processes of RISC-V have three each: their own, and their kernel's with and without their memory.
 const SETS: usize = 64;
+/// Entries of the table of those that had to make room there. (Four hundred places that call each other have some ten pairs
+/// that are in each other's way, and a kernel that changes between processes went to them by us each time.)
+pub(super) const SECOND_ENTRIES: usize = 2048;
 const NOTHING: u64 = u64::MAX;
 
 /// A page that was found.
