@@ -1,19 +1,16 @@
-//! Does what a plan says, one operation after the other.
+//! Does what a plan says: by the function that the build has made of it (`generated`), or else one operation after the
+//! other.
 //!
-//! Slow and plain: values are numbers in a list, and each operator is the function of [`isa::ops`] that also folded the
+//! The latter is slow and plain: values are numbers in a list, and each operator is the function of [`isa::ops`] that also folded the
 //! constants. A processor's registers are written in the order of the plan; a description accesses memory first.
 
-use std::sync::atomic::{Ordering, fence};
-
 use isa::ops::{self, mask, mask64, signed, signed64};
-use isa::plan::{Id, MOST_ARGUMENTS, Op, Plan};
+use isa::plan::{EntryId, Id, MOST_ARGUMENTS, Op, Plan};
 use isa::{Instruction, Isa};
 
-use crate::board::{Board, Registers};
-use crate::contract::Question;
-use crate::peers::{Forget, Heard};
+use crate::board::Board;
+use crate::generated::Arguments;
 use crate::processor::{End, Processor, Thrown};
-use crate::state::head;
 
 /// Room for the values of a plan.
 #[derive(Default)]
@@ -23,8 +20,25 @@ pub(crate) struct Scratch {
 }
 
 impl Processor {
+    /// Does an instruction, by its number, of these bits.
+    pub(crate) fn interpret(&mut self, isa: &Isa, board: &mut dyn Board, number: usize, word: u32) -> End {
+        if let Some(made) = self.code.instructions.get(number) {
+            return made(self, isa, board, word);
+        }
+        let instruction = &isa.instructions[number];
+        self.evaluate(isa, board, &instruction.plan, Some((instruction, word)), &[])
+    }
+
+    /// Does an entry.
+    pub(crate) fn consult(&mut self, isa: &Isa, board: &mut dyn Board, entry: EntryId, arguments: &Arguments) -> End {
+        if let Some(made) = self.code.entries.get(usize::from(entry)) {
+            return made(self, isa, board, arguments);
+        }
+        self.evaluate(isa, board, &isa.entries[usize::from(entry)].plan, None, arguments)
+    }
+
     /// Does a plan: an instruction's, or an entry's with its arguments.
-    pub(crate) fn interpret(
+    fn evaluate(
         &mut self,
         isa: &Isa,
         board: &mut dyn Board,
@@ -157,10 +171,7 @@ impl Run<'_> {
                 ops::intrinsic(which, lane, self.width(a), of(a), of(b), of(c))
             }
             Op::Float { which, lane, mode, of: [a, b, c] } => {
-                let operands = [of(a), of(b), of(c)];
-                let (value, flags) = ops::float::float(which, lane, self.width(a), of(mode) as u8, operands);
-                self.cpu.raise(flags);
-                value
+                self.cpu.float(which, lane, self.width(a), of(mode) as u8, [of(a), of(b), of(c)])
             }
             Op::Read { register, index } => {
                 let register = &isa.registers[usize::from(register)];
@@ -186,68 +197,16 @@ impl Run<'_> {
             Op::Atomic { kind, address, value, how } => {
                 self.cpu.change(isa, self.board, (of(address) as u64, width, how), kind, of(value))?
             }
-            // A walk through tables that are nowhere finds nothing.
-            Op::PhysicalLoad(address) => self.cpu.ram.read(of(address) as u64, width).unwrap_or(0),
+            Op::PhysicalLoad(address) => self.cpu.physical_load(of(address) as u64, width),
             Op::PhysicalSwap { address, old, new } => {
-                let found = self.cpu.ram.compare_and_swap(of(address) as u64, width, of(old), of(new));
-                found.unwrap_or(!of(old) & mask(width))
+                self.cpu.physical_swap(of(address) as u64, width, of(old), of(new))
             }
             Op::Call { which, arguments, count } => {
                 let arguments = self.operands(values, arguments, count);
-                u128::from(self.ask(which, &arguments[..count.into()])) & mask(width.max(1))
+                let answer = self.cpu.question(isa, self.board, which, &arguments[..count.into()]);
+                u128::from(answer) & mask(width.max(1))
             }
             _ => 0,
         })
-    }
-
-    fn ask(&mut self, which: u16, arguments: &[u64]) -> u64 {
-        let first = arguments.first().copied().unwrap_or(0);
-        match self.cpu.questions[usize::from(which)] {
-            Question::Flush => self.cpu.flush(),
-            Question::FlushPage => self.cpu.flush_page(first),
-            Question::FlushSpace => self.cpu.flush_space(first as u32),
-            Question::FlushShared => {
-                self.cpu.flush();
-                self.cpu.have_others_forget(Forget::Everything);
-            }
-            Question::FlushPageShared => {
-                self.cpu.flush_page(first);
-                self.cpu.have_others_forget(Forget::Page(first));
-            }
-            Question::FlushSpaceShared => {
-                self.cpu.flush_space(first as u32);
-                self.cpu.have_others_forget(Forget::Space(first as u32));
-            }
-            Question::Settle => {
-                fence(Ordering::SeqCst);
-                if self.cpu.state.head(head::UNSETTLED) != 0 {
-                    self.cpu.settle(Heard::Pages);
-                }
-            }
-            Question::Fence => fence(Ordering::SeqCst),
-            Question::Synchronise => self.cpu.hear(),
-            Question::Relax => self.cpu.relax(),
-            Question::Wait => self.cpu.is_waiting = true,
-            Question::Attend => self.cpu.must_attend = true,
-            Question::Clock if self.cpu.ram.peers().is_alone() => return self.cpu.clock.now(),
-            Question::Clock => return self.cpu.clock.now_in_order(),
-            Question::Board => {
-                let mut registers = Registers::of(self.isa, &mut self.cpu.state, self.cpu.ram.peers());
-                let answer = self.board.answer(which.into(), arguments, &mut registers);
-                let must_settle = registers.must_settle;
-                if self.isa.externs[usize::from(which)].is_sync {
-                    self.cpu.update_key();
-                    // It may have switched itself off.
-                    self.cpu.must_attend |= !self.board.is_on();
-                }
-                if must_settle {
-                    self.cpu.settle(Heard::Code);
-                    // It may have told itself, too.
-                    self.cpu.hear();
-                }
-                return answer;
-            }
-        }
-        0
     }
 }

@@ -64,8 +64,7 @@ impl Processor {
         let mut arguments = [0; MOST_ARGUMENTS];
         arguments[0] = address;
         arguments[1] = access as u64 | unprivileged;
-        let plan = &isa.entries[usize::from(self.entries.translate)].plan;
-        match self.interpret(isa, board, plan, None, &arguments) {
+        match self.consult(isa, board, self.entries.translate, &arguments) {
             End::Give(given) => {
                 self.tlb.keep(access, address, key, space, given as u64);
                 Ok(given as u64 >> PAGE_BITS << PAGE_BITS | address & (PAGE - 1))

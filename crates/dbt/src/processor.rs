@@ -5,13 +5,14 @@ mod debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use isa::Isa;
 use isa::plan::{EntryId, MOST_ARGUMENTS};
-use isa::{Instruction, Isa};
 
 use crate::board::{Board, Registers};
 use crate::clock::Clock;
 use crate::contract::{Entries, Question};
 use crate::error::Result;
+use crate::generated::Code;
 use crate::interpreter::Scratch;
 use crate::ram::Ram;
 use crate::state::{State, head};
@@ -73,6 +74,8 @@ pub struct Processor {
     pub(crate) must_attend: bool,
     pub(crate) is_waiting: bool,
     pub(crate) scratch: Vec<Scratch>,
+    /// What the build has made of the description.
+    pub(crate) code: &'static Code,
     /// What bits were decoded before, and as what.
     decoded: Box<[(u32, u32)]>,
     pub(crate) clock: Clock,
@@ -104,7 +107,9 @@ pub enum Outcome {
 /// How a processor does instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// One after the other, as the description says.
+    /// One after the other, each operation of a plan by itself: the oracle.
+    Evaluate,
+    /// One after the other, by what the build has made of the description.
     Interpret,
     /// As code of the host, where the host can; code that runs seldom is interpreted, code that runs often is worth effort.
     Translate,
@@ -149,12 +154,16 @@ impl Processor {
             must_attend: true,
             is_waiting: false,
             scratch: Vec::new(),
+            code: match mode {
+                Mode::Evaluate => Code::none(),
+                _ => Code::of(&isa),
+            },
             decoded: vec![(0, NONE); DECODED].into(),
             clock: board.clock(),
             count: 0,
             counts: vec![0; isa.instructions.len()],
             translator: match mode {
-                Mode::Interpret => None,
+                Mode::Evaluate | Mode::Interpret => None,
                 Mode::Translate => Translator::patient(isa.unit.into()),
                 Mode::TranslateLoops => Translator::looping(isa.unit.into()),
                 Mode::TranslateAll => Translator::eager(isa.unit.into()),
@@ -355,8 +364,7 @@ impl Processor {
     /// Looks for interrupts. What waits and is masked is noted.
     pub(crate) fn attend(&mut self, isa: &Isa, board: &mut dyn Board) {
         self.must_attend = false;
-        let plan = &isa.entries[usize::from(self.entries.poll)].plan;
-        match self.interpret(isa, board, plan, None, &[0; MOST_ARGUMENTS]) {
+        match self.consult(isa, board, self.entries.poll, &[0; MOST_ARGUMENTS]) {
             End::Throw(thrown) => {
                 self.enter(isa, board, thrown);
                 self.is_waiting = false;
@@ -373,8 +381,8 @@ impl Processor {
         let isa = Arc::clone(&self.isa);
         self.update_key();
         self.pc = address;
-        let Some(instruction) = self.decode(&isa, word) else { return Outcome::Undefined };
-        match self.interpret(&isa, board, &instruction.plan, Some((instruction, word)), &[]) {
+        let Some(number) = self.decode(&isa, word) else { return Outcome::Undefined };
+        match self.interpret(&isa, board, number, word) {
             End::Next | End::Give(_) => Outcome::Next,
             End::Jump(to) => Outcome::Jumped(to),
             End::Throw(_) => Outcome::Failed,
@@ -391,9 +399,9 @@ impl Processor {
                 return;
             }
         };
-        let Some((instruction, word)) = fetched else { return };
-        match self.interpret(isa, board, &instruction.plan, Some((instruction, word)), &[]) {
-            End::Next | End::Give(_) => self.pc = self.pc.wrapping_add(instruction.size.into()),
+        let (number, word) = fetched;
+        match self.interpret(isa, board, number, word) {
+            End::Next | End::Give(_) => self.pc = self.pc.wrapping_add(isa.instructions[number].size.into()),
             End::Jump(to) => self.pc = to,
             End::Throw(thrown) => {
                 self.enter(isa, board, thrown);
@@ -401,12 +409,8 @@ impl Processor {
         }
     }
 
-    /// The instruction at hand. Nothing if there is none: then what was to be done about it was done.
-    fn fetch<'i>(
-        &mut self,
-        isa: &'i Isa,
-        board: &mut dyn Board,
-    ) -> std::result::Result<Option<(&'i Instruction, u32)>, Thrown> {
+    /// The instruction at hand, by its number, and its bits.
+    fn fetch(&mut self, isa: &Isa, board: &mut dyn Board) -> std::result::Result<(usize, u32), Thrown> {
         let pc = self.pc;
         let mut word = 0;
         // A longer instruction may end on a page that is not there, which matters only if it is one.
@@ -417,10 +421,10 @@ impl Processor {
             let bits = if step == 2 { 16 } else { 32 };
             let found = self.ram.read(physical, bits).ok_or_else(|| self.unreachable(address, Access::Fetch))?;
             word |= (found as u32) << (16 * part);
-            if let Some(instruction) = self.decode(isa, word)
-                && u64::from(instruction.size) <= step * (part + 1)
+            if let Some(number) = self.decode(isa, word)
+                && u64::from(isa.instructions[number].size) <= step * (part + 1)
             {
-                return Ok(Some((instruction, word)));
+                return Ok((number, word));
             }
         }
         let mut thrown = Thrown { entry: self.entries.undefined, arguments: [0; MOST_ARGUMENTS] };
@@ -428,11 +432,8 @@ impl Processor {
         Err(thrown)
     }
 
-    fn decode<'i>(&mut self, isa: &'i Isa, word: u32) -> Option<&'i Instruction> {
-        self.decode_number(isa, word).map(|number| &isa.instructions[number])
-    }
-
-    pub(crate) fn decode_number(&mut self, isa: &Isa, word: u32) -> Option<usize> {
+    /// The number of the instruction that has these bits.
+    pub(crate) fn decode(&mut self, isa: &Isa, word: u32) -> Option<usize> {
         let slot = (word ^ word >> 14) as usize & (DECODED - 1);
         let (bits, known) = self.decoded[slot];
         if bits == word && known != NONE {
@@ -448,8 +449,7 @@ impl Processor {
         let mut thrown = first;
         // A description that throws without end stops nobody but its own guest.
         for _ in 0..16 {
-            let entry = &isa.entries[usize::from(thrown.entry)];
-            match self.interpret(isa, board, &entry.plan, None, &thrown.arguments) {
+            match self.consult(isa, board, thrown.entry, &thrown.arguments) {
                 End::Throw(next) => thrown = next,
                 End::Jump(to) => {
                     self.pc = to;

@@ -124,11 +124,11 @@ impl Translator {
             return None;
         }
         let mut cache = Cache::new()?;
-        let shared = generate::shared();
+        let alignment = Alignment::of(unit);
+        let shared = generate::shared(alignment);
         // The cache's first bytes: where its parts are is where they are in it.
         cache.add(&shared.code)?;
         let begin = cache.used();
-        let alignment = Alignment::of(unit);
         Some(Translator {
             cache,
             sets: Sets::new(alignment),
@@ -204,6 +204,7 @@ impl Translator {
     /// A block is not there any more: who goes to it looks for another.
     fn forget(&mut self, key: Key) {
         let Some(number) = self.blocks.remove(&key) else { return };
+        self.visits.begin_anew(key);
         let block = &mut self.list[number as usize];
         if let Some(code) = block.code {
             self.cache.replace(code, block.stale);

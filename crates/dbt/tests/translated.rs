@@ -199,7 +199,7 @@ fn begin(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> (Pro
 fn run(isa: &Arc<Isa>, target: &Target, program: &Program, mode: Mode) -> Option<Outcome> {
     let (mut processor, ram, mut board) = begin(isa, target, program, mode);
     let stop = match mode {
-        Mode::Interpret => processor.run(&mut board, 20_000),
+        Mode::Evaluate | Mode::Interpret => processor.run(&mut board, 20_000),
         _ => processor.run_fast(&mut board),
     };
     (stop == Stop::Waiting).then(|| outcome(&processor, &ram))

@@ -19,8 +19,8 @@ use crate::error::{Error, Place, Result};
 use crate::plan::Op;
 use crate::tables::{Entry, Extern, Isa};
 
-/// Compiles what sources say.
-pub(crate) fn compile(items: &[Item]) -> Result<Isa> {
+/// Compiles what sources say, whose digest is given.
+pub(crate) fn compile(items: &[Item], digest: u64) -> Result<Isa> {
     let mut symbols = Symbols::default();
     let (name, unit) = arch(items, &symbols)?;
     collect(items, &mut symbols)?;
@@ -46,7 +46,7 @@ pub(crate) fn compile(items: &[Item]) -> Result<Isa> {
     let externs =
         externs.map(|signature| Extern { name: signature.name.text.clone(), is_sync: signature.is_sync }).collect();
     let names = instruction::lists(&symbols);
-    Ok(Isa { name, unit, registers: symbols.registers, externs, entries, instructions, decoder, names })
+    Ok(Isa { name, digest, unit, registers: symbols.registers, externs, entries, instructions, decoder, names })
 }
 
 fn arch(items: &[Item], symbols: &Symbols<'_>) -> Result<(String, u8)> {

@@ -8,6 +8,8 @@
 //! each of its operations is total.** [`plan`] says what is made of an instruction. What compiled can be kept: whoever
 //! embeds a description compiles it when it is built.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 mod ast;
 mod compile;
 mod decode;
@@ -27,11 +29,13 @@ pub use tables::{Assembly, Entry, Extern, Field, Instruction, Isa, Part, Registe
 /// Compiles a description, which may be in several sources.
 pub fn compile(sources: &[Source]) -> std::result::Result<Isa, Located> {
     let mut items = Vec::new();
+    let mut hasher = DefaultHasher::new();
+    sources.iter().for_each(|source| source.text.hash(&mut hasher));
     let mut compile = || {
         for (number, source) in sources.iter().enumerate() {
             items.extend(parser::parse(number as u32, &source.text)?);
         }
-        compile::compile(&items)
+        compile::compile(&items, hasher.finish())
     };
     compile().map_err(|error| error.locate(sources))
 }

@@ -10,6 +10,8 @@ use crate::plan::{EntryId, ExternId, Plan};
 pub struct Isa {
     /// Its name.
     pub name: String,
+    /// Of what its sources say: what was made of another description is of no use to this one.
+    pub digest: u64,
     /// Every instruction's length is a multiple of these bits: 16 or 32.
     pub unit: u8,
     /// Registers, by their ids.

@@ -158,7 +158,7 @@ fn count(arch: Arch, mode: Mode, program: Program, rounds: u64) -> u64 {
 fn rounds(mode: Mode) -> u64 {
     let told = std::env::var("SKEP_LITMUS_ROUNDS").ok().and_then(|it| it.parse().ok());
     match mode {
-        Mode::Interpret => told.unwrap_or(20_000) / 20,
+        Mode::Evaluate | Mode::Interpret => told.unwrap_or(20_000) / 20,
         _ => told.unwrap_or(20_000),
     }
 }

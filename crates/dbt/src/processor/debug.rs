@@ -101,11 +101,11 @@ impl Processor {
     /// What an entry of the description gives; nothing if there is none of this name, or it gives nothing.
     pub fn ask(&mut self, board: &mut dyn Board, entry: &str, argument: u64) -> Option<u128> {
         let isa = Arc::clone(&self.isa);
-        let plan = &isa.entries[usize::from(isa.entry(entry)?)].plan;
+        let entry = isa.entry(entry)?;
         let mut arguments = [0; MOST_ARGUMENTS];
         arguments[0] = argument;
         self.come();
-        let end = self.interpret(&isa, board, plan, None, &arguments);
+        let end = self.consult(&isa, board, entry, &arguments);
         self.go();
         match end {
             End::Give(value) => Some(value),

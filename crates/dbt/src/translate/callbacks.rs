@@ -118,12 +118,11 @@ pub(super) extern "sysv64" fn interpret(state: *mut u64, number: u64, word: u64,
     let (processor, board, isa) = unsafe { context(state) };
     processor.pc = processor.state.head(head::PAGE) + plus;
     let before = (processor.key, processor.space());
-    let instruction = &isa.instructions[number as usize];
     processor.counts[number as usize] += 1;
     take_float_flags(processor);
-    match processor.interpret(isa, board, &instruction.plan, Some((instruction, word as u32)), &[]) {
+    match processor.interpret(isa, board, number as usize, word as u32) {
         End::Next | End::Give(_) => {
-            processor.pc = processor.pc.wrapping_add(instruction.size.into());
+            processor.pc = processor.pc.wrapping_add(isa.instructions[number as usize].size.into());
             let is_same = (processor.key, processor.space()) == before;
             if is_same && !processor.must_attend && !processor.is_waiting && !processor.has_dropped {
                 return 0;

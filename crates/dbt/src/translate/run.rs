@@ -48,7 +48,7 @@ impl Fetch for Reader<'_> {
             code.mark(behind, 2);
             let low = self.processor.ram.read(self.page + u64::from(at), 16)? as u32;
             let word = low | (self.processor.ram.read(behind, 16)? as u32) << 16;
-            return self.processor.decode_number(self.isa, word).map(|number| (number, word));
+            return self.processor.decode(self.isa, word).map(|number| (number, word));
         }
         let address = self.page + u64::from(at);
         let width = if room >= 4 { 32 } else { 16 };
@@ -56,7 +56,7 @@ impl Fetch for Reader<'_> {
             return None;
         }
         let word = self.processor.ram.read(address, width)? as u32;
-        let number = self.processor.decode_number(self.isa, word)?;
+        let number = self.processor.decode(self.isa, word)?;
         let instruction = &self.isa.instructions[number];
         let word = if instruction.size == 2 { word & 0xffff } else { word };
         let size = instruction.size;
@@ -130,7 +130,7 @@ impl Processor {
     fn count_next(&mut self, isa: &Isa) {
         let physical = self.tlb.look(Access::Fetch, self.pc, self.key, self.space());
         let word = physical.and_then(|at| self.ram.read(at, 32));
-        if let Some(number) = word.and_then(|word| self.decode_number(isa, word as u32)) {
+        if let Some(number) = word.and_then(|word| self.decode(isa, word as u32)) {
             self.counts[number] += 1;
         }
     }

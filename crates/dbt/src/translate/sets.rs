@@ -22,6 +22,9 @@ pub(super) const HOT_AFTER: i32 = 2000;
 pub(super) const TURNS: i32 = 200_000;
 /// Eight processes of RISC-V have three each: their own, and their kernel's with and without their memory.
 const SETS: usize = 64;
+/// Entries of the table of those that had to make room there. (Four hundred places that call each other have some ten pairs
+/// that are in each other's way, and a kernel that changes between processes went to them by us each time.)
+pub(super) const SECOND_ENTRIES: usize = 2048;
 const NOTHING: u64 = u64::MAX;
 
 /// A page that was found.
@@ -82,9 +85,23 @@ impl Alignment {
         ((pc >> self.0) ^ (pc >> (JUMP_ENTRIES.ilog2() + self.0))) as usize & (JUMP_ENTRIES - 1)
     }
 
+    /// The same of the second table, whose slots are others for those that share one of the first.
+    pub(super) fn second_fold(self) -> u8 {
+        (PAGE_BITS - size_of::<Jump>().ilog2()) as u8
+    }
+
+    fn second(self, pc: u64) -> usize {
+        ((pc >> self.0) ^ (pc >> PAGE_BITS)) as usize & (SECOND_ENTRIES - 1)
+    }
+
     /// What is in a slot where nothing is: an address that belongs in another, so that no look finds it here.
     fn no_jump(self, slot: usize) -> Jump {
         Jump { pc: ((slot ^ 1) << self.0) as u64, code: 0 }
+    }
+
+    /// The same of the second table.
+    fn no_second(self, slot: usize) -> Jump {
+        Jump { pc: if slot == 0 { 1 << self.0 } else { 0 }, code: 0 }
     }
 }
 
@@ -93,6 +110,8 @@ impl Alignment {
 pub(super) struct Set {
     pages: [Pages; ENTRIES],
     jumps: [Jump; JUMP_ENTRIES],
+    /// Those that had to make room there.
+    seconds: [Jump; SECOND_ENTRIES],
     /// How often blocks may run yet before they are worth more effort. Several share one, which does no harm: it is mostly
     /// those which run often that find it used up.
     counters: [i32; COUNTERS],
@@ -101,47 +120,67 @@ pub(super) struct Set {
     /// How many pages had been forgotten when it was last up to date.
     seen: u64,
     alignment: Alignment,
-    /// Whether there may be code of its own address space alone.
-    has_own_jumps: bool,
-    /// Which slots of each table hold what is so in every address space.
-    read_everywhere: Slots,
-    write_everywhere: Slots,
-    jumps_everywhere: Slots,
+    /// Which slots of each table hold something.
+    read_slots: Slots,
+    write_slots: Slots,
+    jump_slots: Slots,
+    second_slots: Slots,
 }
 
-/// Slots of a table: a bit of each.
-struct Slots(Box<[u64]>);
+/// Which slots of a table hold something, and where that is so: a bit of each. Of thousands of slots, few are in use.
+struct Slots {
+    everywhere: Box<[u64]>,
+    own: Box<[u64]>,
+}
 
 impl Slots {
     fn none(entries: usize) -> Slots {
-        Slots(vec![0; entries / 64].into())
+        Slots { everywhere: vec![0; entries / 64].into(), own: vec![0; entries / 64].into() }
     }
 
     fn set(&mut self, slot: usize, reach: Reach) {
-        let bit = 1 << (slot % 64);
-        match reach {
-            Reach::Everywhere => self.0[slot / 64] |= bit,
-            Reach::Space => self.0[slot / 64] &= !bit,
+        let (at, bit) = (slot / 64, 1 << (slot % 64));
+        let (here, there) = match reach {
+            Reach::Everywhere => (&mut self.everywhere, &mut self.own),
+            Reach::Space => (&mut self.own, &mut self.everywhere),
+        };
+        here[at] |= bit;
+        there[at] &= !bit;
+    }
+
+    /// Where what is in a slot holds.
+    fn reach(&self, slot: usize) -> Reach {
+        if self.everywhere[slot / 64] >> (slot % 64) & 1 == 1 { Reach::Everywhere } else { Reach::Space }
+    }
+
+    /// Calls with each slot of what holds in one address space alone, and forgets that there are any.
+    fn take_own(&mut self, forget: impl FnMut(usize)) {
+        each(&self.own, forget);
+        self.own.fill(0);
+    }
+
+    /// The same of all.
+    fn take_all(&mut self, mut forget: impl FnMut(usize)) {
+        each(&self.everywhere, &mut forget);
+        self.everywhere.fill(0);
+        self.take_own(forget);
+    }
+
+    /// Calls with each slot of what holds everywhere in another table, which then holds here.
+    fn inherit(&mut self, other: &Slots, take: impl FnMut(usize)) {
+        each(&other.everywhere, take);
+        self.everywhere.copy_from_slice(&other.everywhere);
+    }
+}
+
+/// Calls with the number of each bit that is set.
+fn each(words: &[u64], mut call: impl FnMut(usize)) {
+    for (at, word) in words.iter().enumerate() {
+        let mut left = *word;
+        while left != 0 {
+            call(at * 64 + left.trailing_zeros() as usize);
+            left &= left - 1;
         }
-    }
-
-    /// Changes what is in the other slots.
-    fn others<T>(&self, table: &mut [T], change: impl Fn(usize, &mut T)) {
-        for (at, (word, entries)) in self.0.iter().zip(table.chunks_mut(64)).enumerate() {
-            let others = entries.iter_mut().enumerate().filter(|(bit, _)| word >> bit & 1 == 0);
-            others.for_each(|(bit, entry)| change(at * 64 + bit, entry));
-        }
-    }
-
-    fn each(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().enumerate().filter(|(_, word)| **word != 0).flat_map(|(at, word)| {
-            let word = *word;
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit)
-        })
-    }
-
-    fn clear(&mut self) {
-        self.0.fill(0);
     }
 }
 
@@ -162,6 +201,11 @@ pub(super) fn counter(physical: u64) -> i32 {
     std::mem::offset_of!(Set, counters) as i32 + (counter_of(physical) * 4) as i32
 }
 
+/// Where the second table of jumps is.
+pub(super) fn seconds() -> i32 {
+    std::mem::offset_of!(Set, seconds) as i32
+}
+
 /// The bit of a page's tag that says: for accesses that are made without privileges, whoever makes them.
 pub(super) const UNPRIVILEGED: u64 = 1;
 
@@ -173,14 +217,15 @@ impl Set {
         Box::new(Set {
             pages: [NO_PAGES; ENTRIES],
             jumps: std::array::from_fn(|slot| alignment.no_jump(slot)),
+            seconds: std::array::from_fn(|slot| alignment.no_second(slot)),
             counters: [HOT_AFTER; COUNTERS],
             jump_pages: FxHashSet::default(),
             seen: 0,
             alignment,
-            has_own_jumps: false,
-            read_everywhere: Slots::none(ENTRIES),
-            write_everywhere: Slots::none(ENTRIES),
-            jumps_everywhere: Slots::none(JUMP_ENTRIES),
+            read_slots: Slots::none(ENTRIES),
+            write_slots: Slots::none(ENTRIES),
+            jump_slots: Slots::none(JUMP_ENTRIES),
+            second_slots: Slots::none(SECOND_ENTRIES),
         })
     }
 
@@ -193,45 +238,44 @@ impl Set {
         let (begin, slot) = (address >> PAGE_BITS << PAGE_BITS, Set::slot(address));
         let tag = if how & access::UNPRIVILEGED != 0 { begin | UNPRIVILEGED } else { begin };
         let pages = &mut self.pages[slot];
-        let (page, everywhere) = if access == Access::Write {
-            (&mut pages.write, &mut self.write_everywhere)
+        let (page, slots) = if access == Access::Write {
+            (&mut pages.write, &mut self.write_slots)
         } else {
-            (&mut pages.read, &mut self.read_everywhere)
+            (&mut pages.read, &mut self.read_slots)
         };
         *page = Page { tag, addend: host.wrapping_sub(begin) };
-        everywhere.set(slot, reach);
+        slots.set(slot, reach);
     }
 
     /// Code for an address is here.
     pub(super) fn keep_jump(&mut self, pc: u64, code: u64, reach: Reach) {
         let slot = self.alignment.slot(pc);
+        let other = self.jumps[slot];
+        if other.code != 0 && other.pc != pc {
+            let second = self.alignment.second(other.pc);
+            self.seconds[second] = other;
+            self.second_slots.set(second, self.jump_slots.reach(slot));
+        }
         self.jumps[slot] = Jump { pc, code };
-        self.jumps_everywhere.set(slot, reach);
-        self.has_own_jumps |= reach == Reach::Space;
+        self.jump_slots.set(slot, reach);
         self.jump_pages.insert(pc >> PAGE_BITS);
     }
 
     /// An empty set takes over what another of the same mode knows of every address space.
     fn inherit(&mut self, other: &Set) {
-        other.read_everywhere.each().for_each(|slot| self.pages[slot].read = other.pages[slot].read);
-        other.write_everywhere.each().for_each(|slot| self.pages[slot].write = other.pages[slot].write);
-        for slot in other.jumps_everywhere.each() {
-            let jump = other.jumps[slot];
-            if jump.code != 0 {
-                self.jumps[slot] = jump;
-                self.jump_pages.insert(jump.pc >> PAGE_BITS);
-            }
-        }
-        self.read_everywhere.0.copy_from_slice(&other.read_everywhere.0);
-        self.write_everywhere.0.copy_from_slice(&other.write_everywhere.0);
-        self.jumps_everywhere.0.copy_from_slice(&other.jumps_everywhere.0);
+        self.read_slots.inherit(&other.read_slots, |slot| self.pages[slot].read = other.pages[slot].read);
+        self.write_slots.inherit(&other.write_slots, |slot| self.pages[slot].write = other.pages[slot].write);
+        self.jump_slots.inherit(&other.jump_slots, |slot| self.jumps[slot] = other.jumps[slot]);
+        self.second_slots.inherit(&other.second_slots, |slot| self.seconds[slot] = other.seconds[slot]);
+        // There may be nothing any more of some of these.
+        self.jump_pages.clone_from(&other.jump_pages);
     }
 
     /// Where code for an address is.
     pub(super) fn jump(&self, pc: u64) -> Option<u64> {
-        let jump = &self.jumps[self.alignment.slot(pc)];
         // An empty slot has no code.
-        (jump.pc == pc && jump.code != 0).then_some(jump.code)
+        let places = [&self.jumps[self.alignment.slot(pc)], &self.seconds[self.alignment.second(pc)]];
+        places.into_iter().find(|jump| jump.pc == pc && jump.code != 0).map(|jump| jump.code)
     }
 
     /// The code at a physical address has used its counter up.
@@ -263,31 +307,27 @@ impl Set {
             if (first..=last).contains(&self.jumps[slot].pc) {
                 self.jumps[slot] = alignment.no_jump(slot);
             }
+            let second = alignment.second(pc);
+            if (first..=last).contains(&self.seconds[second].pc) {
+                self.seconds[second] = alignment.no_second(second);
+            }
         }
     }
 
     fn forget(&mut self) {
-        self.pages.fill(NO_PAGES);
-        if !self.jump_pages.is_empty() {
-            let alignment = self.alignment;
-            self.jumps.iter_mut().enumerate().for_each(|(slot, jump)| *jump = alignment.no_jump(slot));
-            self.jump_pages.clear();
-        }
-        [&mut self.read_everywhere, &mut self.write_everywhere, &mut self.jumps_everywhere]
-            .into_iter()
-            .for_each(Slots::clear);
+        self.read_slots.take_all(|slot| self.pages[slot].read = NO_PAGE);
+        self.write_slots.take_all(|slot| self.pages[slot].write = NO_PAGE);
+        self.jump_slots.take_all(|slot| self.jumps[slot] = self.alignment.no_jump(slot));
+        self.second_slots.take_all(|slot| self.seconds[slot] = self.alignment.no_second(slot));
+        self.jump_pages.clear();
     }
 
     /// Forgets what holds in its own address space alone.
     fn forget_own(&mut self) {
-        self.read_everywhere.others(&mut self.pages, |_, pages| pages.read = NO_PAGE);
-        self.write_everywhere.others(&mut self.pages, |_, pages| pages.write = NO_PAGE);
-        // A kernel's set has none of these.
-        if self.has_own_jumps {
-            let alignment = self.alignment;
-            self.jumps_everywhere.others(&mut self.jumps, |slot, jump| *jump = alignment.no_jump(slot));
-            self.has_own_jumps = false;
-        }
+        self.read_slots.take_own(|slot| self.pages[slot].read = NO_PAGE);
+        self.write_slots.take_own(|slot| self.pages[slot].write = NO_PAGE);
+        self.jump_slots.take_own(|slot| self.jumps[slot] = self.alignment.no_jump(slot));
+        self.second_slots.take_own(|slot| self.seconds[slot] = self.alignment.no_second(slot));
     }
 }
 
@@ -393,11 +433,84 @@ impl Sets {
     /// Nobody writes to this page of ours by himself any more: it has code now.
     pub(super) fn protect(&mut self, host: u64) {
         for (.., set) in &mut self.list {
-            for Pages { write: entry, .. } in &mut set.pages {
-                if entry.tag != NOTHING && entry.address().wrapping_add(entry.addend) == host {
-                    *entry = NO_PAGE;
-                }
+            let Set { pages, write_slots: Slots { everywhere, own }, .. } = &mut **set;
+            for slots in [everywhere, own] {
+                each(slots, |slot| {
+                    let entry = &mut pages[slot].write;
+                    if entry.tag != NOTHING && entry.address().wrapping_add(entry.addend) == host {
+                        *entry = NO_PAGE;
+                    }
+                });
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two addresses that have the same slot of the first table.
+    const ONE: u64 = 0x40_0000;
+    const OTHER: u64 = ONE + (JUMP_ENTRIES as u64 * 4) + 4;
+
+    fn sets() -> (Sets, usize) {
+        let mut sets = Sets::new(Alignment::of(32));
+        let at = sets.find(1, 7);
+        let alignment = sets.alignment;
+        assert_eq!(alignment.slot(ONE), alignment.slot(OTHER));
+        assert_ne!(alignment.second(ONE), alignment.second(OTHER));
+        let set = sets.get(at);
+        set.keep_jump(ONE, 0x1111, Reach::Everywhere);
+        set.keep_jump(OTHER, 0x2222, Reach::Space);
+        (sets, at)
+    }
+
+    #[test]
+    fn code_that_makes_room_is_found_still() {
+        let (mut sets, at) = sets();
+        let set = sets.get(at);
+        assert_eq!((set.jump(ONE), set.jump(OTHER), set.jump(ONE + 4)), (Some(0x1111), Some(0x2222), None));
+        set.keep_jump(ONE, 0x3333, Reach::Everywhere);
+        assert_eq!((set.jump(ONE), set.jump(OTHER)), (Some(0x3333), Some(0x2222)), "the newest of either");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_found() {
+        let jumps = |sets: &mut Sets, at: usize| (sets.get(at).jump(ONE), sets.get(at).jump(OTHER));
+        let (mut both, at) = sets();
+        both.flush_page(ONE);
+        assert_eq!(jumps(&mut both, at), (None, Some(0x2222)));
+        both.flush_page(OTHER);
+        assert_eq!(jumps(&mut both, at), (None, None));
+        let (mut both, at) = sets();
+        both.flush_space(7);
+        assert_eq!(jumps(&mut both, at), (Some(0x1111), None), "it holds everywhere");
+        let another = both.find(1, 8);
+        assert_eq!(jumps(&mut both, another), (Some(0x1111), None), "so it holds there");
+        both.flush();
+        assert_eq!((jumps(&mut both, at), jumps(&mut both, another)), ((None, None), (None, None)));
+    }
+
+    /// Generated code looks at addresses alone.
+    #[test]
+    fn what_is_in_an_empty_slot_belongs_elsewhere() {
+        for alignment in [Alignment::of(16), Alignment::of(32)] {
+            assert!((0..JUMP_ENTRIES).all(|slot| alignment.slot(alignment.no_jump(slot).pc) != slot));
+            assert!((0..SECOND_ENTRIES).all(|slot| alignment.second(alignment.no_second(slot).pc) != slot));
+        }
+    }
+
+    #[test]
+    fn nobody_writes_by_himself_where_code_is() {
+        let (mut sets, at) = sets();
+        let host = 0x7000_0000;
+        for reach in [Reach::Space, Reach::Everywhere] {
+            sets.get(at).keep(Access::Write, 0, 0x5000, host, reach);
+            sets.get(at).keep(Access::Read, 0, 0x5000, host, reach);
+            sets.protect(host);
+            let pages = sets.get(at).pages[Set::slot(0x5000)];
+            assert_eq!((pages.write.tag, pages.read.tag), (NOTHING, 0x5000));
         }
     }
 }

@@ -1,14 +1,15 @@
 //! How often code was reached that is not translated yet.
 //!
 //! Nearly half of the blocks that a kernel's boot comes to run once or twice. To translate one takes as long as to interpret
-//! it some forty times, so it is first interpreted: where it comes again, it will come often.
+//! it a hundred times, so it is first interpreted: where it comes again and again, it will come often. One that was written meanwhile
+//! begins anew.
 
 use super::Key;
 use super::specialise::Effort;
 
 /// A block is translated when it is reached for so many times. (Of the 35,000 blocks of a boot of Debian's arm64 kernel
-/// 22,800 are reached twice, 19,600 three times, 14,500 eight times; what is interpreted more takes the time back.)
-const ENOUGH: u8 = 3;
+/// 22,800 are reached twice, 14,500 eight times. Between 8 and 24 it takes about the same.)
+const ENOUGH: u8 = 12;
 
 const COUNTERS: usize = 1 << 16;
 
@@ -30,11 +31,21 @@ impl Visits {
         Visits { counters: vec![0; COUNTERS].into(), enough: 1, effort }
     }
 
+    fn counter(&mut self, key: Key) -> &mut u8 {
+        let at = (key.physical >> 1 ^ key.physical >> 17) as usize & (COUNTERS - 1);
+        &mut self.counters[at]
+    }
+
+    /// What is there is other code than what was counted.
+    pub(super) fn begin_anew(&mut self, key: Key) {
+        *self.counter(key) = 0;
+    }
+
     /// Counts a visit: what effort the block is worth. Nothing if it is too early to translate it.
     pub(super) fn count(&mut self, key: Key) -> Option<Effort> {
-        let at = (key.physical >> 1 ^ key.physical >> 17) as usize & (COUNTERS - 1);
-        let counter = &mut self.counters[at];
+        let counter = self.counter(key);
         *counter = counter.saturating_add(1);
-        (*counter >= self.enough).then_some(self.effort)
+        let is_enough = *counter >= self.enough;
+        is_enough.then_some(self.effort)
     }
 }

@@ -10,8 +10,8 @@ use super::{LOST, PLACES, STATE_AT, WIDE_PLACES, header};
 use crate::state::head;
 use crate::tlb::PAGE_BITS;
 use crate::translate::ir::Table;
-use crate::translate::sets;
-use crate::translate::x64::{Alu, Code, Condition, Mem, Reg, Size, Xmm};
+use crate::translate::sets::{self, Alignment};
+use crate::translate::x64::{Alu, Code, Condition, Mem, Reg, Shift, Size, Xmm};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(crate) struct Shared {
     pub(crate) errands: Vec<(u32, usize)>,
 }
 
-pub(crate) fn shared() -> Shared {
+pub(crate) fn shared(alignment: Alignment) -> Shared {
     let mut code = Code::default();
     let kept = [Reg::Rbp, Reg::Rbx, Reg::R12, Reg::R13, Reg::R14, Reg::R15];
     let frame = (PLACES * 8 + WIDE_PLACES * 16 + 8) as i32;
@@ -65,6 +65,7 @@ pub(crate) fn shared() -> Shared {
     kept.iter().rev().for_each(|reg| code.pop(*reg));
     code.ret();
     let unknown = code.here();
+    look_elsewhere(&mut code, alignment);
     code.store(64, header(head::PC), Reg::Rax);
     code.mov_imm(Reg::Rax, 0);
     code.jmp_mem(header(head::LEAVE));
@@ -92,6 +93,28 @@ fn search(code: &mut Code, table: Table) {
     code.alu_mem(Alu::Cmp, Size::S64, Reg::Rdx, entry);
     code.load(64, Reg::Rcx, Mem { disp: table.offset() + 8, ..entry });
     code.ret();
+}
+
+/// Goes to the code for the address in rax, if it had to make room for other code in the table of jumps and nobody wants the
+/// processor.
+fn look_elsewhere(code: &mut Code, alignment: Alignment) {
+    code.load(64, Reg::Rcx, header(head::ATTENTION));
+    code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
+    let interrupted = code.jcc(Condition::NotEqual);
+    code.mov(Size::S64, Reg::Rcx, Reg::Rax);
+    code.shift_imm(Shift::Shl, Size::S32, Reg::Rcx, alignment.shift());
+    code.mov(Size::S64, Reg::Rdx, Reg::Rax);
+    code.shift_imm(Shift::Shr, Size::S64, Reg::Rdx, alignment.second_fold());
+    code.alu(Alu::Xor, Size::S32, Reg::Rcx, Reg::Rdx);
+    code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::SECOND_ENTRIES - 1) << 4) as i32);
+    let entry = Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: sets::seconds() };
+    code.alu_mem(Alu::Cmp, Size::S64, Reg::Rax, entry);
+    let unknown = code.jcc(Condition::NotEqual);
+    code.alu_imm(Alu::And, Size::S64, Reg::Rax, -4096);
+    code.store(64, header(head::PAGE), Reg::Rax);
+    code.jmp_mem(Mem { disp: entry.disp + 8, ..entry });
+    code.land(interrupted);
+    code.land(unknown);
 }
 
 /// Runs an errand. The stack is eight bytes off its alignment, as after every call.
