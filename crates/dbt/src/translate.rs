@@ -4,11 +4,13 @@
 //! by the modes that it was made for, and forgotten when its bytes are written. It does not know at which virtual address
 //! it is: pages are shared by programs, and so is their code.
 
+mod batch;
 mod cache;
 mod callbacks;
 mod generate;
 mod ir;
 mod kept;
+mod reuse;
 mod run;
 mod sets;
 mod specialise;
@@ -19,8 +21,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use self::batch::Batch;
 use self::cache::Cache;
 use self::generate::Seams;
+use self::kept::PageName;
 use self::sets::{Alignment, Sets};
 use self::visits::Visits;
 use crate::tlb::PAGE_BITS;
@@ -42,8 +46,11 @@ pub(crate) struct Translator {
     /// Pages that code was made of, by physical address.
     pages: FxHashMap<u64, Vec<Key>>,
     links: Vec<Link>,
-    /// What other machines have translated.
+    /// What other machines have translated, and what it calls pages that it has met.
     kept: Option<Arc<Translations>>,
+    names: FxHashMap<u64, PageName>,
+    /// Room for what is being installed.
+    batch: Batch,
     shared: generate::Shared,
     /// Where code of blocks begins.
     begin: usize,
@@ -73,9 +80,18 @@ struct Translated {
     /// Nothing if it must be interpreted.
     code: Option<usize>,
     stale: usize,
-    /// Links that go straight to it.
-    incoming: Vec<u32>,
+    /// The last of the links that go straight to it.
+    incoming: u32,
 }
+
+impl Translated {
+    fn new(code: usize, stale: usize) -> Translated {
+        Translated { code: Some(code), stale, incoming: NO_LINK }
+    }
+}
+
+/// The number of none.
+const NO_LINK: u32 = 0;
 
 #[derive(Clone, Copy)]
 struct Link {
@@ -83,6 +99,9 @@ struct Link {
     at: usize,
     /// Where it leads: so many bytes from the beginning of the page.
     plus: i32,
+    /// Whether it goes straight there, and which other does.
+    is_straight: bool,
+    next: u32,
 }
 
 impl Translator {
@@ -121,9 +140,10 @@ impl Translator {
             blocks: FxHashMap::default(),
             list: Vec::new(),
             pages: FxHashMap::default(),
-            // Number 0 is none.
-            links: vec![Link { at: 0, plus: 0 }],
+            links: vec![Link { at: 0, plus: 0, is_straight: false, next: NO_LINK }],
             kept: None,
+            names: FxHashMap::default(),
+            batch: Batch::default(),
             shared,
             begin,
             made: 0,
@@ -150,6 +170,7 @@ impl Translator {
         self.blocks.clear();
         self.list.clear();
         self.pages.clear();
+        self.names.clear();
         self.links.truncate(1);
     }
 
@@ -172,6 +193,7 @@ impl Translator {
 
     /// A page was written where it had code: no block of it holds.
     pub(crate) fn drop_page(&mut self, page: u64) {
+        self.names.remove(&page);
         let Some(blocks) = self.pages.remove(&page) else { return };
         blocks.into_iter().for_each(|key| self.forget(key));
     }
@@ -183,30 +205,38 @@ impl Translator {
         if let Some(code) = block.code {
             self.cache.replace(code, block.stale);
         }
-        for link in std::mem::take(&mut block.incoming) {
-            let at = self.links[link as usize].at;
-            self.cache.direct(at, at + 4);
+        let mut next = std::mem::replace(&mut block.incoming, NO_LINK);
+        while next != NO_LINK {
+            let link = &mut self.links[next as usize];
+            self.cache.direct(link.at, link.at + 4);
+            link.is_straight = false;
+            next = std::mem::replace(&mut link.next, NO_LINK);
         }
     }
 
-    /// A block's code is there from now on. Nothing if there is no room for it.
-    fn install(&mut self, key: Key, code: &[u8], seams: &Seams) -> Option<u32> {
-        let at = self.cache.add(code)?;
-        let first = self.links.len();
-        for (number, link) in seams.links.iter().enumerate() {
-            self.cache.put(at + link.number as usize, (first + number) as u32);
+    /// A link is there, whose four bytes are there; gives its number.
+    fn add_link(&mut self, at: usize, plus: i32) -> u32 {
+        self.links.push(Link { at, plus, is_straight: false, next: NO_LINK });
+        self.links.len() as u32 - 1
+    }
+
+    /// Where the code is that a link is going to lead straight to. Nothing if that is none, or it does already: who is wanted
+    /// leaves by such links, too.
+    fn lead(&mut self, link: u32, to: u32) -> Option<usize> {
+        let block = &mut self.list[to as usize];
+        let code = block.code?;
+        let own = &mut self.links[link as usize];
+        if own.is_straight {
+            return None;
         }
-        if let Some(counter) = seams.counter {
-            self.cache.put(at + counter as usize, sets::counter(self.list.len()) as u32);
-        }
-        self.links.extend(seams.links.iter().map(|link| Link { at: at + link.jump as usize, plus: link.plus }));
-        let stale = at + seams.stale as usize;
-        Some(self.keep(key, Translated { code: Some(at), stale, incoming: Vec::new() }))
+        own.is_straight = true;
+        own.next = std::mem::replace(&mut block.incoming, link);
+        Some(code)
     }
 
     /// A block is interpreted from now on.
     fn give_up(&mut self, key: Key) -> u32 {
-        self.keep(key, Translated { code: None, stale: 0, incoming: Vec::new() })
+        self.keep(key, Translated { code: None, stale: 0, incoming: NO_LINK })
     }
 
     fn keep(&mut self, key: Key, translated: Translated) -> u32 {

@@ -350,7 +350,7 @@ impl Monitor {
         Ok(machine::System {
             arch: self.arch,
             kvm: self.kvm()?,
-            kernel: read_all(image)?,
+            kernel: File::from(image.try_clone()?),
             modules: unpack(&read_all(modules)?),
             memory: self.memory,
             processors: self.processors,
@@ -375,7 +375,7 @@ impl Monitor {
             kvm: self.kvm()?,
             origin: match &self.origin {
                 Origin::Kernel { image, modules } => machine::Origin::Kernel {
-                    image: read_all(image)?,
+                    image: File::from(image.try_clone()?),
                     modules: unpack(&read_all(modules)?),
                     memory: self.memory,
                     processors: self.processors,

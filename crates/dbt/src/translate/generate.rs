@@ -27,7 +27,6 @@ use super::ir::{Block, Fence, Ir, Modes, Val, Value};
 use super::sets::{self, Alignment};
 use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size, Xmm};
 use crate::state::head;
-use serde::{Deserialize, Serialize};
 
 const VALUES: [Reg; 10] =
     [Reg::Rbx, Reg::Rsi, Reg::Rdi, Reg::R8, Reg::R9, Reg::R10, Reg::R11, Reg::R12, Reg::R13, Reg::R15];
@@ -45,7 +44,7 @@ pub(super) struct Compiled {
 }
 
 /// Where a block's code meets what is around it: offsets in its bytes.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Seams {
     /// Jumps that may go straight to another block.
     pub(super) links: Vec<Link>,
@@ -56,7 +55,7 @@ pub(super) struct Seams {
 }
 
 /// A jump that may go straight to another block.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Link {
     /// How far it goes: four bytes.
     pub(super) jump: u32,

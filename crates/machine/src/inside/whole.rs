@@ -21,6 +21,7 @@ use super::guest::Network;
 use super::root::{self, Module};
 use super::setup;
 use crate::arch::Arch;
+use crate::boot::Image;
 use crate::console::Serial;
 use crate::devices::Devices;
 use crate::disk::{Access, Disk, Format, SeedFile};
@@ -40,7 +41,7 @@ pub struct System {
     /// What virtual machines are made with, if its processors are the host's own.
     pub kvm: Option<OwnedFd>,
     /// Its kernel's image.
-    pub kernel: Vec<u8>,
+    pub kernel: File,
     /// Its kernel's modules, in the order in which they are loaded.
     pub modules: Vec<Module>,
     /// Bytes of its memory.
@@ -134,7 +135,7 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
     devices.sockets = system.sockets.as_ref().map(another).transpose()?;
     devices.disks.extend(system.seed.as_ref().map(|it| Disk::seed(&with_network(it, system))));
     let start = Start {
-        kernel: &system.kernel,
+        kernel: Image::File(&system.kernel),
         initrd: archive,
         command_line: setup::command_line(system.arch),
         memory: system.memory,

@@ -1,0 +1,106 @@
+//! Blocks on their way into the cache: many at once, linked among each other before any of them runs.
+
+use std::ops::Range;
+
+use super::generate::Link;
+use super::kept::Record;
+use super::{Key, PAGE, Seams, Translated, Translator, sets};
+
+/// Blocks behind one another.
+#[derive(Default)]
+pub(super) struct Batch {
+    code: Vec<u8>,
+    blocks: Vec<Placed>,
+    /// Of all of them: offsets in `code`.
+    links: Vec<Link>,
+}
+
+struct Placed {
+    key: Key,
+    /// Where it begins in the batch, and code that leaves because it does not hold any more.
+    at: usize,
+    stale: usize,
+    /// Where its counter is.
+    counter: Option<usize>,
+    links: Range<usize>,
+}
+
+/// Blocks begin at multiples of so many bytes, as the cache's do.
+const ALIGNMENT: usize = 16;
+
+impl Batch {
+    /// None.
+    pub(super) fn clear(&mut self) {
+        self.code.clear();
+        self.blocks.clear();
+        self.links.clear();
+    }
+
+    pub(super) fn has(&self, key: Key) -> bool {
+        self.blocks.iter().any(|it| it.key == key)
+    }
+
+    /// A block that was made now.
+    pub(super) fn add(&mut self, key: Key, code: &[u8], seams: &Seams) {
+        self.put(key, code, (seams.stale, seams.counter), seams.links.iter().copied());
+    }
+
+    /// One that another machine has made.
+    pub(super) fn add_kept(&mut self, key: Key, record: &Record<'_>) {
+        self.put(key, record.code, (record.stale, record.counter), record.links());
+    }
+
+    fn put(&mut self, key: Key, code: &[u8], (stale, counter): (u32, Option<u32>), links: impl Iterator<Item = Link>) {
+        let at = self.code.len().next_multiple_of(ALIGNMENT);
+        self.code.resize(at, 0);
+        self.code.extend_from_slice(code);
+        let first = self.links.len();
+        let moved = |it: Link| Link { jump: it.jump + at as u32, number: it.number + at as u32, ..it };
+        self.links.extend(links.map(moved));
+        let (stale, counter) = (at + stale as usize, counter.map(|it| at + it as usize));
+        self.blocks.push(Placed { key, at, stale, counter, links: first..self.links.len() });
+    }
+
+    /// The four bytes at `at` become a number.
+    fn write(&mut self, at: usize, number: u32) {
+        if let Some(bytes) = self.code.get_mut(at..at + 4) {
+            bytes.copy_from_slice(&number.to_le_bytes());
+        }
+    }
+}
+
+impl Translator {
+    /// The code of these is there from now on; gives the number of the first, which is its own. Nothing if there is no room
+    /// for it.
+    pub(super) fn install(&mut self, batch: &mut Batch) -> Option<u32> {
+        let base = self.cache.room(batch.code.len())?;
+        let first = self.list.len();
+        // All are there before anything leads to one of them.
+        for placed in &batch.blocks {
+            self.keep(placed.key, Translated::new(base + placed.at, base + placed.stale));
+        }
+        for at in 0..batch.blocks.len() {
+            let Placed { key, counter, links: Range { start, end }, .. } = batch.blocks[at];
+            if let Some(counter) = counter {
+                batch.write(counter, sets::counter(first + at) as u32);
+            }
+            for link in start..end {
+                self.link(base, batch, key, link);
+            }
+        }
+        self.cache.add(&batch.code)?;
+        Some(first as u32)
+    }
+
+    /// A link of a block is there, and leads where it will, if that is there.
+    fn link(&mut self, base: usize, batch: &mut Batch, of: Key, number: usize) {
+        let Link { jump, number: place, plus } = batch.links[number];
+        let link = self.add_link(base + jump as usize, plus);
+        batch.write(place as usize, link);
+        let Some(offset) = u64::try_from(plus).ok().filter(|it| *it < PAGE) else { return };
+        let to = Key { physical: (of.physical & !(PAGE - 1)) + offset, behind: None, modes: of.modes };
+        if let Some(code) = self.blocks.get(&to).copied().and_then(|to| self.lead(link, to)) {
+            batch.write(jump as usize, (code as i64 - (base as i64 + i64::from(jump) + 4)) as i32 as u32);
+        }
+    }
+}
