@@ -23,7 +23,6 @@ use rustc_hash::FxHashMap;
 
 use self::batch::Batch;
 use self::cache::Cache;
-use self::generate::Seams;
 use self::kept::PageName;
 use self::sets::{Alignment, Sets};
 use self::visits::Visits;
@@ -49,6 +48,8 @@ pub(crate) struct Translator {
     /// What other machines have translated, and what it calls pages that it has met.
     kept: Option<Arc<Translations>>,
     names: FxHashMap<u64, PageName>,
+    /// How often pages were written since some of their code was dropped for that.
+    written: FxHashMap<u64, u32>,
     /// Room for what is being installed.
     batch: Batch,
     shared: generate::Shared,
@@ -80,15 +81,23 @@ struct Translated {
     /// Nothing if it must be interpreted.
     code: Option<usize>,
     stale: usize,
+    /// The lines of its page that it was made of: all, if it is of two pages or none of it is known.
+    lines: u64,
     /// The last of the links that go straight to it.
     incoming: u32,
 }
 
-impl Translated {
-    fn new(code: usize, stale: usize) -> Translated {
-        Translated { code: Some(code), stale, incoming: NO_LINK }
-    }
+/// What became of a page's code when the page was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    Nothing,
+    Some,
+    /// There is none of it any more.
+    All,
 }
+
+/// So often a page may be written before none of its code is left.
+const MOST_WRITTEN: u32 = 64;
 
 /// The number of none.
 const NO_LINK: u32 = 0;
@@ -143,6 +152,7 @@ impl Translator {
             links: vec![Link { at: 0, plus: 0, is_straight: false, next: NO_LINK }],
             kept: None,
             names: FxHashMap::default(),
+            written: FxHashMap::default(),
             batch: Batch::default(),
             shared,
             begin,
@@ -153,6 +163,8 @@ impl Translator {
 
     /// What is translated from now on is looked for here first, and added to it.
     pub(crate) fn share(&mut self, kept: Arc<Translations>) {
+        self.blocks.reserve(kept.count());
+        self.list.reserve(kept.count());
         self.kept = Some(kept);
     }
 
@@ -171,6 +183,7 @@ impl Translator {
         self.list.clear();
         self.pages.clear();
         self.names.clear();
+        self.written.clear();
         self.links.truncate(1);
     }
 
@@ -194,8 +207,56 @@ impl Translator {
     /// A page was written where it had code: no block of it holds.
     pub(crate) fn drop_page(&mut self, page: u64) {
         self.names.remove(&page);
+        self.written.remove(&page);
         let Some(blocks) = self.pages.remove(&page) else { return };
         blocks.into_iter().for_each(|key| self.forget(key));
+    }
+
+    /// A page that may have code was written, in these lines of those that code was made of: blocks of others hold still.
+    ///
+    /// Who writes there is noticed each time. So a page that is written on and on has no code from then on: it was given to
+    /// somebody else, most likely. (A kernel that starts changes instructions here and there in most of its pages.)
+    pub(crate) fn wrote(&mut self, page: u64, lines: u64) -> Dropped {
+        let dropped = if lines == 0 { Dropped::Nothing } else { self.drop_lines(page, lines) };
+        if dropped == Dropped::Some {
+            self.written.entry(page).or_default();
+        }
+        match self.written.get_mut(&page) {
+            Some(times) if *times < MOST_WRITTEN => *times += 1,
+            Some(_) => {
+                self.drop_page(page);
+                return Dropped::All;
+            }
+            None => {}
+        }
+        dropped
+    }
+
+    fn drop_lines(&mut self, page: u64, lines: u64) -> Dropped {
+        let Some(mut keys) = self.pages.remove(&page) else { return Dropped::All };
+        let count = keys.len();
+        keys.retain(|key| {
+            let block = self.blocks.get(key).map(|number| &self.list[*number as usize]);
+            let holds = block.is_some_and(|it| it.lines & lines == 0);
+            if !holds {
+                self.forget(*key);
+            }
+            holds
+        });
+        match keys.len() {
+            0 => {
+                self.drop_page(page);
+                Dropped::All
+            }
+            left if left == count => {
+                self.pages.insert(page, keys);
+                Dropped::Nothing
+            }
+            _ => {
+                self.pages.insert(page, keys);
+                Dropped::Some
+            }
+        }
     }
 
     /// A block is not there any more: who goes to it looks for another.
@@ -236,7 +297,7 @@ impl Translator {
 
     /// A block is interpreted from now on.
     fn give_up(&mut self, key: Key) -> u32 {
-        self.keep(key, Translated { code: None, stale: 0, incoming: NO_LINK })
+        self.keep(key, Translated { code: None, stale: 0, lines: u64::MAX, incoming: NO_LINK })
     }
 
     fn keep(&mut self, key: Key, translated: Translated) -> u32 {

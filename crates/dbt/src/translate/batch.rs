@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::generate::Link;
-use super::kept::Record;
-use super::{Key, PAGE, Seams, Translated, Translator, sets};
+use super::generate::{Compiled, Link};
+use super::kept::{Extent, Record};
+use super::{Key, NO_LINK, PAGE, Translated, Translator, sets};
+use crate::peers::lines_of;
 
 /// Blocks behind one another.
 #[derive(Default)]
@@ -20,9 +21,18 @@ struct Placed {
     /// Where it begins in the batch, and code that leaves because it does not hold any more.
     at: usize,
     stale: usize,
+    lines: u64,
     /// Where its counter is.
     counter: Option<usize>,
     links: Range<usize>,
+}
+
+/// The lines of its page that a block was made of. One of two pages goes with anything of either.
+fn lines(key: Key, extents: impl Iterator<Item = Extent>) -> u64 {
+    if key.behind.is_some() {
+        return u64::MAX;
+    }
+    extents.fold(0, |lines, (at, length)| lines | lines_of(at.into(), length.into()))
 }
 
 /// Blocks begin at multiples of so many bytes, as the cache's do.
@@ -41,16 +51,24 @@ impl Batch {
     }
 
     /// A block that was made now.
-    pub(super) fn add(&mut self, key: Key, code: &[u8], seams: &Seams) {
-        self.put(key, code, (seams.stale, seams.counter), seams.links.iter().copied());
+    pub(super) fn add(&mut self, key: Key, extents: &[Extent], Compiled { bytes, seams }: &Compiled) {
+        let lines = lines(key, extents.iter().copied());
+        self.put(key, bytes, (lines, seams.stale, seams.counter), seams.links.iter().copied());
     }
 
     /// One that another machine has made.
     pub(super) fn add_kept(&mut self, key: Key, record: &Record<'_>) {
-        self.put(key, record.code, (record.stale, record.counter), record.links());
+        let lines = lines(key, record.extents());
+        self.put(key, record.code, (lines, record.stale, record.counter), record.links());
     }
 
-    fn put(&mut self, key: Key, code: &[u8], (stale, counter): (u32, Option<u32>), links: impl Iterator<Item = Link>) {
+    fn put(
+        &mut self,
+        key: Key,
+        code: &[u8],
+        (lines, stale, counter): (u64, u32, Option<u32>),
+        links: impl Iterator<Item = Link>,
+    ) {
         let at = self.code.len().next_multiple_of(ALIGNMENT);
         self.code.resize(at, 0);
         self.code.extend_from_slice(code);
@@ -58,7 +76,7 @@ impl Batch {
         let moved = |it: Link| Link { jump: it.jump + at as u32, number: it.number + at as u32, ..it };
         self.links.extend(links.map(moved));
         let (stale, counter) = (at + stale as usize, counter.map(|it| at + it as usize));
-        self.blocks.push(Placed { key, at, stale, counter, links: first..self.links.len() });
+        self.blocks.push(Placed { key, at, stale, lines, counter, links: first..self.links.len() });
     }
 
     /// The four bytes at `at` become a number.
@@ -77,7 +95,8 @@ impl Translator {
         let first = self.list.len();
         // All are there before anything leads to one of them.
         for placed in &batch.blocks {
-            self.keep(placed.key, Translated::new(base + placed.at, base + placed.stale));
+            let (code, stale) = (Some(base + placed.at), base + placed.stale);
+            self.keep(placed.key, Translated { code, stale, lines: placed.lines, incoming: NO_LINK });
         }
         for at in 0..batch.blocks.len() {
             let Placed { key, counter, links: Range { start, end }, .. } = batch.blocks[at];

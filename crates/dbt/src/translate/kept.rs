@@ -27,7 +27,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustc_hash::{FxHashMap, FxHasher};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use self::journal::{HEADER, Journal, Title};
+use self::journal::{HEADER, Journal, PIECE, Title};
 use self::record::{FRAME, Frame, Framed};
 use super::specialise::{Effort, Sharing};
 
@@ -60,10 +60,11 @@ struct Group {
     sharing: Sharing,
 }
 
-/// Where a record is, and which were before it: numbers of records, or `NONE`.
+/// Where a record's frame and bytes are, and which were before it: numbers of records, or `NONE`.
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    at: usize,
+    frame: u32,
+    bytes: u32,
     /// Of the same place.
     before: u32,
     /// Of the same page and modes.
@@ -95,11 +96,19 @@ impl Map {
         self.at.map_or(&[], |at| unsafe { std::slice::from_raw_parts(at.as_ptr(), self.length) })
     }
 
-    /// The frame there, and the bytes of its record.
-    fn framed(&self, at: usize) -> Option<(&Frame, Framed, &[u8])> {
-        let (frame, rest) = self.bytes().get(at..)?.split_first_chunk::<FRAME>()?;
+    /// The frames of the piece there, and where the first of them is.
+    fn piece(&self, at: usize) -> Option<(&[Frame], usize)> {
+        let (count, rest) = self.bytes().get(at..)?.split_first_chunk::<PIECE>()?;
+        let count = u32::from_le_bytes(*count) as usize;
+        let frames = rest.get(..count.checked_mul(FRAME)?).filter(|it| !it.is_empty())?;
+        Some((frames.as_chunks().0, at + PIECE))
+    }
+
+    /// A record's frame and bytes.
+    fn framed(&self, known: &Known) -> Option<(&Frame, Framed, &[u8])> {
+        let frame = self.bytes().get(known.frame as usize..)?.first_chunk::<FRAME>()?;
         let framed = Framed::of(frame);
-        Some((frame, framed, rest.get(..framed.length).filter(|it| !it.is_empty())?))
+        Some((frame, framed, self.bytes().get(known.bytes as usize..)?.get(..framed.length)?))
     }
 }
 
@@ -149,13 +158,21 @@ impl Translations {
         self.records.reserve(usual);
         self.places.reserve(usual);
         let mut at = HEADER;
-        while let Some((_, Framed { length, place, page }, _)) = self.map.framed(at) {
-            let number = self.records.len() as u32;
-            let before = self.places.insert(place, number).unwrap_or(NONE);
-            let group = Group { page, modes: place.modes, sharing: place.sharing };
-            let beside = self.pages.insert(group, number).unwrap_or(NONE);
-            self.records.push(Known { at, before, beside });
-            at += FRAME + length;
+        while let Some((frames, first)) = self.map.piece(at) {
+            at = first + frames.len() * FRAME;
+            for (number, frame) in frames.iter().enumerate() {
+                let Framed { length, place, page } = Framed::of(frame);
+                // What a host's fall left behind.
+                if length == 0 || length > self.map.length - at {
+                    return;
+                }
+                let group = Group { page, modes: place.modes, sharing: place.sharing };
+                let own = self.records.len() as u32;
+                let before = self.places.insert(place, own).unwrap_or(NONE);
+                let beside = self.pages.insert(group, own).unwrap_or(NONE);
+                self.records.push(Known { frame: (first + number * FRAME) as u32, bytes: at as u32, before, beside });
+                at += length;
+            }
         }
     }
 
@@ -172,7 +189,7 @@ impl Translations {
         mut is_there: impl FnMut(&Record<'_>) -> bool,
     ) -> Option<(Record<'_>, PageName)> {
         let all = self.chain(self.places.get(&place).copied(), |it| it.before).take(TRIES);
-        let mut all = all.filter_map(|at| self.map.framed(at));
+        let mut all = all.filter_map(|it| self.map.framed(it));
         all.find_map(|(frame, framed, bytes)| {
             let record = Record::read(frame, bytes)?;
             let is_enough = least == Effort::Some || record.effort != Effort::Some;
@@ -190,20 +207,25 @@ impl Translations {
         sharing: Sharing,
     ) -> impl Iterator<Item = (u16, Record<'_>)> {
         let last = self.pages.get(&Group { page, modes, sharing }).copied();
-        let all = self.chain(last, |it| it.beside).take(MOST_OF_PAGE).filter_map(|at| self.map.framed(at));
+        let all = self.chain(last, |it| it.beside).take(MOST_OF_PAGE).filter_map(|it| self.map.framed(it));
         all.filter_map(|(frame, framed, bytes)| Some((framed.place.begin, Record::read(frame, bytes)?)))
     }
 
-    /// Where records are, from one on to those that were before.
-    fn chain(&self, first: Option<u32>, before: impl Fn(&Known) -> u32) -> impl Iterator<Item = usize> {
+    /// Records, from one on to those that were before.
+    fn chain(&self, first: Option<u32>, before: impl Fn(&Known) -> u32) -> impl Iterator<Item = &Known> {
         let get = |number: u32| self.records.get(number as usize);
-        std::iter::successors(first.and_then(get), move |it| get(before(it))).map(|it| it.at)
+        std::iter::successors(first.and_then(get), move |it| get(before(it)))
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.records.len()
     }
 
     /// A block was made.
     pub(super) fn add(&self, place: Place, page: PageName, made: &Made<'_>) {
         if let Some((frame, bytes)) = record::write(place, page, made) {
-            self.journal().add(record::identity(&frame, &bytes), &frame, &bytes);
+            self.journal().add(record::identity(&frame, &bytes), frame, &bytes);
         }
     }
 

@@ -110,10 +110,10 @@ impl Translator {
     }
 
     /// A block that was made now is there from now on; gives its number. Nothing if there is no room for it.
-    pub(super) fn install_made(&mut self, key: Key, compiled: &Compiled) -> Option<u32> {
+    pub(super) fn install_made(&mut self, key: Key, extents: &[Extent], compiled: &Compiled) -> Option<u32> {
         let mut batch = std::mem::take(&mut self.batch);
         batch.clear();
-        batch.add(key, &compiled.bytes, &compiled.seams);
+        batch.add(key, extents, compiled);
         self.install_with(batch)
     }
 }

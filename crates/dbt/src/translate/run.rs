@@ -334,7 +334,7 @@ impl Processor {
             Err(TooBig) if effort == Effort::All => return self.make(isa, key, place, Effort::Less),
             Err(TooBig) => return Some(translator.give_up(key)),
         };
-        if let Some(number) = translator.install_made(key, &compiled) {
+        if let Some(number) = translator.install_made(key, &extents, &compiled) {
             self.keep(key, place, effort, (&extents, &compiled));
             if let Some(translator) = &mut self.translator {
                 translator.generating.take_back(compiled);

@@ -1,4 +1,5 @@
-//! What is going to be added to a file of translations.
+//! What is going to be added to a file of translations: pieces, each with the frames of its records before all their bytes,
+//! so that whoever looks for records need not go through these.
 //!
 //! **A file is only ever added to**, and the number of its bytes at its beginning says how much of it counts; who adds holds
 //! a lock. So machines share one, and who is killed in the midst of it leaves nothing.
@@ -8,6 +9,8 @@ use std::os::unix::fs::FileExt;
 
 use rustc_hash::FxHashSet;
 use rustix::fs::{FlockOperation, flock};
+
+use super::record::Frame;
 
 /// A file's beginning, and where that says how many bytes count.
 pub(super) const HEADER: usize = 24;
@@ -26,7 +29,7 @@ pub(super) type Title = [u8; LENGTH_AT];
 pub(super) fn length(file: &File, title: &Title) -> Option<u64> {
     let mut beginning = [0; HEADER];
     file.read_exact_at(&mut beginning, 0).ok()?;
-    (beginning[..LENGTH_AT] == *title).then(|| length_of(&beginning))
+    (beginning[..LENGTH_AT] == *title).then(|| length_of(&beginning).min(MOST))
 }
 
 fn length_of(beginning: &[u8; HEADER]) -> u64 {
@@ -34,10 +37,14 @@ fn length_of(beginning: &[u8; HEADER]) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// What a piece begins with: how many records it has.
+pub(super) const PIECE: usize = 4;
+
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
-    added: Vec<u8>,
+    frames: Vec<Frame>,
+    bodies: Vec<u8>,
     /// What each record is that was added: code that comes and goes is added once.
     known: FxHashSet<u128>,
     is_full: bool,
@@ -45,7 +52,7 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn new(file: File) -> Journal {
-        Journal { file, added: Vec::new(), known: FxHashSet::default(), is_full: false }
+        Journal { file, frames: Vec::new(), bodies: Vec::new(), known: FxHashSet::default(), is_full: false }
     }
 
     /// A file that was nothing becomes an empty one. One of another translator stays as it is: machines may have it mapped.
@@ -64,30 +71,34 @@ impl Journal {
     }
 
     /// Adds a record that is this among all, unless it was added before.
-    pub(super) fn add(&mut self, identity: u128, frame: &[u8], bytes: &[u8]) {
+    pub(super) fn add(&mut self, identity: u128, frame: Frame, bytes: &[u8]) {
         if self.is_full || !self.known.insert(identity) {
             return;
         }
-        self.added.extend_from_slice(frame);
-        self.added.extend_from_slice(bytes);
-        if self.added.len() >= CHUNK {
+        self.frames.push(frame);
+        self.bodies.extend_from_slice(bytes);
+        if self.bodies.len() >= CHUNK {
             self.write();
         }
     }
 
     /// There is time to write what was added.
     pub(super) fn rest(&mut self) {
-        if self.added.len() >= WORTH_WRITING {
+        if self.bodies.len() >= WORTH_WRITING {
             self.write();
         }
     }
 
     /// Adds to the file what there is. What fails is not tried again: these are things that can be made anew.
     pub(super) fn write(&mut self) {
-        if self.added.is_empty() || self.is_full {
+        if self.frames.is_empty() || self.is_full {
             return;
         }
-        let added = std::mem::take(&mut self.added);
+        let mut added = (self.frames.len() as u32).to_le_bytes().to_vec();
+        added.extend_from_slice(self.frames.as_flattened());
+        added.extend_from_slice(&self.bodies);
+        self.frames.clear();
+        self.bodies.clear();
         let is_done = self.locked(|file| {
             let mut beginning = [0; HEADER];
             file.read_exact_at(&mut beginning, 0)?;
