@@ -153,8 +153,9 @@ fn two_add_to_one_file() {
     assert_eq!((place.check(SUM), place.run(&program(SUBTRACT), b"a").1), (0, 0));
 }
 
+type Does = fn(u64, u64) -> u64;
 /// What each of some functions does with the sum and how many rounds are left.
-const DOES: [(u32, fn(u64, u64) -> u64); 4] = [
+const DOES: [(u32, Does); 4] = [
     (ADD, u64::wrapping_add),
     (SUBTRACT, u64::wrapping_sub),
     (0xca00_0021, |sum, left| sum ^ left),
