@@ -97,7 +97,6 @@ impl Boundary for Machines {
             link,
             proc: File::open("/proc").map_err(|e| Error::io("opening /proc", e))?.into(),
             arch,
-            kvm: native::open_kvm(spec)?,
             memory: memory.get(),
             processors,
             hostname: spec.hostname.clone(),
@@ -105,10 +104,10 @@ impl Boundary for Machines {
             given: crate::machine_disks::hand_over(files, door)?,
             first: files.first,
             control: family::listen(request.cell)?,
-            translations: (!is_own)
-                .then(|| crate::translated::open(request.store, spec, arch))
-                .flatten()
-                .map(OwnedFd::from),
+            means: match native::open_kvm(spec)? {
+                Some(kvm) => Means::Native(kvm),
+                None => Means::Translated(crate::translated::open(request.store, spec, arch).map(OwnedFd::from)),
+            },
             // A system of its own has one console, and says all it has to say there.
             log: if is_own { crate::supervisor::open_null()? } else { log_at(&log)?.into() },
             descriptors: Mutex::default(),
@@ -292,8 +291,7 @@ pub(crate) fn unpack(mut bytes: &[u8]) -> Vec<Module> {
 #[derive(Debug)]
 struct Monitor {
     arch: machine::Arch,
-    /// The host's virtual machines, if it is one of those.
-    kvm: Option<OwnedFd>,
+    means: Means,
     memory: u64,
     processors: usize,
     hostname: String,
@@ -303,8 +301,6 @@ struct Monitor {
     first: FirstProgram,
     /// Where further programs are asked for.
     control: OwnedFd,
-    /// What other machines of its image have translated.
-    translations: Option<OwnedFd>,
     /// The host's `/proc`, until the process is prepared.
     proc: OwnedFd,
     /// Where the cell's link comes from.
@@ -316,13 +312,37 @@ struct Monitor {
     descriptors: Mutex<Option<OwnedFd>>,
 }
 
-impl Monitor {
-    fn descriptors(&self) -> MutexGuard<'_, Option<OwnedFd>> {
-        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
+/// What of the host's its processors work with.
+#[derive(Debug)]
+enum Means {
+    /// They are the host's own: its virtual machines.
+    Native(OwnedFd),
+    /// They are translated: what other machines have translated, if that is to be had.
+    Translated(Option<OwnedFd>),
+}
+
+impl Means {
+    fn descriptor(&self) -> Option<&OwnedFd> {
+        match self {
+            Means::Native(kvm) => Some(kvm),
+            Means::Translated(translations) => translations.as_ref(),
+        }
     }
 
     fn kvm(&self) -> std::io::Result<Option<OwnedFd>> {
-        self.kvm.as_ref().map(OwnedFd::try_clone).transpose()
+        let kvm = if let Means::Native(kvm) = self { Some(kvm) } else { None };
+        kvm.map(OwnedFd::try_clone).transpose()
+    }
+
+    fn translations(&self) -> std::io::Result<Option<File>> {
+        let translations = if let Means::Translated(it) = self { it.as_ref() } else { None };
+        Ok(translations.map(OwnedFd::try_clone).transpose()?.map(File::from))
+    }
+}
+
+impl Monitor {
+    fn descriptors(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn own_descriptors(&self) -> std::io::Result<OwnedFd> {
@@ -349,7 +369,8 @@ impl Monitor {
         };
         Ok(machine::System {
             arch: self.arch,
-            kvm: self.kvm()?,
+            kvm: self.means.kvm()?,
+            translations: self.means.translations()?,
             kernel: File::from(image.try_clone()?),
             modules: unpack(&read_all(modules)?),
             memory: self.memory,
@@ -372,7 +393,7 @@ impl Monitor {
         let stream = |it: BorrowedFd<'_>| it.try_clone_to_owned();
         Ok(machine::Guest {
             arch: self.arch,
-            kvm: self.kvm()?,
+            kvm: self.means.kvm()?,
             origin: match &self.origin {
                 Origin::Kernel { image, modules } => machine::Origin::Kernel {
                     image: File::from(image.try_clone()?),
@@ -403,7 +424,7 @@ impl Monitor {
             network: self.network(),
             disks,
             sockets,
-            translations: self.translations.as_ref().map(OwnedFd::try_clone).transpose()?.map(File::from),
+            translations: self.means.translations()?,
             descriptors: self.own_descriptors()?,
         })
     }
@@ -434,9 +455,8 @@ impl Resident for Monitor {
             Origin::Kernel { image, modules } => (image, Some(modules.as_fd())),
             Origin::Frozen(line) => (line, None),
         };
-        // Who has the one needs none of the other.
-        let last = self.kvm.as_ref().or(self.translations.as_ref());
-        [a, b, c, d, Some(e.as_fd()), f, Some(self.given.as_fd()), last.map(AsFd::as_fd)]
+        let means = self.means.descriptor().map(AsFd::as_fd);
+        [a, b, c, d, Some(e.as_fd()), f, Some(self.given.as_fd()), means]
     }
 
     fn acts(&self) -> Acts {

@@ -20,7 +20,7 @@ use unikernel::control::{Order, Word};
 use super::guest::Network;
 use super::root::{self, Module};
 use super::setup;
-use crate::arch::Arch;
+use crate::arch::{Arch, translations};
 use crate::boot::Image;
 use crate::console::Serial;
 use crate::devices::Devices;
@@ -40,6 +40,8 @@ pub struct System {
     pub arch: Arch,
     /// What virtual machines are made with, if its processors are the host's own.
     pub kvm: Option<OwnedFd>,
+    /// What it has translated when it ran before, and where it adds to that.
+    pub translations: Option<File>,
     /// Its kernel's image.
     pub kernel: File,
     /// Its kernel's modules, in the order in which they are loaded.
@@ -150,6 +152,10 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
     };
     let kvm = system.kvm.as_ref().map(copy).transpose()?;
     let mut machine = Machine::of_arch(system.arch, kvm, start)?;
+    let kept = system.translations.as_ref().map(File::try_clone).transpose().map_err(Error::Watching)?;
+    if let Some(kept) = kept.and_then(|it| translations(system.arch, it).ok()) {
+        machine.share(kept);
+    }
     let said = Arc::new(AtomicU8::new(0));
     let hearing = {
         let (said, interrupter) = (Arc::clone(&said), machine.interrupter());
