@@ -160,6 +160,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_comes_into_memory_as_its_bytes_do() {
+        const BASE: u64 = 1 << 20;
+        let bytes: Vec<u8> = (0..3_000_001u32).map(|it| (it % 251) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &bytes).unwrap();
+        let there = |image: Image<'_>| {
+            let ram = Ram::new(std::sync::Arc::new(vm::Memory::new(4 << 20).unwrap()), BASE);
+            image.put(&ram, BASE + 12_345).unwrap();
+            assert!(image.put(&ram, BASE + (2 << 20)).is_err(), "it does not fit there");
+            let mut all = vec![0; 4 << 20];
+            ram.copy_out(BASE, &mut all).unwrap();
+            all
+        };
+        let all = there(Image::File(&file));
+        assert!(all[12_345..][..bytes.len()] == bytes && all[..12_345].iter().all(|it| *it == 0));
+        assert!(all == there(Image::Bytes(&bytes)));
+        assert!(*Image::File(&file).all().unwrap() == *bytes);
+        assert!(*Image::File(&file).beginning::<64>().unwrap() == bytes[..64]);
+    }
+
+    #[test]
     fn a_header_is_believed_within_bounds() {
         let mut kernel = vec![0u8; 100];
         let header = |bytes: &[u8], magic| header(&Image::Bytes(bytes), magic);
