@@ -23,6 +23,7 @@ use crate::container::{Containers, Handover};
 use crate::error::{Error, Result};
 use crate::family;
 use crate::machine_disks::Received;
+use crate::machine_means::Means;
 use crate::machine_sockets::Door;
 use crate::native;
 use crate::stats::Stats;
@@ -104,10 +105,7 @@ impl Boundary for Machines {
             given: crate::machine_disks::hand_over(files, door)?,
             first: files.first,
             control: family::listen(request.cell)?,
-            means: match native::open_kvm(spec)? {
-                Some(kvm) => Means::Native(kvm),
-                None => Means::Translated(crate::translated::open(request.store, spec, arch).map(OwnedFd::from)),
-            },
+            means: Means::of(request.store, spec, arch)?,
             // A system of its own has one console, and says all it has to say there.
             log: if is_own { crate::supervisor::open_null()? } else { log_at(&log)?.into() },
             descriptors: Mutex::default(),
@@ -310,34 +308,6 @@ struct Monitor {
     /// By which it opens what it has found: there is no `/proc` where it lives. Of a `/proc` that nobody else sees, or, where
     /// such cannot be had (in a user namespace), of the host's, whose other processes that user namespace keeps it from.
     descriptors: Mutex<Option<OwnedFd>>,
-}
-
-/// What of the host's its processors work with.
-#[derive(Debug)]
-enum Means {
-    /// They are the host's own: its virtual machines.
-    Native(OwnedFd),
-    /// They are translated: what other machines have translated, if that is to be had.
-    Translated(Option<OwnedFd>),
-}
-
-impl Means {
-    fn descriptor(&self) -> Option<&OwnedFd> {
-        match self {
-            Means::Native(kvm) => Some(kvm),
-            Means::Translated(translations) => translations.as_ref(),
-        }
-    }
-
-    fn kvm(&self) -> std::io::Result<Option<OwnedFd>> {
-        let kvm = if let Means::Native(kvm) = self { Some(kvm) } else { None };
-        kvm.map(OwnedFd::try_clone).transpose()
-    }
-
-    fn translations(&self) -> std::io::Result<Option<File>> {
-        let translations = if let Means::Translated(it) = self { it.as_ref() } else { None };
-        Ok(translations.map(OwnedFd::try_clone).transpose()?.map(File::from))
-    }
 }
 
 impl Monitor {
