@@ -2,7 +2,7 @@
 //! wherever generated code turns back. `SKEP_LOCKSTEP` says how many instructions; `cargo xtask lockstep` does whole boots.
 
 use dbt::{Mode, Stretch};
-use machine::{Arch, Devices, Outside, Pair, Serial, Start};
+use machine::{Arch, Devices, Image, Outside, Pair, Serial, Start};
 use skep_tests::{TestEnv, can_run};
 
 /// Some seconds.
@@ -18,7 +18,7 @@ fn check(arch: Arch, image: &str, kernel: &str, command_line: &str) {
     let kernel = env.home().join("cache/kernels").join(kernel).join("kernel");
     let kernel = std::fs::read(&kernel).unwrap_or_else(|error| panic!("{}: {error}", kernel.display()));
     let start = |mode| Start {
-        kernel: &kernel,
+        kernel: Image::Bytes(&kernel),
         initrd: &[],
         command_line,
         memory: 128 << 20,

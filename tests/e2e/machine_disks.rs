@@ -110,6 +110,38 @@ fn a_riscv_system_starts_from_its_disk() {
     starts_writes_and_ends("riscv64", "riscv64");
 }
 
+/// What a system has translated is there when it starts again, as long as a cell or nobody has asked for the room: another
+/// file in its disk's place has its own.
+#[test]
+fn a_system_that_starts_again_finds_what_it_translated() {
+    let Some(system) = System::new("arm64") else { return };
+    let kept = || -> Vec<u64> {
+        let files = std::fs::read_dir(system.env.home().join("pool/translated")).into_iter().flatten().flatten();
+        let of_disks = files.filter(|it| it.file_name().to_str().unwrap().starts_with("disk-"));
+        of_disks.map(|it| it.metadata().unwrap().len()).collect()
+    };
+    let start = |disk: &Path| {
+        let run = system.run(["--rm", "--net", "none"], disk.to_str().unwrap());
+        assert_eq!(run.code, 0, "{}{}", run.out, run.err);
+        kept()
+    };
+    let script = "echo done; poweroff -f\n";
+    let disk = system.disk("disk.img", script);
+    let lengths = [start(&disk), start(&disk)].concat();
+    let [first, second] = lengths[..] else { panic!("{lengths:?}: one file for one disk") };
+    assert!(first > 1 << 20, "the first start has translated most of it: {first} bytes");
+    assert!((second - first) * 2 < first, "the second finds most of that: {first} bytes, then {second}");
+    std::fs::remove_file(&disk).unwrap();
+    assert_eq!(start(&system.disk("disk.img", script)).len(), 2, "another has been there under the same name");
+    let disk = disk.to_str().unwrap();
+    system.env.skep(["create", "--name", "m", "--net", "none", "--arch", "arm64", "--disk", disk]).ok();
+    system.env.skep(["pool", "gc"]).ok();
+    assert_eq!(kept().len(), 1, "a cell has this disk, and nobody has the other");
+    system.env.skep(["rm", "m"]).ok();
+    system.env.skep(["pool", "gc"]).ok();
+    assert_eq!(kept().len(), 0, "nobody has it any more");
+}
+
 #[test]
 fn a_part_of_a_disk_of_qcow2_is_found_and_told_by_cloud_init() {
     let Some(system) = System::new("riscv64") else { return };

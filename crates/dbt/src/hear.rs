@@ -7,6 +7,7 @@ use crate::peers::{Forget, Heard, Mail, News, Presence};
 use crate::processor::Processor;
 use crate::state::head;
 use crate::tlb::PAGE_BITS;
+use crate::translate::Dropped;
 
 const PAGE: u64 = 1 << PAGE_BITS;
 
@@ -89,13 +90,33 @@ impl Processor {
     #[inline]
     pub(crate) fn wrote(&mut self, physical: u64, size: u64) {
         let peers = self.ram.peers();
-        if self.translator.is_none() || !peers.code.is_hit(physical, size) {
+        if self.translator.is_none() || peers.code.is_plain(physical) {
+            return;
+        }
+        if peers.is_alone() {
+            self.wrote_alone(physical, size);
+            return;
+        }
+        if !peers.code.is_hit(physical, size) {
             return;
         }
         let page = physical & !(PAGE - 1);
         peers.code.clear(page);
         peers.tell_others(self.number, News::Changed(page));
         self.drop_code(page);
+    }
+
+    /// The same, where nobody else has code of that page.
+    fn wrote_alone(&mut self, physical: u64, size: u64) {
+        let page = physical & !(PAGE - 1);
+        let lines = self.ram.peers().code.unmark(physical, size);
+        let dropped = self.translator.as_mut().map_or(Dropped::Nothing, |it| it.wrote(page, lines));
+        if dropped == Dropped::All {
+            self.ram.peers().code.clear(page);
+        }
+        if dropped != Dropped::Nothing {
+            self.leave_block();
+        }
     }
 
     /// Has a device do something, which may take its time.

@@ -374,6 +374,17 @@ impl CodeMap {
         self.lines.get(self.number(address)).is_some_and(|it| it.load(Ordering::SeqCst) & lines_of(address, size) != 0)
     }
 
+    /// No code is of these lines any more: for the only processor there is. Gives those of which there may have been.
+    pub(crate) fn unmark(&self, address: u64, size: u64) -> u64 {
+        let Some(lines) = self.lines.get(self.number(address)) else { return 0 };
+        let marked = lines.load(Ordering::Relaxed);
+        let gone = marked & lines_of(address, size);
+        if gone != 0 {
+            lines.store(marked & !gone, Ordering::Relaxed);
+        }
+        gone
+    }
+
     /// A page has no code any more. Whoever says so tells everybody.
     pub(crate) fn clear(&self, address: u64) {
         let number = self.number(address);
@@ -391,7 +402,8 @@ impl CodeMap {
     }
 }
 
-fn lines_of(address: u64, size: u64) -> u64 {
+/// The lines of a page that some of its bytes are of: a bit of each.
+pub(crate) fn lines_of(address: u64, size: u64) -> u64 {
     let first = (address & (PAGE - 1)) >> 6;
     let last = ((address & (PAGE - 1)) + size.max(1) - 1).min(PAGE - 1) >> 6;
     u64::MAX >> (63 - (last - first)) << first

@@ -124,6 +124,17 @@ impl Ram {
         self.memory.read((address - self.base) as usize, into)
     }
 
+    /// Whether these bytes are there.
+    pub(crate) fn is(&self, address: u64, bytes: &[u8]) -> bool {
+        const AT_ONCE: usize = 256;
+        let mut there = [0; AT_ONCE];
+        let parts = bytes.chunks(AT_ONCE).zip((address..).step_by(AT_ONCE));
+        parts.into_iter().all(|(part, at)| {
+            let there = &mut there[..part.len()];
+            self.copy_out(at, there).is_some() && there == part
+        })
+    }
+
     /// Copies into it.
     pub fn copy_in(&self, address: u64, from: &[u8]) -> Option<()> {
         self.place(address, from.len() as u64)?;

@@ -4,12 +4,14 @@
 //! by the modes that it was made for, and forgotten when its bytes are written. It does not know at which virtual address
 //! it is: pages are shared by programs, and so is their code.
 
+mod batch;
 mod cache;
 mod callbacks;
 mod generate;
 mod ir;
 mod kept;
 mod region;
+mod reuse;
 mod run;
 mod sets;
 mod specialise;
@@ -20,8 +22,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use self::batch::Batch;
 use self::cache::Cache;
-use self::generate::Seams;
+use self::kept::PageName;
 use self::region::Workshop;
 use self::sets::{Alignment, Sets};
 use self::specialise::Effort;
@@ -45,8 +48,13 @@ pub(crate) struct Translator {
     /// Pages that code was made of, by physical address.
     pages: FxHashMap<u64, Vec<Key>>,
     links: Vec<Link>,
-    /// What other machines have translated.
+    /// What other machines have translated, and what it calls pages that it has met.
     kept: Option<Arc<Translations>>,
+    names: FxHashMap<u64, PageName>,
+    /// How often pages were written since some of their code was dropped for that.
+    written: FxHashMap<u64, u32>,
+    /// Room for what is being installed.
+    batch: Batch,
     shared: generate::Shared,
     /// Where loops are compiled as a whole, if they are.
     workshop: Option<Workshop>,
@@ -79,9 +87,26 @@ struct Translated {
     code: Option<usize>,
     effort: Effort,
     stale: usize,
-    /// Links that go straight to it.
-    incoming: Vec<u32>,
+    /// The lines of its page that it was made of: all, if it is of two pages or none of it is known.
+    lines: u64,
+    /// The last of the links that go straight to it.
+    incoming: u32,
 }
+
+/// What became of a page's code when the page was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    Nothing,
+    Some,
+    /// There is none of it any more.
+    All,
+}
+
+/// So often a page may be written before none of its code is left.
+const MOST_WRITTEN: u32 = 64;
+
+/// The number of none.
+const NO_LINK: u32 = 0;
 
 #[derive(Clone, Copy)]
 struct Link {
@@ -89,6 +114,9 @@ struct Link {
     at: usize,
     /// Where it leads: so many bytes from the beginning of the page.
     plus: i32,
+    /// Whether it goes straight there, and which other does.
+    is_straight: bool,
+    next: u32,
 }
 
 impl Translator {
@@ -139,9 +167,11 @@ impl Translator {
             blocks: FxHashMap::default(),
             list: Vec::new(),
             pages: FxHashMap::default(),
-            // Number 0 is none.
-            links: vec![Link { at: 0, plus: 0 }],
+            links: vec![Link { at: 0, plus: 0, is_straight: false, next: NO_LINK }],
             kept: None,
+            names: FxHashMap::default(),
+            written: FxHashMap::default(),
+            batch: Batch::default(),
             shared,
             workshop: None,
             begin,
@@ -152,6 +182,8 @@ impl Translator {
 
     /// What is translated from now on is looked for here first, and added to it.
     pub(crate) fn share(&mut self, kept: Arc<Translations>) {
+        self.blocks.reserve(kept.count());
+        self.list.reserve(kept.count());
         self.kept = Some(kept);
     }
 
@@ -172,6 +204,8 @@ impl Translator {
         self.blocks.clear();
         self.list.clear();
         self.pages.clear();
+        self.names.clear();
+        self.written.clear();
         self.links.truncate(1);
     }
 
@@ -194,11 +228,63 @@ impl Translator {
 
     /// A page was written where it had code: no block of it holds.
     pub(crate) fn drop_page(&mut self, page: u64) {
+        self.names.remove(&page);
+        self.written.remove(&page);
         let Some(blocks) = self.pages.remove(&page) else { return };
         if let Some(workshop) = &mut self.workshop {
             workshop.forget_page(page);
         }
         blocks.into_iter().for_each(|key| self.forget(key));
+    }
+
+    /// A page that may have code was written, in these lines of those that code was made of: blocks of others hold still.
+    ///
+    /// Who writes there is noticed each time. So a page that is written on and on has no code from then on: it was given to
+    /// somebody else, most likely. (A kernel that starts changes instructions here and there in most of its pages.)
+    pub(crate) fn wrote(&mut self, page: u64, lines: u64) -> Dropped {
+        let dropped = if lines == 0 { Dropped::Nothing } else { self.drop_lines(page, lines) };
+        if dropped == Dropped::Some {
+            self.written.entry(page).or_default();
+        }
+        match self.written.get_mut(&page) {
+            Some(times) if *times < MOST_WRITTEN => *times += 1,
+            Some(_) => {
+                self.drop_page(page);
+                return Dropped::All;
+            }
+            None => {}
+        }
+        dropped
+    }
+
+    fn drop_lines(&mut self, page: u64, lines: u64) -> Dropped {
+        let Some(mut keys) = self.pages.remove(&page) else { return Dropped::All };
+        if let Some(workshop) = &mut self.workshop {
+            workshop.forget_page(page);
+        }
+        let count = keys.len();
+        keys.retain(|key| {
+            let block = self.blocks.get(key).map(|number| &self.list[*number as usize]);
+            let holds = block.is_some_and(|it| it.lines & lines == 0);
+            if !holds {
+                self.forget(*key);
+            }
+            holds
+        });
+        match keys.len() {
+            0 => {
+                self.drop_page(page);
+                Dropped::All
+            }
+            left if left == count => {
+                self.pages.insert(page, keys);
+                Dropped::Nothing
+            }
+            _ => {
+                self.pages.insert(page, keys);
+                Dropped::Some
+            }
+        }
     }
 
     /// A block is not there any more: who goes to it looks for another.
@@ -209,31 +295,38 @@ impl Translator {
         if let Some(code) = block.code {
             self.cache.replace(code, block.stale);
         }
-        for link in std::mem::take(&mut block.incoming) {
-            let at = self.links[link as usize].at;
-            self.cache.direct(at, at + 4);
+        let mut next = std::mem::replace(&mut block.incoming, NO_LINK);
+        while next != NO_LINK {
+            let link = &mut self.links[next as usize];
+            self.cache.direct(link.at, link.at + 4);
+            link.is_straight = false;
+            next = std::mem::replace(&mut link.next, NO_LINK);
         }
     }
 
-    /// A block's code is there from now on. Nothing if there is no room for it.
-    fn install(&mut self, key: Key, effort: Effort, code: &[u8], seams: &Seams) -> Option<u32> {
-        let at = self.cache.add(code)?;
-        let first = self.links.len();
-        for (number, link) in seams.links.iter().enumerate() {
-            self.cache.put(at + link.number as usize, (first + number) as u32);
+    /// A link is there, whose four bytes are there; gives its number.
+    fn add_link(&mut self, at: usize, plus: i32) -> u32 {
+        self.links.push(Link { at, plus, is_straight: false, next: NO_LINK });
+        self.links.len() as u32 - 1
+    }
+
+    /// Where the code is that a link is going to lead straight to. Nothing if that is none, or it does already: who is wanted
+    /// leaves by such links, too.
+    fn lead(&mut self, link: u32, to: u32) -> Option<usize> {
+        let block = &mut self.list[to as usize];
+        let code = block.code?;
+        let own = &mut self.links[link as usize];
+        if own.is_straight {
+            return None;
         }
-        let page = key.physical & !(PAGE - 1);
-        for counter in &seams.counters {
-            self.cache.put(at + counter.at as usize, sets::counter(page + u64::from(counter.plus)) as u32);
-        }
-        self.links.extend(seams.links.iter().map(|link| Link { at: at + link.jump as usize, plus: link.plus }));
-        let stale = at + seams.stale as usize;
-        Some(self.keep(key, Translated { code: Some(at), effort, stale, incoming: Vec::new() }))
+        own.is_straight = true;
+        own.next = std::mem::replace(&mut block.incoming, link);
+        Some(code)
     }
 
     /// A block is interpreted from now on.
     fn give_up(&mut self, key: Key) -> u32 {
-        self.keep(key, Translated { code: None, effort: Effort::Less, stale: 0, incoming: Vec::new() })
+        self.keep(key, Translated { code: None, effort: Effort::Less, stale: 0, lines: u64::MAX, incoming: NO_LINK })
     }
 
     fn keep(&mut self, key: Key, translated: Translated) -> u32 {

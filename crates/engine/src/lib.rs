@@ -29,6 +29,7 @@ mod library;
 mod logs;
 mod machine;
 mod machine_disks;
+mod machine_means;
 mod machine_sockets;
 mod native;
 mod neighbour;

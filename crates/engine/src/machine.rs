@@ -23,6 +23,7 @@ use crate::container::{Containers, Handover};
 use crate::error::{Error, Result};
 use crate::family;
 use crate::machine_disks::Received;
+use crate::machine_means::Means;
 use crate::machine_sockets::Door;
 use crate::native;
 use crate::stats::Stats;
@@ -97,7 +98,6 @@ impl Boundary for Machines {
             link,
             proc: File::open("/proc").map_err(|e| Error::io("opening /proc", e))?.into(),
             arch,
-            kvm: native::open_kvm(spec)?,
             memory: memory.get(),
             processors,
             hostname: spec.hostname.clone(),
@@ -105,10 +105,7 @@ impl Boundary for Machines {
             given: crate::machine_disks::hand_over(files, door)?,
             first: files.first,
             control: family::listen(request.cell)?,
-            translations: (!is_own)
-                .then(|| crate::translated::open(request.store, spec, arch))
-                .flatten()
-                .map(OwnedFd::from),
+            means: Means::of(request.store, spec, arch)?,
             // A system of its own has one console, and says all it has to say there.
             log: if is_own { crate::supervisor::open_null()? } else { log_at(&log)?.into() },
             descriptors: Mutex::default(),
@@ -292,8 +289,7 @@ pub(crate) fn unpack(mut bytes: &[u8]) -> Vec<Module> {
 #[derive(Debug)]
 struct Monitor {
     arch: machine::Arch,
-    /// The host's virtual machines, if it is one of those.
-    kvm: Option<OwnedFd>,
+    means: Means,
     memory: u64,
     processors: usize,
     hostname: String,
@@ -303,8 +299,6 @@ struct Monitor {
     first: FirstProgram,
     /// Where further programs are asked for.
     control: OwnedFd,
-    /// What other machines of its image have translated.
-    translations: Option<OwnedFd>,
     /// The host's `/proc`, until the process is prepared.
     proc: OwnedFd,
     /// Where the cell's link comes from.
@@ -319,10 +313,6 @@ struct Monitor {
 impl Monitor {
     fn descriptors(&self) -> MutexGuard<'_, Option<OwnedFd>> {
         self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn kvm(&self) -> std::io::Result<Option<OwnedFd>> {
-        self.kvm.as_ref().map(OwnedFd::try_clone).transpose()
     }
 
     fn own_descriptors(&self) -> std::io::Result<OwnedFd> {
@@ -349,8 +339,9 @@ impl Monitor {
         };
         Ok(machine::System {
             arch: self.arch,
-            kvm: self.kvm()?,
-            kernel: read_all(image)?,
+            kvm: self.means.kvm()?,
+            translations: self.means.translations()?,
+            kernel: File::from(image.try_clone()?),
             modules: unpack(&read_all(modules)?),
             memory: self.memory,
             processors: self.processors,
@@ -372,10 +363,10 @@ impl Monitor {
         let stream = |it: BorrowedFd<'_>| it.try_clone_to_owned();
         Ok(machine::Guest {
             arch: self.arch,
-            kvm: self.kvm()?,
+            kvm: self.means.kvm()?,
             origin: match &self.origin {
                 Origin::Kernel { image, modules } => machine::Origin::Kernel {
-                    image: read_all(image)?,
+                    image: File::from(image.try_clone()?),
                     modules: unpack(&read_all(modules)?),
                     memory: self.memory,
                     processors: self.processors,
@@ -403,7 +394,7 @@ impl Monitor {
             network: self.network(),
             disks,
             sockets,
-            translations: self.translations.as_ref().map(OwnedFd::try_clone).transpose()?.map(File::from),
+            translations: self.means.translations()?,
             descriptors: self.own_descriptors()?,
         })
     }
@@ -434,9 +425,8 @@ impl Resident for Monitor {
             Origin::Kernel { image, modules } => (image, Some(modules.as_fd())),
             Origin::Frozen(line) => (line, None),
         };
-        // Who has the one needs none of the other.
-        let last = self.kvm.as_ref().or(self.translations.as_ref());
-        [a, b, c, d, Some(e.as_fd()), f, Some(self.given.as_fd()), last.map(AsFd::as_fd)]
+        let means = self.means.descriptor().map(AsFd::as_fd);
+        [a, b, c, d, Some(e.as_fd()), f, Some(self.given.as_fd()), means]
     }
 
     fn acts(&self) -> Acts {

@@ -12,13 +12,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use machine::{Access, Arch, Balloon, Card, Devices, Disk, Format, Machine, Outside, Port, Serial, Share, Start};
+use machine::{
+    Access, Arch, Balloon, Card, Devices, Disk, Format, Image, Machine, Outside, Port, Serial, Share, Start,
+};
 
 fn main() {
     let (devices, processors, kept, arguments) = devices();
     // Who has a console types there.
     let typed = if devices.ports.is_empty() { std::io::stdin().as_fd().try_clone_to_owned().ok() } else { None };
     let read = |name: &str| std::fs::read(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let open = |name: &str| File::open(name).unwrap_or_else(|error| panic!("{name}: {error}"));
     let arch = match arguments[3].as_str() {
         "arm64" => Some(Arch::Arm64),
         "riscv64" => Some(Arch::Riscv64),
@@ -29,7 +32,7 @@ fn main() {
         None => Arc::new(compiled(&arguments[3..])),
     };
     let start = Start {
-        kernel: &read(&arguments[0]),
+        kernel: Image::File(&open(&arguments[0])),
         initrd: &read(&arguments[1]),
         command_line: &arguments[2],
         memory: 512 << 20,

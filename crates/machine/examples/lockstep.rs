@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use dbt::{Mode, Stretch};
-use machine::{Arch, Devices, Outside, Pair, Serial, Start};
+use machine::{Arch, Devices, Image, Outside, Pair, Serial, Start};
 
 /// Instructions between two lines that say how far it is.
 const SAID: u64 = 100_000_000;
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     };
     let command_line = format!("console={console} panic=-1");
     let start = |mode| Start {
-        kernel: &kernel,
+        kernel: Image::Bytes(&kernel),
         initrd: &initrd,
         command_line: &command_line,
         memory: 256 << 20,

@@ -106,7 +106,7 @@ enum Question {
 
 /// Puts what the machine starts with into its memory.
 pub(crate) fn load(ram: &Ram, start: &Start<'_>, slots: usize) -> Result<Loaded> {
-    let header = header(start.kernel, Magic::Arm64)?;
+    let header = header(&start.kernel, Magic::Arm64)?;
     machine::load(ram, start, header, |initrd| tree::describe(start, slots, initrd))
 }
 

@@ -27,6 +27,12 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A kernel that cannot be read.
+    #[error("reading a kernel: {why}")]
+    Image {
+        /// What the host said.
+        why: String,
+    },
     /// What is to be loaded is more than there is memory.
     #[error("{what} of {needed} bytes does not fit the machine's memory of {memory} bytes: give it more with --memory")]
     Room {

@@ -32,6 +32,7 @@ mod virtio;
 mod watch;
 
 pub use arch::{Arch, isa, know, tier, translations, translator};
+pub use boot::Image;
 pub use console::{Output, Serial};
 pub use devices::Devices;
 pub use disk::{Access, Disk, Format, SeedFile};

@@ -19,6 +19,7 @@ use vm::{Host, Memory, System};
 
 use crate::arch::{self, Arch};
 use crate::bells::Bells;
+use crate::boot::{Header, Image};
 use crate::bus::Bus;
 use crate::console::Serial;
 use crate::devices::{Devices, Slots};
@@ -36,7 +37,7 @@ pub use lockstep::{Pair, Parted};
 /// What a machine starts with.
 pub struct Start<'s> {
     /// A kernel's image.
-    pub kernel: &'s [u8],
+    pub kernel: Image<'s>,
     /// The first root file system.
     pub initrd: &'s [u8],
     /// What the kernel is told.
@@ -393,7 +394,7 @@ pub(crate) fn seed(outside: Outside) -> [u8; 64] {
 pub(crate) fn load(
     ram: &Ram,
     start: &Start<'_>,
-    header: crate::boot::Header,
+    header: Header,
     tree: impl FnOnce(u64) -> Result<Vec<u8>>,
 ) -> Result<Loaded> {
     let put = |what: &'static str, at: u64, bytes: &[u8]| {
@@ -401,7 +402,7 @@ pub(crate) fn load(
         ram.copy_in(at, bytes).ok_or(Error::Room { what, needed, memory: ram.length() })
     };
     let entry = ram.base() + header.text_offset;
-    put("a kernel", entry, start.kernel)?;
+    start.kernel.put(ram, entry)?;
     let initrd = (entry + header.image_size).next_multiple_of(ALIGNMENT);
     put("a first root file system", initrd, start.initrd)?;
     let at = (initrd + start.initrd.len() as u64).next_multiple_of(ALIGNMENT);

@@ -109,7 +109,7 @@ const EXTERNAL_LINE: u64 = 1 << 9;
 
 /// Puts what the machine starts with into its memory.
 pub(crate) fn load(ram: &Ram, start: &Start<'_>, slots: usize) -> Result<Loaded> {
-    let header = header(start.kernel, Magic::Riscv64)?;
+    let header = header(&start.kernel, Magic::Riscv64)?;
     machine::load(ram, start, header, |initrd| tree::describe(start, slots, initrd))
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use machine::{Access, Devices, Disk, End, Format, Frozen, Machine, Outside, Port, Serial, Start, Thaw};
+use machine::{Access, Devices, Disk, End, Format, Frozen, Image, Machine, Outside, Port, Serial, Start, Thaw};
 
 /// Where a kernel that asks for `OFFSET` is.
 const IMAGE: u64 = 0x8020_0000;
@@ -133,7 +133,7 @@ fn description() -> Arc<isa::Isa> {
 fn machine(kernel: &[u8], devices: Devices, mode: dbt::Mode) -> (Machine, Said) {
     let said = Said::default();
     let start = Start {
-        kernel,
+        kernel: Image::Bytes(kernel),
         initrd: &[],
         command_line: "",
         memory: 16 << 20,

@@ -7,7 +7,7 @@ mod said;
 
 use std::time::Duration;
 
-use machine::{Devices, End, Machine, Outside, Serial, Start};
+use machine::{Devices, End, Image, Machine, Outside, Serial, Start};
 
 use said::Said;
 
@@ -51,7 +51,7 @@ fn machine(program: &[u8], processors: usize) -> Option<(Machine, Said)> {
     };
     let said = Said::default();
     let start = Start {
-        kernel: &kernel(program),
+        kernel: Image::Bytes(&kernel(program)),
         initrd: &[],
         command_line: "",
         memory: 64 << 20,

@@ -17,7 +17,7 @@ mod said;
 use std::time::Duration;
 
 use dbt::Mode;
-use machine::{Arch, Devices, End, Machine, Outside, Serial, Start, isa};
+use machine::{Arch, Devices, End, Image, Machine, Outside, Serial, Start, isa};
 
 use said::Said;
 
@@ -138,7 +138,7 @@ const LONG: Duration = Duration::from_secs(3600);
 fn count(arch: Arch, mode: Mode, program: Program, rounds: u64) -> u64 {
     let said = Said::default();
     let start = Start {
-        kernel: &image(arch, program, rounds),
+        kernel: Image::Bytes(&image(arch, program, rounds)),
         initrd: &[],
         command_line: "",
         memory: 16 << 20,

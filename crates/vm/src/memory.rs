@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, SeekFrom};
 use rustix::fs::{fcntl_add_seals, fcntl_getfl, ftruncate, memfd_create, seek};
+use rustix::io::pwrite;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use sys::Errno;
 use sys::pagemap;
@@ -402,6 +403,27 @@ impl Memory {
         done.ok()
     }
 
+    /// Writes so much that it is worth a call: pages that are not there yet need not be made zero first, and are mapped many
+    /// at a time. Says whether all of it is written.
+    fn write_many(&self, offset: usize, from: &[u8]) -> bool {
+        let Content::Own(file) = &*self.content() else { return false };
+        if offset < self.room.begin {
+            return false;
+        }
+        let mut done = 0;
+        while done < from.len() {
+            match pwrite(file, &from[done..], (offset + done) as u64) {
+                Ok(count) if count > 0 => done += count,
+                _ => return false,
+            }
+        }
+        let begin = offset / PAGE * PAGE;
+        let length = (offset + from.len()).next_multiple_of(PAGE).min(self.length) - begin;
+        // SAFETY: whole pages of the mapping. Nothing is lost if it fails.
+        let _ = unsafe { madvise(self.at.as_ptr().add(begin).cast(), length, Advice::LinuxPopulateRead) };
+        true
+    }
+
     fn inside(&self, offset: usize, length: usize) -> Option<*mut u8> {
         let end = offset.checked_add(length)?;
         // SAFETY: the offset is inside.
@@ -447,11 +469,8 @@ impl Region for Memory {
 
     fn write(&self, offset: usize, from: &[u8]) -> Option<()> {
         let at = self.inside(offset, from.len())?;
-        if from.len() >= MANY {
-            let begin = offset.next_multiple_of(PAGE);
-            let length = (offset + from.len()).saturating_sub(begin) / PAGE * PAGE;
-            // SAFETY: whole pages of the mapping. Nothing is lost if it fails.
-            let _ = unsafe { madvise(self.at.as_ptr().add(begin).cast(), length, Advice::LinuxPopulateWrite) };
+        if from.len() >= MANY && self.write_many(offset, from) {
+            return Some(());
         }
         // SAFETY: inside the mapping, to which no reference exists.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), at, from.len()) };

@@ -156,3 +156,38 @@ fn a_page_in_the_place_of_the_first_stays_there() {
     assert!(!memory.used().unwrap().iter().any(|it| it.0 == 0));
     assert!(Memory::thaw_in(std::sync::Arc::new(Room::new(PAGE).unwrap()), &frozen).is_err());
 }
+
+/// So much at once goes another way than a few bytes.
+#[test]
+fn much_is_written_as_little_is() {
+    const LENGTH: usize = 4 << 20;
+    let much: Vec<u8> = (0..2_500_001u32).map(|it| (it % 253) as u8).collect();
+    let check = |memory: &Memory, at: usize| {
+        memory.write(0, &[9; 4]).unwrap();
+        memory.write(at, &much).unwrap();
+        let mut all = vec![0; LENGTH];
+        memory.read(0, &mut all).unwrap();
+        let end = at + much.len();
+        assert!(all[at..end] == much, "at {at}");
+        let around = all[4.min(at)..at].iter().chain(&all[end..]);
+        assert!(around.into_iter().all(|it| *it == 0), "nothing else was written, at {at}");
+        assert_eq!(memory.write(LENGTH - much.len() + 1, &much), None);
+    };
+    for at in [0, 4, PAGE - 1, 3 * PAGE, LENGTH - much.len()] {
+        let memory = Memory::new(LENGTH).unwrap();
+        check(&memory, at);
+        // What others have is not written to.
+        let frozen = memory.freeze().unwrap();
+        let copy = Memory::thaw(&frozen).unwrap();
+        copy.write(at, &vec![1; much.len()]).unwrap();
+        let mut there = vec![0; much.len()];
+        memory.read(at, &mut there).unwrap();
+        assert!(there == much);
+        let page = rustix::fs::memfd_create("page", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&page, PAGE as u64).unwrap();
+        check(&Memory::new_in(std::sync::Arc::new(Room::behind(&page, LENGTH).unwrap())).unwrap(), at);
+        let mut first = [0; PAGE];
+        rustix::io::pread(&page, &mut first, 0).unwrap();
+        assert!(at >= PAGE || first[at..] == much[..PAGE - at], "its first page is elsewhere");
+    }
+}

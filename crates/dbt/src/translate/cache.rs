@@ -5,6 +5,8 @@
 
 #![expect(unsafe_code, reason = "memory is mapped to be executed, and what is in it is called")]
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -15,6 +17,7 @@ const SIZE: usize = 256 << 20;
 
 /// Memory for code.
 pub(super) struct Cache {
+    file: File,
     write: NonNull<u8>,
     execute: NonNull<u8>,
     used: usize,
@@ -37,15 +40,18 @@ impl Cache {
         };
         let write = map(ProtFlags::READ | ProtFlags::WRITE)?;
         let execute = map(ProtFlags::READ | ProtFlags::EXEC)?;
-        Some(Cache { write, execute, used: 0, ready: 0 })
+        Some(Cache { file: file.into(), write, execute, used: 0, ready: 0 })
+    }
+
+    /// Where so many bytes of code are going to be, if they are added next. Nothing if there is no room for them.
+    pub(super) fn room(&self, length: usize) -> Option<usize> {
+        let at = self.used.next_multiple_of(16);
+        (SIZE.checked_sub(at)? >= length).then_some(at)
     }
 
     /// Adds code; gives where it is from the beginning. Nothing if there is no more room.
     pub(super) fn add(&mut self, bytes: &[u8]) -> Option<usize> {
-        let at = self.used.next_multiple_of(16);
-        if SIZE - at < bytes.len() {
-            return None;
-        }
+        let at = self.room(bytes.len())?;
         self.used = at + bytes.len();
         if self.used > self.ready {
             self.make_ready();
@@ -55,13 +61,19 @@ impl Cache {
     }
 
     /// Has the host give its pages, many at once: each would be a fault where it is written, and one where it is executed.
+    /// Those that are there when they are asked for are mapped sixteen at a time, so they are written by a call first.
     fn make_ready(&mut self) {
         const STEP: usize = 1 << 20;
+        static NOTHING: [u8; 1 << 16] = [0; 1 << 16];
         let (from, to) = (self.ready, self.used.next_multiple_of(STEP).min(SIZE));
         self.ready = to;
-        for (at, advice) in [(self.write, Advice::LinuxPopulateWrite), (self.execute, Advice::LinuxPopulateRead)] {
-            // SAFETY: inside the mapping, as `used` is. Nothing is lost if it fails.
-            let _ = unsafe { madvise(at.as_ptr().add(from).cast(), to - from, advice) };
+        // Nothing is lost if any of it fails.
+        for at in (from..to).step_by(NOTHING.len()) {
+            let _ = self.file.write_at(&NOTHING, at as u64);
+        }
+        for at in [self.write, self.execute] {
+            // SAFETY: inside the mapping, as `used` is.
+            let _ = unsafe { madvise(at.as_ptr().add(from).cast(), to - from, Advice::LinuxPopulateRead) };
         }
     }
 
@@ -85,11 +97,6 @@ impl Cache {
     pub(super) fn direct(&mut self, at: usize, to: usize) {
         let distance = to as i64 - (at as i64 + 4);
         self.write_at(at, &(distance as i32).to_le_bytes());
-    }
-
-    /// The four bytes at `at` become a number.
-    pub(super) fn put(&mut self, at: usize, number: u32) {
-        self.write_at(at, &number.to_le_bytes());
     }
 
     /// What begins at `at` becomes a jump to `to`.

@@ -30,7 +30,6 @@ use super::ir::{Block, Fence, Ir, Modes, Val, Value};
 use super::sets::{self, Alignment};
 use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size, Xmm};
 use crate::state::head;
-use serde::{Deserialize, Serialize};
 
 const VALUES: [Reg; 10] =
     [Reg::Rbx, Reg::Rsi, Reg::Rdi, Reg::R8, Reg::R9, Reg::R10, Reg::R11, Reg::R12, Reg::R13, Reg::R15];
@@ -48,26 +47,27 @@ pub(super) struct Compiled {
 }
 
 /// Where a block's code meets what is around it: offsets in its bytes.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Seams {
     /// Jumps that may go straight to another block.
     pub(super) links: Vec<Link>,
-    /// Where it counts how often something runs.
-    pub(super) counters: Vec<Counter>,
+    /// Where its counter is in a set, if it counts how often it runs: four bytes.
+    pub(super) counter: Option<u32>,
+    /// Where it counts how often it turns back.
+    pub(super) turns: Vec<Turns>,
     /// Code that leaves because the block does not hold any more.
     pub(super) stale: u32,
 }
 
-/// Where it says which counter of a set is meant: four bytes; and what that counts, by where it is from the beginning of the
-/// page.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Counter {
+/// Where it says which counter of a set is meant, in four bytes; and where it turns back to in the page.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turns {
     pub(super) at: u32,
     pub(super) plus: u32,
 }
 
 /// A jump that may go straight to another block.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Link {
     /// How far it goes: four bytes.
     pub(super) jump: u32,
@@ -459,7 +459,11 @@ impl<'b> Generator<'b> {
     /// Counts that something runs which begins there in the page, and goes to cold code if it did so often enough.
     fn count(&mut self, begin: u32) {
         self.code.decrement(Mem::at(Reg::R14, sets::counter(0)));
-        self.seams.counters.push(Counter { at: self.code.here() as u32 - 4, plus: begin });
+        let at = self.code.here() as u32 - 4;
+        match self.site.counting {
+            Counting::Turns => self.seams.turns.push(Turns { at, plus: begin }),
+            Counting::Visits | Counting::Nothing => self.seams.counter = Some(at),
+        }
         let jumps = self.code.jcc(Condition::Sign);
         self.cold.push(Cold::Exit { jumps, flush: Flushes::default(), to: Target::Hot(begin) });
     }

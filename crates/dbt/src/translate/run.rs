@@ -2,16 +2,15 @@
 
 #![expect(unsafe_code, reason = "generated code is called with a pointer to its processor")]
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use isa::{Isa, Register};
 
 use super::callbacks::{Run, interpret, load, store, touch};
-use super::generate::{self, Compiled, Counting, Site, TooBig};
-use super::kept::{Extent, Place, Record};
-use super::specialise::{self, Effort, Fetch, Sharing};
-use super::{Key, PAGE, sets};
+use super::generate::{self, Counting, Site, TooBig};
+use super::kept::{Extent, Place};
+use super::specialise::{self, Effort, Fetch};
+use super::{Key, NO_LINK, PAGE, sets};
 use crate::board::Board;
 use crate::processor::Processor;
 use crate::state::head;
@@ -172,8 +171,8 @@ impl Processor {
         let set = translator.sets.find(key, space);
         let set = translator.sets.get(set);
         let address = set.jump(pc)?;
-        // A link is made by whoever finds more than the address.
-        if link != 0 {
+        // A link is made by whoever finds more than the address. (Who is wanted leaves by one that is made, too.)
+        if translator.links.get(link as usize).is_some_and(|it| link != NO_LINK && !it.is_straight) {
             return None;
         }
         let set = &raw mut *set as u64;
@@ -204,7 +203,8 @@ impl Processor {
         let number = match translator.blocks.get(&found).copied() {
             Some(number) => number,
             None => {
-                let is_kept = self.may_be_kept(found);
+                let place = self.place(found);
+                let is_kept = place.is_some_and(|place| self.may_be_kept(place));
                 let translator = self.translator.as_mut()?;
                 let counted = translator.visits.count(found);
                 let Some(effort) = counted.or(is_kept.then_some(Effort::Some)) else {
@@ -215,7 +215,7 @@ impl Processor {
                     // Where these are may be forgotten by now: all of it is looked for again.
                     return None;
                 }
-                self.make(isa, found, effort)?
+                self.make(isa, found, place, effort)?
             }
         };
         let pc = self.pc;
@@ -234,8 +234,9 @@ impl Processor {
         translator.sets.get(set).keep_jump(pc, address, reach);
         if link != 0 && behind.is_none() && epoch == translator.epoch {
             // Whoever came here by a link that is there still can come straight from now on.
-            translator.cache.direct(translator.links[link as usize].at, code);
-            translator.list[number as usize].incoming.push(link);
+            if translator.lead(link, number).is_some() {
+                translator.cache.direct(translator.links[link as usize].at, code);
+            }
         }
         let set = &raw mut *translator.sets.get(set) as u64;
         let head_values = [
@@ -301,19 +302,20 @@ impl Processor {
             return;
         }
         translator.forget(found);
-        self.make(isa, found, Effort::All);
+        let place = self.place(found);
+        self.make(isa, found, place, Effort::All);
     }
 
     /// Translates the block at a physical address. Its pages are protected, or were, in which case there is mail.
     ///
     /// An instruction that ends on another page is a block that only holds as long as that page is behind this one: it is
     /// found through the tables of its address space alone, which forget it when either page is somewhere else.
-    fn make(&mut self, isa: &Isa, key: Key, effort: Effort) -> Option<u32> {
-        if let Some(number) = self.make_of_kept(key, effort) {
+    fn make(&mut self, isa: &Isa, key: Key, place: Option<Place>, effort: Effort) -> Option<u32> {
+        if let Some(number) = place.and_then(|place| self.take_kept(key, place, effort)) {
             return Some(number);
         }
         if effort == Effort::Region {
-            return self.make_region(isa, key).or_else(|| self.make(isa, key, Effort::All));
+            return self.make_region(isa, key).or_else(|| self.make(isa, key, place, Effort::All));
         }
         let Key { physical, behind, .. } = key;
         let page = physical & !(PAGE - 1);
@@ -346,11 +348,11 @@ impl Processor {
         translator.room.take_back(block);
         let compiled = match compiled {
             Ok(compiled) => compiled,
-            Err(TooBig) if effort == Effort::All => return self.make(isa, key, Effort::Less),
+            Err(TooBig) if effort == Effort::All => return self.make(isa, key, place, Effort::Less),
             Err(TooBig) => return Some(translator.give_up(key)),
         };
-        if let Some(number) = translator.install(key, effort, &compiled.bytes, &compiled.seams) {
-            self.keep(key, effort, extents, &compiled);
+        if let Some(number) = translator.install_made(key, effort, &extents, &compiled) {
+            self.keep(key, place, effort, (&extents, &compiled));
             if let Some(translator) = &mut self.translator {
                 translator.generating.take_back(compiled);
             }
@@ -361,72 +363,12 @@ impl Processor {
             self.ram.peers().code.clear_all();
             self.protect_pages(&key.pages());
         }
-        self.make(isa, key, effort)
+        self.make(isa, key, place, effort)
     }
 
     pub(super) fn mode_values(&self, isa: &Isa) -> Vec<u64> {
         let value = |register: &Register| if register.is_mode { self.state.narrow(register.offset) } else { 0 };
         isa.registers.iter().map(value).collect()
-    }
-
-    pub(super) fn sharing(&self) -> Sharing {
-        if self.ram.peers().is_alone() { Sharing::Alone } else { Sharing::Shared }
-    }
-
-    /// What a block is looked for by among those that are kept. Nothing if it is not kept.
-    fn place(&self, key: Key) -> Option<Place> {
-        let begin = key.physical & (PAGE - 1);
-        if key.behind.is_some() || begin > PAGE - 4 {
-            return None;
-        }
-        let sharing = self.sharing();
-        let first = self.ram.read(key.physical, 32)? as u32;
-        Some(Place { modes: key.modes, begin: begin as u16, first, sharing })
-    }
-
-    /// Whether another machine may have translated a block.
-    fn may_be_kept(&self, key: Key) -> bool {
-        let kept = self.translator.as_ref().and_then(|it| it.kept.as_ref());
-        kept.is_some_and(|kept| self.place(key).is_some_and(|place| kept.may_have(place)))
-    }
-
-    /// A block that another machine has translated, if it was made of what is there now. Its pages are protected.
-    fn make_of_kept(&mut self, key: Key, least: Effort) -> Option<u32> {
-        let kept = Arc::clone(self.translator.as_ref()?.kept.as_ref()?);
-        let ram = &self.ram;
-        let page = key.physical & !(PAGE - 1);
-        let is_there = |record: &Record<'_>| {
-            let mut source = record.source;
-            record.extents.iter().all(|(at, length)| {
-                let (address, length) = (page + u64::from(*at), usize::from(*length));
-                ram.peers().code.mark(address, length as u64);
-                // The longest block has fewer.
-                let mut bytes = [0; 512];
-                let (Some(wanted), Some(bytes)) = (source.split_off(..length), bytes.get_mut(..length)) else {
-                    return false;
-                };
-                ram.copy_out(address, bytes).is_some() && *wanted == *bytes
-            })
-        };
-        let record = kept.find(self.place(key)?, least, is_there)?;
-        self.translator.as_mut()?.install(key, record.effort, record.code, &record.seams)
-    }
-
-    /// Keeps a block for other machines.
-    fn keep(&self, key: Key, effort: Effort, extents: Vec<Extent>, compiled: &Compiled) {
-        let Some(kept) = self.translator.as_ref().and_then(|it| it.kept.as_ref()) else { return };
-        let Some(place) = self.place(key) else { return };
-        let page = key.physical & !(PAGE - 1);
-        let mut source = vec![0; extents.iter().map(|(_, length)| usize::from(*length)).sum()];
-        let mut rest = &mut *source;
-        for (at, length) in &extents {
-            let Some(part) = rest.split_off_mut(..usize::from(*length)) else { return };
-            if self.ram.copy_out(page + u64::from(*at), part).is_none() {
-                return;
-            }
-        }
-        let seams = compiled.seams.clone();
-        kept.add(place, &Record { effort, extents, source: &source, code: &compiled.bytes, seams });
     }
 
     /// The next access to a page finds it by itself, if it may. Says whether.

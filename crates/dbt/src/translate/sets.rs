@@ -12,8 +12,9 @@ use crate::tlb::{Access, PAGE_BITS, Reach};
 /// Entries of each table of pages.
 pub(super) const ENTRIES: usize = 1024;
 /// Entries of the table of jumps. (A kernel that boots has code in 10 MiB: with 1024 of them, a third of all jumps between
-/// its pages was not found, which took longer than translating it.)
-pub(super) const JUMP_ENTRIES: usize = 8192;
+/// its pages was not found, which took longer than translating it; with 8192, it still left generated code 100,000 times
+/// for that.)
+pub(super) const JUMP_ENTRIES: usize = 16384;
 const COUNTERS: usize = 4096;
 /// So often a block runs before more effort is made for it.
 pub(super) const HOT_AFTER: i32 = 2000;

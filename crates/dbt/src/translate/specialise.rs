@@ -12,14 +12,13 @@ mod windows;
 use isa::plan::{Op, Plan};
 use isa::{Instruction, Isa};
 use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
 
 use super::ir::{Block, Dirty, Exit, Ir, Modes, StateId, Table, Test, Val, Value};
 use crate::contract::Question;
 
 /// What a block is worth. (With all the effort at once, a boot of Debian's arm64 kernel was 31 MB of code, most of which ran
 /// a few times: loops turned out as several of their turns, and code that other blocks have, too.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effort {
     /// It is new: it counts how often it runs.
     Some,

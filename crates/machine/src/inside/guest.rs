@@ -50,7 +50,7 @@ pub enum Origin {
     /// Its kernel.
     Kernel {
         /// The image.
-        image: Vec<u8>,
+        image: File,
         /// The kernel's modules, in the order in which they are loaded.
         modules: Vec<Module>,
         /// Bytes of its memory.

@@ -4,6 +4,7 @@
 //! cell's first program by the process's own streams and signals, further ones by the control socket. **When the first
 //! program has ended the machine ends**, with all that it has written on its way.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use super::setup::{self, Has};
 use super::spawn::{self, Born, Ends, Outcome};
 use super::whole;
 use crate::arch::{Arch, isa, tier, translations};
+use crate::boot::Image;
 use crate::console::Serial;
 use crate::error::{Error, Result};
 use crate::machine::gdb::Door;
@@ -64,7 +66,7 @@ pub fn run(guest: Guest) -> Result<i32> {
     let (runner, inside) = match begin {
         Begin::Anew(kernel, first, memory, processors) => {
             let make = move || {
-                let (kernel, initrd, command_line) = (&kernel, &first.archive, setup::command_line(arch));
+                let (kernel, initrd, command_line) = (Image::File(&kernel), &first.archive, setup::command_line(arch));
                 let outside = Outside::Host;
                 let start = Start { kernel, initrd, command_line, memory, processors, mode, serial, devices, outside };
                 Machine::of_arch(arch, kvm, start)
@@ -99,7 +101,7 @@ pub fn run(guest: Guest) -> Result<i32> {
 
 /// How it begins.
 enum Begin {
-    Anew(Vec<u8>, root::First, u64, usize),
+    Anew(File, root::First, u64, usize),
     Again(Frozen, SavedInside),
 }
 

@@ -20,7 +20,8 @@ use unikernel::control::{Order, Word};
 use super::guest::Network;
 use super::root::{self, Module};
 use super::setup;
-use crate::arch::{Arch, tier};
+use crate::arch::{Arch, tier, translations};
+use crate::boot::Image;
 use crate::console::Serial;
 use crate::devices::Devices;
 use crate::disk::{Access, Disk, Format, SeedFile};
@@ -39,8 +40,10 @@ pub struct System {
     pub arch: Arch,
     /// What virtual machines are made with, if its processors are the host's own.
     pub kvm: Option<OwnedFd>,
+    /// What it has translated when it ran before, and where it adds to that.
+    pub translations: Option<File>,
     /// Its kernel's image.
-    pub kernel: Vec<u8>,
+    pub kernel: File,
     /// Its kernel's modules, in the order in which they are loaded.
     pub modules: Vec<Module>,
     /// Bytes of its memory.
@@ -134,7 +137,7 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
     devices.sockets = system.sockets.as_ref().map(another).transpose()?;
     devices.disks.extend(system.seed.as_ref().map(|it| Disk::seed(&with_network(it, system))));
     let start = Start {
-        kernel: &system.kernel,
+        kernel: Image::File(&system.kernel),
         initrd: archive,
         command_line: setup::command_line(system.arch),
         memory: system.memory,
@@ -149,6 +152,10 @@ fn run_once(system: &System, archive: &[u8], keyboard: Keyboard, door: &Door) ->
     };
     let kvm = system.kvm.as_ref().map(copy).transpose()?;
     let mut machine = Machine::of_arch(system.arch, kvm, start)?;
+    let kept = system.translations.as_ref().map(File::try_clone).transpose().map_err(Error::Watching)?;
+    if let Some(kept) = kept.and_then(|it| translations(system.arch, it).ok()) {
+        machine.share(kept);
+    }
     let said = Arc::new(AtomicU8::new(0));
     let hearing = {
         let (said, interrupter) = (Arc::clone(&said), machine.interrupter());

@@ -50,9 +50,10 @@ fn number(bytes: &[u8], at: usize, size: usize) -> Result<u64> {
 
 /// Puts what the machine starts with into its memory.
 pub(crate) fn load(ram: &Ram, start: &Start<'_>, slots: usize) -> Result<Entry> {
-    let placed = match start.kernel {
-        [0x7f, b'E', b'L', b'F', ..] => place_segments(ram, start.kernel)?,
-        _ => place_image(ram, start.kernel)?,
+    let kernel = start.kernel.all()?;
+    let placed = match &*kernel {
+        [0x7f, b'E', b'L', b'F', ..] => place_segments(ram, &kernel)?,
+        _ => place_image(ram, &kernel)?,
     };
     let initrd = placed.end.next_multiple_of(LARGE);
     put(ram, "a first root file system", initrd, start.initrd)?;

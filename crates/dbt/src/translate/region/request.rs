@@ -6,10 +6,13 @@ use rustc_hash::FxHashSet;
 use super::super::generate::{Counting, Site};
 use super::super::run::Reader;
 use super::super::specialise::{self, Effort, Fetch};
-use super::super::{Key, PAGE, Translator};
+use super::super::{Key, PAGE, Translator, kept};
 use super::form::{Extent, form};
 use super::workshop::Order;
 use crate::processor::Processor;
+
+/// What a region is made of, as far as who writes there goes: its page.
+const WHOLE: [kept::Extent; 1] = [(0, PAGE as u16)];
 
 /// Instructions up to where other blocks begin.
 struct Bounded<'b, 'r> {
@@ -45,7 +48,7 @@ impl Processor {
         let translator = self.translator.as_mut()?;
         let compiled = translator.workshop.as_mut()?.make(&order)?;
         translator.made += 1;
-        translator.install(key, Effort::Region, &compiled.bytes, &compiled.seams)
+        translator.install_made(key, Effort::Region, &WHOLE, &compiled)
     }
 
     /// Regions that were compiled meanwhile are there from now on.
@@ -55,7 +58,7 @@ impl Processor {
             translator.forget(made.key);
             translator.made += 1;
             // Without room, everything is forgotten soon.
-            translator.install(made.key, Effort::Region, &compiled.bytes, &compiled.seams);
+            translator.install_made(made.key, Effort::Region, &WHOLE, &compiled);
         }
     }
 
