@@ -23,10 +23,15 @@ struct Work {
 
 impl Work {
     fn new(packages: &str) -> Option<Work> {
+        Work::of(packages, "/arm64")
+    }
+
+    /// The same of a suite and an architecture.
+    fn of(packages: &str, place: &str) -> Option<Work> {
         if !can_run(&["root"]) {
             return None;
         }
-        let image = format!("deb:{packages},{SHELL}/arm64");
+        let image = format!("deb:{packages},{SHELL}{place}");
         let work = Work { env: TestEnv::with(&image), image };
         std::fs::create_dir(work.dir()).unwrap();
         Some(work)
@@ -42,9 +47,15 @@ impl Work {
 
     /// What a script does in `/work` of the machine. A step that fails ends it, and is the last that is told of.
     fn run(&self, script: &str) -> Run {
+        self.run_on("1", script)
+    }
+
+    /// The same with so many processors.
+    fn run_on(&self, processors: &str, script: &str) -> Run {
         let mount = format!("{}:/work", self.dir().display());
-        let options = ["run", "--rm", "--net", "none", "-m", "768m", "-v", &mount, "-w", "/work", &self.image];
-        self.env.skep(options.iter().chain(&["--", "busybox", "sh", "-e", "-c", script]))
+        let size = ["run", "--rm", "--net", "none", "-m", "768m", "--cpus", processors];
+        let place = ["-v", &mount, "-w", "/work", &self.image, "--", "busybox", "sh", "-e", "-c", script];
+        self.env.skep(size.iter().chain(&place))
     }
 }
 
@@ -70,6 +81,82 @@ fn a_program_is_compiled_and_run() {
         let run = work.run(&format!("{compiler} -o /tmp/it program.c -lm -lpthread; /tmp/it"));
         assert_eq!((run.code, &run.out), (0, &expected), "{compiler}: {}", run.err);
     }
+}
+
+/// Words that threads share, and code that one thread writes while another executes it.
+fn check_threads(work: &Work, arch: &str, compiler: &str, source: &str) {
+    work.write("threads.c", include_str!("machine_work/threads.c"));
+    work.write("atomics.s", source);
+    host(&work.dir(), &format!("{arch}-linux-gnu-as"), &["-o", "atomics.o", "atomics.s"]);
+    let rounds = if is_long() { 50_000 } else { 5_000 };
+    let run = work
+        .run_on("2", &format!("{compiler} -o /tmp/it threads.c atomics.o -lpthread; busybox nproc; /tmp/it {rounds}"));
+    let expected = "2\ncounters\norder\nwritten\nflipped between writing and executing\nmapped twice\nmapped anew\n\
+                    changed while it is executed\n";
+    assert_eq!((run.code, run.out.as_str()), (0, expected), "{}", run.err);
+}
+
+#[test]
+fn threads_see_each_others_words_and_code() {
+    if !can_run(&["aarch64-linux-gnu-objdump"]) {
+        return;
+    }
+    let Some(work) = Work::new("tcc,libc6-dev") else { return };
+    check_threads(&work, "aarch64", "tcc", include_str!("machine_work/threads_arm64.s"));
+}
+
+#[test]
+fn threads_of_riscv_see_each_others_words_and_code() {
+    // Its compiler is large: there is no small one.
+    if !is_long() || !can_run(&["riscv64-linux-gnu-objdump"]) {
+        return;
+    }
+    let Some(work) = Work::of("gcc,libc6-dev", "@trixie/riscv64") else { return };
+    check_threads(&work, "riscv64", "gcc -O1", include_str!("machine_work/threads_riscv64.s"));
+}
+
+/// A Debian package in the directory that the machine sees: a program and a script of its own, and what it needs.
+fn package(work: &Work, name: &str, fields: &str, script: &str) {
+    let dir = work.dir().join(name);
+    std::fs::create_dir_all(dir.join("DEBIAN")).unwrap();
+    let control = format!("Package: {name}\nVersion: 1.0\nMaintainer: T <t@example.org>\n{fields}Description: test\n");
+    std::fs::write(dir.join("DEBIAN/control"), control).unwrap();
+    let place = dir.join("DEBIAN/postinst");
+    std::fs::write(&place, format!("#!/bin/sh\nset -e\n{script}\n")).unwrap();
+    std::fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn packages_are_installed_from_a_directory() {
+    if !can_run(&["aarch64-linux-gnu-objdump"]) {
+        return;
+    }
+    let Some(work) = Work::new("apt") else { return };
+    let dir = work.dir();
+    // One of the directory itself, and one that it needs, of a repository there.
+    let needs = "Architecture: arm64\nDepends: greeting-data (>= 1), adduser, libc6 (>= 2.30)\n";
+    package(&work, "greeting", needs, "adduser --quiet --system greeter");
+    package(&work, "greeting-data", "Architecture: all\n", "echo from its script > /var/lib/greeting");
+    work.write("greeting.s", include_str!("machine_work/greeting.s"));
+    std::fs::create_dir_all(dir.join("greeting/usr/bin")).unwrap();
+    std::fs::create_dir_all(dir.join("greeting-data/etc")).unwrap();
+    work.write("greeting-data/etc/greeting", "hello, from a package\n");
+    work.write("greeting-data/DEBIAN/conffiles", "/etc/greeting\n");
+    host(&dir, "aarch64-linux-gnu-as", &["-o", "greeting.o", "greeting.s"]);
+    host(&dir, "aarch64-linux-gnu-ld", &["-o", "greeting/usr/bin/greeting", "greeting.o"]);
+    std::fs::create_dir(dir.join("repository")).unwrap();
+    host(&dir, "dpkg-deb", &["--root-owner-group", "-b", "greeting", "greeting.deb"]);
+    host(&dir, "dpkg-deb", &["--root-owner-group", "-b", "greeting-data", "repository/data.deb"]);
+    let digest = host(&dir, "sha256sum", &["repository/data.deb"]);
+    let size = std::fs::metadata(dir.join("repository/data.deb")).unwrap().len();
+    let control = std::fs::read_to_string(dir.join("greeting-data/DEBIAN/control")).unwrap();
+    let listed = format!("{control}Filename: ./data.deb\nSize: {size}\nSHA256: {}\n", &digest[..64]);
+    work.write("repository/Packages", &listed);
+
+    let run = work.run(include_str!("machine_work/apt.sh"));
+    assert_eq!(run.code, 0, "{}{}", run.out, run.err);
+    assert!(run.out.contains("Setting up greeting (1.0)"), "{}{}", run.out, run.err);
+    assert!(run.out.ends_with("hello, from a package\nfrom its script\ngreeter\nwhole\nremoved\n"), "{}", run.out);
 }
 
 #[test]
