@@ -199,6 +199,46 @@ fn pythons_own_tests_go_well() {
     assert!(run.out.contains("Tests result: SUCCESS"), "{}", run.out);
 }
 
+/// Published signatures of curves: RFC 6979 (A.2.5, A.2.6: `sample`) and RFC 8032 (7.1, test 2), as files in DER and as they are.
+const SIGNATURES: [(&str, &str); 6] = [
+    (
+        "p256.public",
+        "3059301306072a8648ce3d020106082a8648ce3d030107034200 04\
+         60fed4ba255a9d31c961eb74c6356d68c049b8923b61fa6ce669622e60f29fb6\
+         7903fe1008b8bc99a41ae9e95628bc64f2f1b20c2d7e9f5177a3c294d4462299",
+    ),
+    (
+        "p256.signature",
+        "3046 022100 efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716\
+         022100 f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8",
+    ),
+    (
+        "p384.public",
+        "3076301006072a8648ce3d020106052b81040022036200 04\
+         ec3a4e415b4e19a4568618029f427fa5da9a8bc4ae92e02e06aae5286b300c64def8f0ea9055866064a254515480bc13\
+         8015d9b72d7d57244ea8ef9ac0c621896708a59367f9dfb9f54ca84b3f1c9db1288b231c3ae0d4fe7344fd2533264720",
+    ),
+    (
+        "p384.signature",
+        "3066 023100 94edbb92a5ecb8aad4736e56c691916b3f88140666ce9fa73d64c4ea95ad133c81a648152e44acf96e36dd1e80fabe46\
+         023100 99ef4aeb15f178cea1fe40db2603138f130e740a19624526203b6351d0a3a94fa329c145786e679e7b82c71a38628ac8",
+    ),
+    (
+        "ed25519.key",
+        "302e020100300506032b657004220420 4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+    ),
+    (
+        "ed25519.signature",
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da\
+         085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
+    ),
+];
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.chars().filter_map(|it| it.to_digit(16)).map(|it| it as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
 #[test]
 fn cryptography_is_right_and_agrees_with_the_hosts() {
     let Some(work) = Work::new("openssl") else { return };
@@ -216,10 +256,13 @@ fn cryptography_is_right_and_agrees_with_the_hosts() {
         openssl(&format!("dgst -sha256 -sign {kind}.key -out {kind}.of-host text"));
     }
     openssl("cms -encrypt -binary -aes-256-gcm -in text -outform DER -out gcm.of-host certificate");
+    for (name, hex) in SIGNATURES {
+        std::fs::write(dir.join(name), bytes(hex)).unwrap();
+    }
     let seconds = if is_long() { 3 } else { 1 };
     let run = work.run(&format!("SECONDS_EACH={seconds}\n{}", include_str!("machine_work/openssl.sh")));
     assert_eq!(run.code, 0, "{}{}", run.out, run.err);
-    assert_eq!(run.out.matches("Verified OK").count(), 2, "{}", run.out);
+    assert_eq!(run.out.matches("Verified OK").count(), 2 + 2, "{}", run.out);
     for kind in ["rsa", "ec"] {
         let said = openssl(&format!("dgst -sha256 -verify {kind}.public -signature {kind}.of-guest text"));
         assert_eq!(said, "Verified OK\n");
