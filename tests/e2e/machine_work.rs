@@ -53,7 +53,7 @@ impl Work {
     /// The same with so many processors.
     fn run_on(&self, processors: &str, script: &str) -> Run {
         let mount = format!("{}:/work", self.dir().display());
-        let size = ["run", "--rm", "--net", "none", "-m", "768m", "--cpus", processors];
+        let size = ["run", "--rm", "--net", "none", "-u", "root", "-m", "768m", "--cpus", processors];
         let place = ["-v", &mount, "-w", "/work", &self.image, "--", "busybox", "sh", "-e", "-c", script];
         self.env.skep(size.iter().chain(&place))
     }
@@ -88,7 +88,7 @@ fn check_threads(work: &Work, arch: &str, compiler: &str, source: &str) {
     work.write("threads.c", include_str!("machine_work/threads.c"));
     work.write("atomics.s", source);
     host(&work.dir(), &format!("{arch}-linux-gnu-as"), &["-o", "atomics.o", "atomics.s"]);
-    let rounds = if is_long() { 50_000 } else { 5_000 };
+    let rounds = if is_long() { 10_000 } else { 2_000 };
     let run = work
         .run_on("2", &format!("{compiler} -o /tmp/it threads.c atomics.o -lpthread; busybox nproc; /tmp/it {rounds}"));
     let expected = "2\ncounters\norder\nwritten\nflipped between writing and executing\nmapped twice\nmapped anew\n\
@@ -187,6 +187,48 @@ fn a_server_keeps_what_it_was_told() {
     assert!(run.out.ends_with("kept: 1000 value-777 500500\n"), "{}{}", run.out, run.err);
 }
 
+/// A package's source as it was taken over by the distribution, unpacked in a directory: by the machine's own sources of packages.
+fn source(dir: &Path, package: &str) {
+    let (lists, parts) = (dir.join("lists"), dir.join("sources.list.d"));
+    std::fs::create_dir_all(lists.join("partial")).unwrap();
+    std::fs::create_dir_all(&parts).unwrap();
+    let own = std::fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().map(|it| it.unwrap().path());
+    for file in own.chain(["/etc/apt/sources.list".into()]).filter(|it: &std::path::PathBuf| it.is_file()) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let line = |it: &str| match it.strip_prefix("deb ") {
+            Some(rest) => format!("deb-src {rest}\n"),
+            None => it.replace("Types: deb", "Types: deb-src") + "\n",
+        };
+        std::fs::write(parts.join(file.file_name().unwrap()), text.lines().map(line).collect::<String>()).unwrap();
+    }
+    let option = |name: &str, value: &Path| format!("{name}={}", value.display());
+    let places = [
+        option("Dir::Etc::sourcelist", Path::new("/dev/null")),
+        option("Dir::Etc::sourceparts", &parts),
+        option("Dir::State::lists", &lists),
+        "APT::Sandbox::User=root".to_owned(),
+        "Dir::Cache::pkgcache=".to_owned(),
+        "Dir::Cache::srcpkgcache=".to_owned(),
+    ];
+    let options: Vec<&str> = places.iter().flat_map(|it| ["-o", it]).collect();
+    host(dir, "apt-get", &[&options[..], &["-qq", "update"]].concat());
+    host(dir, "apt-get", &[&options[..], &["-qq", "source", "--download-only", "--only-source", package]].concat());
+    host(dir, "sh", &["-c", "tar -xf *.orig.tar.* --strip-components=1"]);
+}
+
+#[test]
+fn a_servers_own_tests_go_well() {
+    if !is_long() {
+        return;
+    }
+    let tools = "redis-server,redis-tools,tcl8.6,procps,coreutils,grep,sed";
+    let Some(work) = Work::new(tools) else { return };
+    source(&work.dir(), "redis");
+    let run = work.run_on("2", include_str!("machine_work/redis_tests.sh"));
+    assert_eq!(run.code, 0, "{}{}", run.out, run.err);
+    assert!(run.out.contains("All tests passed without errors!"), "{}", run.out);
+}
+
 #[test]
 fn pythons_own_tests_go_well() {
     let Some(work) = Work::new("python3,libpython3.11-testsuite") else { return };
@@ -194,7 +236,9 @@ fn pythons_own_tests_go_well() {
     let long = "test_cmath test_long test_decimal test_re test_hashlib test_threading test_asyncio test_array \
                 test_bytes test_unicode test_pickle test_subprocess test_signal test_mmap test_socket";
     let tests = if is_long() { format!("{short} {long}") } else { short.to_owned() };
-    let run = work.run(&format!("cd /tmp; python3 -m test {tests} 2>&1"));
+    // A file without a name that is mapped to be written, in the directory that the host shares.
+    work.write("mapped.py", include_str!("machine_work/mapped.py"));
+    let run = work.run(&format!("python3 mapped.py; cd /tmp; python3 -m test {tests} 2>&1"));
     assert_eq!(run.code, 0, "{}{}", run.out, run.err);
     assert!(run.out.contains("Tests result: SUCCESS"), "{}", run.out);
 }
