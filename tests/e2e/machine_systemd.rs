@@ -31,7 +31,7 @@ fn unpack(env: &TestEnv, image: &str) -> PathBuf {
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(120), "{what}");
+        assert!(began.elapsed() < Duration::from_secs(300), "{what}");
         std::thread::sleep(Duration::from_millis(200));
     }
 }
