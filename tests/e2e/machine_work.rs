@@ -88,7 +88,7 @@ fn check_threads(work: &Work, arch: &str, compiler: &str, source: &str) {
     work.write("threads.c", include_str!("machine_work/threads.c"));
     work.write("atomics.s", source);
     host(&work.dir(), &format!("{arch}-linux-gnu-as"), &["-o", "atomics.o", "atomics.s"]);
-    let rounds = if is_long() { 10_000 } else { 2_000 };
+    let rounds = if is_long() { 5_000 } else { 2_000 };
     let run = work
         .run_on("2", &format!("{compiler} -o /tmp/it threads.c atomics.o -lpthread; busybox nproc; /tmp/it {rounds}"));
     let expected = "2\ncounters\norder\nwritten\nflipped between writing and executing\nmapped twice\nmapped anew\n\
