@@ -27,6 +27,7 @@ mod machine_boots;
 mod machine_disks;
 mod machine_forks;
 mod machine_gdb;
+mod machine_systemd;
 mod machine_vsock;
 mod machine_work;
 mod meetings;

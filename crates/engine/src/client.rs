@@ -95,7 +95,7 @@ impl Conversation {
             match self.receive()? {
                 Frame::Answer(Answer::Started { warnings }) => return Ok(Said::Started(warnings)),
                 Frame::Answer(Answer::Exited(report)) => return Ok(Said::Exited(report)),
-                Frame::Answer(Answer::Refused { why }) => return Err(Error::Refused(why)),
+                Frame::Answer(Answer::Refused { why } | Answer::Unkept { why }) => return Err(Error::Refused(why)),
                 Frame::Output(stream, bytes) => return Ok(Said::Output(stream, bytes)),
                 Frame::Answer(Answer::Done { .. }) | Frame::Request(_) | Frame::Input(_) | Frame::Resize(..) => {}
             }
@@ -135,7 +135,7 @@ impl Conversation {
         loop {
             match self.answer()? {
                 Answer::Exited(report) => return Ok(report),
-                Answer::Refused { why } => return Err(Error::Refused(why)),
+                Answer::Refused { why } | Answer::Unkept { why } => return Err(Error::Refused(why)),
                 Answer::Started { .. } | Answer::Done { .. } => {}
             }
         }
@@ -147,7 +147,7 @@ impl Conversation {
             match self.answer()? {
                 Answer::Started { warnings } => return Ok(Ok(warnings)),
                 Answer::Exited(report) => return Ok(Err(report)),
-                Answer::Refused { why } => return Err(Error::Refused(why)),
+                Answer::Refused { why } | Answer::Unkept { why } => return Err(Error::Refused(why)),
                 Answer::Done { .. } => {}
             }
         }
@@ -166,6 +166,7 @@ pub(crate) fn request(engine: &Engine, cell: &Cell, request: Request) -> Result<
     conversation.ask(request)?;
     match conversation.answer()? {
         Answer::Refused { why } => Err(Error::Refused(why)),
+        Answer::Unkept { why } => Err(Error::Unkept { cell: cell.spec.name.clone(), why }),
         Answer::Done { warnings } | Answer::Started { warnings } => Ok(warnings),
         Answer::Exited(report) => {
             let state = model::State::Exited { report }.word();

@@ -118,8 +118,8 @@ pub enum Error {
         /// Why not.
         why: String,
     },
-    /// The cell has something that cannot be kept.
-    #[error("{cell} was not kept: {why}")]
+    /// The cell has something that cannot be copied or kept.
+    #[error("{cell} cannot be taken as it stands: {why}")]
     Unkept {
         /// The cell's name.
         cell: CellName,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use container::Ended;
-use model::{Exit, Limits, Missed};
+use model::{Boundary, CellSpec, Exit, Limits, Missed, MountKind, NetStack};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use unikernel::control::{Line, Order, Word};
 
@@ -17,6 +17,7 @@ use crate::boundary::{Forked, Keeping, Limited, LiveCell, ProgramStreams, Relati
 use crate::cell::{Cell, Kin, UnknownCall};
 use crate::client::with_short_path;
 use crate::error::{Error, Result};
+use crate::native;
 use crate::wire::CopyFrom;
 
 /// How long a running program may take to come to where it can be copied.
@@ -75,8 +76,57 @@ pub(crate) fn fork(cell: &Cell, streams: Vec<ProgramStreams>, from: CopyFrom) ->
     Ok(lines.into_iter().map(begun).collect())
 }
 
+/// What a cell is taken for, as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To be several.
+    Copying,
+    /// To go on from there later.
+    Keeping,
+}
+
+/// Refuses to take a cell as it stands when its specification tells already that something of it could not be taken along.
+/// Its tender knows the rest.
+fn must_be_whole(cell: &Cell, purpose: Purpose) -> Result<()> {
+    let obstacle = obstacle(&cell.spec, purpose);
+    obstacle.map_or(Ok(()), |why| Err(Error::Unkept { cell: cell.spec.name.clone(), why }))
+}
+
+fn obstacle(spec: &CellSpec, purpose: Purpose) -> Option<String> {
+    match spec.boundary {
+        Boundary::Machine => obstacle_of_machine(spec, purpose),
+        Boundary::Unikernel if purpose == Purpose::Keeping => obstacle_of_unikernel(spec),
+        Boundary::Unikernel | Boundary::Container => None,
+    }
+}
+
+/// What a disk holds would have to be as it was when the machine stood still, and nobody keeps that; nor what the host's own
+/// processor is in the midst of.
+fn obstacle_of_machine(spec: &CellSpec, purpose: Purpose) -> Option<String> {
+    if native::is_native(spec) {
+        let why = "a machine on the host's own processor is not copied or kept yet; one of another processor is";
+        return Some(why.to_owned());
+    }
+    if spec.machine.as_ref().is_some_and(|it| !it.disks.is_empty()) {
+        return Some("its disks (--disk) would have to be taken along, which is not done".to_owned());
+    }
+    let in_memory = spec.mounts.iter().find(|it| matches!(it.kind, MountKind::Tmpfs(_)));
+    let mount = in_memory.filter(|_| purpose == Purpose::Copying)?;
+    Some(format!("what is in memory at {} (--tmpfs) is not copied", mount.target.display()))
+}
+
+/// What its family shares with nobody else is all that is kept.
+fn obstacle_of_unikernel(spec: &CellSpec) -> Option<String> {
+    if spec.network.stack == NetStack::Guest {
+        return Some("its sockets are of a network stack in the guest (--net-stack guest)".to_owned());
+    }
+    let is_shared = !spec.ipc.is_private();
+    is_shared.then(|| format!("it may share memory and messages with other cells (--ipc {})", spec.ipc))
+}
+
 /// Has a machine stand still.
 pub(crate) fn stand(cell: &Cell) -> Result<Standing> {
+    must_be_whole(cell, Purpose::Copying)?;
     let line = connect(cell)?;
     line.ask(Order::Freeze, &[]).map_err(silent)?;
     let deadline = Instant::now() + PATIENCE;
@@ -100,6 +150,7 @@ pub(crate) fn stand(cell: &Cell) -> Result<Standing> {
 
 /// Has the cell's process kept.
 pub(crate) fn keep(cell: &Cell, keeping: &Keeping) -> Result<()> {
+    must_be_whole(cell, Purpose::Keeping)?;
     let order = Order::Keep { cell: first_process(cell) };
     let unkept = |why| Error::Unkept { cell: cell.spec.name.clone(), why };
     have_kept(cell, order, &[keeping.state.as_fd(), keeping.bytes.as_fd()], PATIENCE, unkept)

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use container::{Acts, Attendant, Body, Bond, Ended, Inhabitant, Prepared, Resident};
 use machine::Module;
-use model::{Arch, ByteSize, CellId, CellSpec, Cpus, Engine, FirstProgram, MountKind, NetStack, Process, Verb};
+use model::{Arch, ByteSize, CellId, CellSpec, Cpus, Engine, FirstProgram, NetStack, Process, Verb};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use store::Rootfs;
 
@@ -140,17 +140,10 @@ impl Boundary for Machines {
     }
 
     fn stand(&self, cell: &Cell) -> Result<Standing> {
-        is_keepable(cell)?;
-        let in_memory = cell.spec.mounts.iter().find(|it| matches!(it.kind, MountKind::Tmpfs(_)));
-        if let Some(mount) = in_memory {
-            let why = format!("what is in memory at {} (--tmpfs) is not copied", mount.target.display());
-            return Err(Error::Unkept { cell: cell.spec.name.clone(), why });
-        }
         family::stand(cell)
     }
 
     fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
-        is_keepable(cell)?;
         family::keep(cell, keeping)
     }
 
@@ -230,23 +223,6 @@ fn hear_files(line: &OwnedFd) -> std::io::Result<Vec<OwnedFd>> {
             return Ok(files);
         }
         files.extend(some.into_iter().flatten());
-    }
-}
-
-/// What a disk holds would have to be as it was when the machine stood still, and nobody keeps that; nor what the host's own
-/// processor is in the midst of.
-fn is_keepable(cell: &Cell) -> Result<()> {
-    if native::is_native(&cell.spec) {
-        let why =
-            "a machine on the host's own processor is not copied or kept yet; one of another processor is".to_owned();
-        return Err(Error::Unkept { cell: cell.spec.name.clone(), why });
-    }
-    match &cell.spec.machine {
-        Some(files) if !files.disks.is_empty() => {
-            let why = "its disks (--disk) would have to be kept with it, which is not done".to_owned();
-            Err(Error::Unkept { cell: cell.spec.name.clone(), why })
-        }
-        _ => Ok(()),
     }
 }
 

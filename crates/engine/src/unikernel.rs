@@ -115,14 +115,6 @@ impl Boundary for Unikernels {
     }
 
     fn keep(&self, cell: &Cell, keeping: &Keeping) -> Result<()> {
-        if cell.spec.network.stack == NetStack::Guest {
-            let why = "its sockets are of a network stack in the guest (--net-stack guest)".to_owned();
-            return Err(Error::Unkept { cell: cell.spec.name.clone(), why });
-        }
-        if !cell.spec.ipc.is_private() {
-            let why = format!("it may share memory and messages with other cells (--ipc {})", cell.spec.ipc);
-            return Err(Error::Unkept { cell: cell.spec.name.clone(), why });
-        }
         family::keep(cell, keeping)
     }
 

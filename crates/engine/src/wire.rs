@@ -59,6 +59,8 @@ pub(crate) enum Answer {
     Done { warnings: Vec<String> },
     /// The request was refused.
     Refused { why: String },
+    /// The cell has something that can be neither copied nor kept.
+    Unkept { why: String },
     /// The cell ended for good. Nothing follows.
     Exited(ExitReport),
 }

@@ -12,11 +12,25 @@ is "$text" 7649abac8119b246cee98e9b12e9197d aes-128-cbc
 text=$(printf '\153\301\276\342\056\100\237\226\351\075\176\021\163\223\027\052' | openssl enc -aes-128-ctr -K $key \
     -iv f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff | hex)
 is "$text" 874d6191b620e3261bef6864990db6ce aes-128-ctr
+# Signatures of curves that are published; of another text they are none.
+printf sample > /tmp/sample
+printf simple > /tmp/simple
+for it in "sha256 p256" "sha384 p384"; do
+    set -- $it
+    openssl pkey -pubin -inform DER -in $2.public -pubout -out /tmp/public
+    openssl dgst -$1 -verify /tmp/public -signature $2.signature /tmp/sample
+    ! openssl dgst -$1 -verify /tmp/public -signature $2.signature /tmp/simple
+done
+printf r > /tmp/r
+openssl pkeyutl -sign -rawin -keyform DER -inkey ed25519.key -in /tmp/r -out /tmp/signature
+busybox cmp /tmp/signature ed25519.signature
 for it in sha1 sha256 sha512 sha3-256; do openssl dgst -$it -r text; done
 for it in rsa ec; do
     openssl dgst -sha256 -verify $it.public -signature $it.of-host text
     openssl dgst -sha256 -sign $it.key -out $it.of-guest text
 done
+# One of RSA's kind has no choice.
+busybox cmp rsa.of-host rsa.of-guest
 openssl cms -decrypt -binary -inform DER -in gcm.of-host -inkey rsa.key -out /tmp/text
 busybox cmp /tmp/text text
 openssl cms -encrypt -binary -aes-256-gcm -in text -outform DER -out gcm.of-guest certificate

@@ -40,6 +40,7 @@ impl Supervisor {
         };
         Some(match outcome {
             Ok(warnings) => Answer::Done { warnings },
+            Err(Error::Unkept { why, .. }) => Answer::Unkept { why },
             Err(error) => Answer::Refused { why: error.to_string() },
         })
     }

@@ -13,7 +13,7 @@ use model::{Arch, DebSource, ImageRecord, ObjectId, Progress, Source};
 use store::{Kind, Metadata, Mtime, Node, Store, Tree};
 
 use super::universe::PackageId;
-use super::unpack::{Selection, Unpacking};
+use super::unpack::{Account, Selection, Unpacking};
 use super::users::Users;
 use super::{Job, with_packages};
 use crate::record::{self, Draft};
@@ -100,17 +100,14 @@ pub fn configure_plan(
         return Err(Error::Unsupported { what: format!("--configure for deb:{source}"), why });
     }
     with_packages(&source, options, progress, |job, arch, notes| {
-        let mut essential = job.universe.essential();
-        // An awk is essential too, but only as something that several packages provide: the smallest, as on any machine.
-        essential.extend(["mawk".to_owned()].into_iter().filter(|name| !job.universe.named(name).is_empty()));
-        // The second name settles that /usr is merged without a program that would merge it.
+        let essential = job.universe.base();
         let mut wanted = source.packages.clone();
         wanted.extend(essential.iter().cloned());
-        wanted.extend(["usr-is-merged".to_owned()].into_iter().filter(|name| !job.universe.named(name).is_empty()));
+        wanted.extend(job.universe.settled());
         let chosen = super::solve::solve(job.universe, &wanted, &|_, _| false)?.packages;
         let files = job.fetch(&chosen)?;
         // Unpacked whole first, only to see the units and programs that tell the image's command.
-        let mut seen = Unpacking::new(store.writer()?, options.limits)?;
+        let mut seen = Unpacking::new(store.writer()?, options.limits, Account::Descriptions)?;
         job.unpack_all(&mut seen, &chosen, &files, Selection::All)?;
         let (root, mut draft) = job.describe(&Source::Deb(source.clone()), arch, seen, &chosen, options)?;
         draft.config.labels.insert(CONFIGURED_LABEL.to_owned(), "by its packages' scripts".to_owned());
@@ -118,7 +115,7 @@ pub fn configure_plan(
         draft.notes.push("its packages' own scripts were run: another build will not have the same digest".to_owned());
 
         let base = closure_of(job, &essential)?;
-        let mut cell = Unpacking::new(root.writer, options.limits)?;
+        let mut cell = Unpacking::new(root.writer, options.limits, Account::Descriptions)?;
         let (first, later): (Vec<_>, Vec<_>) = chosen.iter().zip(&files).partition(|(id, _)| base.contains(id));
         let (ids, paths): (Vec<PackageId>, Vec<_>) = first.iter().map(|(id, file)| (**id, (*file).clone())).unzip();
         job.unpack_all(&mut cell, &ids, &paths, Selection::All)?;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use model::Arch;
 use store::{Kind, Metadata, Mtime, Node, Tree, Writer};
 
+use super::database;
 use super::known::{Directory, Known, KnownPackage};
 use super::tmpfiles::{self, Wish};
 use super::unit::Unit;
 use super::universe::Package;
-use super::unpack::Unpacking;
+use super::unpack::{Account, Unpacking};
 use super::users::{UserWish, Users, read_sysusers};
 use crate::Result;
 use crate::layer::apply::{Dialect, LayerApplier, components, join};
@@ -328,9 +329,18 @@ impl Finisher {
         Ok(())
     }
 
-    /// What is in the image, where scanners look for it: a paragraph a package, as in images without dpkg.
+    /// What is in the image, where scanners look for it: a paragraph a package in images without dpkg, and else its own
+    /// account.
     fn package_records(&mut self) -> Result<()> {
-        for package in std::mem::take(&mut self.unpacked.installed) {
+        let installed = std::mem::take(&mut self.unpacked.installed);
+        if self.unpacked.account == Account::Dpkg {
+            for path in database::DIRECTORIES {
+                self.directory(path, 0o755, (0, 0))?;
+            }
+            let files = database::files(installed.values());
+            return files.iter().try_for_each(|(path, mode, bytes)| self.file(path, bytes, *mode, (0, 0)));
+        }
+        for package in installed.into_values() {
             let path = format!("/var/lib/dpkg/status.d/{}", package.name);
             self.file(&path, package.control.as_bytes(), 0o644, (0, 0))?;
             if !package.md5sums.is_empty() {

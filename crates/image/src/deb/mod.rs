@@ -9,6 +9,7 @@ mod ar;
 mod command;
 mod configure;
 mod control;
+mod database;
 mod finish;
 mod kernel;
 mod known;
@@ -38,7 +39,7 @@ use self::apt::{Apt, Index, Lists, Need};
 use self::known::Known;
 use self::solve::solve;
 use self::universe::{Package, PackageId, Universe};
-use self::unpack::{Selection, Unpacking};
+use self::unpack::{Account, Selection, Unpacking};
 use crate::record::{self, Draft};
 use crate::{Error, FetchOptions, Fetched, Result, SecurityUpdates};
 
@@ -146,6 +147,11 @@ fn read_indexes(indexes: &[Index]) -> Result<Vec<String>> {
     indexes.iter().map(read).collect()
 }
 
+/// Whether an image of those is one that further packages are installed into.
+fn is_system(wanted: &[String]) -> bool {
+    wanted.iter().any(|name| name == database::DPKG)
+}
+
 /// What building one image works with.
 struct Job<'j> {
     universe: &'j Universe<'j>,
@@ -182,7 +188,8 @@ impl<'j> Job<'j> {
         first.dedup();
         // Fetched before the pool's one writer is taken, so that a slow mirror holds nobody up.
         self.fetch(&first)?;
-        let mut unpacking = Unpacking::new(store.writer()?, options.limits)?;
+        let account = if is_system(&wanted) { Account::Dpkg } else { Account::Descriptions };
+        let mut unpacking = Unpacking::new(store.writer()?, options.limits, account)?;
         self.announce_unpacking(&first);
         for (name, selection) in SKELETON {
             if let Some(id) = self.universe.named(name).first() {
@@ -211,14 +218,18 @@ impl<'j> Job<'j> {
         }
     }
 
-    /// The closure of what is wanted and of what those packages are known to need beside what they declare.
+    /// The closure of what is wanted and of what those packages are known to need beside what they declare. Of a system
+    /// nothing is left out.
     fn solve(&self, wanted: &mut Vec<String>) -> Result<solve::Solution> {
         loop {
-            let solution = solve(self.universe, wanted, &|owner, name| self.known.is_needless(owner, name))?;
+            let is_system = is_system(wanted);
+            let needless = |owner: &str, name: &str| !is_system && self.known.is_needless(owner, name);
+            let solution = solve(self.universe, wanted, &needless)?;
             let names = solution.packages.iter().map(|id| self.universe.package(*id).name);
-            let needs: BTreeSet<&String> =
-                names.flat_map(|name| self.known.about(name)).flat_map(|it| &it.needs).collect();
-            let further: Vec<String> = needs.into_iter().filter(|need| !wanted.contains(need)).cloned().collect();
+            let needs = names.flat_map(|name| self.known.about(name)).flat_map(|it| it.needs.iter().cloned());
+            let base = is_system.then(|| self.universe.base().into_iter().chain(self.universe.settled()));
+            let needs: BTreeSet<String> = needs.chain(base.into_iter().flatten()).collect();
+            let further: Vec<String> = needs.into_iter().filter(|need| !wanted.contains(need)).collect();
             if further.is_empty() {
                 return Ok(solution);
             }

@@ -174,8 +174,24 @@ impl<'a> Universe<'a> {
         self.by_name.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// The names of the essential packages, sorted.
-    pub(crate) fn essential(&self) -> Vec<String> {
+    /// The names of the packages that every machine has: the essential ones, sorted, and an awk. That is essential too, but
+    /// only as something that several packages provide: the smallest, as on any machine.
+    pub(crate) fn base(&self) -> Vec<String> {
+        let mut names = self.essential();
+        names.extend(self.offered("mawk"));
+        names
+    }
+
+    /// What settles, if the suite has it, that /usr is merged without a program that would merge it.
+    pub(crate) fn settled(&self) -> Option<String> {
+        self.offered("usr-is-merged")
+    }
+
+    fn offered(&self, name: &str) -> Option<String> {
+        (!self.named(name).is_empty()).then(|| name.to_owned())
+    }
+
+    fn essential(&self) -> Vec<String> {
         let newest = self.by_name.values().filter_map(|ids| ids.first()).map(|id| self.package(*id));
         let mut names: Vec<String> = newest.filter(|it| it.essential).map(|it| it.name.to_owned()).collect();
         names.sort();

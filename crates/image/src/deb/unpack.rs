@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
+use md5::{Digest, Md5};
 use store::{Metadata, Node, Tree, Writer};
 
 use super::ar::{Deb, read_small};
 use super::universe::Package;
 use crate::layer::apply::{Dialect, LayerApplier, Placement, components};
-use crate::layer::reader::Reader;
+use crate::layer::reader::{EntryKind, Reader};
 use crate::layer::unpack::{Hashing, check, store_content};
 use crate::limits::Limits;
 use crate::{Error, Result};
@@ -43,13 +44,36 @@ pub(crate) enum Selection {
     Only(&'static [&'static str]),
 }
 
+/// What is kept of each package beside its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Account {
+    /// Its description, and which files it has.
+    Descriptions,
+    /// All that dpkg keeps of what it has installed.
+    Dpkg,
+}
+
 /// A package that is in the tree.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Installed {
     pub(crate) name: String,
     /// Its own description, as a paragraph of dpkg's.
     pub(crate) control: String,
     pub(crate) md5sums: Vec<u8>,
+    /// For [`Account::Dpkg`]: what came with the description, scripts among it, by name.
+    pub(crate) about: BTreeMap<String, Vec<u8>>,
+    /// For [`Account::Dpkg`]: its files and directories as the package has them, without a leading slash.
+    pub(crate) paths: Vec<Vec<u8>>,
+    /// For [`Account::Dpkg`]: its configuration files among those, each with the MD5 of its content.
+    pub(crate) configuration: Vec<(String, [u8; 16])>,
+}
+
+impl Installed {
+    /// Whether a file is one of those that dpkg keeps as its user left them.
+    fn is_configuration(&self, path: &[u8]) -> bool {
+        let listed = self.about.get("conffiles").map(Vec::as_slice).unwrap_or_default();
+        listed.split(|&byte| byte == b'\n').any(|line| line.trim_ascii_end().strip_prefix(b"/") == Some(path))
+    }
 }
 
 /// The tree that packages are being unpacked into.
@@ -57,20 +81,22 @@ pub(crate) struct Unpacking {
     pub(crate) tree: Tree,
     pub(crate) writer: Writer,
     limits: Limits,
+    pub(crate) account: Account,
     /// Content of the files that later steps read, by path.
     pub(crate) read: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Which package each executable and each file of `read` is of.
     pub(crate) owners: BTreeMap<Vec<u8>, String>,
     /// Executables that begin with `#!`, and what follows.
     scripts: BTreeMap<Vec<u8>, String>,
-    pub(crate) installed: Vec<Installed>,
+    /// By name.
+    pub(crate) installed: BTreeMap<String, Installed>,
     /// The latest time of any file, in seconds since the epoch.
     pub(crate) newest: i64,
 }
 
 impl Unpacking {
     /// An empty tree with Debian's merged `/usr`.
-    pub(crate) fn new(writer: Writer, limits: Limits) -> Result<Self> {
+    pub(crate) fn new(writer: Writer, limits: Limits, account: Account) -> Result<Self> {
         let mut tree = Tree::new(Metadata::new(0o755));
         tree.insert("usr", Node::directory(Metadata::new(0o755)))?;
         for name in MERGED {
@@ -81,10 +107,11 @@ impl Unpacking {
             tree,
             writer,
             limits,
+            account,
             read: BTreeMap::new(),
             owners: BTreeMap::new(),
             scripts: BTreeMap::new(),
-            installed: Vec::new(),
+            installed: BTreeMap::new(),
             newest: 0,
         })
     }
@@ -108,30 +135,35 @@ impl Unpacking {
 
     fn members(&mut self, package: &Package<'_>, source: &mut impl Read, what: Selection) -> Result<()> {
         let mut deb = Deb::open(source)?;
+        let mut installed = Installed::default();
         let mut data = false;
         while let Some(member) = deb.next()? {
             if member.name.starts_with("control.tar") {
-                let installed = read_control(package.name, member.content, self.limits)?;
-                self.installed.push(installed);
+                installed = read_control(package.name, member.content, self.limits, self.account)?;
             } else if member.name.starts_with("data.tar") {
-                self.files(package.name, member.content, what)?;
+                self.files(&mut installed, member.content, what)?;
                 data = true;
             }
         }
+        self.installed.insert(package.name.to_owned(), installed);
         if data { Ok(()) } else { Err(Error::malformed("Debian package", "it has no files")) }
     }
 
-    fn files(&mut self, package: &str, tar: impl Read, what: Selection) -> Result<()> {
+    fn files(&mut self, package: &mut Installed, tar: impl Read, what: Selection) -> Result<()> {
         let mut reader = Reader::new(tar, self.limits);
         while let Some(entry) = reader.next(&mut ())? {
-            if let Selection::Only(wanted) = what {
-                let path = components(&entry.path)?.join(&b'/');
-                if !wanted.iter().any(|name| name.as_bytes() == path) {
-                    continue;
-                }
+            let own = components(&entry.path)?.join(&b'/');
+            if let Selection::Only(wanted) = what
+                && !wanted.iter().any(|name| name.as_bytes() == own)
+            {
+                continue;
             }
+            let mut sum = package.is_configuration(&own).then(Md5::new);
             self.newest = self.newest.max(entry.mtime.0);
             let placement = LayerApplier::new(&mut self.tree, Dialect::Package).apply(&entry)?;
+            if self.account == Account::Dpkg {
+                package.paths.push(own.clone());
+            }
             let Placement::File(path) = placement else { continue };
             let executable = entry.mode & 0o111 != 0;
             let wanted = READ.iter().any(|place| path.starts_with(place.as_bytes()));
@@ -140,10 +172,16 @@ impl Unpacking {
             let content = store_content(&mut reader, &entry, &mut self.writer, &mut |bytes| {
                 let room = if wanted || executable { most.saturating_sub(head.len()) } else { 0 };
                 head.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
+                if let Some(sum) = &mut sum {
+                    sum.update(bytes);
+                }
             })?;
+            if let Some(sum) = sum {
+                package.configuration.push((String::from_utf8_lossy(&own).into_owned(), sum.finalize().into()));
+            }
             LayerApplier::new(&mut self.tree, Dialect::Package).file(path.clone(), &entry, content)?;
             if executable || wanted {
-                self.owners.insert(path.clone(), package.to_owned());
+                self.owners.insert(path.clone(), package.name.clone());
             }
             if executable && let Some(interpreter) = shebang(&head) {
                 self.scripts.insert(path.clone(), interpreter);
@@ -185,19 +223,22 @@ fn shebang(beginning: &[u8]) -> Option<String> {
     }
 }
 
-fn read_control(package: &str, tar: impl Read, limits: Limits) -> Result<Installed> {
-    let mut installed = Installed { name: package.to_owned(), control: String::new(), md5sums: Vec::new() };
+fn read_control(package: &str, tar: impl Read, limits: Limits, account: Account) -> Result<Installed> {
+    let mut installed = Installed { name: package.to_owned(), ..Installed::default() };
     let mut reader = Reader::new(tar, limits);
     while let Some(entry) = reader.next(&mut ())? {
         let name = components(&entry.path)?.join(&b'/');
-        if !matches!(name.as_slice(), b"control" | b"md5sums") {
+        let is_wanted = account == Account::Dpkg && entry.kind == EntryKind::File && !name.contains(&b'/');
+        if !is_wanted && !matches!(name.as_slice(), b"control" | b"md5sums") {
             continue;
         }
         let bytes = read_small(EntryContent { reader: &mut reader }, "a package's control file")?;
         if name == b"control" {
             installed.control = String::from_utf8_lossy(&bytes).trim_end().to_owned() + "\n";
-        } else {
+        } else if name == b"md5sums" {
             installed.md5sums = bytes;
+        } else {
+            installed.about.insert(String::from_utf8_lossy(&name).into_owned(), bytes);
         }
     }
     if installed.control.contains("\n\n") || installed.control.contains('\0') {

@@ -19,11 +19,13 @@ struct Deb {
     version: &'static str,
     arch: &'static str,
     fields: &'static str,
+    /// What lies beside its description.
+    about: Tar,
     files: Tar,
 }
 
 fn deb(name: &'static str, version: &'static str, fields: &'static str, files: Tar) -> Deb {
-    Deb { name, version, arch: "amd64", fields, files }
+    Deb { name, version, arch: "amd64", fields, about: Tar::default(), files }
 }
 
 impl Repository {
@@ -40,11 +42,11 @@ impl Repository {
     fn publish(&self, suite: &str, arch: &str, packages: &[Deb]) {
         let mut index = String::new();
         for package in packages {
-            let Deb { name, version, arch, fields, files } = package;
+            let Deb { name, version, arch, fields, about, files } = package;
             let description = format!(
                 "Package: {name}\nVersion: {version}\nArchitecture: {arch}\nMaintainer: T <t@example.org>\n{fields}Description: test\n"
             );
-            let control = gzip(&Tar::default().file("./control", description.as_bytes()).end());
+            let control = gzip(&about.clone().file("./control", description.as_bytes()).end());
             let data = gzip(&files.clone().end());
             let file = archive(&[("debian-binary", b"2.0\n"), ("control.tar.gz", &control), ("data.tar.gz", &data)]);
             let path = format!("pool/{name}_{version}_{arch}.deb");
@@ -192,6 +194,55 @@ fn packages_become_an_image_without_running_anything() {
     assert!(text("/etc/passwd").contains("web:x:100:100:Web:/var/lib/web:/usr/sbin/nologin\n"));
     assert!(text("/var/lib/dpkg/status.d/libweb").contains("Version: 1.5+sec1\n"));
     assert!(env.content(&fetched, "/etc/nsswitch.conf").is_some());
+}
+
+#[test]
+fn an_image_with_dpkg_is_a_system_as_dpkg_knows_it() {
+    if Arch::HOST != Arch::Amd64 || !has("apt-get") {
+        return;
+    }
+    let env = Env::new();
+    let repository = Repository::new(&env);
+    let script = program(Tar::default(), "./postinst", b"#!/bin/sh\n").file("./conffiles", b"/etc/dpkg/x\n");
+    let lib = Tar::default().file("./triggers", b"interest-noawait /usr/lib/x\n");
+    let packages = [
+        Deb {
+            about: script,
+            ..deb("dpkg", "1", "Essential: yes\nDepends: libx, adduser\n", Tar::default().file("./etc/dpkg/x", b"abc"))
+        },
+        Deb {
+            about: lib,
+            ..deb("libx", "2", "Multi-Arch: same\n", Tar::default().dir("./usr/").file("./usr/x", b"x"))
+        },
+        deb("adduser", "3", "", Tar::default()),
+        deb("base-files", "12", "Essential: yes\n", Tar::default().file("./usr/lib/os-release", b"ID=test\n")),
+        deb("usr-is-merged", "4", "", Tar::default()),
+        deb("tool", "5", "", Tar::default()),
+        deb("apt", "6", "", program(Tar::default(), "./usr/bin/apt-get", b"\x7fELF")),
+    ];
+    repository.publish("test", "amd64", &packages);
+    repository.publish("test-security", "amd64", &[]);
+    let fetched = fetch(&env, &repository.options(&env), "deb:tool,apt").unwrap();
+    let names: Vec<&str> = fetched.record.inputs.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(names, ["adduser", "apt", "base-files", "dpkg", "libx", "tool", "usr-is-merged"]);
+    assert!(fetched.notes.iter().all(|note| !note.contains("left out")), "{:?}", fetched.notes);
+    let text = |path: &str| {
+        let content = env.content(&fetched, &format!("/var/lib/dpkg/{path}"));
+        String::from_utf8(content.unwrap_or_else(|| panic!("{path}"))).unwrap()
+    };
+    let status = text("status");
+    assert_eq!(status.matches("Status: install ok installed\n").count(), 7, "{status}");
+    // The digest is that of RFC 1321.
+    assert!(status.contains("Conffiles:\n /etc/dpkg/x 900150983cd24fb0d6963f7d28e17f72\n"), "{status}");
+    assert_eq!(text("info/dpkg.list"), "/etc/dpkg/x\n");
+    assert_eq!(text("info/libx:amd64.list"), "/usr\n/usr/x\n");
+    assert_eq!(text("triggers/File"), "/usr/lib/x libx:amd64/noawait\n");
+    assert!(env.listing(&fetched).iter().any(|it| it == "var/lib/dpkg/info/dpkg.postinst file 10 755 0:0"));
+    assert!(env.content(&fetched, "/var/lib/dpkg/status.d/dpkg").is_none());
+    // Without it, an image is what its programs need.
+    let fetched = fetch(&env, &repository.options(&env), "deb:tool").unwrap();
+    assert!(env.content(&fetched, "/var/lib/dpkg/status.d/tool").is_some());
+    assert!(env.content(&fetched, "/var/lib/dpkg/status").is_none());
 }
 
 #[test]

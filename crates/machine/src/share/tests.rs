@@ -115,6 +115,26 @@ fn files_are_found_read_and_written() {
 }
 
 #[test]
+fn a_file_without_a_name_is_opened_once_more() {
+    let mut trial = Trial::new(Access::ReadWrite);
+    trial.walk(2, &["file"]).unwrap();
+    trial.ask(kind::LOPEN, &[word(2), word(2)]).unwrap();
+    std::fs::remove_file(trial.path("file")).unwrap();
+    let again = |trial: &mut Trial, to, names: &[&str]| {
+        let mut parts = vec![word(2), word(to), Part::Short(names.len() as u16)];
+        parts.extend(names.iter().map(|it| name(it)));
+        trial.ask(kind::WALK, &parts).map(drop)
+    };
+    again(&mut trial, 3, &[]).unwrap();
+    trial.ask(kind::LOPEN, &[word(3), word(2)]).unwrap();
+    trial.ask(kind::WRITE, &[word(3), Part::Long(0), word(3), Part::Bytes(b"CUT")]).unwrap();
+    assert_eq!(trial.read(2).unwrap(), b"CUTtent");
+    assert_eq!(again(&mut trial, 4, &[".."]), Err(9), "it is open");
+    assert_eq!(again(&mut trial, 2, &[]), Err(9), "it would not be open any more");
+    assert_eq!(trial.read(2).unwrap(), b"CUTtent");
+}
+
+#[test]
 fn what_is_made_has_the_mode_that_was_asked_for() {
     let mut trial = Trial::new(Access::ReadWrite);
     trial.walk(2, &["dir"]).unwrap();
