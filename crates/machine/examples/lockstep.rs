@@ -1,5 +1,5 @@
 //! Boots a kernel twice at once, translated and interpreted, and compares all registers after each stretch:
-//! `lockstep (turn|wanted) (patient|eager) MOST KERNEL INITRD (arm64|riscv64)`.
+//! `lockstep (turn|wanted) (patient|eager|regions) MOST KERNEL INITRD (arm64|riscv64)`.
 //!
 //! It ends well if both did the same until they were switched off, or for so many instructions, and their memories are the
 //! same then.
@@ -20,7 +20,11 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [stretch, effort, most, kernel, initrd, architecture] = arguments.as_slice() else { panic!("six arguments") };
     let stretch = if stretch == "turn" { Stretch::Turn } else { Stretch::Wanted };
-    let leads = if effort == "eager" { Mode::TranslateAll } else { Mode::Translate };
+    let leads = match effort.as_str() {
+        "eager" => Mode::TranslateAll,
+        "regions" => Mode::TranslateRegions,
+        _ => Mode::Translate,
+    };
     let most: u64 = most.parse().unwrap_or_else(|error| panic!("{most}: {error}"));
     let read = |name: &str| std::fs::read(name).unwrap_or_else(|error| panic!("{name}: {error}"));
     let (kernel, initrd) = (read(kernel), read(initrd));

@@ -12,6 +12,7 @@
 //! | the others but rsp | values |
 
 mod accesses;
+mod cold;
 mod errands;
 mod floats;
 mod leave;
@@ -23,12 +24,12 @@ mod vectors;
 use isa::ops::{Unary, mask64};
 
 pub(super) use self::accesses::Access;
-use self::accesses::{Asked, Saved};
+use self::cold::Cold;
 pub(super) use self::errands::{Shared, shared};
 pub(super) use self::regions::{Call, WAY_BYTES, enclose};
 use super::ir::{Block, Fence, Ir, Modes, Val, Value};
-use super::sets::{self, Alignment};
-use super::x64::{Alu, Code, Condition, Fixup, Group, Mem, Reg, Shift, Size, Xmm};
+use super::sets::Alignment;
+use super::x64::{Alu, Code, Group, Mem, Reg, Shift, Size, Xmm};
 use crate::state::head;
 
 const VALUES: [Reg; 10] =
@@ -121,37 +122,6 @@ enum Origin {
     Flags(FlagsOf, [Source; 3]),
 }
 
-/// Code that is seldom reached.
-enum Cold {
-    Access {
-        jumps: Fixup,
-        back: usize,
-        flush: Flushes,
-        asked: Asked,
-    },
-    /// A window stays closed.
-    Closed {
-        jumps: Fixup,
-        back: usize,
-        window: Reg,
-    },
-    /// The page of an access is looked for, and then the access is tried again.
-    Touch {
-        jumps: Fixup,
-        again: usize,
-        flush: Flushes,
-        save: Saved,
-        address: Source,
-        meta: u32,
-        open: Open,
-    },
-    Exit {
-        jumps: Fixup,
-        flush: Flushes,
-        to: Target,
-    },
-}
-
 #[derive(Clone, Copy)]
 enum Target {
     Direct(i64),
@@ -178,6 +148,8 @@ struct Generator<'b> {
     flushes: Vec<Flush>,
     /// Where windows are, where they are closed.
     open: Vec<Source>,
+    /// Where the last of those is looked through that there were.
+    last_window: u32,
     seams: Seams,
     site: Site,
     at: u32,
@@ -358,6 +330,7 @@ impl<'b> Generator<'b> {
             cold: again(&mut room.cold),
             flushes: again(&mut room.flushes),
             open: again(&mut room.open),
+            last_window: 0,
             seams: Seams::default(),
             site,
             at: 0,
@@ -454,67 +427,5 @@ impl<'b> Generator<'b> {
             }
         }
         Ok(())
-    }
-
-    /// Counts that something runs which begins there in the page, and goes to cold code if it did so often enough.
-    fn count(&mut self, begin: u32) {
-        self.code.decrement(Mem::at(Reg::R14, sets::counter(0)));
-        let at = self.code.here() as u32 - 4;
-        match self.site.counting {
-            Counting::Turns => self.seams.turns.push(Turns { at, plus: begin }),
-            Counting::Visits | Counting::Nothing => self.seams.counter = Some(at),
-        }
-        let jumps = self.code.jcc(Condition::Sign);
-        self.cold.push(Cold::Exit { jumps, flush: Flushes::default(), to: Target::Hot(begin) });
-    }
-
-    /// Cold code. Gives where what leaves a stale block is.
-    fn finish(&mut self) -> usize {
-        // Cold code may have some of its own.
-        while !self.cold.is_empty() {
-            let mut all = std::mem::take(&mut self.cold);
-            all.drain(..).for_each(|cold| self.cold_code(cold));
-            if self.cold.is_empty() {
-                self.cold = all;
-            }
-        }
-        let stale = self.code.here();
-        self.set_pc(self.block.begin.into());
-        self.code.mov_imm(Reg::Rax, head::STALE);
-        self.code.jmp_mem(header(head::LEAVE));
-        stale
-    }
-
-    fn cold_code(&mut self, cold: Cold) {
-        match cold {
-            Cold::Exit { jumps, flush, to } => {
-                self.code.land(jumps);
-                self.flush(flush);
-                self.leave(to);
-            }
-            Cold::Touch { jumps, again, flush, save, address, meta, open } => {
-                self.code.land(jumps);
-                self.flush(flush);
-                self.touch(save, address, meta);
-                self.close(open);
-                self.code.jmp_to(again);
-            }
-            Cold::Access { jumps, back, flush, asked } => {
-                self.code.land(jumps);
-                let jumps = asked.is_windowed.then(|| self.look_by_itself(asked, back));
-                if let Some(jumps) = jumps {
-                    self.code.land(jumps);
-                }
-                self.flush(flush);
-                self.access(asked);
-                self.close(asked.open);
-                self.code.jmp_to(back);
-            }
-            Cold::Closed { jumps, back, window } => {
-                self.code.land(jumps);
-                self.code.mov_imm(window, 0);
-                self.code.jmp_to(back);
-            }
-        }
     }
 }

@@ -91,6 +91,7 @@ impl Generator<'_> {
 
     /// Looks for the page of several accesses. Zero says that each has to look by itself.
     pub(super) fn window(&mut self, own: Value, base: Val, bytes: Range<i32>, table: Table) -> Result<(), TooBig> {
+        self.last_window = self.last_window.max(self.uses.last[own as usize]);
         let to = self.destination(own)?;
         let base = self.operand(base, Reg::Rax);
         if bytes.start != 0 {
@@ -201,6 +202,10 @@ impl Generator<'_> {
     /// Windows that are looked through later.
     fn open_windows(&mut self) -> Open {
         let begin = self.open.len() as u32;
+        // Mostly there are none.
+        if self.last_window <= self.at {
+            return Open(begin, begin);
+        }
         let at = self.at;
         let block = self.block;
         let is_open = |value: Value, last: &[u32]| last[value as usize] > at && block.code[value as usize].is_open();
