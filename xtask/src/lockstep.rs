@@ -1,8 +1,8 @@
 //! `cargo xtask lockstep`: whole boots of Debian's kernels, translated and interpreted at once, all registers compared.
 //!
-//! Each boot begins a shell, which computes a little and switches the machine off. Four of them for each architecture: compared
+//! Each boot begins a shell, which computes a little and switches the machine off. Five of them for each architecture: compared
 //! wherever generated code turns back, and some ten thousand times a second of the leader's; with code that is made when it
-//! is worth it, and with all effort from the first time. The first instructions are an ordinary test, too (`tests/e2e/lockstep.rs`).
+//! is worth it, with all effort from the first time, and as regions. The first instructions are an ordinary test, too (`tests/e2e/lockstep.rs`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,8 @@ const TARGETS: [(&str, &str, &str); 2] = [
     ("arm64", "deb:busybox-static/arm64", "arm64-default"),
     ("riscv64", "deb:busybox-static@trixie/riscv64", "riscv64-trixie"),
 ];
-const WAYS: [[&str; 2]; 4] = [["turn", "patient"], ["turn", "eager"], ["wanted", "patient"], ["wanted", "eager"]];
+const WAYS: [[&str; 2]; 5] =
+    [["turn", "patient"], ["turn", "eager"], ["turn", "regions"], ["wanted", "patient"], ["wanted", "eager"]];
 /// More than any of them does.
 const MOST: &str = "20000000000";
 

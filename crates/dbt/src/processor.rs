@@ -352,6 +352,11 @@ impl Processor {
         self.translator.as_ref().map_or(0, |translator| translator.made)
     }
 
+    /// How many loops were compiled as a whole.
+    pub fn regions(&self) -> u64 {
+        self.translator.as_ref().map_or(0, |translator| translator.regions)
+    }
+
     /// Instructions that were interpreted, the most often first: what a translator would do well to know.
     pub fn interpreted(&self) -> Vec<(&str, u64)> {
         let counts = self.isa.instructions.iter().zip(&self.counts).filter(|(_, count)| **count > 0);

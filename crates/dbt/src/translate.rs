@@ -60,8 +60,9 @@ pub(crate) struct Translator {
     workshop: Option<Workshop>,
     /// Where code of blocks begins.
     begin: usize,
-    /// Blocks that were made.
+    /// Blocks that were made, and regions.
     pub(crate) made: u64,
+    pub(crate) regions: u64,
     /// How often everything was forgotten: numbers of links are those of one epoch.
     epoch: u64,
 }
@@ -176,6 +177,7 @@ impl Translator {
             workshop: None,
             begin,
             made: 0,
+            regions: 0,
             epoch: 0,
         })
     }

@@ -11,6 +11,8 @@ mod board;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use dbt::{Mode, Processor, Ram, Stop};
 use isa::plan::Op;
@@ -264,6 +266,45 @@ fn a_loop_is_the_same_whatever_it_is_worth() {
     let translated = run(&isa, target, &program, Mode::Translate).expect("an end");
     assert!(interpreted.0.contains(&(6000 * 6001 / 2)), "it has added");
     assert!(interpreted == translated, "{}", differences(&isa, &program, &interpreted, &translated));
+}
+
+/// A loop that turns for long is compiled beside it, and does the same from then on.
+#[test]
+fn a_loop_is_the_same_when_it_was_compiled_as_a_whole() {
+    const FIRST: u64 = 64 << 16;
+    let target = &TARGETS[0];
+    let isa = Arc::new(description(target.name));
+    // movz x0, #64, lsl #16; add x1, x1, x0; subs x0, x0, #1; b.ne -8; b to the beginning
+    let words = [0xd2a0_0800_u32, 0x8b00_0021, 0xf100_0400, 0x54ff_ffc1, 0x17ff_fffc];
+    let code = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    let program = Program { code, ..Program::default() };
+    let (mut processor, _ram, mut board) = begin(&isa, target, &program, Mode::TranslateLoops);
+    let x = isa.register("X").expect("registers");
+    // What the register was that was added first, and all until one is left.
+    let until = |last: u64| FIRST * (FIRST + 1) / 2 - last * (last + 1) / 2;
+    // Again and again: who begins to run takes what it finds.
+    let (attention, is_over) = (processor.attention(), Arc::new(AtomicBool::new(false)));
+    let ends = Arc::clone(&is_over);
+    let watch = std::thread::spawn(move || {
+        while !ends.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(1));
+            attention.store(1, Ordering::Release);
+        }
+    });
+    let mut for_a_while = || {
+        processor.run_fast(&mut board);
+        let (left, sum) = (processor.state().get(x, 0) as u64, processor.state().get(x, 1) as u64);
+        // What is left may have been added already.
+        let are_whole = |last: u64| sum.wrapping_sub(until(last)).is_multiple_of(until(0));
+        assert!(are_whole(left) || are_whole(left.wrapping_sub(1)), "{left} are left, and {sum} was added");
+        processor.regions()
+    };
+    // It is, sooner or later.
+    let is_compiled = (0..20_000).any(|_| for_a_while() > 0);
+    (0..20).for_each(|_| _ = for_a_while());
+    is_over.store(true, Ordering::Release);
+    watch.join().expect("a watch");
+    assert!(is_compiled, "no loop was compiled");
 }
 
 /// A field of one bit, of which a byte is stored: the bits beside it are not there. (A C library's flag for atomic

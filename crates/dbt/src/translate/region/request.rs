@@ -48,6 +48,7 @@ impl Processor {
         let translator = self.translator.as_mut()?;
         let compiled = translator.workshop.as_mut()?.make(&order)?;
         translator.made += 1;
+        translator.regions += 1;
         translator.install_made(key, Effort::Region, &WHOLE, &compiled)
     }
 
@@ -57,6 +58,7 @@ impl Processor {
             let (Some(compiled), Some(translator)) = (made.compiled, &mut self.translator) else { continue };
             translator.forget(made.key);
             translator.made += 1;
+            translator.regions += 1;
             // Without room, everything is forgotten soon.
             translator.install_made(made.key, Effort::Region, &WHOLE, &compiled);
         }
