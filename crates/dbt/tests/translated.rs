@@ -307,6 +307,37 @@ fn a_loop_is_the_same_when_it_was_compiled_as_a_whole() {
     assert!(is_compiled, "no loop was compiled");
 }
 
+/// A number on the left of a comparison becomes the next on the right: of the greatest, there is none.
+#[test]
+fn what_is_more_than_a_number_is() {
+    let target = &TARGETS[1];
+    let isa = Arc::new(description(target.name));
+    // lui x6, 0x80000; addiw x6, x6, -1; then of x5 = -1, of x6, and of 0: slt x10, x5, x7; sltu x11, x5, x7; slt x12, x6, x7; slt x13, x0, x7;
+    // blt x5, x7, 8; addi x10, x10, 16
+    let words = [
+        0x8000_0337_u32,
+        0xfff3_031b,
+        0xfff0_0293,
+        0x0072_a533,
+        0x0072_b5b3,
+        0x0073_2633,
+        0x0070_26b3,
+        0x0072_c463,
+        0x0105_0513,
+    ];
+    let code: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    let at = isa.registers.iter().position(|it| it.is_bank).expect("registers");
+    for value in [0, 1, u64::MAX, 1 << 63, i64::MAX as u64] {
+        let registers = vec![(at, 7, u128::from(value))];
+        let program = Program { code: code.clone(), registers, ..Program::default() };
+        let interpreted = run(&isa, target, &program, Mode::Interpret).expect("an end");
+        for mode in [Mode::Translate, Mode::TranslateAll, Mode::TranslateRegions] {
+            let translated = run(&isa, target, &program, mode).expect("an end");
+            assert!(interpreted == translated, "{value:x}: {}", differences(&isa, &program, &interpreted, &translated));
+        }
+    }
+}
+
 /// A field of one bit, of which a byte is stored: the bits beside it are not there. (A C library's flag for atomic
 /// instructions was so; boots in lock-step found it.)
 #[test]

@@ -377,9 +377,12 @@ impl Maker<'_> {
                 // A number is on the right: what is more than it is not less than the next.
                 let most = if kind == TestKind::Less { mask64(width - 1) } else { mask64(width) };
                 match a {
-                    Val::Number(number) if kind != TestKind::Equal && number != most => {
-                        Test { kind: kind.inverted(), width, a: b, b: Val::Number((number + 1) & mask64(width)) }
-                    }
+                    Val::Number(number) if kind != TestKind::Equal && number != most => Test {
+                        kind: kind.inverted(),
+                        width,
+                        a: b,
+                        b: Val::Number(number.wrapping_add(1) & mask64(width)),
+                    },
                     _ => Test { kind, width, a, b },
                 }
             }
