@@ -232,11 +232,17 @@ impl Translator {
     pub(crate) fn drop_page(&mut self, page: u64) {
         self.names.remove(&page);
         self.written.remove(&page);
-        let Some(blocks) = self.pages.remove(&page) else { return };
+        let Some(blocks) = self.take_page(page) else { return };
+        blocks.into_iter().for_each(|key| self.forget(key));
+    }
+
+    /// Blocks of a page, if there are any. What was ordered of it is not wanted any more.
+    fn take_page(&mut self, page: u64) -> Option<Vec<Key>> {
+        let blocks = self.pages.remove(&page)?;
         if let Some(workshop) = &mut self.workshop {
             workshop.forget_page(page);
         }
-        blocks.into_iter().for_each(|key| self.forget(key));
+        Some(blocks)
     }
 
     /// A page that may have code was written, in these lines of those that code was made of: blocks of others hold still.
@@ -260,10 +266,7 @@ impl Translator {
     }
 
     fn drop_lines(&mut self, page: u64, lines: u64) -> Dropped {
-        let Some(mut keys) = self.pages.remove(&page) else { return Dropped::All };
-        if let Some(workshop) = &mut self.workshop {
-            workshop.forget_page(page);
-        }
+        let Some(mut keys) = self.take_page(page) else { return Dropped::All };
         let count = keys.len();
         keys.retain(|key| {
             let block = self.blocks.get(key).map(|number| &self.list[*number as usize]);

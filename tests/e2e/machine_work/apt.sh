@@ -2,7 +2,7 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bi
 # The image is a system whose packages are all there and whole.
 test -z "$(dpkg --audit)"
 apt-get -qq check
-echo 'deb [trusted=yes] file:/work/repository ./' > /etc/apt/sources.list
+echo "deb [trusted=yes] file:$PWD/repository ./" > /etc/apt/sources.list
 rm -f /etc/apt/sources.list.d/*
 apt-get -qq -o APT::Sandbox::User=root update
 apt-get -y -o APT::Sandbox::User=root install ./greeting.deb

@@ -17,9 +17,8 @@ pub(super) const ENTRIES: usize = 1024;
 pub(super) const JUMP_ENTRIES: usize = 16384;
 const COUNTERS: usize = 4096;
 /// So often a block runs before more effort is made for it.
-pub(super) const HOT_AFTER: i32 = 2000;
-/// So often a block that all effort was made for turns back before it is worth a region. (A region takes milliseconds to
-/// compile, and is not much faster than blocks that hold several turns: it is for what runs for long.)
+const HOT_AFTER: i32 = 2000;
+/// So often a block that all effort was made for turns back before a region is made of it: that takes milliseconds to compile.
 pub(super) const TURNS: i32 = 200_000;
 /// Eight processes of RISC-V have three each: their own, and their kernel's with and without their memory.
 const SETS: usize = 64;

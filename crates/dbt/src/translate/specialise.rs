@@ -41,7 +41,7 @@ impl Effort {
 }
 
 /// An instruction that begins here or later may not be all of its page.
-const LAST: i64 = PAGE as i64 - 3;
+pub(super) const LAST: i64 = PAGE as i64 - 3;
 const PAGE: u32 = 1 << crate::tlb::PAGE_BITS;
 
 /// Bytes of a page, from which instructions are taken.

@@ -11,7 +11,6 @@ use super::errands::{self, Errand};
 use super::vectors::{SCRATCH, VECTORS};
 use super::{Cold, Generator, Open, Source, TooBig, VALUES, header, slot, wide_slot};
 use crate::state::head;
-use crate::tlb::PAGE_BITS;
 
 /// What is kept while something is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,24 +67,17 @@ impl Table {
 
 impl Generator<'_> {
     /// Leaves rcx with what is added to the address, or goes to cold code.
-    pub(super) fn look_up(&mut self, address: Reg, bytes: u8, table: i32, how: u8) -> Fixup {
-        self.look_up_bytes(address, bytes.into(), table, how)
-    }
-
-    fn look_up_bytes(&mut self, address: Reg, bytes: i32, table: i32, how: u8) -> Fixup {
-        // What is rotated out to the top is cut away with the rest.
-        self.code.rotated(Reg::Rcx, address, PAGE_BITS as u8 - sets::ENTRY_BITS);
-        self.code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::ENTRIES - 1) << sets::ENTRY_BITS) as i32);
+    fn look_up(&mut self, address: Reg, bytes: i32, table: Table, how: u8) -> Fixup {
+        let entry = errands::entry(&mut self.code, address, table);
         // An access that reaches into the next page has that page's tag.
         self.code.lea(Reg::Rdx, Mem::at(address, bytes - 1));
         self.code.alu_imm(Alu::And, Size::S64, Reg::Rdx, -4096);
         if how & access::UNPRIVILEGED != 0 {
             self.code.alu_imm(Alu::Or, Size::S64, Reg::Rdx, sets::UNPRIVILEGED as i32);
         }
-        let entry = Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: table };
         self.code.alu_mem(Alu::Cmp, Size::S64, Reg::Rdx, entry);
         let cold = self.code.jcc(Condition::NotEqual);
-        self.code.load(64, Reg::Rcx, Mem { disp: table + 8, ..entry });
+        self.code.load(64, Reg::Rcx, Mem { disp: entry.disp + 8, ..entry });
         cold
     }
 
@@ -99,7 +91,7 @@ impl Generator<'_> {
         }
         let from = if bytes.start == 0 { base } else { Reg::Rax };
         let length = bytes.end - bytes.start;
-        let jumps = self.look_up_bytes(from, length, table.offset(), 0);
+        let jumps = self.look_up(from, length, table, 0);
         self.code.mov(Size::S64, to, Reg::Rcx);
         let back = self.code.here();
         self.cold.push(Cold::Closed { jumps, back, window: to });
@@ -125,7 +117,7 @@ impl Generator<'_> {
             self.code.lea(Reg::Rax, Mem::at(base, access.offset));
             from = Reg::Rax;
         }
-        let jumps = self.look_up(from, access.width / 8, table.offset(), access.how);
+        let jumps = self.look_up(from, i32::from(access.width / 8), table, access.how);
         (Mem { base: Reg::Rcx, index: Some(from), disp: 0 }, jumps, false)
     }
 
@@ -209,10 +201,8 @@ impl Generator<'_> {
         let at = self.at;
         let block = self.block;
         let is_open = |value: Value, last: &[u32]| last[value as usize] > at && block.code[value as usize].is_open();
-        for (number, host) in self.hosts.iter().enumerate() {
-            if let (Some(value), Some(reg)) = (*host, VALUES.into_iter().find(|reg| *reg as usize == number))
-                && is_open(value, &self.uses.last)
-            {
+        for reg in VALUES {
+            if self.hosts[reg as usize].is_some_and(|value| is_open(value, &self.uses.last)) {
                 self.open.push(Source::Host(reg));
             }
         }
@@ -265,7 +255,7 @@ impl Generator<'_> {
         let again = self.code.here();
         let from = self.operand(address, Reg::Rax);
         let source = self.source(address);
-        let jumps = self.look_up(from, width / 8, sets::WRITE, 0);
+        let jumps = self.look_up(from, i32::from(width / 8), Table::Write, 0);
         self.code.alu(Alu::Add, Size::S64, Reg::Rcx, from);
         let save = self.saved(Loaded::Nowhere);
         let flush = self.flush_of(at);

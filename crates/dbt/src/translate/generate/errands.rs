@@ -84,14 +84,20 @@ pub(crate) fn shared(alignment: Alignment) -> Shared {
     Shared { code: code.bytes, enter: 0, leave, unknown, errands }
 }
 
-fn search(code: &mut Code, table: Table) {
-    code.rotated(Reg::Rcx, Reg::Rax, PAGE_BITS as u8 - sets::ENTRY_BITS);
+/// Leaves rcx so that an address has its entry there.
+pub(super) fn entry(code: &mut Code, address: Reg, table: Table) -> Mem {
+    // What is rotated out to the top is cut away with the rest.
+    code.rotated(Reg::Rcx, address, PAGE_BITS as u8 - sets::ENTRY_BITS);
     code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::ENTRIES - 1) << sets::ENTRY_BITS) as i32);
+    Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: table.offset() }
+}
+
+fn search(code: &mut Code, table: Table) {
+    let entry = entry(code, Reg::Rax, table);
     code.alu(Alu::Add, Size::S64, Reg::Rdx, Reg::Rax);
     code.alu_imm(Alu::And, Size::S64, Reg::Rdx, -4096);
-    let entry = Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: table.offset() };
     code.alu_mem(Alu::Cmp, Size::S64, Reg::Rdx, entry);
-    code.load(64, Reg::Rcx, Mem { disp: table.offset() + 8, ..entry });
+    code.load(64, Reg::Rcx, Mem { disp: entry.disp + 8, ..entry });
     code.ret();
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::super::ir::{Block, Exit, Ir};
+use super::super::specialise::LAST;
 use super::lower;
 
 /// More blocks than this, or more instructions, take too long to compile.
@@ -12,8 +13,6 @@ const MOST_BLOCKS: usize = 80;
 const MOST_INSTRUCTIONS: u32 = 600;
 /// So often blocks are made anew because others begin in the midst of them.
 const PASSES: usize = 6;
-/// An instruction that begins here or later may not be all of its page.
-const LAST: i64 = super::super::PAGE as i64 - 3;
 
 /// How much a region is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +29,7 @@ pub(in crate::translate) struct Region {
     /// The head is the first.
     pub(in crate::translate) blocks: Vec<Block>,
     /// Which begins where.
-    pub(super) index: FxHashMap<u32, usize>,
+    index: FxHashMap<u32, usize>,
 }
 
 /// The region of what begins at an offset of a page. `make` makes the block that begins somewhere and ends where others
@@ -102,12 +101,16 @@ impl Region {
     }
 
     /// Blocks of the region that one goes to.
-    pub(super) fn next(&self, block: &Block) -> impl Iterator<Item = usize> {
-        let exits = block.code.iter().filter_map(|ir| match *ir {
-            Ir::Exit { to, .. } | Ir::ExitIf { to, .. } => inside(to),
+    fn next(&self, block: &Block) -> impl Iterator<Item = usize> {
+        block.code.iter().filter_map(|ir| match *ir {
+            Ir::Exit { to, .. } | Ir::ExitIf { to, .. } => self.to(to),
             _ => None,
-        });
-        exits.filter_map(|to| self.index.get(&to).copied())
+        })
+    }
+
+    /// The block of the region that an exit leads to.
+    pub(super) fn to(&self, exit: Exit) -> Option<usize> {
+        inside(exit).and_then(|begin| self.index.get(&begin).copied())
     }
 
     /// The innermost loop that a block is in. Nothing if it is in none.

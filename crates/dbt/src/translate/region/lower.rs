@@ -299,11 +299,11 @@ impl<'f, 'r> Lowerer<'f, 'r> {
 
     /// Code that leaves the block: to another one, or away.
     fn exit(&mut self, at: StateId, to: Exit) -> Option<()> {
+        if let Some(to) = self.region.to(to) {
+            return self.go(at, to);
+        }
         let (way, address) = match to {
-            Exit::Direct { plus } => match u32::try_from(plus).ok().and_then(|it| self.region.index.get(&it)) {
-                Some(to) => return self.go(at, *to),
-                None => (Way::Direct(plus), None),
-            },
+            Exit::Direct { plus } => (Way::Direct(plus), None),
             Exit::Indirect(value) => (Way::Indirect, Some(self.value(value)?)),
             Exit::Interpreter => (Way::Interpreter(self.block().states[at as usize].pc), None),
         };
@@ -336,9 +336,10 @@ impl<'f, 'r> Lowerer<'f, 'r> {
                 self.leave(at, way, address)
             }
             Later::Exit { begin, at, to } => {
-                let Exit::Direct { plus } = to else { return self.cold_exit(begin, at, to) };
-                let is_inside = u32::try_from(plus).is_ok_and(|it| self.region.index.contains_key(&it));
-                if is_inside { self.exit(at, to) } else { self.cold_exit(begin, at, to) }
+                if self.region.to(to).is_none() {
+                    self.b.set_cold_block(begin);
+                }
+                self.exit(at, to)
             }
             Later::Access { begin, back, at, call, address, meta, value } => {
                 self.b.set_cold_block(begin);
@@ -346,11 +347,6 @@ impl<'f, 'r> Lowerer<'f, 'r> {
                 self.ask(call, address, meta, value, back)
             }
         }
-    }
-
-    fn cold_exit(&mut self, begin: ir::Block, at: StateId, to: Exit) -> Option<()> {
-        self.b.set_cold_block(begin);
-        self.exit(at, to)
     }
 }
 
@@ -367,16 +363,12 @@ fn stale(region: &Region, variables: &FxHashMap<u32, Variable>) -> Vec<BTreeSet<
         let mut has_changed = false;
         for (at, block) in region.blocks.iter().enumerate() {
             for ir in &block.code {
-                let (Ir::Exit { to: Exit::Direct { plus }, at: state, .. }
-                | Ir::ExitIf { to: Exit::Direct { plus }, at: state, .. }) = *ir
-                else {
-                    continue;
-                };
-                let Some(next) = u32::try_from(plus).ok().and_then(|it| region.index.get(&it)) else { continue };
+                let (Ir::Exit { to, at: state, .. } | Ir::ExitIf { to, at: state, .. }) = *ir else { continue };
+                let Some(next) = region.to(to) else { continue };
                 let written = block.dirty(state).iter().map(|it| it.offset).filter(|it| variables.contains_key(it));
                 let more: BTreeSet<u32> = all[at].iter().copied().chain(written).collect();
-                has_changed |= !more.is_subset(&all[*next]);
-                all[*next].extend(more);
+                has_changed |= !more.is_subset(&all[next]);
+                all[next].extend(more);
             }
         }
         if !has_changed {

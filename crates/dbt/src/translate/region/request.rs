@@ -3,7 +3,7 @@
 use isa::Isa;
 use rustc_hash::FxHashSet;
 
-use super::super::generate::{Counting, Site};
+use super::super::generate::{Compiled, Counting, Site};
 use super::super::run::Reader;
 use super::super::specialise::{self, Effort, Fetch};
 use super::super::{Key, PAGE, Translator, kept};
@@ -27,6 +27,14 @@ impl Fetch for Bounded<'_, '_> {
     }
 }
 
+impl Translator {
+    fn install_region(&mut self, key: Key, compiled: &Compiled) -> Option<u32> {
+        self.made += 1;
+        self.regions += 1;
+        self.install_made(key, Effort::Region, &WHOLE, compiled)
+    }
+}
+
 impl Processor {
     /// The innermost loop that a block is in is compiled, and takes the place of the block that is its head when it is done.
     pub(in crate::translate) fn order_region(&mut self, isa: &Isa, key: Key) {
@@ -47,9 +55,7 @@ impl Processor {
         let order = self.region(isa, key, Extent::Everything)?;
         let translator = self.translator.as_mut()?;
         let compiled = translator.workshop.as_mut()?.make(&order)?;
-        translator.made += 1;
-        translator.regions += 1;
-        translator.install_made(key, Effort::Region, &WHOLE, &compiled)
+        translator.install_region(key, &compiled)
     }
 
     /// Regions that were compiled meanwhile are there from now on.
@@ -57,10 +63,8 @@ impl Processor {
         while let Some(made) = self.translator.as_mut().and_then(|it| it.workshop.as_mut()?.take()) {
             let (Some(compiled), Some(translator)) = (made.compiled, &mut self.translator) else { continue };
             translator.forget(made.key);
-            translator.made += 1;
-            translator.regions += 1;
             // Without room, everything is forgotten soon.
-            translator.install_made(made.key, Effort::Region, &WHOLE, &compiled);
+            translator.install_region(made.key, &compiled);
         }
     }
 
