@@ -19,15 +19,16 @@ mod leave;
 mod operations;
 mod places;
 mod regions;
+mod uses;
 mod vectors;
 
-use isa::ops::{Unary, mask64};
-
 pub(super) use self::accesses::Access;
+use self::accesses::Loaded;
 use self::cold::Cold;
 pub(super) use self::errands::{Shared, shared};
 pub(super) use self::regions::{Call, WAY_BYTES, enclose};
-use super::ir::{Block, Fence, Ir, Modes, Val, Value};
+use self::uses::{FlagsOf, Uses};
+use super::ir::{Block, Class, Fence, Ir, Modes, Val, Value};
 use super::sets::Alignment;
 use super::x64::{Alu, Code, Group, Mem, Reg, Shift, Size, Xmm};
 use crate::state::head;
@@ -212,81 +213,6 @@ pub(super) fn generate(block: &Block, site: Site, room: &mut Room) -> Result<Com
     done.map(|()| Compiled { bytes: code.bytes, seams })
 }
 
-/// What becomes of values.
-#[derive(Default)]
-struct Uses {
-    /// Where each is last used; 0 if it is not.
-    last: Vec<u32>,
-    /// Flags that nobody uses but who looks at the state: they are computed there, which mostly is cold code.
-    is_late: Vec<bool>,
-    /// Whether it is used by an operation.
-    is_operand: Vec<bool>,
-}
-
-impl Uses {
-    fn find(&mut self, block: &Block) {
-        let Uses { last, is_late, is_operand } = self;
-        last.clear();
-        last.resize(block.code.len(), 0);
-        for list in [&mut *is_late, &mut *is_operand] {
-            list.clear();
-            list.resize(block.code.len(), false);
-        }
-        for (at, ir) in block.code.iter().enumerate().rev() {
-            if ir.is_pure() && last[at] == 0 {
-                continue;
-            }
-            is_late[at] = matches!(ir, Ir::Flags { .. }) && !is_operand[at];
-            let until = if is_late[at] { last[at] } else { at as u32 };
-            let mut used = |value: Val| {
-                if let Val::Value(value) = value {
-                    let last = &mut last[value as usize];
-                    *last = (*last).max(until);
-                    is_operand[value as usize] = true;
-                }
-            };
-            match FlagsOf::of(block, *ir) {
-                Some(FlagsOf { a, b, carry, .. }) => [a, b, carry].into_iter().for_each(&mut used),
-                None => ir.each(&mut used),
-            }
-            if let Some(state) = ir.state() {
-                for dirty in block.dirty(state) {
-                    if let Val::Value(value) = dirty.value {
-                        let last = &mut last[value as usize];
-                        *last = (*last).max(at as u32);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// What flags are computed of: a sum with a carry, or a difference.
-#[derive(Debug, Clone, Copy)]
-struct FlagsOf {
-    width: u8,
-    a: Val,
-    b: Val,
-    carry: Val,
-    is_difference: bool,
-}
-
-impl FlagsOf {
-    /// A sum of the inverse and one is a difference, and then the inverse is not needed.
-    fn of(block: &Block, ir: Ir) -> Option<FlagsOf> {
-        let Ir::Flags { width, a, b, carry } = ir else { return None };
-        let subtrahend = match (carry, b) {
-            (Val::Number(1), Val::Number(b)) => Some(Val::Number(!b & mask64(width))),
-            (Val::Number(1), Val::Value(b)) => match block.code[b as usize] {
-                Ir::Unary(Unary::Invert, w, inner) if w == width => Some(inner),
-                _ => None,
-            },
-            _ => None,
-        };
-        Some(FlagsOf { width, a, b: subtrahend.unwrap_or(b), carry, is_difference: subtrahend.is_some() })
-    }
-}
-
 fn slot(place: usize) -> Mem {
     Mem::at(Reg::Rsp, (place * 8) as i32)
 }
@@ -344,7 +270,8 @@ impl<'b> Generator<'b> {
         let block = self.block;
         for (at, ir) in block.code.iter().enumerate() {
             self.at = at as u32;
-            if ir.is_pure() && (self.uses.last[at] == 0 || self.uses.is_late[at]) {
+            let is_done_elsewhere = self.uses.is_late[at] || self.uses.is_part[at];
+            if is_done_elsewhere || (ir.is_pure() && self.uses.last[at] == 0) {
                 continue;
             }
             self.operation(at as Value, *ir)?;
@@ -352,6 +279,15 @@ impl<'b> Generator<'b> {
         }
         self.seams.stale = self.finish() as u32;
         Ok(())
+    }
+
+    /// Where a register of the guest is in the state, if it is read as a part of what is done now.
+    fn register_in(&self, value: Val) -> Option<Mem> {
+        let Val::Value(value) = value else { return None };
+        match self.block.code[value as usize] {
+            Ir::Read { offset } if self.uses.is_part[value as usize] => Some(state(offset)),
+            _ => None,
+        }
     }
 
     fn operation(&mut self, own: Value, ir: Ir) -> Result<(), TooBig> {
@@ -378,8 +314,12 @@ impl<'b> Generator<'b> {
             Ir::FloatFlags { offset } => self.float_flags(own, offset)?,
             Ir::SetFloatFlags { offset, value } => self.set_float_flags(offset, value),
             Ir::Unary(operator, width, a) => self.unary(own, operator, width, a)?,
-            Ir::Binary(operator, width, a, b) => self.binary(own, operator, width, a, b)?,
+            Ir::Binary(..) => self.binary(own, ir)?,
             Ir::Select(_, test, yes, no) => self.select(own, test, yes, no)?,
+            Ir::Slice { of, low: 0, width } if let Some(place) = self.register_in(of) => {
+                let to = self.destination(own)?;
+                self.code.load(width, to, place);
+            }
             Ir::Slice { of, low: 0, width: 32 } => {
                 let of = self.operand(of, Reg::Rax);
                 let to = self.destination(own)?;
@@ -397,14 +337,19 @@ impl<'b> Generator<'b> {
             Ir::Sext { of, from, to: width } => self.sext(own, of, from, width)?,
             Ir::Flags { .. } => self.flags(own, ir)?,
             Ir::Vector(vector) => self.vector_operation(own, vector)?,
-            Ir::Window { base, low, high, table, .. } if ir.is_open() => self.window(own, base, low..high, table)?,
-            // Who would look through it looks by itself.
+            // Whoever looks through it first opens it.
             Ir::Window { .. } => {}
             Ir::Load { address, offset, window, width, how, at, class } => {
-                self.load(own, class, Access { address, offset, window, width, how, at })?;
+                // First of all, because making room for it is not done again in the cold code.
+                let to = match (self.uses.last[own as usize] > 0, class) {
+                    (true, Class::General) => Loaded::General(self.destination(own)?),
+                    (true, Class::Vector) => Loaded::Vector(self.vector_destination(own)?),
+                    (false, _) => Loaded::Nowhere,
+                };
+                self.load(to, Access { address, offset, window, width, how, at })?;
             }
             Ir::Store { address, offset, window, value, width, how, at } => {
-                self.store(value, Access { address, offset, window, width, how, at });
+                self.store(value, Access { address, offset, window, width, how, at })?;
             }
             Ir::Interpret { instruction, word, at } => self.interpret(instruction, word, at),
             Ir::ExitIf { test, to, at } => self.exit_if(test, to, at),

@@ -69,14 +69,18 @@ impl Alignment {
         Alignment((unit / 8).ilog2())
     }
 
-    /// By how many bits an address is shifted to the left to be an offset in the table of jumps, but for what is cut away.
+    pub(super) fn bits(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// By how many bits an address is shifted to the left to be an offset in a table of jumps, but for what is cut away.
     pub(super) fn shift(self) -> u8 {
         (size_of::<Jump>().ilog2() - self.0) as u8
     }
 
-    /// By how many bits it is shifted to the right, to be mixed into that.
+    /// By how many bits it is shifted to the right, to be mixed into it.
     pub(super) fn fold(self) -> u8 {
-        (JUMP_ENTRIES.ilog2() + self.0 - size_of::<Jump>().ilog2()) as u8
+        JUMP_ENTRIES.ilog2() as u8
     }
 
     /// Places that are as far from each other as the table is long have slots of their own: mostly, code begins at the same
@@ -87,7 +91,7 @@ impl Alignment {
 
     /// The same of the second table, whose slots are others for those that share one of the first.
     pub(super) fn second_fold(self) -> u8 {
-        (PAGE_BITS - size_of::<Jump>().ilog2()) as u8
+        (PAGE_BITS - self.0) as u8
     }
 
     fn second(self, pc: u64) -> usize {

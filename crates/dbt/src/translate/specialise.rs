@@ -13,7 +13,7 @@ use isa::plan::{Op, Plan};
 use isa::{Instruction, Isa};
 use rustc_hash::FxHashMap;
 
-use super::ir::{Block, Dirty, Exit, Ir, Modes, StateId, Table, Test, Val, Value};
+use super::ir::{Block, Dirty, Exit, Ir, Modes, StateId, Test, Val, Value};
 use crate::contract::Question;
 
 /// What a block is worth. (With all the effort at once, a boot of Debian's arm64 kernel was 31 MB of code, most of which ran
@@ -76,7 +76,7 @@ pub(super) struct Room {
     block: Block,
     seen: FxHashMap<Ir, Val>,
     registers: FxHashMap<u32, Val>,
-    windows: FxHashMap<(Val, Table), Value>,
+    windows: FxHashMap<Val, Value>,
     widths: Vec<u8>,
     values: Vec<Val>,
     slots: Vec<Val>,
@@ -147,8 +147,8 @@ struct Maker<'i> {
     registers: FxHashMap<u32, Val>,
     /// Which of them are not in the state.
     dirty: Vec<Dirty>,
-    /// Where pages were looked for, by the address and the kind of access.
-    windows: FxHashMap<(Val, Table), Value>,
+    /// Where pages were looked for, by the address.
+    windows: FxHashMap<Val, Value>,
     /// Room for an instruction's values and slots.
     values: Vec<Val>,
     slots: Vec<Val>,

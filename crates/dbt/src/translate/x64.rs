@@ -99,12 +99,18 @@ pub(super) enum Condition {
 pub(super) struct Mem {
     pub(super) base: Reg,
     pub(super) index: Option<Reg>,
+    /// How far the index is shifted to the left: at most 3.
+    pub(super) scale: u8,
     pub(super) disp: i32,
 }
 
 impl Mem {
     pub(super) fn at(base: Reg, disp: i32) -> Mem {
-        Mem { base, index: None, disp }
+        Mem { base, index: None, scale: 0, disp }
+    }
+
+    pub(super) fn sum(base: Reg, index: Reg, disp: i32) -> Mem {
+        Mem { base, index: Some(index), scale: 0, disp }
     }
 }
 
@@ -177,7 +183,7 @@ impl Code {
         if mem.index.is_some() || base & 7 == 4 {
             self.byte(mode | (reg & 7) << 3 | 4);
             let index = if mem.index.is_some() { index & 7 } else { 4 };
-            self.byte(index << 3 | base & 7);
+            self.byte(mem.scale << 6 | index << 3 | base & 7);
         } else {
             self.byte(mode | (reg & 7) << 3 | base & 7);
         }
@@ -228,6 +234,16 @@ impl Code {
         }
     }
 
+    /// Loads 8, 16 or 32 bits, with their sign above.
+    pub(super) fn load_signed(&mut self, width: u8, size: Size, to: Reg, from: Mem) {
+        match width {
+            8 => self.rm(size, &[0x0f, 0xbe], to as u8, from, false),
+            16 => self.rm(size, &[0x0f, 0xbf], to as u8, from, false),
+            _ if size == Size::S32 => self.load(32, to, from),
+            _ => self.rm(Size::S64, &[0x63], to as u8, from, false),
+        }
+    }
+
     /// Stores so many bits.
     pub(super) fn store(&mut self, width: u8, to: Mem, from: Reg) {
         match width {
@@ -247,8 +263,8 @@ impl Code {
         self.word(value);
     }
 
-    pub(super) fn lea(&mut self, to: Reg, from: Mem) {
-        self.rm(Size::S64, &[0x8d], to as u8, from, false);
+    pub(super) fn lea(&mut self, size: Size, to: Reg, from: Mem) {
+        self.rm(size, &[0x8d], to as u8, from, false);
     }
 
     /// The address of what comes later.

@@ -1,15 +1,13 @@
 //! Loads and stores: a look into the tables of pages, and cold code for what is not there.
 
-use std::ops::Range;
-
 use isa::plan::{Atomic, access};
 
-use super::super::ir::{Class, StateId, Table, Val, Value};
+use super::super::ir::{Ir, StateId, Table, Val, Value};
 use super::super::sets;
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Size, Xmm};
 use super::errands::{self, Errand};
 use super::vectors::{SCRATCH, VECTORS};
-use super::{Cold, Generator, Open, Source, TooBig, VALUES, header, slot, wide_slot};
+use super::{Cold, Generator, Open, Place, Source, TooBig, VALUES, header, slot, wide_slot};
 use crate::state::head;
 
 /// What is kept while something is called.
@@ -25,6 +23,8 @@ pub(super) enum Saved {
 pub(super) enum Loaded {
     Nowhere,
     General(Reg),
+    /// With its sign, up to so many bits.
+    Signed(Reg, u8),
     Vector(Xmm),
 }
 
@@ -49,10 +49,19 @@ pub(super) struct Asked {
     pub(super) value: Option<Source>,
     pub(super) meta: u32,
     pub(super) to: Loaded,
-    /// It looks through a window, and has not looked for its page by itself.
-    pub(super) is_windowed: bool,
+    pub(super) look: Look,
     /// Windows that are closed then.
     pub(super) open: Open,
+}
+
+/// How an access has looked for its page.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Look {
+    ByItself,
+    /// Through a window, which is closed.
+    Through,
+    /// It should have opened a window for others, too.
+    Opening(Reg),
 }
 
 impl Table {
@@ -66,73 +75,75 @@ impl Table {
 }
 
 impl Generator<'_> {
-    /// Leaves rcx with what is added to the address, or goes to cold code.
-    fn look_up(&mut self, address: Reg, bytes: i32, table: Table, how: u8) -> Fixup {
+    /// Leaves a register, which may be rcx, with what is added to the address, or goes to cold code.
+    fn look_up(&mut self, to: Reg, address: Reg, bytes: i32, table: Table, how: u8) -> Fixup {
         let entry = errands::entry(&mut self.code, address, table);
-        // An access that reaches into the next page has that page's tag.
-        self.code.lea(Reg::Rdx, Mem::at(address, bytes - 1));
+        if bytes > 1 {
+            // An access that reaches into the next page has that page's tag.
+            self.code.lea(Size::S64, Reg::Rdx, Mem::at(address, bytes - 1));
+        } else {
+            self.code.mov(Size::S64, Reg::Rdx, address);
+        }
         self.code.alu_imm(Alu::And, Size::S64, Reg::Rdx, -4096);
         if how & access::UNPRIVILEGED != 0 {
             self.code.alu_imm(Alu::Or, Size::S64, Reg::Rdx, sets::UNPRIVILEGED as i32);
         }
         self.code.alu_mem(Alu::Cmp, Size::S64, Reg::Rdx, entry);
         let cold = self.code.jcc(Condition::NotEqual);
-        self.code.load(64, Reg::Rcx, Mem { disp: entry.disp + 8, ..entry });
+        self.code.load(64, to, Mem { disp: entry.disp + 8, ..entry });
         cold
     }
 
-    /// Looks for the page of several accesses. Zero says that each has to look by itself.
-    pub(super) fn window(&mut self, own: Value, base: Val, bytes: Range<i32>, table: Table) -> Result<(), TooBig> {
-        self.last_window = self.last_window.max(self.uses.last[own as usize]);
-        let to = self.destination(own)?;
-        let base = self.operand(base, Reg::Rax);
-        if bytes.start != 0 {
-            self.code.lea(Reg::Rax, Mem::at(base, bytes.start));
-        }
-        let from = if bytes.start == 0 { base } else { Reg::Rax };
-        let length = bytes.end - bytes.start;
-        let jumps = self.look_up(from, length, table, 0);
-        self.code.mov(Size::S64, to, Reg::Rcx);
-        let back = self.code.here();
-        self.cold.push(Cold::Closed { jumps, back, window: to });
-        Ok(())
-    }
-
-    /// The register of the window that an access looks through, and cold code for when it is closed.
-    fn through(&mut self, window: Option<Value>) -> Option<(Reg, Fixup)> {
-        let window = window.filter(|at| self.block.code[*at as usize].is_open())?;
-        let window = self.operand(Val::Value(window), Reg::Rcx);
-        self.code.test(Size::S64, window, window);
-        Some((window, self.code.jcc(Condition::Equal)))
-    }
-
     /// Where an access is in our memory, and where it goes to cold code.
-    fn reach(&mut self, access: Access, table: Table) -> (Mem, Fixup, bool) {
-        let base = self.operand(access.address, Reg::Rax);
-        if let Some((window, jumps)) = self.through(access.window) {
-            return (Mem { base: window, index: Some(base), disp: access.offset }, jumps, true);
+    fn reach(&mut self, access: Access, table: Table) -> Result<(Mem, Fixup, Look), TooBig> {
+        let window = access.window.filter(|at| self.block.code[*at as usize].is_open());
+        if let Some(window) = window {
+            return match self.places[window as usize] {
+                Place::Nowhere => self.open(window, access),
+                _ => Ok(self.through(window, access)),
+            };
         }
+        let base = self.operand(access.address, Reg::Rax);
         let mut from = base;
         if access.offset != 0 {
-            self.code.lea(Reg::Rax, Mem::at(base, access.offset));
+            self.code.lea(Size::S64, Reg::Rax, Mem::at(base, access.offset));
             from = Reg::Rax;
         }
-        let jumps = self.look_up(from, i32::from(access.width / 8), table, access.how);
-        (Mem { base: Reg::Rcx, index: Some(from), disp: 0 }, jumps, false)
+        let jumps = self.look_up(Reg::Rcx, from, i32::from(access.width / 8), table, access.how);
+        Ok((Mem::sum(Reg::Rcx, from, 0), jumps, Look::ByItself))
     }
 
-    pub(super) fn load(&mut self, own: Value, class: Class, access: Access) -> Result<(), TooBig> {
-        // First of all, because making room for it is not done again in the cold code.
-        let to = match (self.uses.last[own as usize] > 0, class) {
-            (true, Class::General) => Loaded::General(self.destination(own)?),
-            (true, Class::Vector) => Loaded::Vector(self.vector_destination(own)?),
-            (false, _) => Loaded::Vector(SCRATCH),
-        };
-        let address = self.source(access.address);
+    /// The first access of several looks for the page of all.
+    fn open(&mut self, window: Value, access: Access) -> Result<(Mem, Fixup, Look), TooBig> {
+        let Ir::Window { low, high, table, .. } = self.block.code[window as usize] else { return Err(TooBig) };
+        self.last_window = self.last_window.max(self.uses.last[window as usize]);
+        let to = self.destination(window)?;
+        let base = self.operand(access.address, Reg::Rax);
+        let (mut from, mut offset) = (base, access.offset);
+        if low != 0 {
+            self.code.lea(Size::S64, Reg::Rax, Mem::at(base, low));
+            (from, offset) = (Reg::Rax, offset - low);
+        }
+        let jumps = self.look_up(to, from, high - low, table, 0);
+        Ok((Mem::sum(to, from, offset), jumps, Look::Opening(to)))
+    }
+
+    /// The others find it there. Zero says that each has to look by itself.
+    fn through(&mut self, window: Value, access: Access) -> (Mem, Fixup, Look) {
+        let base = self.operand(access.address, Reg::Rax);
+        let window = self.operand(Val::Value(window), Reg::Rcx);
+        self.code.test(Size::S64, window, window);
+        let jumps = self.code.jcc(Condition::Equal);
+        (Mem::sum(window, base, access.offset), jumps, Look::Through)
+    }
+
+    pub(super) fn load(&mut self, to: Loaded, access: Access) -> Result<(), TooBig> {
+        let (memory, jumps, look) = self.reach(access, Table::Read)?;
+        // Whatever had to make room has done so.
         let flush = self.flush_of(access.at);
-        let (memory, jumps, is_windowed) = self.reach(access, Table::Read);
+        let address = self.source(access.address);
         self.load_from(memory, access.width, to);
-        let asked = self.asked(access, (address, None), to, is_windowed);
+        let asked = self.asked(access, (address, None), to, look);
         let back = self.code.here();
         self.cold.push(Cold::Access { jumps, back, flush, asked });
         Ok(())
@@ -141,19 +152,24 @@ impl Generator<'_> {
     fn load_from(&mut self, memory: Mem, width: u8, to: Loaded) {
         match to {
             Loaded::General(to) => self.code.load(width, to, memory),
+            Loaded::Signed(to, until) => {
+                self.code.load_signed(width, Size::of(until), to, memory);
+                self.trim_result(to, until);
+            }
             Loaded::Vector(to) => self.code.vector_load(width.max(32), to, memory),
             Loaded::Nowhere => {}
         }
     }
 
-    pub(super) fn store(&mut self, value: Val, access: Access) {
-        let (address, source) = (self.source(access.address), self.source(value));
+    pub(super) fn store(&mut self, value: Val, access: Access) -> Result<(), TooBig> {
+        let (memory, jumps, look) = self.reach(access, Table::Write)?;
         let flush = self.flush_of(access.at);
-        let (memory, jumps, is_windowed) = self.reach(access, Table::Write);
+        let (address, source) = (self.source(access.address), self.source(value));
         self.store_to(memory, access.width, source);
-        let asked = self.asked(access, (address, Some(source)), Loaded::Nowhere, is_windowed);
+        let asked = self.asked(access, (address, Some(source)), Loaded::Nowhere, look);
         let back = self.code.here();
         self.cold.push(Cold::Access { jumps, back, flush, asked });
+        Ok(())
     }
 
     /// `memory` may use rax and rcx.
@@ -183,12 +199,12 @@ impl Generator<'_> {
         access: Access,
         (address, value): (Source, Option<Source>),
         to: Loaded,
-        is_windowed: bool,
+        look: Look,
     ) -> Asked {
         let save = self.saved(to);
         let meta = self.meta(access.width, access.how, access.at);
         let open = self.open_windows();
-        Asked { save, address, offset: access.offset, value, meta, to, is_windowed, open }
+        Asked { save, address, offset: access.offset, value, meta, to, look, open }
     }
 
     /// Windows that are looked through later.
@@ -227,13 +243,16 @@ impl Generator<'_> {
 
     /// In cold code, an access through a window that is closed looks for its page; gives where it does not find it.
     pub(super) fn look_by_itself(&mut self, asked: Asked, back: usize) -> Fixup {
+        if let Look::Opening(window) = asked.look {
+            self.code.mov_imm(window, 0);
+        }
         let width = asked.meta as u8;
         let table = if asked.value.is_some() { Table::Write } else { Table::Read };
         self.address_of(asked);
         self.code.mov_imm32(Reg::Rdx, u32::from(width / 8) - 1);
         self.code.call(header(errands::look(table)));
         let jumps = self.code.jcc(Condition::NotEqual);
-        let memory = Mem { base: Reg::Rcx, index: Some(Reg::Rax), disp: 0 };
+        let memory = Mem::sum(Reg::Rcx, Reg::Rax, 0);
         match asked.value {
             Some(value) => self.store_to(memory, width, value),
             None => self.load_from(memory, width, asked.to),
@@ -246,7 +265,7 @@ impl Generator<'_> {
     fn address_of(&mut self, asked: Asked) {
         self.move_to(Reg::Rax, asked.address);
         if asked.offset != 0 {
-            self.code.lea(Reg::Rax, Mem::at(Reg::Rax, asked.offset));
+            self.code.lea(Size::S64, Reg::Rax, Mem::at(Reg::Rax, asked.offset));
         }
     }
 
@@ -255,7 +274,7 @@ impl Generator<'_> {
         let again = self.code.here();
         let from = self.operand(address, Reg::Rax);
         let source = self.source(address);
-        let jumps = self.look_up(from, i32::from(width / 8), Table::Write, 0);
+        let jumps = self.look_up(Reg::Rcx, from, i32::from(width / 8), Table::Write, 0);
         self.code.alu(Alu::Add, Size::S64, Reg::Rcx, from);
         let save = self.saved(Loaded::Nowhere);
         let flush = self.flush_of(at);
@@ -390,6 +409,10 @@ impl Generator<'_> {
         self.call_saving(save, if value.is_some() { Errand::Store } else { Errand::Load }, meta);
         match to {
             Loaded::General(to) => self.code.mov(Size::S64, to, Reg::Rax),
+            Loaded::Signed(to, until) => {
+                self.code.movsx(width, Size::of(until), to, Reg::Rax);
+                self.trim_result(to, until);
+            }
             Loaded::Vector(to) if width == 128 => self.code.vector_load(128, to, header(head::WIDE)),
             Loaded::Vector(to) => self.code.vector_of(to, Reg::Rax),
             Loaded::Nowhere => {}

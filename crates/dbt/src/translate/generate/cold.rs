@@ -2,7 +2,7 @@
 
 use super::super::sets;
 use super::super::x64::{Condition, Fixup, Mem, Reg};
-use super::accesses::{Asked, Saved};
+use super::accesses::{Asked, Look, Saved};
 use super::{Counting, Flushes, Generator, Open, Source, Target, Turns, header};
 use crate::state::head;
 
@@ -13,12 +13,6 @@ pub(super) enum Cold {
         back: usize,
         flush: Flushes,
         asked: Asked,
-    },
-    /// A window stays closed.
-    Closed {
-        jumps: Fixup,
-        back: usize,
-        window: Reg,
     },
     /// The page of an access is looked for, and then the access is tried again.
     Touch {
@@ -83,18 +77,13 @@ impl Generator<'_> {
             }
             Cold::Access { jumps, back, flush, asked } => {
                 self.code.land(jumps);
-                let jumps = asked.is_windowed.then(|| self.look_by_itself(asked, back));
-                if let Some(jumps) = jumps {
+                if !matches!(asked.look, Look::ByItself) {
+                    let jumps = self.look_by_itself(asked, back);
                     self.code.land(jumps);
                 }
                 self.flush(flush);
                 self.access(asked);
                 self.close(asked.open);
-                self.code.jmp_to(back);
-            }
-            Cold::Closed { jumps, back, window } => {
-                self.code.land(jumps);
-                self.code.mov_imm(window, 0);
                 self.code.jmp_to(back);
             }
         }

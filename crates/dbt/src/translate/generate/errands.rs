@@ -11,7 +11,7 @@ use crate::state::head;
 use crate::tlb::PAGE_BITS;
 use crate::translate::ir::Table;
 use crate::translate::sets::{self, Alignment};
-use crate::translate::x64::{Alu, Code, Condition, Mem, Reg, Shift, Size, Xmm};
+use crate::translate::x64::{Alu, Code, Condition, Mem, Reg, Size, Xmm};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(crate) fn shared(alignment: Alignment) -> Shared {
     let frame = (PLACES * 8 + WIDE_PLACES * 16 + 8) as i32;
     kept.iter().for_each(|reg| code.push(*reg));
     code.alu_imm(Alu::Sub, Size::S64, Reg::Rsp, frame);
-    code.lea(Reg::Rbp, Mem::at(Reg::Rdi, STATE_AT));
+    code.lea(Size::S64, Reg::Rbp, Mem::at(Reg::Rdi, STATE_AT));
     code.load(64, Reg::R14, header(head::SET));
     code.float_control(header(head::FLOAT_CONTROL), false);
     code.jmp_reg(Reg::Rsi);
@@ -89,7 +89,17 @@ pub(super) fn entry(code: &mut Code, address: Reg, table: Table) -> Mem {
     // What is rotated out to the top is cut away with the rest.
     code.rotated(Reg::Rcx, address, PAGE_BITS as u8 - sets::ENTRY_BITS);
     code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::ENTRIES - 1) << sets::ENTRY_BITS) as i32);
-    Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: table.offset() }
+    Mem::sum(Reg::R14, Reg::Rcx, table.offset())
+}
+
+/// Leaves rcx so that the address in rax has its entry in a table of jumps there.
+pub(super) fn jump(code: &mut Code, alignment: Alignment, fold: u8, entries: usize, table: i32) -> Mem {
+    // An address that is a multiple of the alignment is its slot, and a scale makes an offset of that. What is rotated out to the
+    // top is cut away with the rest.
+    code.rotated(Reg::Rcx, Reg::Rax, fold);
+    code.alu(Alu::Xor, Size::S32, Reg::Rcx, Reg::Rax);
+    code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((entries - 1) << alignment.bits()) as i32);
+    Mem { scale: alignment.shift(), ..Mem::sum(Reg::R14, Reg::Rcx, table) }
 }
 
 fn search(code: &mut Code, table: Table) {
@@ -107,13 +117,7 @@ fn look_elsewhere(code: &mut Code, alignment: Alignment) {
     code.load(64, Reg::Rcx, header(head::ATTENTION));
     code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
     let interrupted = code.jcc(Condition::NotEqual);
-    code.mov(Size::S64, Reg::Rcx, Reg::Rax);
-    code.shift_imm(Shift::Shl, Size::S32, Reg::Rcx, alignment.shift());
-    code.mov(Size::S64, Reg::Rdx, Reg::Rax);
-    code.shift_imm(Shift::Shr, Size::S64, Reg::Rdx, alignment.second_fold());
-    code.alu(Alu::Xor, Size::S32, Reg::Rcx, Reg::Rdx);
-    code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::SECOND_ENTRIES - 1) << 4) as i32);
-    let entry = Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: sets::seconds() };
+    let entry = jump(code, alignment, alignment.second_fold(), sets::SECOND_ENTRIES, sets::seconds());
     code.alu_mem(Alu::Cmp, Size::S64, Reg::Rax, entry);
     let unknown = code.jcc(Condition::NotEqual);
     code.alu_imm(Alu::And, Size::S64, Reg::Rax, -4096);
@@ -132,7 +136,7 @@ fn run(code: &mut Code, errand: Errand, saved: Saved) {
     LOST.iter().for_each(|reg| code.push(*reg));
     code.alu_imm(Alu::Sub, Size::S64, Reg::Rsp, room);
     (0..vectors).for_each(|number| code.vector_store(128, slot(number), Xmm(number)));
-    code.lea(Reg::Rdi, Mem::at(Reg::Rbp, -STATE_AT));
+    code.lea(Size::S64, Reg::Rdi, Mem::at(Reg::Rbp, -STATE_AT));
     code.mov(Size::S64, Reg::Rsi, Reg::Rax);
     code.call(header(match errand {
         Errand::Load => head::LOAD,
@@ -140,7 +144,7 @@ fn run(code: &mut Code, errand: Errand, saved: Saved) {
         Errand::Touch => head::TOUCH,
     }));
     (0..vectors).for_each(|number| code.vector_load(128, Xmm(number), slot(number)));
-    code.lea(Reg::Rsp, Mem::at(Reg::Rsp, room));
+    code.lea(Size::S64, Reg::Rsp, Mem::at(Reg::Rsp, room));
     LOST.iter().rev().for_each(|reg| code.pop(*reg));
     let failed = match errand {
         Errand::Touch => Reg::Rax,
@@ -151,7 +155,7 @@ fn run(code: &mut Code, errand: Errand, saved: Saved) {
     code.ret();
     code.land(fails);
     // Nobody comes back to the block.
-    code.lea(Reg::Rsp, Mem::at(Reg::Rsp, 8));
+    code.lea(Size::S64, Reg::Rsp, Mem::at(Reg::Rsp, 8));
     code.mov_imm(Reg::Rax, if errand == Errand::Touch { head::INTERPRET_NEXT } else { 0 });
     code.jmp_mem(header(head::LEAVE));
 }

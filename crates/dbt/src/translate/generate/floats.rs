@@ -186,12 +186,12 @@ impl Generator<'_> {
         self.code.movzx8(to, Reg::Rax);
         self.code.movzx8(Reg::Rcx, Reg::Rcx);
         // 2, and 6 if less, and 4 if equal.
-        self.code.lea(Reg::Rax, Mem { base: to, index: Some(to), disp: 1 });
+        self.code.lea(Size::S64, Reg::Rax, Mem::sum(to, to, 1));
         self.code.alu(Alu::Add, Size::S32, to, Reg::Rax);
-        self.code.lea(to, Mem { base: to, index: Some(Reg::Rcx), disp: 0 });
+        self.code.lea(Size::S64, to, Mem::sum(to, Reg::Rcx, 0));
         self.code.alu(Alu::Add, Size::S32, to, to);
-        self.code.lea(to, Mem { base: to, index: Some(Reg::Rcx), disp: 0 });
-        self.code.lea(to, Mem { base: to, index: Some(Reg::Rcx), disp: 0 });
+        self.code.lea(Size::S64, to, Mem::sum(to, Reg::Rcx, 0));
+        self.code.lea(Size::S64, to, Mem::sum(to, Reg::Rcx, 0));
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 
 use super::super::ir::{Exit, StateId, Test, TestKind, Val};
 use super::super::sets;
-use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Shift, Size};
+use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Size};
+use super::errands;
 use super::vectors::SCRATCH;
 use super::{
     Cold, Counting, FlagsOf, Flush, Flushes, Generator, Link, Origin, STATE_AT, Source, Target, header, slot, state,
@@ -70,7 +71,7 @@ impl Generator<'_> {
     pub(super) fn interpret(&mut self, instruction: u32, word: u32, at: StateId) {
         let flush = self.flush_of(at);
         self.flush(flush);
-        self.code.lea(Reg::Rdi, Mem::at(Reg::Rbp, -STATE_AT));
+        self.code.lea(Size::S64, Reg::Rdi, Mem::at(Reg::Rbp, -STATE_AT));
         self.code.mov_imm(Reg::Rsi, instruction.into());
         self.code.mov_imm(Reg::Rdx, word.into());
         self.code.mov_imm(Reg::Rcx, self.block.states[at as usize].pc.into());
@@ -155,18 +156,13 @@ impl Generator<'_> {
         self.code.load(64, Reg::Rcx, header(head::ATTENTION));
         self.code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
         let interrupted = self.code.jcc(Condition::NotEqual);
-        self.code.mov(Size::S64, Reg::Rcx, Reg::Rax);
-        self.code.shift_imm(Shift::Shl, Size::S32, Reg::Rcx, self.site.alignment.shift());
-        self.code.mov(Size::S64, Reg::Rdx, Reg::Rax);
-        self.code.shift_imm(Shift::Shr, Size::S64, Reg::Rdx, self.site.alignment.fold());
-        self.code.alu(Alu::Xor, Size::S32, Reg::Rcx, Reg::Rdx);
-        self.code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((sets::JUMP_ENTRIES - 1) << 4) as i32);
-        let entry = Mem { base: Reg::R14, index: Some(Reg::Rcx), disp: sets::JUMPS };
+        let alignment = self.site.alignment;
+        let entry = errands::jump(&mut self.code, alignment, alignment.fold(), sets::JUMP_ENTRIES, sets::JUMPS);
         self.code.alu_mem(Alu::Cmp, Size::S64, Reg::Rax, entry);
         let unknown = self.code.jcc(Condition::NotEqual);
         self.code.alu_imm(Alu::And, Size::S64, Reg::Rax, -4096);
         self.code.store(64, header(head::PAGE), Reg::Rax);
-        self.code.jmp_mem(Mem { disp: sets::JUMPS + 8, ..entry });
+        self.code.jmp_mem(Mem { disp: entry.disp + 8, ..entry });
         self.code.land(interrupted);
         self.code.land(unknown);
         self.code.jmp_mem(header(head::UNKNOWN));

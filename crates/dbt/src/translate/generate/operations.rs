@@ -4,7 +4,7 @@ use isa::ops::{Binary, Unary, mask64};
 
 use super::super::ir::{Ir, Test, Val, Value};
 use super::super::x64::{Alu, Condition, Group, Mem, Reg, Shift, Size};
-use super::{FlagsOf, Generator, Source, TooBig, imm, slot};
+use super::{Access, FlagsOf, Generator, Loaded, Source, TooBig, imm, slot};
 
 impl Generator<'_> {
     /// Leaves so many low bits.
@@ -69,7 +69,8 @@ impl Generator<'_> {
         }
     }
 
-    pub(super) fn binary(&mut self, own: Value, operator: Binary, width: u8, a: Val, b: Val) -> Result<(), TooBig> {
+    pub(super) fn binary(&mut self, own: Value, ir: Ir) -> Result<(), TooBig> {
+        let Ir::Binary(operator, width, a, b) = ir else { return Ok(()) };
         let size = Size::of(width);
         match operator {
             Binary::Add | Binary::Subtract | Binary::And | Binary::Or | Binary::Xor => {
@@ -86,7 +87,8 @@ impl Generator<'_> {
                     self.code.mov(Size::S32, to, a);
                     return Ok(());
                 }
-                if operator == Binary::Add && width == 64 && self.sum(own, a, b)? {
+                let is_whole = matches!(width, 32 | 64);
+                if is_whole && (self.sum_of_shifted(own, ir, size)? || self.sum(own, ir, size)?) {
                     return Ok(());
                 }
                 let (a, b) = if operator == Binary::Subtract { (a, b) } else { self.ending_first(a, b) };
@@ -152,18 +154,47 @@ impl Generator<'_> {
     }
 
     /// The sum of what both stays where it is, in one operation. Says whether it could be.
-    fn sum(&mut self, own: Value, a: Val, b: Val) -> Result<bool, TooBig> {
+    fn sum(&mut self, own: Value, ir: Ir, size: Size) -> Result<bool, TooBig> {
+        let Ir::Binary(operator @ (Binary::Add | Binary::Subtract), _, a, b) = ir else { return Ok(false) };
         let Source::Host(base) = self.source(a) else { return Ok(false) };
         if self.ends_here(a) || self.ends_here(b) {
             return Ok(false);
         }
-        let sum = match (imm(b, Size::S64), self.source(b)) {
+        let number = match operator {
+            Binary::Add => imm(b, size),
+            _ => imm(b, size).and_then(i32::checked_neg),
+        };
+        let sum = match (number, self.source(b)) {
             (Some(disp), _) => Mem::at(base, disp),
-            (None, Source::Host(index)) => Mem { base, index: Some(index), disp: 0 },
+            (None, Source::Host(index)) if operator == Binary::Add => Mem::sum(base, index, 0),
             _ => return Ok(false),
         };
         let to = self.destination(own)?;
-        self.code.lea(to, sum);
+        self.code.lea(size, to, sum);
+        Ok(true)
+    }
+
+    /// The same of something that is shifted as a part of it.
+    fn sum_of_shifted(&mut self, own: Value, ir: Ir, size: Size) -> Result<bool, TooBig> {
+        let Ir::Binary(Binary::Add, _, a, b) = ir else { return Ok(false) };
+        let shifted = |value: Val| match value {
+            Val::Value(it) if self.uses.is_part[it as usize] => match self.block.code[it as usize] {
+                Ir::Binary(Binary::ShiftLeft, _, of, Val::Number(by)) => Some((of, by as u8)),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Some((base, (of, scale))) = shifted(b).map(|it| (a, it)).or_else(|| shifted(a).map(|it| (b, it))) else {
+            return Ok(false);
+        };
+        let ending = [base, of].into_iter().find(|value| self.ends_here(*value));
+        let (base, index) = (self.operand(base, Reg::Rax), self.operand(of, Reg::Rcx));
+        // It is read before it is written.
+        let to = match ending {
+            Some(ending) => self.destination_from(own, ending)?,
+            None => self.destination(own)?,
+        };
+        self.code.lea(size, to, Mem { scale, ..Mem::sum(base, index, 0) });
         Ok(true)
     }
 
@@ -250,6 +281,16 @@ impl Generator<'_> {
 
     pub(super) fn sext(&mut self, own: Value, of: Val, from: u8, width: u8) -> Result<(), TooBig> {
         let size = Size::of(width);
+        if let Some(place) = self.register_in(of) {
+            let to = self.destination(own)?;
+            self.code.load_signed(from, size, to, place);
+            self.trim_result(to, width);
+            return Ok(());
+        }
+        if let Some(access) = self.loaded_in(of) {
+            let to = self.destination(own)?;
+            return self.load(Loaded::Signed(to, width), access);
+        }
         if matches!(from, 8 | 16 | 32) {
             let of = self.operand(of, Reg::Rax);
             let to = self.destination(own)?;
@@ -263,6 +304,17 @@ impl Generator<'_> {
         self.code.shift_imm(Shift::Sar, size, to, by);
         self.trim_result(to, width);
         Ok(())
+    }
+
+    /// What is loaded as a part of what is done now.
+    fn loaded_in(&self, value: Val) -> Option<Access> {
+        let Val::Value(value) = value else { return None };
+        match self.block.code[value as usize] {
+            Ir::Load { address, offset, window, width, how, at, .. } if self.uses.is_part[value as usize] => {
+                Some(Access { address, offset, window, width, how, at })
+            }
+            _ => None,
+        }
     }
 
     /// One of two values.

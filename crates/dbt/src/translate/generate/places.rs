@@ -113,9 +113,10 @@ impl Generator<'_> {
 
     /// The value that is used last of all goes to the stack.
     pub(super) fn evict(&mut self) -> Result<Reg, TooBig> {
-        let mut used = Vec::new();
-        self.block.code[self.at as usize].each(|value| used.push(value));
-        let is_used = |value: Value| used.contains(&Val::Value(value));
+        // What was made for this operation stays, too.
+        let mut used = vec![self.at];
+        self.uses.each(self.block, self.at, &mut |value| used.push(value));
+        let is_used = |value: Value| used.contains(&value);
         let candidates = VALUES.into_iter().filter_map(|reg| Some((reg, self.hosts[reg as usize]?)));
         let (reg, value) = candidates
             .filter(|(_, value)| !is_used(*value))

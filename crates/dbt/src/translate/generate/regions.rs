@@ -95,7 +95,7 @@ fn settle_flags(code: &mut Code) {
     code.mov_imm32(Reg::Rcx, 0xc101);
     code.pext(Size::S32, Reg::Rax, Reg::Rax, Reg::Rcx);
     code.land(number);
-    code.store(64, Mem { base: Reg::Rbp, index: Some(Reg::Rsi), disp: -128 }, Reg::Rax);
+    code.store(64, Mem::sum(Reg::Rbp, Reg::Rsi, -128), Reg::Rax);
     code.ret();
 }
 
@@ -109,7 +109,7 @@ fn keeping_all(code: &mut Code, call: Call, settle: usize) {
     kept.iter().for_each(|reg| code.push(*reg));
     code.alu_imm(Alu::Sub, Size::S64, Reg::Rsp, ROOM);
     (0..VECTORS).for_each(|number| code.vector_store(128, slot(number), Xmm(number)));
-    code.lea(Reg::Rbp, Mem::at(Reg::Rdi, STATE_AT));
+    code.lea(Size::S64, Reg::Rbp, Mem::at(Reg::Rdi, STATE_AT));
     let pushed = |reg: Reg| {
         let from_top = kept.iter().rev().position(|it| *it == reg).unwrap_or(0) as i32;
         Mem::at(Reg::Rsp, ROOM + from_top * 8)
@@ -129,7 +129,7 @@ fn keeping_all(code: &mut Code, call: Call, settle: usize) {
         code.jcc(Condition::NotEqual)
     });
     (0..VECTORS).for_each(|number| code.vector_load(128, Xmm(number), slot(number)));
-    code.lea(Reg::Rsp, Mem::at(Reg::Rsp, ROOM));
+    code.lea(Size::S64, Reg::Rsp, Mem::at(Reg::Rsp, ROOM));
     kept.iter().rev().for_each(|reg| code.pop(*reg));
     code.ret();
     if let Some(fails) = fails {
@@ -145,7 +145,7 @@ fn keeping_all(code: &mut Code, call: Call, settle: usize) {
 pub(in crate::translate) fn enclose(body: &[u8], ways: &[Way], begin: u32, site: Site, has_flags: bool) -> Compiled {
     let block = Block::default().again(begin);
     let mut around = Generator::of(&block, site, &mut Room::default());
-    around.code.lea(Reg::Rdi, Mem::at(Reg::Rbp, -STATE_AT));
+    around.code.lea(Size::S64, Reg::Rdi, Mem::at(Reg::Rbp, -STATE_AT));
     around.code.mov(Size::S64, Reg::Rsi, Reg::R14);
     around.code.store(64, header(head::STACK), Reg::Rsp);
     let calls = around.code.call_ahead();
@@ -155,7 +155,7 @@ pub(in crate::translate) fn enclose(body: &[u8], ways: &[Way], begin: u32, site:
         around.code.call(header(Call::Leave.word()));
     }
     let table = around.code.lea_ahead(Reg::Rcx);
-    around.code.lea(Reg::Rcx, Mem { base: Reg::Rcx, index: Some(Reg::R8), disp: 0 });
+    around.code.lea(Size::S64, Reg::Rcx, Mem::sum(Reg::Rcx, Reg::R8, 0));
     around.code.jmp_reg(Reg::Rcx);
     around.code.land(table);
     let mut jumps = Vec::new();

@@ -188,6 +188,10 @@ impl Maker<'_> {
         if low >= self.bits(of) {
             return Val::Number(0);
         }
+        // Above its bits are zeros.
+        if low == 0 && width >= self.bits(of) {
+            return of;
+        }
         if let Some(simpler) = self.narrowed(of, low, width, 0) {
             return simpler;
         }

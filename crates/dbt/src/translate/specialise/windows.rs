@@ -27,18 +27,23 @@ impl Maker<'_> {
             return (address, 0, None);
         }
         let (low, high) = (offset, offset + i32::from(width / 8));
-        if let Some(known) = self.windows.get(&(base, table)).copied()
-            && let Ir::Window { low: first, high: last, uses, .. } = &mut self.block.code[known as usize]
+        if let Some(known) = self.windows.get(&base).copied()
+            && let Ir::Window { low: first, high: last, uses, table: for_all, .. } =
+                &mut self.block.code[known as usize]
             && (*last).max(high) - (*first).min(low) <= WIDEST
         {
             (*first, *last) = ((*first).min(low), (*last).max(high));
+            // Who may write may read.
+            if table == Table::Write {
+                *for_all = Table::Write;
+            }
             *uses += 1;
             return (base, offset, Some(known));
         }
         let Val::Value(window) = self.effect(Ir::Window { base, low, high, table, uses: 1 }) else {
             return (base, offset, None);
         };
-        self.windows.insert((base, table), window);
+        self.windows.insert(base, window);
         (base, offset, Some(window))
     }
 
