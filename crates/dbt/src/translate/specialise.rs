@@ -103,6 +103,7 @@ pub(super) fn block(given: &Given<'_>, begin: u32, code: &mut dyn Fetch, room: &
         sharing: given.sharing,
         effort: given.effort,
         turned: 0,
+        around: None,
         widths: std::mem::take(&mut room.widths),
         block,
         seen: std::mem::take(&mut room.seen),
@@ -138,6 +139,8 @@ struct Maker<'i> {
     effort: Effort,
     /// Instructions until the block came back to where it begins.
     turned: u32,
+    /// The loop that it was followed around last: where it begins, and where it turns back.
+    around: Option<(u32, u32)>,
     block: Block,
     /// How many bits each value may have.
     widths: Vec<u8>,
@@ -210,6 +213,10 @@ impl<'i> Maker<'i> {
         let isa = self.isa;
         let mut at = begin;
         while let Some((number, word)) = code.fetch(at) {
+            // Who began in the midst of a loop comes by there again.
+            if at == begin && self.block.instructions > self.turned && !self.has_room_for_turn() {
+                break;
+            }
             let instruction = &isa.instructions[number];
             self.block.instructions += 1;
             let size = u32::from(instruction.size);
@@ -313,8 +320,10 @@ impl<'i> Maker<'i> {
                 // What turns back is mostly a loop that goes on.
                 if no.is_none()
                     && is_back
+                    && !self.leaves_loop(work.at, to)
                     && let Some(at) = self.followed(to)
                 {
+                    self.around = Some((at, work.at));
                     let test = Test { kind: test.kind.inverted(), ..test };
                     self.effect(Ir::ExitIf { test, to: Exit::Direct { plus: after.into() }, at: state });
                     return Next::Follows(at);
@@ -360,15 +369,25 @@ impl<'i> Maker<'i> {
         if done >= longest || (self.effort == Effort::Region && !is_turn) {
             return None;
         }
-        if is_turn {
-            // A turn that would not be whole is the next block's, which is this one.
-            let turn = done - self.turned;
-            self.turned = done;
-            if done + turn > longest {
-                return None;
-            }
+        if is_turn && !self.has_room_for_turn() {
+            return None;
         }
         Some(plus as u32)
+    }
+
+    /// Whether another turn of a loop has room, of those that begin where the block does. One that would not be whole is the
+    /// next block's, which is this one.
+    fn has_room_for_turn(&mut self) -> bool {
+        let done = self.block.instructions;
+        let turn = done - self.turned;
+        self.turned = done;
+        done + turn <= self.effort.longest()
+    }
+
+    /// Whether a branch goes from a loop that was followed to somewhere before it: a loop may end at what other ways end at, too.
+    fn leaves_loop(&self, at: u32, to: Exit) -> bool {
+        let Exit::Direct { plus } = to else { return false };
+        self.around.is_some_and(|(first, last)| (first..=last).contains(&at) && plus < i64::from(first))
     }
 
     fn exit_to(&self, to: Val) -> Exit {

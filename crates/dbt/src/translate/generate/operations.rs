@@ -354,9 +354,15 @@ impl Generator<'_> {
     pub(super) fn flags_into(&mut self, to: Reg, of: FlagsOf, [a, b, carry]: [Source; 3]) {
         let size = Size::of(of.width);
         self.move_to(Reg::Rax, a);
-        self.move_to(Reg::Rcx, b);
+        let number = imm(of.b, size).filter(|_| of.is_difference);
+        if number.is_none() {
+            self.move_to(Reg::Rcx, b);
+        }
         if of.is_difference {
-            self.code.alu(Alu::Sub, size, Reg::Rax, Reg::Rcx);
+            match number {
+                Some(number) => self.code.alu_imm(Alu::Sub, size, Reg::Rax, number),
+                None => self.code.alu(Alu::Sub, size, Reg::Rax, Reg::Rcx),
+            }
             // What is borrowed here is what is not carried there.
             self.code.complement_carry();
         } else if of.carry == Val::Number(0) {
