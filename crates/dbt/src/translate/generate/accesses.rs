@@ -194,13 +194,7 @@ impl Generator<'_> {
     }
 
     /// What is asked of the processor if the page is not known.
-    fn asked(
-        &mut self,
-        access: Access,
-        (address, value): (Source, Option<Source>),
-        to: Loaded,
-        look: Look,
-    ) -> Asked {
+    fn asked(&mut self, access: Access, (address, value): (Source, Option<Source>), to: Loaded, look: Look) -> Asked {
         let save = self.saved(to);
         let meta = self.meta(access.width, access.how, access.at);
         let open = self.open_windows();

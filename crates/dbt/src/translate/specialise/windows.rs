@@ -1,8 +1,8 @@
 //! Accesses that are near each other look for their page once.
 //!
 //! Fields of a structure, what a function saves on its stack, and a few turns of a loop through an array are numbers added to
-//! one address. Before the first of such accesses is an operation that finds the page for all of them (`Ir::Window`); one that
-//! is alone looks by itself, as before. Nothing that is asked of the processor in between leaves a window open: it may be
+//! one address. The first of such accesses finds the page for all of them, which is what stands before it (`Ir::Window`); one
+//! that is alone looks by itself. Nothing that is asked of the processor in between leaves a window open: it may be
 //! that pages are somewhere else then.
 
 use isa::ops::Binary;
