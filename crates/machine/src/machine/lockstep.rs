@@ -40,7 +40,7 @@ pub enum Parted {
         /// After so many instructions that were the same.
         instructions: u64,
         /// In what.
-        difference: Difference,
+        difference: Box<Difference>,
         /// The first instructions of the stretch, as text.
         path: Vec<String>,
     },
@@ -141,7 +141,7 @@ impl Pair {
                 format!("{at:x}: {word:08x} {}", self.isa.disassemble(*word).unwrap_or_default())
             };
             let path = difference.path.iter().map(line).collect();
-            Parted::Different { instructions: self.instructions, difference, path }
+            Parted::Different { instructions: self.instructions, difference: Box::new(difference), path }
         })?;
         self.instructions += followed.instructions;
         self.lookalikes += followed.lookalikes;
