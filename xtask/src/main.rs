@@ -26,7 +26,7 @@ usage: cargo xtask TASK
   fuzz [--for MINUTES] [--seed N]
                            many more cases of the properties of a guest's interfaces
   decoder                  ask other disassemblers about every word that there is, in some minutes
-  lockstep                 boot kernels translated and interpreted at once, and compare all registers
+  lockstep                 boot kernels translated and interpreted at once, and compare them as they go
   bench NAME [--json]      measure beside a peer: start, ingest, debug, lazy, build, faults, slim,
                            unikernel, boot, fork, ipc, link, dbt
   bench dbt [--rounds N] [--coremark DIR] [SET…]

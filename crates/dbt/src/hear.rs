@@ -89,6 +89,7 @@ impl Processor {
     /// Memory was written, so many bytes of one page: what was translated of it does not hold any more.
     #[inline]
     pub(crate) fn wrote(&mut self, physical: u64, size: u64) {
+        self.note_written(physical, size);
         let peers = self.ram.peers();
         if self.translator.is_none() || peers.code.is_plain(physical) {
             return;

@@ -27,7 +27,7 @@ mod translate;
 pub use board::{Board, Registers};
 pub use clock::Clock;
 pub use error::{Error, Result};
-pub use lockstep::{Difference, Stretch};
+pub use lockstep::{Difference, Followed, Led, Stretch};
 pub use peers::Forget;
 pub use processor::{Mode, Outcome, Processor, Stop, Until};
 pub use ram::Ram;

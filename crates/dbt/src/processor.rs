@@ -14,6 +14,7 @@ use crate::contract::{Entries, Question};
 use crate::error::Result;
 use crate::generated::Code;
 use crate::interpreter::Scratch;
+use crate::lockstep::Written;
 use crate::ram::Ram;
 use crate::state::{State, head};
 use crate::tlb::{Access, Tlb};
@@ -89,6 +90,8 @@ pub struct Processor {
     /// Code was dropped since it was last between blocks: some, or more than it was told of.
     pub(crate) has_dropped: bool,
     pub(crate) must_forget: bool,
+    /// What it may have written since it began to lead another, if it does.
+    pub(crate) written: Option<Written>,
 }
 
 /// What came of a single instruction.
@@ -172,6 +175,7 @@ impl Processor {
             attention: ram.attention(number),
             has_dropped: false,
             must_forget: false,
+            written: None,
             isa,
             ram,
         })

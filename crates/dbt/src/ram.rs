@@ -80,6 +80,11 @@ impl Ram {
         self.place(page, 1 << crate::tlb::PAGE_BITS).map(|at| at as u64)
     }
 
+    /// The physical address of what is at an address of ours, in our memory.
+    pub(crate) fn physical(&self, host: u64) -> u64 {
+        host.wrapping_sub(self.memory.address()).wrapping_add(self.base)
+    }
+
     /// Whether there is memory at a physical address.
     pub fn holds(&self, address: u64) -> bool {
         self.place(address, 1).is_some()

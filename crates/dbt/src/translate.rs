@@ -223,6 +223,16 @@ impl Translator {
         self.sets.flush_space(space);
     }
 
+    /// The pages of ours that generated code may write to by itself, some of them more than once.
+    pub(crate) fn writable(&self) -> Vec<u64> {
+        self.sets.writable()
+    }
+
+    /// Generated code asks of each page that it writes to.
+    pub(crate) fn forget_writable(&mut self) {
+        self.sets.forget_writable();
+    }
+
     /// Nobody writes to a page of ours by himself any more: it has code now.
     pub(crate) fn protect(&mut self, host: u64) {
         self.sets.protect(host);

@@ -376,10 +376,13 @@ impl Processor {
         let (key, space) = (self.key, self.space());
         let Some((physical, reach)) = self.tlb.found(access, address, self.key_of(how), space) else { return false };
         let Some(host) = self.ram.host_page(physical) else { return false };
-        let Some(translator) = &mut self.translator else { return false };
-        if access == Access::Write && !self.ram.peers().code.is_plain(physical) {
-            return false;
+        if access == Access::Write {
+            self.note_writable(physical);
+            if !self.ram.peers().code.is_plain(physical) {
+                return false;
+            }
         }
+        let Some(translator) = &mut self.translator else { return false };
         let set = translator.sets.find(key, space);
         translator.sets.get(set).keep(access, how, address, host, reach);
         true

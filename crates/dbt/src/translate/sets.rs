@@ -434,6 +434,30 @@ impl Sets {
         self.list.iter_mut().filter(|(_, s, _)| *s == space).for_each(|(.., set)| set.forget_own());
     }
 
+    /// The pages of ours that generated code may write to by itself, some of them more than once.
+    pub(super) fn writable(&self) -> Vec<u64> {
+        let mut hosts = Vec::new();
+        for (.., set) in &self.list {
+            let Slots { everywhere, own } = &set.write_slots;
+            for slots in [everywhere, own] {
+                each(slots, |slot| {
+                    let entry = set.pages[slot].write;
+                    if entry.tag != NOTHING {
+                        hosts.push(entry.address().wrapping_add(entry.addend));
+                    }
+                });
+            }
+        }
+        hosts
+    }
+
+    /// Generated code asks of each page that it writes to.
+    pub(super) fn forget_writable(&mut self) {
+        for (.., set) in &mut self.list {
+            set.write_slots.take_all(|slot| set.pages[slot].write = NO_PAGE);
+        }
+    }
+
     /// Nobody writes to this page of ours by himself any more: it has code now.
     pub(super) fn protect(&mut self, host: u64) {
         for (.., set) in &mut self.list {
@@ -512,7 +536,12 @@ mod tests {
         for reach in [Reach::Space, Reach::Everywhere] {
             sets.get(at).keep(Access::Write, 0, 0x5000, host, reach);
             sets.get(at).keep(Access::Read, 0, 0x5000, host, reach);
+            assert_eq!(sets.writable(), [host]);
+            sets.forget_writable();
+            assert_eq!(sets.writable(), []);
+            sets.get(at).keep(Access::Write, 0, 0x5000, host, reach);
             sets.protect(host);
+            assert_eq!(sets.writable(), []);
             let pages = sets.get(at).pages[Set::slot(0x5000)];
             assert_eq!((pages.write.tag, pages.read.tag), (NOTHING, 0x5000));
         }

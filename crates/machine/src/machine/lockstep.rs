@@ -3,7 +3,8 @@
 //! The translated one leads, a stretch at a time ([`dbt::Stretch`]); the other does the same instructions one after the
 //! other. Both begin alike and hear nothing of the host ([`Outside::Nothing`]): their clocks go on between two stretches, by
 //! what was done in the first of them, or to when something is due if both wait for that. Interrupts are taken there, too.
-//! **Invariant: after each stretch all registers of both are the same**, or the pair has [`Parted`].
+//! **Invariant: after each stretch all registers of both are the same, and so is what was written in it**, or the pair has
+//! [`Parted`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Pair {
     /// Instructions, and stretches.
     instructions: u64,
     stretches: u64,
+    /// Places where only memory and devices said that a stretch ends later.
+    lookalikes: u64,
     /// Instructions for which the clocks did not go on yet.
     untimed: u64,
 }
@@ -37,7 +40,7 @@ pub enum Parted {
         /// After so many instructions that were the same.
         instructions: u64,
         /// In what.
-        difference: Difference,
+        difference: Box<Difference>,
         /// The first instructions of the stretch, as text.
         path: Vec<String>,
     },
@@ -59,7 +62,12 @@ impl fmt::Display for Parted {
                 let mut each = differ.iter().map(|(name, led, followed)| (name, led, followed));
                 each.try_for_each(|(name, led, followed)| {
                     writeln!(f, "  {name}: {led:016x} translated, {followed:016x} interpreted")
-                })
+                })?;
+                if let Some(place) = difference.place {
+                    writeln!(f, "  when all registers were the same, memory at {place:#x} was not")?;
+                }
+                let (led, followed) = difference.accesses;
+                writeln!(f, "  accesses to the board: {led} translated, {followed} interpreted")
             }
         }
     }
@@ -85,7 +93,7 @@ impl Pair {
             }
         };
         let (leader, follower) = (machine(leads)?, machine(Mode::Interpret)?);
-        Ok(Pair { leader, follower, isa: Arc::clone(isa), instructions: 0, stretches: 0, untimed: 0 })
+        Ok(Pair { leader, follower, isa: Arc::clone(isa), instructions: 0, stretches: 0, lookalikes: 0, untimed: 0 })
     }
 
     /// Has both do so many instructions more, or a few beyond. Nothing if they go on from there.
@@ -121,23 +129,24 @@ impl Pair {
         else {
             return Err(Parted::Apart);
         };
-        leads.lead(&mut *leader.place, stretch);
+        let led = leads.lead(&mut *leader.place, stretch);
         let most = match stretch {
             Stretch::Turn => 100_000,
             // Whoever disturbs it may have to wait for a processor of the host's.
             Stretch::Wanted => 1_000_000_000,
         };
-        let done = follows.follow(&mut *follower.place, leads, most);
-        let done = done.map_err(|difference| {
+        let followed = follows.follow(&mut *follower.place, (leads, &led), most);
+        let followed = followed.map_err(|difference| {
             let line = |(at, word): &(u64, u32)| {
                 format!("{at:x}: {word:08x} {}", self.isa.disassemble(*word).unwrap_or_default())
             };
             let path = difference.path.iter().map(line).collect();
-            Parted::Different { instructions: self.instructions, difference, path }
+            Parted::Different { instructions: self.instructions, difference: Box::new(difference), path }
         })?;
-        self.instructions += done;
+        self.instructions += followed.instructions;
+        self.lookalikes += followed.lookalikes;
         self.stretches += 1;
-        self.untimed += done;
+        self.untimed += followed.instructions;
         let ends = (leader.place.power().end(), follower.place.power().end());
         match ends {
             (None, None) => {}
@@ -203,6 +212,11 @@ impl Pair {
     /// How often they were compared.
     pub fn stretches(&self) -> u64 {
         self.stretches
+    }
+
+    /// How often all registers were already as they were at the end of a stretch, and memory or devices were not.
+    pub fn lookalikes(&self) -> u64 {
+        self.lookalikes
     }
 
     /// How many blocks were translated.
