@@ -6,6 +6,7 @@
 
 mod acpi;
 mod linux;
+mod memory;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +25,12 @@ use crate::power::Power;
 use crate::saved::State;
 
 pub(crate) use linux::load;
+pub(crate) use memory::{HOLE, end, most, parts};
 
 /// What it is called.
 pub(crate) const NAME: &str = "amd64";
 /// Where ports are among addresses: behind all that a processor has.
 const PORTS: u64 = 1 << 60;
-/// Bytes of memory, at most: behind it are the devices.
-pub(crate) const MOST_MEMORY: u64 = 3 << 30;
 const CONSOLE_PORT: u16 = 0x3f8;
 const CONSOLE_LINE: u32 = 4;
 const CONSOLE: Place = Place { base: PORTS + CONSOLE_PORT as u64, size: 8, interrupt: CONSOLE_LINE };

@@ -117,6 +117,15 @@ impl System {
         Ok(())
     }
 
+    /// Where addresses end that its processors have.
+    pub fn addresses_end(&self) -> u64 {
+        const SIZES: u32 = 0x8000_0008;
+        /// What every processor of 64 bits has at least, as one that does not say has.
+        const LEAST: u32 = 36;
+        let sizes = self.features.as_slice().iter().find(|it| it.function == SIZES);
+        1 << sizes.map_or(LEAST, |it| it.eax & 0xff).clamp(LEAST, 52)
+    }
+
     /// Makes the processor of that number, of so many. The first begins where it is told, others when one tells them.
     pub fn processor(&self, number: usize, count: usize) -> Result<Virtual> {
         let vcpu = self.vm.create_vcpu(number as u64).map_err(Error::kvm("making a virtual processor"))?;
