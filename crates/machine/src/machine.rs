@@ -8,6 +8,7 @@ mod frozen;
 pub(crate) mod gdb;
 mod lockstep;
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
@@ -225,9 +226,7 @@ impl Machine {
         let memory = Arc::new(Memory::new(end as usize)?);
         let ram = Ram::with_hole(Arc::clone(&memory), pc::HOLE, start.processors);
         let entry = pc::load(&ram, &start, slots.len())?;
-        for part in pc::parts(end).into_iter().flatten() {
-            system.add(part.start, Arc::clone(&memory) as Arc<dyn Region>, part)?;
-        }
+        give(&mut system, &memory, pc::parts(end).unwrap_or_default())?;
         let (system, bells) = (Arc::new(system), Arc::new(Bells::new(&ram)));
         let places = pc::board(&system, &ram, &bells, (start.serial, slots)).into_iter().map(boxed).collect();
         Machine::of_parts(pc::NAME, &ram, (Arc::clone(&bells), places), |number, _| {
@@ -346,6 +345,14 @@ impl Machine {
 const SLICE: Duration = Duration::from_millis(20);
 /// Instructions that a processor does before it is another's turn, where they take turns.
 const TURN: u64 = 10_000;
+
+/// Gives a virtual machine memory, in which an address is an offset.
+fn give(system: &mut System, memory: &Arc<Memory>, parts: Vec<Range<u64>>) -> Result<()> {
+    for part in parts {
+        system.add(part.start, Arc::clone(memory) as Arc<dyn Region>, part)?;
+    }
+    Ok(())
+}
 
 /// Where the board for a description's processors has its memory.
 fn memory_begins(isa: &Isa) -> Result<u64> {
