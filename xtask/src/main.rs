@@ -21,7 +21,8 @@ type Result<T = ()> = std::result::Result<T, String>;
 const USAGE: &str = "\
 usage: cargo xtask TASK
   test [FILTER…]           install what the tests need, run them all
-  test-vm                  test the binary on a stock Debian kernel in a virtual machine (as root on Debian)
+  test-vm [WORD…]          test the binary on a stock Debian kernel in a virtual machine (as root on Debian): all of it,
+                           or the checks with such a word in their names
   tidy                     check format, lints, layers, unsafe, documentation
   fuzz [--for MINUTES] [--seed N]
                            many more cases of the properties of a guest's interfaces
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["test", filters @ ..] => test::run(filters),
-        ["test-vm"] => vm::run(),
+        ["test-vm", words @ ..] => vm::run(words),
         ["tidy"] => tidy::run(),
         ["fuzz", options @ ..] => fuzz::run(options),
         ["decoder"] => must(&mut cargo(&DECODER)),

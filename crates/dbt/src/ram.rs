@@ -7,6 +7,7 @@
 
 #![expect(unsafe_code, reason = "memory that several processors change at once is accessed by pointers alone")]
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,6 +21,8 @@ use crate::peers::Peers;
 pub struct Ram {
     memory: Arc<Memory>,
     base: u64,
+    /// In its midst, where there is none. An empty one begins at nothing.
+    hole: Range<u64>,
     peers: Arc<Peers>,
 }
 
@@ -35,7 +38,14 @@ impl Ram {
     /// The same, of so many processors.
     pub fn shared(memory: Arc<Memory>, base: u64, processors: usize) -> Ram {
         let peers = Arc::new(Peers::new(processors, base, memory.length() as u64));
-        Ram { memory, base, peers }
+        Ram { memory, base, hole: 0..0, peers }
+    }
+
+    /// Memory from address zero on with a hole in it, which may be behind its end, for so many processors that translate
+    /// nothing. What would be in the hole is never touched, and takes nothing.
+    pub fn with_hole(memory: Arc<Memory>, hole: Range<u64>, processors: usize) -> Ram {
+        let hole = if hole.start < memory.length() as u64 { hole } else { 0..0 };
+        Ram { memory, base: 0, hole, peers: Arc::new(Peers::new(processors, 0, 0)) }
     }
 
     /// How many processors use it.
@@ -61,14 +71,14 @@ impl Ram {
 
     /// How many bytes there are.
     pub fn length(&self) -> u64 {
-        self.memory.length() as u64
+        self.memory.length() as u64 - (self.hole.end - self.hole.start)
     }
 
     /// The place of `size` bytes at a physical address.
     #[inline]
     fn place(&self, address: u64, size: u64) -> Option<*mut u8> {
-        let offset = address.wrapping_sub(self.base);
-        if offset >= self.length() || self.length() - offset < size {
+        let (offset, length) = (address.wrapping_sub(self.base), self.memory.length() as u64);
+        if offset >= length || length - offset < size || offset < self.hole.end && offset + size > self.hole.start {
             return None;
         }
         Some((self.memory.address() + offset) as *mut u8)
@@ -260,4 +270,40 @@ pub fn changed(kind: Atomic, width: u8, old: u128, value: u128) -> u128 {
             Atomic::UnsignedMax => of(value > old),
             Atomic::UnsignedMin => of(value < old),
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_access_touches_a_hole() {
+        let ram = |length: usize, hole| Ram::with_hole(Arc::new(Memory::new(length).unwrap()), hole, 1);
+        let holed = ram(0x5000, 0x2000..0x4000);
+        assert_eq!(holed.length(), 0x3000);
+        for (address, size, is_there) in [
+            (0, 0x2000, true),
+            (0, 0x2001, false),
+            (0x1ff8, 8, true),
+            (0x1ff9, 8, false),
+            (0x2000, 1, false),
+            (0x3fff, 1, false),
+            (0x3ffc, 8, false),
+            (0x4000, 8, true),
+            (0x4000, 0x1000, true),
+            (0x4000, 0x1001, false),
+            (0x5000, 1, false),
+            (u64::MAX, 8, false),
+            (1, u64::MAX, false),
+        ] {
+            assert_eq!(holed.holds_all(address, size), is_there, "{address:#x}, {size:#x}");
+            let mut bytes = vec![0; size.min(0x6000) as usize];
+            if bytes.len() as u64 == size {
+                assert_eq!(holed.copy_out(address, &mut bytes).is_some(), is_there, "{address:#x}, {size:#x}");
+                assert_eq!(holed.deliver(address, &bytes).is_some(), is_there, "{address:#x}, {size:#x}");
+            }
+        }
+        let small = ram(0x2000, 0x2000..0x4000);
+        assert_eq!((small.length(), small.holds_all(0, 0x2000), small.holds(0x2000)), (0x2000, true, false));
+    }
 }

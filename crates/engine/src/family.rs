@@ -17,11 +17,12 @@ use crate::boundary::{Forked, Keeping, Limited, LiveCell, ProgramStreams, Relati
 use crate::cell::{Cell, Kin, UnknownCall};
 use crate::client::with_short_path;
 use crate::error::{Error, Result};
-use crate::native;
 use crate::wire::CopyFrom;
 
 /// How long a running program may take to come to where it can be copied.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to write all of a memory to a disk.
+const PATIENCE_TO_WRITE: Duration = Duration::from_secs(150);
 
 /// The number of a cell's first process in its family.
 pub(crate) fn first_process(cell: &Cell) -> u32 {
@@ -100,13 +101,8 @@ fn obstacle(spec: &CellSpec, purpose: Purpose) -> Option<String> {
     }
 }
 
-/// What a disk holds would have to be as it was when the machine stood still, and nobody keeps that; nor what the host's own
-/// processor is in the midst of.
+/// What a disk holds would have to be as it was when the machine stood still, and nobody keeps that.
 fn obstacle_of_machine(spec: &CellSpec, purpose: Purpose) -> Option<String> {
-    if native::is_native(spec) {
-        let why = "a machine on the host's own processor is not copied or kept yet; one of another processor is";
-        return Some(why.to_owned());
-    }
     if spec.machine.as_ref().is_some_and(|it| !it.disks.is_empty()) {
         return Some("its disks (--disk) would have to be taken along, which is not done".to_owned());
     }
@@ -153,16 +149,14 @@ pub(crate) fn keep(cell: &Cell, keeping: &Keeping) -> Result<()> {
     must_be_whole(cell, Purpose::Keeping)?;
     let order = Order::Keep { cell: first_process(cell) };
     let unkept = |why| Error::Unkept { cell: cell.spec.name.clone(), why };
-    have_kept(cell, order, &[keeping.state.as_fd(), keeping.bytes.as_fd()], PATIENCE, unkept)
+    have_kept(cell, order, &[keeping.state.as_fd(), keeping.bytes.as_fd()], PATIENCE_TO_WRITE, unkept)
 }
 
 /// Has the first process of a cell written into a file, as a core.
 pub(crate) fn write_core(cell: &Cell, file: &OwnedFd) -> Result<()> {
-    /// All of a process's memory goes to a disk.
-    const PATIENCE: Duration = Duration::from_secs(150);
     let order = Order::Core { cell: first_process(cell) };
     let unkept = |why| Error::NoCore { cell: cell.spec.name.clone(), why };
-    have_kept(cell, order, &[file.as_fd()], PATIENCE, unkept)
+    have_kept(cell, order, &[file.as_fd()], PATIENCE_TO_WRITE, unkept)
 }
 
 /// Has something of a cell put into files; `unkept` says in our words why it cannot be.

@@ -8,6 +8,7 @@ mod frozen;
 pub(crate) mod gdb;
 mod lockstep;
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use dbt::{Clock, Mode, Ram, Stop, Translations};
 use isa::Isa;
-use vm::{Host, Memory, System};
+use vm::{Host, Memory, Region, System};
 
 use crate::arch::{self, Arch};
 use crate::bells::Bells;
@@ -213,18 +214,19 @@ impl Machine {
         if !(1..=MOST_PROCESSORS).contains(&start.processors) {
             return Err(Error::Processors { count: start.processors, most: MOST_PROCESSORS });
         }
-        if start.memory > pc::MOST_MEMORY {
-            return Err(Error::TooMuchMemory { memory: start.memory, most: pc::MOST_MEMORY });
+        let mut system = System::new(host)?;
+        let (end, most) = (pc::end(start.memory), system.addresses_end());
+        if end > most {
+            return Err(Error::TooMuchMemory { memory: start.memory, most: pc::most(most) });
         }
         let slots = std::mem::take(&mut start.devices).build(start.outside)?;
         if slots.len() > pc::MOST_SLOTS {
             return Err(Error::Devices { count: slots.len(), most: pc::MOST_SLOTS });
         }
-        let memory = Arc::new(Memory::new(start.memory as usize)?);
-        let ram = Ram::shared(Arc::clone(&memory), 0, start.processors);
+        let memory = Arc::new(Memory::new(end as usize)?);
+        let ram = Ram::with_hole(Arc::clone(&memory), pc::HOLE, start.processors);
         let entry = pc::load(&ram, &start, slots.len())?;
-        let mut system = System::new(host)?;
-        system.add(0, memory, 0..start.memory)?;
+        give(&mut system, &memory, pc::parts(end).unwrap_or_default())?;
         let (system, bells) = (Arc::new(system), Arc::new(Bells::new(&ram)));
         let places = pc::board(&system, &ram, &bells, (start.serial, slots)).into_iter().map(boxed).collect();
         Machine::of_parts(pc::NAME, &ram, (Arc::clone(&bells), places), |number, _| {
@@ -343,6 +345,14 @@ impl Machine {
 const SLICE: Duration = Duration::from_millis(20);
 /// Instructions that a processor does before it is another's turn, where they take turns.
 const TURN: u64 = 10_000;
+
+/// Gives a virtual machine memory, in which an address is an offset.
+fn give(system: &mut System, memory: &Arc<Memory>, parts: Vec<Range<u64>>) -> Result<()> {
+    for part in parts {
+        system.add(part.start, Arc::clone(memory) as Arc<dyn Region>, part)?;
+    }
+    Ok(())
+}
 
 /// Where the board for a description's processors has its memory.
 fn memory_begins(isa: &Isa) -> Result<u64> {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use dbt::{SavedProcessor, Stop};
+use dbt::Stop;
 use sys::signal::{self, SignalSet};
 use vm::{Pause, Touch, Virtual};
 
@@ -15,6 +15,7 @@ use crate::machine::{End, Platform};
 use crate::pc;
 use crate::power::Beginning;
 use crate::processor::Processor;
+use crate::saved::{State, data};
 
 /// A processor of the host's kind.
 pub(crate) struct Native {
@@ -42,14 +43,23 @@ impl Processor for Native {
             Touch::Load(at, bytes) => load(place, pc::address(at), bytes),
             Touch::Store(at, bytes) => store(place, pc::address(at), bytes),
         };
+        // What it was served is its own only when it is with its guest again.
+        let mut is_served = false;
         let why = loop {
-            if !self.bells.leave(self.number) {
-                return Stop::Done;
+            let is_away = self.bells.leave(self.number);
+            let pause = match (is_away, is_served) {
+                (true, _) => self.inner.run(&mut serve),
+                (false, true) => self.inner.settle(&mut serve),
+                (false, false) => return Stop::Done,
+            };
+            if is_away {
+                self.bells.come_back(self.number);
             }
-            let pause = self.inner.run(&mut serve);
-            self.bells.come_back(self.number);
+            is_served = pause == Pause::Served;
             match pause {
-                Pause::Served | Pause::Interrupted => {}
+                Pause::Served => {}
+                Pause::Interrupted if !is_away => return Stop::Done,
+                Pause::Interrupted => {}
                 Pause::Reset => break None,
                 Pause::Broken(why) => break Some(why),
             }
@@ -65,8 +75,8 @@ impl Processor for Native {
     /// The guest's own processors switch each other on, of which the host's kernel takes care.
     fn restart(&mut self, _place: &mut dyn Platform, _beginning: &Beginning) {}
 
-    fn save(&self) -> Result<SavedProcessor> {
-        Err(Error::Unkept { why: "a machine on the host's own processor is not copied or kept yet".into() })
+    fn save(&self) -> Result<State> {
+        data(&self.inner.keep()?)
     }
 
     fn described(&self) -> Option<&dbt::Processor> {

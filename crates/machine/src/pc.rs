@@ -6,31 +6,32 @@
 
 mod acpi;
 mod linux;
+mod memory;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use dbt::{Clock, Ram, Registers};
-use vm::{Level, System};
+use serde::{Deserialize, Serialize};
+use vm::{Host, KeptSystem, Level, System};
 
 use crate::bells::Bells;
 use crate::bus::{self, Bus, Lines, Place};
 use crate::console::Console;
 use crate::console::Serial;
 use crate::devices::{self, First, Slots};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::{End, Platform};
 use crate::power::Power;
-use crate::saved::State;
+use crate::saved::{State, data, of_data, unfit};
 
 pub(crate) use linux::load;
+pub(crate) use memory::{HOLE, end, most, parts};
 
 /// What it is called.
 pub(crate) const NAME: &str = "amd64";
 /// Where ports are among addresses: behind all that a processor has.
 const PORTS: u64 = 1 << 60;
-/// Bytes of memory, at most: behind it are the devices.
-pub(crate) const MOST_MEMORY: u64 = 3 << 30;
 const CONSOLE_PORT: u16 = 0x3f8;
 const CONSOLE_LINE: u32 = 4;
 const CONSOLE: Place = Place { base: PORTS + CONSOLE_PORT as u64, size: 8, interrupt: CONSOLE_LINE };
@@ -57,6 +58,7 @@ pub(crate) fn address(place: vm::Place) -> u64 {
 
 /// What all processors have.
 struct Board {
+    system: Arc<System>,
     clock: Clock,
     bus: Bus,
     power: Power,
@@ -81,13 +83,43 @@ impl Lines for Controller {
     }
 }
 
+/// What the host's kernel has of the board.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedBoard {
+    /// What this and the processors are states of: what is read of the host's kernel may become more.
+    version: u32,
+    system: KeptSystem,
+}
+
+const VERSION: u32 = 1;
+
+impl SavedBoard {
+    fn of(state: State) -> Result<SavedBoard> {
+        if state.get("version").and_then(State::as_u64) != Some(VERSION.into()) {
+            return unfit("its processors were kept by another version of this program");
+        }
+        of_data(state)
+    }
+}
+
+/// What virtual processors do not go on from.
+pub(crate) fn misfit(error: vm::Error) -> Error {
+    Error::Saved { why: error.to_string() }
+}
+
+/// A virtual machine like that of such a board, without memory and processors yet.
+pub(crate) fn like(host: &Host, board: &State) -> Result<System> {
+    System::like(host, &SavedBoard::of(board.clone())?.system).map_err(misfit)
+}
+
 /// A board with the places of all its processors.
 pub(crate) fn board(system: &Arc<System>, ram: &Ram, bells: &Arc<Bells>, parts: (Serial, Slots)) -> Vec<Seat> {
     let (serial, slots) = parts;
     let mut bus = Bus::new(Arc::new(Controller(Arc::clone(system))));
     bus.add(CONSOLE, Box::new(Console::new(serial.output, serial.input)));
     devices::plug(&mut bus, SLOTS, slots, ram);
-    let board = Arc::new(Board { clock: Clock::new(1), bus, power: Power::new(bells) });
+    let board = Arc::new(Board { system: Arc::clone(system), clock: Clock::new(1), bus, power: Power::new(bells) });
     (0..bells.count()).map(|_| Seat(Arc::clone(&board))).collect()
 }
 
@@ -148,10 +180,11 @@ impl Platform for Seat {
     }
 
     fn save_board(&self) -> Result<State> {
-        Ok(State::Null)
+        data(&SavedBoard { version: VERSION, system: self.0.system.keep()? })
     }
 
-    fn restore_board(&self, _state: State) -> Result<()> {
-        Ok(())
+    /// When all processors have gone on: the controllers tell them what is still to be told.
+    fn restore_board(&self, state: State) -> Result<()> {
+        self.0.system.resume(&SavedBoard::of(state)?.system).map_err(misfit)
     }
 }

@@ -1,11 +1,12 @@
 //! What a machine needs of a processor, whoever does its instructions: a translator of descriptions (`dbt`), or the host's
 //! own processor ([`crate::native`]).
 
-use dbt::{SavedProcessor, Stop};
+use dbt::Stop;
 
 use crate::error::Result;
 use crate::machine::Platform;
 use crate::power::Beginning;
+use crate::saved::{State, data};
 
 /// A processor. **Whatever it is, it does nothing between two calls.**
 pub(crate) trait Processor: Send {
@@ -19,7 +20,7 @@ pub(crate) trait Processor: Send {
     fn restart(&mut self, place: &mut dyn Platform, beginning: &Beginning);
 
     /// What it is, for another to go on from there.
-    fn save(&self) -> Result<SavedProcessor>;
+    fn save(&self) -> Result<State>;
 
     /// The same processor, if it is a description's: it can be looked into, and do one instruction after the other.
     fn described(&self) -> Option<&dbt::Processor>;
@@ -41,8 +42,8 @@ impl Processor for dbt::Processor {
         self.restart(place, beginning);
     }
 
-    fn save(&self) -> Result<SavedProcessor> {
-        Ok(self.save())
+    fn save(&self) -> Result<State> {
+        data(&self.save())
     }
 
     fn described(&self) -> Option<&dbt::Processor> {

@@ -18,10 +18,10 @@ pub(crate) type State = Value;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedMachine {
-    /// The description of its processors, by its name.
+    /// What its processors are, by the name of their description or of the host's own kind.
     pub(crate) architecture: String,
-    /// Its processors.
-    pub(crate) processors: Vec<dbt::SavedProcessor>,
+    /// Its processors, of which each kind has states of its own.
+    pub(crate) processors: Vec<State>,
     /// What each has of the board: its timers.
     pub(crate) seats: Vec<State>,
     /// Ticks of the clock that there were.

@@ -7,7 +7,7 @@ mod said;
 
 use std::time::Duration;
 
-use machine::{Devices, End, Image, Machine, Outside, Serial, Start};
+use machine::{Devices, End, Frozen, Image, Machine, Outside, Serial, Start, Thaw};
 
 use said::Said;
 
@@ -98,6 +98,94 @@ fn what_goes_on_or_waits_stands_still_when_it_is_told() {
         });
         assert_eq!(machine.run_for(LONG), None);
         other.join().unwrap();
-        assert!(machine.freeze().is_err(), "it is not copied");
     }
+}
+
+/// Says all letters, slowly. Which is next is in a register with a number and in memory; if these differ, it faults.
+#[rustfmt::skip]
+const SAY_LETTERS: &[u8] = &[
+    0xb9, 0x02, 0x01, 0, 0xc0, 0x31, 0xd2, 0xb8, 0x61, 0, 0, 0, // ecx = the register; edx:eax = 'a'
+    0xc6, 0x04, 0x25, 0, 0, 0, 2, 0x61, // at 32 MiB: 'a'
+    0x0f, 0x30, // each: set the register
+    0x0f, 0x31, 0x8d, 0xb8, 0, 0, 0x40, 0, // edi = the counter and four millions, so that it is slow on any processor
+    0x0f, 0x31, 0x29, 0xf8, 0x78, 0xfa, // wait for that
+    0xb9, 0x02, 0x01, 0, 0xc0, 0x0f, 0x32, // eax = the register
+    0x3a, 0x04, 0x25, 0, 0, 0, 2, 0x75, 0x1b, // is it what is in memory?
+    0x66, 0xba, 0xf8, 0x03, 0xee, // out to 0x3f8
+    0x31, 0xd2, 0xff, 0xc0, 0xfe, 0x04, 0x25, 0, 0, 0, 2, // the next one
+    0x3c, 0x7b, 0x75, 0xcc, // on, until behind 'z'
+    0x66, 0xba, 0, 0x06, 0xb0, 0x34, 0xee, // out to 0x600: off
+    0x0f, 0x0b,
+];
+const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
+
+fn thaw(frozen: Frozen) -> (machine::Result<Machine>, Said) {
+    let said = Said::default();
+    let serial = Serial { output: Box::new(said.clone()), input: None };
+    let thaw = Thaw { mode: dbt::Mode::Translate, serial, devices: Devices::default() };
+    (Machine::thaw_native(&vm::Host::from(vm::Machine::open().unwrap()), frozen, thaw), said)
+}
+
+/// Runs it until it has said so much.
+fn run_until(machine: &mut Machine, said: &Said, length: usize) {
+    while said.0.lock().unwrap().len() < length {
+        assert_eq!(machine.run_for(Duration::from_millis(2)), None);
+    }
+}
+
+/// The same, by its parts as text.
+fn changed(frozen: &Frozen, change: impl Fn(&mut serde_json::Value)) -> Frozen {
+    let mut value = serde_json::to_value(&frozen.machine).unwrap();
+    change(&mut value);
+    Frozen { machine: serde_json::from_value(value).unwrap(), memory: frozen.memory.clone() }
+}
+
+#[test]
+fn a_copy_goes_on_from_where_its_original_stood() {
+    let Some((mut machine, said)) = machine(SAY_LETTERS, 2) else { return };
+    for length in [2, 5, 6] {
+        run_until(&mut machine, &said, length);
+        let before = said.0.lock().unwrap().len();
+        let (copy, copys) = thaw(changed(&machine.freeze().unwrap(), |_| ()));
+        assert_eq!(copy.unwrap().run_for(LONG), Some(End::PowerOff));
+        assert_eq!(*copys.0.lock().unwrap(), LETTERS[before..], "from {before} on");
+    }
+    assert_eq!(machine.run_for(LONG), Some(End::PowerOff));
+    assert_eq!(*said.0.lock().unwrap(), LETTERS);
+}
+
+#[test]
+fn what_was_kept_is_judged() {
+    use serde_json::{Value, json};
+    let Some((mut machine, said)) = machine(SAY_LETTERS, 1) else { return };
+    run_until(&mut machine, &said, 1);
+    let frozen = machine.freeze().unwrap();
+    let check = |path: &str, with: Value, wanted: &str| {
+        let (thawed, _) = thaw(changed(&frozen, |it| *it.pointer_mut(path).unwrap() = with.clone()));
+        let error = thawed.err().unwrap_or_else(|| panic!("{path}: {with}")).to_string();
+        assert!(error.starts_with("the machine cannot go on from where it was kept: "), "{path}: {error}");
+        assert!(error.contains(wanted), "{path}: {error}");
+    };
+    check("/architecture", "aarch64".into(), "another architecture");
+    check("/processors", json!([]), "other processors");
+    check("/board/version", 2.into(), "another version of this program");
+    check("/board", Value::Null, "another version of this program");
+    check("/board/system/irqchips", json!([]), "other interrupt controllers");
+    check("/board/system/irqchips/2", json!([1, 2]), "an interrupt controller has 2 bytes and not 520");
+    check("/board/system/cpuid", json!([]), "its processor is one of");
+    check("/board/system/cpuid/0", json!([0, 0, 0]), "invalid length 3");
+    check("/processors/0/regs", json!([7]), "regs has 1 bytes and not 144");
+    check("/processors/0/xsave", json!([]), "xsave has 0 bytes and not 4096");
+    check("/processors/0", json!({"mp_state": 0}), "missing field");
+    check("/processors/0/msrs", json!([[0x4711_4711, 1]]), "register 0x47114711 of its processor cannot be 0x1");
+    check("/devices", json!([]), "other devices");
+    // Features are words of bits: one that no processor has.
+    let (thawed, _) = thaw(changed(&frozen, |it| {
+        let leaves = it.pointer_mut("/board/system/cpuid").and_then(Value::as_array_mut).unwrap();
+        let leaf = leaves.iter_mut().find(|it| it[0] == 1).unwrap();
+        leaf[6] = json!(u32::MAX);
+    }));
+    let error = thawed.err().unwrap().to_string();
+    assert!(error.contains("the host's processor has not all that its has: it lacks bit "), "{error}");
+    assert!(error.contains("bit 10 of edx of leaf 0x1.0"), "{error}");
 }

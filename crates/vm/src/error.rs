@@ -16,6 +16,9 @@ pub enum Error {
         /// What the kernel said.
         errno: Errno,
     },
+    /// What was kept does not fit, or not this host.
+    #[error("{0}")]
+    Unfit(String),
     /// What the tender had a guest's processor execute did not come to its end.
     #[error("leading a virtual processor aside: {0}")]
     Aside(&'static str),

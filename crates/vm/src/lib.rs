@@ -14,5 +14,7 @@ mod window;
 pub use error::{Error, Result};
 pub use machine::{Detour, Exit, Host, Interrupter, Kept, Layout, Machine, Registers, Start};
 pub use memory::{Frozen, Laid, Memory, Region, Room};
-pub use system::{Entry, LINES, LINES_AT, Level, OWN_AT, Pause, Place, System, Touch, Virtual};
+pub use system::{
+    Entry, KeptProcessor, KeptSystem, LINES, LINES_AT, Level, OWN_AT, Pause, Place, System, Touch, Virtual,
+};
 pub use window::{Part, Sharing, Window};

@@ -420,7 +420,7 @@ pub(crate) fn adopt(vcpu: &VcpuFd) -> Result<Interrupter> {
 }
 
 /// What stops a guest that the calling thread runs.
-fn own_thread() -> Interrupter {
+pub(crate) fn own_thread() -> Interrupter {
     // SAFETY: no preconditions.
     let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
     Interrupter { process, thread }

@@ -7,17 +7,21 @@
 
 #![expect(unsafe_code, reason = "memory of ours becomes a guest's")]
 
+mod features;
+mod kept;
+
 use std::sync::Arc;
 
 use kvm_bindings::{
     CpuId, KVM_IRQCHIP_IOAPIC, KVM_MAX_CPUID_ENTRIES, KvmIrqRouting, Msrs, kvm_irq_routing_entry, kvm_msr_entry,
-    kvm_segment, kvm_userspace_memory_region,
+    kvm_segment, kvm_userspace_memory_region, kvm_xsave,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use sys::Errno;
 
+pub use self::kept::{KeptProcessor, KeptSystem};
 use crate::error::{Error, Result};
-use crate::machine::{Host, Interrupter, adopt, forget_stop};
+use crate::machine::{Host, Interrupter, adopt, forget_stop, own_thread};
 use crate::memory::Region;
 
 /// Lines of the interrupt controller that all processors share.
@@ -33,12 +37,17 @@ const OF_THE_KERNEL: u64 = 0xfffb_c000;
 pub struct System {
     vm: VmFd,
     features: CpuId,
+    /// The numbers of those registers that have numbers and are of a processor's state.
+    registers: Arc<[u32]>,
     /// What is the guest's memory.
     slots: Vec<Arc<dyn Region>>,
 }
 
 /// One of its processors.
-pub struct Virtual(VcpuFd);
+pub struct Virtual {
+    vcpu: VcpuFd,
+    registers: Arc<[u32]>,
+}
 
 /// What a processor touches that is no memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +105,8 @@ impl System {
         let lines: Vec<_> = (0..LINES).map(line).collect();
         let lines = KvmIrqRouting::from_entries(&lines).map_err(|_| Error::host("leading lines")(Errno::INVAL))?;
         vm.set_gsi_routing(&lines).map_err(&failed)?;
-        Ok(System { vm, features: features(kvm)?, slots: Vec::new() })
+        let registers = kvm.get_msr_index_list().map_err(Error::kvm("asking for its registers"))?;
+        Ok(System { vm, features: features(kvm)?, registers: registers.as_slice().into(), slots: Vec::new() })
     }
 
     /// Gives it memory at that physical address, from there on in its region.
@@ -117,6 +127,15 @@ impl System {
         Ok(())
     }
 
+    /// Where addresses end that its processors have.
+    pub fn addresses_end(&self) -> u64 {
+        const SIZES: u32 = 0x8000_0008;
+        /// What every processor of 64 bits has at least, as one that does not say has.
+        const LEAST: u32 = 36;
+        let sizes = self.features.as_slice().iter().find(|it| it.function == SIZES);
+        1 << sizes.map_or(LEAST, |it| it.eax & 0xff).clamp(LEAST, 52)
+    }
+
     /// Makes the processor of that number, of so many. The first begins where it is told, others when one tells them.
     pub fn processor(&self, number: usize, count: usize) -> Result<Virtual> {
         let vcpu = self.vm.create_vcpu(number as u64).map_err(Error::kvm("making a virtual processor"))?;
@@ -124,7 +143,7 @@ impl System {
         identify(&mut features, number as u32, count as u32);
         vcpu.set_cpuid2(&features).map_err(Error::kvm("setting a virtual processor's features"))?;
         set_firmwares(&vcpu);
-        Ok(Virtual(vcpu))
+        Ok(Virtual { vcpu, registers: Arc::clone(&self.registers) })
     }
 
     /// Sets a line of the interrupt controller.
@@ -192,7 +211,7 @@ impl Virtual {
     /// It begins there.
     pub fn begin(&self, entry: &Entry) -> Result<()> {
         let host = Error::kvm("setting a virtual processor's registers");
-        let mut special = self.0.get_sregs().map_err(&host)?;
+        let mut special = self.vcpu.get_sregs().map_err(&host)?;
         let code = kvm_segment {
             limit: u32::MAX,
             selector: 0x10,
@@ -209,20 +228,20 @@ impl Virtual {
         (special.gdt.base, special.gdt.limit) = (entry.descriptors, 4 * 8 - 1);
         // Paging, protection; large entries; long mode, active.
         (special.cr3, special.cr0, special.cr4, special.efer) = (entry.tables, 0x8000_0031, 0x20, 0x500);
-        self.0.set_sregs(&special).map_err(&host)?;
-        let mut general = self.0.get_regs().map_err(&host)?;
+        self.vcpu.set_sregs(&special).map_err(&host)?;
+        let mut general = self.vcpu.get_regs().map_err(&host)?;
         (general.rip, general.rsi, general.rflags) = (entry.instruction, entry.argument, 2);
-        self.0.set_regs(&general).map_err(&host)
+        self.vcpu.set_regs(&general).map_err(&host)
     }
 
     /// The calling thread, which blocks the signal that stops a guest, will run it.
     pub fn adopt(&self) -> Result<Interrupter> {
-        adopt(&self.0)
+        adopt(&self.vcpu)
     }
 
     /// Runs it until there is something to do for others than `serve`.
     pub fn run(&mut self, serve: &mut dyn FnMut(Touch<'_>)) -> Pause {
-        match self.0.run() {
+        match self.vcpu.run() {
             Ok(VcpuExit::MmioRead(at, bytes)) => serve(Touch::Load(Place::Address(at), bytes)),
             Ok(VcpuExit::MmioWrite(at, bytes)) => serve(Touch::Store(Place::Address(at), bytes)),
             Ok(VcpuExit::IoIn(port, bytes)) => serve(Touch::Load(Place::Port(port), bytes)),
@@ -239,9 +258,28 @@ impl Virtual {
         Pause::Served
     }
 
+    /// Has it take what it was served last, and do nothing else: until then that is its own only in part. The calling thread
+    /// is the one that runs it.
+    pub fn settle(&mut self, serve: &mut dyn FnMut(Touch<'_>)) -> Pause {
+        own_thread().interrupt();
+        loop {
+            match self.run(serve) {
+                // One access may be served in parts.
+                Pause::Served => {}
+                pause => return pause,
+            }
+        }
+    }
+
+    /// Sets what programs save of its registers.
+    fn set_extended(&self, extended: &kvm_xsave) -> Result<()> {
+        // SAFETY: the structure is whole; no dynamically enabled feature makes it longer.
+        unsafe { self.vcpu.set_xsave(extended) }.map_err(Error::kvm("setting a virtual processor's registers"))
+    }
+
     /// Where it is.
     pub fn instruction(&self) -> u64 {
-        self.0.get_regs().map_or(0, |it| it.rip)
+        self.vcpu.get_regs().map_or(0, |it| it.rip)
     }
 }
 

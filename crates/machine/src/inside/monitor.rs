@@ -26,7 +26,7 @@ use super::script::{Call, Script, Value};
 use super::setup::{self, Has};
 use super::spawn::{self, Born, Ends, Outcome};
 use super::whole;
-use crate::arch::{Arch, isa, tier, translations};
+use crate::arch::{Arch, tier, translations};
 use crate::boot::Image;
 use crate::console::Serial;
 use crate::error::{Error, Result};
@@ -74,7 +74,7 @@ pub fn run(guest: Guest) -> Result<i32> {
             (Runner::begin(Arc::clone(&door), translations, make), None)
         }
         Begin::Again(frozen, inside) => {
-            let make = move || Machine::thaw(isa(arch)?, frozen, Thaw { mode, serial, devices });
+            let make = move || Machine::thaw_of(arch, kvm, frozen, Thaw { mode, serial, devices });
             (Runner::begin(Arc::clone(&door), translations, make), Some(inside))
         }
     };

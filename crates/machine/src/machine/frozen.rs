@@ -3,17 +3,22 @@
 //! Memory is had by both until one writes to it ([`vm::Memory::freeze`]): neither making a copy nor having one takes time
 //! or room by how much there is.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use dbt::{Clock, Mode, Ram};
 use isa::Isa;
-use vm::Memory;
+use vm::{Host, Memory};
 
-use super::{MOST_PROCESSORS, Machine, Outside, board, frequency, memory_begins};
+use super::{MOST_PROCESSORS, Machine, Outside, board, boxed, frequency, give, memory_begins};
+use crate::arch::{self, Arch};
+use crate::bells::Bells;
 use crate::console::Serial;
 use crate::devices::Devices;
-use crate::error::Result;
-use crate::saved::{SavedMachine, unfit};
+use crate::error::{Error, Result};
+use crate::native::Native;
+use crate::pc;
+use crate::saved::{SavedMachine, of_data, unfit};
 
 /// A machine at a moment.
 #[derive(Debug)]
@@ -50,16 +55,18 @@ impl Machine {
         Ok(Frozen { machine, memory: self.ram.freeze()? })
     }
 
+    /// A machine of that architecture that goes on from there; the host's own needs what virtual machines are made with.
+    pub(crate) fn thaw_of(arch: Arch, kvm: Option<OwnedFd>, frozen: Frozen, thaw: Thaw) -> Result<Machine> {
+        match arch {
+            Arch::Amd64 => Machine::thaw_native(&Host::from(kvm.ok_or(Error::NoKvm)?), frozen, thaw),
+            Arch::Arm64 | Arch::Riscv64 => Machine::thaw(arch::isa(arch)?, frozen, thaw),
+        }
+    }
+
     /// A machine that goes on from there.
     pub fn thaw(isa: Arc<Isa>, frozen: Frozen, thaw: Thaw) -> Result<Machine> {
         let Frozen { machine, memory } = frozen;
-        if machine.architecture != isa.name {
-            return unfit("it is one of another architecture");
-        }
-        let count = machine.processors.len();
-        if !(1..=MOST_PROCESSORS).contains(&count) || machine.seats.len() != count {
-            return unfit("it has other processors");
-        }
+        let count = processors(&machine, &isa.name)?;
         let ram = Ram::shared(Arc::new(Memory::thaw(&memory)?), memory_begins(&isa)?, count);
         let (clock, outside) = (Clock::at(frequency(&isa), machine.ticks), Outside::Host);
         let (bells, mut places) = board(&isa, &ram, clock, (thaw.serial, thaw.devices.build(outside)?, outside));
@@ -67,8 +74,48 @@ impl Machine {
         places[0].bus().restore(machine.devices)?;
         places.iter_mut().zip(machine.seats).try_for_each(|(place, seat)| place.restore(seat))?;
         Machine::of_parts(&isa.name, &ram, (bells, places), |number, place| {
-            let saved = &machine.processors[number];
-            Ok(Box::new(dbt::Processor::resume(Arc::clone(&isa), thaw.mode, ram.clone(), place, saved)?))
+            let saved = of_data(machine.processors[number].clone())?;
+            Ok(Box::new(dbt::Processor::resume(Arc::clone(&isa), thaw.mode, ram.clone(), place, &saved)?))
         })
     }
+
+    /// The same, on processors of the host's own kind, which has all that the others had.
+    pub fn thaw_native(host: &Host, frozen: Frozen, thaw: Thaw) -> Result<Machine> {
+        let Frozen { machine, memory } = frozen;
+        let count = processors(&machine, pc::NAME)?;
+        let mut system = pc::like(host, &machine.board)?;
+        let end = memory.length() as u64;
+        let Some(parts) = pc::parts(end).filter(|_| end <= system.addresses_end()) else {
+            return unfit("its memory is where devices are");
+        };
+        let memory = Arc::new(Memory::thaw(&memory)?);
+        let ram = Ram::with_hole(Arc::clone(&memory), pc::HOLE, count);
+        give(&mut system, &memory, parts)?;
+        let (system, bells) = (Arc::new(system), Arc::new(Bells::new(&ram)));
+        let slots = thaw.devices.build(Outside::Host)?;
+        let places = pc::board(&system, &ram, &bells, (thaw.serial, slots)).into_iter().map(boxed).collect();
+        let mut thawed = Machine::of_parts(pc::NAME, &ram, (Arc::clone(&bells), places), |number, _| {
+            let inner = system.processor(number, count)?;
+            inner.resume(&of_data(machine.processors[number].clone())?).map_err(pc::misfit)?;
+            Ok(Box::new(Native::new(number, inner, Arc::clone(&bells))))
+        })?;
+        let place = &thawed.processors[0].place;
+        place.restore_board(machine.board)?;
+        place.bus().restore(machine.devices)?;
+        let seated = thawed.processors.iter_mut().zip(machine.seats);
+        seated.into_iter().try_for_each(|(it, seat)| it.place.restore(seat))?;
+        Ok(thawed)
+    }
+}
+
+/// How many processors of that kind a kept machine has.
+fn processors(machine: &SavedMachine, architecture: &str) -> Result<usize> {
+    if machine.architecture != architecture {
+        return unfit("it is one of another architecture");
+    }
+    let count = machine.processors.len();
+    if !(1..=MOST_PROCESSORS).contains(&count) || machine.seats.len() != count {
+        return unfit("it has other processors");
+    }
+    Ok(count)
 }

@@ -6,6 +6,7 @@ use dbt::Ram;
 use vm::Entry;
 
 use super::acpi;
+use super::memory::{self, HIGH, HOLE, TABLES_OF_ACPI};
 use crate::error::{Error, Result};
 use crate::machine::{self, Outside, Start};
 
@@ -16,10 +17,6 @@ const TABLES: u64 = 0x9000;
 const COMMAND_LINE: u64 = 0x2_0000;
 const MOST_COMMAND_LINE: usize = 2048;
 const SEED: u64 = 0x2_1000;
-/// Memory that is told of as such ends here, and goes on there; between are tables.
-const LOW_END: u64 = 0xa_0000;
-const TABLES_OF_ACPI: u64 = 0xe_0000;
-const HIGH: u64 = 0x10_0000;
 /// Where a kernel that can be anywhere likes to be.
 const PREFERRED: u64 = 16 << 20;
 const PAGE: u64 = 4096;
@@ -92,7 +89,7 @@ fn place_segments(ram: &Ram, kernel: &[u8]) -> Result<Placed> {
         let content = content.ok_or(bad("it is shorter than it says"))?;
         let last = to.checked_add(in_memory.max(in_file)).filter(|_| to >= HIGH);
         let last = last.ok_or(bad("it wants to be where no kernel is"))?;
-        if last > ram.length() {
+        if last > ram.length().min(HOLE.start) {
             return Err(Error::Room { what: "a kernel", needed: last, memory: ram.length() });
         }
         put(ram, "a kernel", to, content)?;
@@ -122,7 +119,7 @@ fn place_image(ram: &Ram, kernel: &[u8]) -> Result<Placed> {
     };
     let content = kernel.get((parts as usize + 1) * 512..).ok_or(bad("it is shorter than it says"))?;
     let needed = number(kernel, 0x260, 4)?.max(content.len() as u64);
-    if PREFERRED + needed > ram.length() {
+    if PREFERRED + needed > ram.length().min(HOLE.start) {
         return Err(Error::Room { what: "a kernel", needed: PREFERRED + needed, memory: ram.length() });
     }
     put(ram, "a kernel", PREFERRED, content)?;
@@ -145,12 +142,11 @@ fn parameters(placed: &Placed, start: &Start<'_>, initrd: u64, memory: u64) -> V
     set(0x228, &(COMMAND_LINE as u32).to_le_bytes());
     set(0x238, &(MOST_COMMAND_LINE as u32 - 1).to_le_bytes());
     set(0x250, &SEED.to_le_bytes());
-    const USABLE: u32 = 1;
-    const OF_ACPI: u32 = 3;
-    let parts = [(0, LOW_END, USABLE), (TABLES_OF_ACPI, HIGH, OF_ACPI), (HIGH, memory, USABLE)];
+    let parts = memory::told(memory);
     set(0x1e8, &[parts.len() as u8]);
-    for (number, (from, to, kind)) in parts.into_iter().enumerate() {
-        let entry = [&from.to_le_bytes()[..], &(to - from).to_le_bytes(), &kind.to_le_bytes()].concat();
+    for (number, (part, kind)) in parts.into_iter().enumerate() {
+        let (from, length, kind) = (part.start, part.end - part.start, kind as u32);
+        let entry = [&from.to_le_bytes()[..], &length.to_le_bytes(), &kind.to_le_bytes()].concat();
         set(0x2d0 + number * entry.len(), &entry);
     }
     page
