@@ -95,20 +95,20 @@ fn must_be_whole(cell: &Cell, purpose: Purpose) -> Result<()> {
 
 fn obstacle(spec: &CellSpec, purpose: Purpose) -> Option<String> {
     match spec.boundary {
-        Boundary::Machine => obstacle_of_machine(spec, purpose),
+        Boundary::Machine => obstacle_of_machine(spec),
         Boundary::Unikernel if purpose == Purpose::Keeping => obstacle_of_unikernel(spec),
         Boundary::Unikernel | Boundary::Container => None,
     }
 }
 
-/// What a disk holds would have to be as it was when the machine stood still, and nobody keeps that.
-fn obstacle_of_machine(spec: &CellSpec, purpose: Purpose) -> Option<String> {
+/// What a disk holds would have to be as it was when the machine stood still, and nobody keeps that. What is mounted for a
+/// machine from memory is in the host's, and goes with the cell's process.
+fn obstacle_of_machine(spec: &CellSpec) -> Option<String> {
     if spec.machine.as_ref().is_some_and(|it| !it.disks.is_empty()) {
         return Some("its disks (--disk) would have to be taken along, which is not done".to_owned());
     }
-    let in_memory = spec.mounts.iter().find(|it| matches!(it.kind, MountKind::Tmpfs(_)));
-    let mount = in_memory.filter(|_| purpose == Purpose::Copying)?;
-    Some(format!("what is in memory at {} (--tmpfs) is not copied", mount.target.display()))
+    let mount = spec.mounts.iter().find(|it| matches!(it.kind, MountKind::Tmpfs(_)))?;
+    Some(format!("what is in memory at {} (--tmpfs) is not copied or kept", mount.target.display()))
 }
 
 /// What its family shares with nobody else is all that is kept.
