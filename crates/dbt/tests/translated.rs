@@ -233,6 +233,11 @@ fn check(target: &Target) {
     }
 }
 
+/// Instructions of four bytes, as memory has them.
+fn code_of(words: &[u32]) -> Vec<u8> {
+    words.iter().copied().flat_map(u32::to_le_bytes).collect()
+}
+
 /// Registers, and what is in memory.
 type Outcome = (Vec<u64>, Vec<u8>);
 
@@ -269,8 +274,7 @@ fn a_loop_is_the_same_whatever_it_is_worth() {
         ),
     ];
     for (turns, words) in loops {
-        let code = words.iter().copied().flat_map(u32::to_le_bytes).collect();
-        let program = Program { code, ..Program::default() };
+        let program = Program { code: code_of(words), ..Program::default() };
         let interpreted = run(&isa, target, &program, Mode::Interpret).expect("an end");
         let translated = run(&isa, target, &program, Mode::Translate).expect("an end");
         assert!(interpreted.0.contains(&(turns * (turns + 1) / 2)), "it has added");
@@ -286,8 +290,7 @@ fn a_loop_is_the_same_when_it_was_compiled_as_a_whole() {
     let isa = Arc::new(description(target.name));
     // movz x0, #64, lsl #16; add x1, x1, x0; subs x0, x0, #1; b.ne -8; b to the beginning
     let words = [0xd2a0_0800_u32, 0x8b00_0021, 0xf100_0400, 0x54ff_ffc1, 0x17ff_fffc];
-    let code = words.into_iter().flat_map(u32::to_le_bytes).collect();
-    let program = Program { code, ..Program::default() };
+    let program = Program { code: code_of(&words), ..Program::default() };
     let (mut processor, _ram, mut board) = begin(&isa, target, &program, Mode::TranslateLoops);
     let x = isa.register("X").expect("registers");
     // What the register was that was added first, and all until one is left.
@@ -335,7 +338,7 @@ fn what_is_more_than_a_number_is() {
         0x0072_c463,
         0x0105_0513,
     ];
-    let code: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    let code = code_of(&words);
     let at = isa.registers.iter().position(|it| it.is_bank).expect("registers");
     for value in [0, 1, u64::MAX, 1 << 63, i64::MAX as u64] {
         let registers = vec![(at, 7, u128::from(value))];
@@ -356,7 +359,7 @@ fn what_is_stored_of_a_field_is_the_field() {
     let isa = Arc::new(description(target.name));
     // ubfx w0, w0, #8, #1; strb w0, [x1]; lsl w3, w3, #23; lsr w3, w3, #31; strh w3, [x1, #2]; ubfiz x4, x4, #60, #8; str w4, [x1, #4]
     let words = [0x5308_2000_u32, 0x3900_0020, 0x5309_2063, 0x531f_7c63, 0x7900_0423, 0xd344_1c84, 0xb900_0424];
-    let code = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    let code = code_of(&words);
     let at = isa.registers.iter().position(|it| it.name == "X").expect("registers");
     let registers = [(0, 0x1907), (1, DATA), (3, 0xff_1907), (4, 0xff)].map(|(index, value)| (at, index, value.into()));
     let program = Program { code, registers: registers.into(), data: vec![0; 64], ..Program::default() };
@@ -378,7 +381,7 @@ fn another_address_space_is_another_at_once() {
     let isa = Arc::new(description(target.name));
     // ldr x1, [x2]; msr ttbr0_el1, x3; isb; ldr x4, [x2]
     let words = [0xf940_0041_u32, 0xd518_2003, 0xd503_3fdf, 0xf940_0044];
-    let code = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    let code = code_of(&words);
     let mut data = vec![0; 2 << 12];
     for (at, entry) in [(0, BLOCK), (8, BLOCK), (1 << 12, BLOCK)] {
         data[at..at + 8].copy_from_slice(&u64::to_le_bytes(entry));
