@@ -281,11 +281,18 @@ impl<'b> Generator<'b> {
         Ok(())
     }
 
+    /// What an operand is, if it is a part of what is done now.
+    fn part(&self, operand: Val) -> Option<Ir> {
+        match operand {
+            Val::Value(value) if self.uses.is_part[value as usize] => Some(self.block.code[value as usize]),
+            _ => None,
+        }
+    }
+
     /// Where a register of the guest is in the state, if it is read as a part of what is done now.
-    fn register_in(&self, value: Val) -> Option<Mem> {
-        let Val::Value(value) = value else { return None };
-        match self.block.code[value as usize] {
-            Ir::Read { offset } if self.uses.is_part[value as usize] => Some(state(offset)),
+    fn register_in(&self, operand: Val) -> Option<Mem> {
+        match self.part(operand) {
+            Some(Ir::Read { offset }) => Some(state(offset)),
             _ => None,
         }
     }

@@ -177,11 +177,8 @@ impl Generator<'_> {
     /// The same of something that is shifted as a part of it.
     fn sum_of_shifted(&mut self, own: Value, ir: Ir, size: Size) -> Result<bool, TooBig> {
         let Ir::Binary(Binary::Add, _, a, b) = ir else { return Ok(false) };
-        let shifted = |value: Val| match value {
-            Val::Value(it) if self.uses.is_part[it as usize] => match self.block.code[it as usize] {
-                Ir::Binary(Binary::ShiftLeft, _, of, Val::Number(by)) => Some((of, by as u8)),
-                _ => None,
-            },
+        let shifted = |operand: Val| match self.part(operand) {
+            Some(Ir::Binary(Binary::ShiftLeft, _, of, Val::Number(by))) => Some((of, by as u8)),
             _ => None,
         };
         let Some((base, (of, scale))) = shifted(b).map(|it| (a, it)).or_else(|| shifted(a).map(|it| (b, it))) else {
@@ -307,10 +304,9 @@ impl Generator<'_> {
     }
 
     /// What is loaded as a part of what is done now.
-    fn loaded_in(&self, value: Val) -> Option<Access> {
-        let Val::Value(value) = value else { return None };
-        match self.block.code[value as usize] {
-            Ir::Load { address, offset, window, width, how, at, .. } if self.uses.is_part[value as usize] => {
+    fn loaded_in(&self, operand: Val) -> Option<Access> {
+        match self.part(operand) {
+            Some(Ir::Load { address, offset, window, width, how, at, .. }) => {
                 Some(Access { address, offset, window, width, how, at })
             }
             _ => None,
