@@ -5,10 +5,10 @@
 //! One that is switched off has its thread, too, which waits.
 
 mod frozen;
+mod host;
 pub(crate) mod gdb;
 mod lockstep;
 
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use dbt::{Clock, Mode, Ram, Stop, Translations};
 use isa::Isa;
-use vm::{Host, Memory, Region, System};
+use vm::{Host, Memory};
 
 use crate::arch::{self, Arch};
 use crate::bells::Bells;
@@ -25,12 +25,11 @@ use crate::bus::Bus;
 use crate::console::Serial;
 use crate::devices::{Devices, Slots};
 use crate::error::{Error, Result};
-use crate::native::Native;
 use crate::power::Power;
 use crate::processor::Processor;
 use crate::saved::State;
 use crate::watch::{Interrupter, Watch};
-use crate::{arm, pc, riscv};
+use crate::{arm, riscv};
 
 pub use frozen::{Frozen, Thaw};
 pub use lockstep::{Pair, Parted};
@@ -209,35 +208,6 @@ impl Machine {
         }
     }
 
-    /// The same, on processors of the host's own kind.
-    pub fn native(host: &Host, mut start: Start<'_>) -> Result<Machine> {
-        if !(1..=MOST_PROCESSORS).contains(&start.processors) {
-            return Err(Error::Processors { count: start.processors, most: MOST_PROCESSORS });
-        }
-        let mut system = System::new(host)?;
-        let (end, most) = (pc::end(start.memory), system.addresses_end());
-        if end > most {
-            return Err(Error::TooMuchMemory { memory: start.memory, most: pc::most(most) });
-        }
-        let slots = std::mem::take(&mut start.devices).build(start.outside)?;
-        if slots.len() > pc::MOST_SLOTS {
-            return Err(Error::Devices { count: slots.len(), most: pc::MOST_SLOTS });
-        }
-        let memory = Arc::new(Memory::new(end as usize)?);
-        let ram = Ram::with_hole(Arc::clone(&memory), pc::HOLE, start.processors);
-        let entry = pc::load(&ram, &start, slots.len())?;
-        give(&mut system, &memory, pc::parts(end).unwrap_or_default())?;
-        let (system, bells) = (Arc::new(system), Arc::new(Bells::new(&ram)));
-        let places = pc::board(&system, &ram, &bells, (start.serial, slots)).into_iter().map(boxed).collect();
-        Machine::of_parts(pc::NAME, &ram, (Arc::clone(&bells), places), |number, _| {
-            let inner = system.processor(number, start.processors)?;
-            if number == 0 {
-                inner.begin(&entry)?;
-            }
-            Ok(Box::new(Native::new(number, inner, Arc::clone(&bells))))
-        })
-    }
-
     /// Seats a processor at each place of a board.
     fn of_parts(
         architecture: &str,
@@ -345,14 +315,6 @@ impl Machine {
 const SLICE: Duration = Duration::from_millis(20);
 /// Instructions that a processor does before it is another's turn, where they take turns.
 const TURN: u64 = 10_000;
-
-/// Gives a virtual machine memory, in which an address is an offset.
-fn give(system: &mut System, memory: &Arc<Memory>, parts: Vec<Range<u64>>) -> Result<()> {
-    for part in parts {
-        system.add(part.start, Arc::clone(memory) as Arc<dyn Region>, part)?;
-    }
-    Ok(())
-}
 
 /// Where the board for a description's processors has its memory.
 fn memory_begins(isa: &Isa) -> Result<u64> {

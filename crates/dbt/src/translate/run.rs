@@ -289,15 +289,15 @@ impl Processor {
         let Some(translator) = &mut self.translator else { return };
         let Some(number) = translator.blocks.get(&found).copied() else { return };
         let set = translator.sets.find(key, space);
+        let is_for_region = translator.list[number as usize].effort != Effort::Some;
         // Whoever turns back here does so for the region, when it is there.
-        let often = if translator.list[number as usize].effort == Effort::Some { sets::TURNS } else { i32::MAX };
-        translator.sets.get(set).count_anew(physical, often);
+        translator.sets.get(set).count_anew(physical, if is_for_region { i32::MAX } else { sets::TURNS });
         if !self.protect_pages(&found.pages()) {
             // Its code was written meanwhile, and where it is may be forgotten.
             return;
         }
         let Some(translator) = &mut self.translator else { return };
-        if often == i32::MAX {
+        if is_for_region {
             self.order_region(isa, found);
             return;
         }

@@ -14,7 +14,7 @@ pub(super) const ENTRIES: usize = 1024;
 /// Entries of the table of jumps. (A kernel that boots has code in 10 MiB: with 1024 of them, a third of all jumps between
 /// its pages was not found, which took longer than translating it; with 8192, it still left generated code 100,000 times
 /// for that.)
-pub(super) const JUMP_ENTRIES: usize = 16384;
+const JUMP_ENTRIES: usize = 16384;
 const COUNTERS: usize = 4096;
 /// So often a block runs before more effort is made for it.
 const HOT_AFTER: i32 = 2000;
@@ -24,7 +24,7 @@ pub(super) const TURNS: i32 = 200_000;
 const SETS: usize = 64;
 /// Entries of the table of those that had to make room there. (Four hundred places that call each other have some ten pairs
 /// that are in each other's way, and a kernel that changes between processes went to them by us each time.)
-pub(super) const SECOND_ENTRIES: usize = 2048;
+const SECOND_ENTRIES: usize = 2048;
 const NOTHING: u64 = u64::MAX;
 
 /// A page that was found.
@@ -59,6 +59,31 @@ pub(super) struct Jump {
     code: u64,
 }
 
+/// A set's tables of jumps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Jumps {
+    First,
+    /// Those that had to make room in the first.
+    Second,
+}
+
+impl Jumps {
+    pub(super) const fn entries(self) -> usize {
+        match self {
+            Jumps::First => JUMP_ENTRIES,
+            Jumps::Second => SECOND_ENTRIES,
+        }
+    }
+
+    /// Where it is in a set.
+    pub(super) const fn offset(self) -> i32 {
+        match self {
+            Jumps::First => std::mem::offset_of!(Set, jumps) as i32,
+            Jumps::Second => std::mem::offset_of!(Set, seconds) as i32,
+        }
+    }
+}
+
 /// Instructions begin at multiples of so many bytes, as a power of two.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Alignment(u32);
@@ -78,24 +103,20 @@ impl Alignment {
         (size_of::<Jump>().ilog2() - self.0) as u8
     }
 
-    /// By how many bits it is shifted to the right, to be mixed into it.
-    pub(super) fn fold(self) -> u8 {
-        JUMP_ENTRIES.ilog2() as u8
+    /// By how many bits it is shifted to the right, to be mixed into that.
+    pub(super) fn fold(self, table: Jumps) -> u8 {
+        match table {
+            // Places that are as far from each other as the table is long have slots of their own: mostly, code begins at
+            // the same offset of many pages.
+            Jumps::First => JUMP_ENTRIES.ilog2() as u8,
+            // Slots are others for those that share one of the first.
+            Jumps::Second => PAGE_BITS as u8 - self.bits(),
+        }
     }
 
-    /// Places that are as far from each other as the table is long have slots of their own: mostly, code begins at the same
-    /// offset of many pages.
-    fn slot(self, pc: u64) -> usize {
-        ((pc >> self.0) ^ (pc >> (JUMP_ENTRIES.ilog2() + self.0))) as usize & (JUMP_ENTRIES - 1)
-    }
-
-    /// The same of the second table, whose slots are others for those that share one of the first.
-    pub(super) fn second_fold(self) -> u8 {
-        (PAGE_BITS - self.0) as u8
-    }
-
-    fn second(self, pc: u64) -> usize {
-        ((pc >> self.0) ^ (pc >> PAGE_BITS)) as usize & (SECOND_ENTRIES - 1)
+    fn slot(self, table: Jumps, pc: u64) -> usize {
+        let slot = pc >> self.0;
+        (slot ^ slot >> self.fold(table)) as usize & (table.entries() - 1)
     }
 
     /// What is in a slot where nothing is: an address that belongs in another, so that no look finds it here.
@@ -193,7 +214,6 @@ pub(super) const READ: i32 = 0;
 pub(super) const WRITE: i32 = 16;
 /// Bytes of an entry, as a power of two.
 pub(super) const ENTRY_BITS: u8 = 5;
-pub(super) const JUMPS: i32 = (ENTRIES * 32) as i32;
 
 /// Which counter is that of the code at a physical address.
 fn counter_of(physical: u64) -> usize {
@@ -203,11 +223,6 @@ fn counter_of(physical: u64) -> usize {
 /// Where that is in a set.
 pub(super) fn counter(physical: u64) -> i32 {
     std::mem::offset_of!(Set, counters) as i32 + (counter_of(physical) * 4) as i32
-}
-
-/// Where the second table of jumps is.
-pub(super) fn seconds() -> i32 {
-    std::mem::offset_of!(Set, seconds) as i32
 }
 
 /// The bit of a page's tag that says: for accesses that are made without privileges, whoever makes them.
@@ -253,10 +268,10 @@ impl Set {
 
     /// Code for an address is here.
     pub(super) fn keep_jump(&mut self, pc: u64, code: u64, reach: Reach) {
-        let slot = self.alignment.slot(pc);
+        let slot = self.alignment.slot(Jumps::First, pc);
         let other = self.jumps[slot];
         if other.code != 0 && other.pc != pc {
-            let second = self.alignment.second(other.pc);
+            let second = self.alignment.slot(Jumps::Second, other.pc);
             self.seconds[second] = other;
             self.second_slots.set(second, self.jump_slots.reach(slot));
         }
@@ -278,7 +293,7 @@ impl Set {
     /// Where code for an address is.
     pub(super) fn jump(&self, pc: u64) -> Option<u64> {
         // An empty slot has no code.
-        let places = [&self.jumps[self.alignment.slot(pc)], &self.seconds[self.alignment.second(pc)]];
+        let places = [&self.jumps[self.alignment.slot(Jumps::First, pc)], &self.seconds[self.alignment.slot(Jumps::Second, pc)]];
         places.into_iter().find(|jump| jump.pc == pc && jump.code != 0).map(|jump| jump.code)
     }
 
@@ -307,11 +322,11 @@ impl Set {
     fn forget_jumps(&mut self, first: u64, last: u64) {
         let alignment = self.alignment;
         for pc in (first..=last).step_by(1 << alignment.0) {
-            let slot = alignment.slot(pc);
+            let slot = alignment.slot(Jumps::First, pc);
             if (first..=last).contains(&self.jumps[slot].pc) {
                 self.jumps[slot] = alignment.no_jump(slot);
             }
-            let second = alignment.second(pc);
+            let second = alignment.slot(Jumps::Second, pc);
             if (first..=last).contains(&self.seconds[second].pc) {
                 self.seconds[second] = alignment.no_second(second);
             }
@@ -486,8 +501,8 @@ mod tests {
         let mut sets = Sets::new(Alignment::of(32));
         let at = sets.find(1, 7);
         let alignment = sets.alignment;
-        assert_eq!(alignment.slot(ONE), alignment.slot(OTHER));
-        assert_ne!(alignment.second(ONE), alignment.second(OTHER));
+        assert_eq!(alignment.slot(Jumps::First, ONE), alignment.slot(Jumps::First, OTHER));
+        assert_ne!(alignment.slot(Jumps::Second, ONE), alignment.slot(Jumps::Second, OTHER));
         let set = sets.get(at);
         set.keep_jump(ONE, 0x1111, Reach::Everywhere);
         set.keep_jump(OTHER, 0x2222, Reach::Space);
@@ -524,8 +539,8 @@ mod tests {
     #[test]
     fn what_is_in_an_empty_slot_belongs_elsewhere() {
         for alignment in [Alignment::of(16), Alignment::of(32)] {
-            assert!((0..JUMP_ENTRIES).all(|slot| alignment.slot(alignment.no_jump(slot).pc) != slot));
-            assert!((0..SECOND_ENTRIES).all(|slot| alignment.second(alignment.no_second(slot).pc) != slot));
+            assert!((0..JUMP_ENTRIES).all(|slot| alignment.slot(Jumps::First, alignment.no_jump(slot).pc) != slot));
+            assert!((0..SECOND_ENTRIES).all(|slot| alignment.slot(Jumps::Second, alignment.no_second(slot).pc) != slot));
         }
     }
 

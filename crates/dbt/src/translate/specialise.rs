@@ -126,6 +126,15 @@ enum Next {
     Left,
 }
 
+/// A turn of a loop.
+#[derive(PartialEq, Eq)]
+enum Turn {
+    /// The next one has room, too.
+    One,
+    /// The next would not be whole: it is the next block's, which is this one.
+    Last,
+}
+
 /// What can't be translated.
 struct Unknown;
 type Done<T> = Result<T, Unknown>;
@@ -214,7 +223,7 @@ impl<'i> Maker<'i> {
         let mut at = begin;
         while let Some((number, word)) = code.fetch(at) {
             // Who began in the midst of a loop comes by there again.
-            if at == begin && self.block.instructions > self.turned && !self.has_room_for_turn() {
+            if at == begin && self.block.instructions > self.turned && self.turn() == Turn::Last {
                 break;
             }
             let instruction = &isa.instructions[number];
@@ -369,19 +378,18 @@ impl<'i> Maker<'i> {
         if done >= longest || (self.effort == Effort::Region && !is_turn) {
             return None;
         }
-        if is_turn && !self.has_room_for_turn() {
+        if is_turn && self.turn() == Turn::Last {
             return None;
         }
         Some(plus as u32)
     }
 
-    /// Whether another turn of a loop has room, of those that begin where the block does. One that would not be whole is the
-    /// next block's, which is this one.
-    fn has_room_for_turn(&mut self) -> bool {
+    /// A turn of a loop is done, of one that begins where the block does.
+    fn turn(&mut self) -> Turn {
         let done = self.block.instructions;
         let turn = done - self.turned;
         self.turned = done;
-        done + turn <= self.effort.longest()
+        if done + turn <= self.effort.longest() { Turn::One } else { Turn::Last }
     }
 
     /// Whether a branch goes from a loop that was followed to somewhere before it: a loop may end at what other ways end at, too.

@@ -10,14 +10,11 @@ use dbt::{Clock, Mode, Ram};
 use isa::Isa;
 use vm::{Host, Memory};
 
-use super::{MOST_PROCESSORS, Machine, Outside, board, boxed, frequency, give, memory_begins};
+use super::{MOST_PROCESSORS, Machine, Outside, board, frequency, memory_begins};
 use crate::arch::{self, Arch};
-use crate::bells::Bells;
 use crate::console::Serial;
 use crate::devices::Devices;
 use crate::error::{Error, Result};
-use crate::native::Native;
-use crate::pc;
 use crate::saved::{SavedMachine, of_data, unfit};
 
 /// A machine at a moment.
@@ -78,38 +75,10 @@ impl Machine {
             Ok(Box::new(dbt::Processor::resume(Arc::clone(&isa), thaw.mode, ram.clone(), place, &saved)?))
         })
     }
-
-    /// The same, on processors of the host's own kind, which has all that the others had.
-    pub fn thaw_native(host: &Host, frozen: Frozen, thaw: Thaw) -> Result<Machine> {
-        let Frozen { machine, memory } = frozen;
-        let count = processors(&machine, pc::NAME)?;
-        let mut system = pc::like(host, &machine.board)?;
-        let end = memory.length() as u64;
-        let Some(parts) = pc::parts(end).filter(|_| end <= system.addresses_end()) else {
-            return unfit("its memory is where devices are");
-        };
-        let memory = Arc::new(Memory::thaw(&memory)?);
-        let ram = Ram::with_hole(Arc::clone(&memory), pc::HOLE, count);
-        give(&mut system, &memory, parts)?;
-        let (system, bells) = (Arc::new(system), Arc::new(Bells::new(&ram)));
-        let slots = thaw.devices.build(Outside::Host)?;
-        let places = pc::board(&system, &ram, &bells, (thaw.serial, slots)).into_iter().map(boxed).collect();
-        let mut thawed = Machine::of_parts(pc::NAME, &ram, (Arc::clone(&bells), places), |number, _| {
-            let inner = system.processor(number, count)?;
-            inner.resume(&of_data(machine.processors[number].clone())?).map_err(pc::misfit)?;
-            Ok(Box::new(Native::new(number, inner, Arc::clone(&bells))))
-        })?;
-        let place = &thawed.processors[0].place;
-        place.restore_board(machine.board)?;
-        place.bus().restore(machine.devices)?;
-        let seated = thawed.processors.iter_mut().zip(machine.seats);
-        seated.into_iter().try_for_each(|(it, seat)| it.place.restore(seat))?;
-        Ok(thawed)
-    }
 }
 
 /// How many processors of that kind a kept machine has.
-fn processors(machine: &SavedMachine, architecture: &str) -> Result<usize> {
+pub(super) fn processors(machine: &SavedMachine, architecture: &str) -> Result<usize> {
     if machine.architecture != architecture {
         return unfit("it is one of another architecture");
     }

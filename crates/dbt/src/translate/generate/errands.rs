@@ -10,7 +10,7 @@ use super::{LOST, PLACES, STATE_AT, WIDE_PLACES, header};
 use crate::state::head;
 use crate::tlb::PAGE_BITS;
 use crate::translate::ir::Table;
-use crate::translate::sets::{self, Alignment};
+use crate::translate::sets::{self, Alignment, Jumps};
 use crate::translate::x64::{Alu, Code, Condition, Mem, Reg, Size, Xmm};
 
 /// What is asked for.
@@ -65,7 +65,8 @@ pub(crate) fn shared(alignment: Alignment) -> Shared {
     kept.iter().rev().for_each(|reg| code.pop(*reg));
     code.ret();
     let unknown = code.here();
-    look_elsewhere(&mut code, alignment);
+    // It may have had to make room for other code in the first table.
+    jump(&mut code, alignment, Jumps::Second);
     code.store(64, header(head::PC), Reg::Rax);
     code.mov_imm(Reg::Rax, 0);
     code.jmp_mem(header(head::LEAVE));
@@ -92,14 +93,25 @@ pub(super) fn entry(code: &mut Code, address: Reg, table: Table) -> Mem {
     Mem::sum(Reg::R14, Reg::Rcx, table.offset())
 }
 
-/// Leaves rcx so that the address in rax has its entry in a table of jumps there.
-pub(super) fn jump(code: &mut Code, alignment: Alignment, fold: u8, entries: usize, table: i32) -> Mem {
+/// Goes to the code for the address in rax if a table of jumps has it and nobody wants the processor. If not, it goes on here,
+/// with the address in rax.
+pub(super) fn jump(code: &mut Code, alignment: Alignment, table: Jumps) {
+    code.load(64, Reg::Rcx, header(head::ATTENTION));
+    code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
+    let interrupted = code.jcc(Condition::NotEqual);
     // An address that is a multiple of the alignment is its slot, and a scale makes an offset of that. What is rotated out to the
     // top is cut away with the rest.
-    code.rotated(Reg::Rcx, Reg::Rax, fold);
+    code.rotated(Reg::Rcx, Reg::Rax, alignment.fold(table));
     code.alu(Alu::Xor, Size::S32, Reg::Rcx, Reg::Rax);
-    code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((entries - 1) << alignment.bits()) as i32);
-    Mem { scale: alignment.shift(), ..Mem::sum(Reg::R14, Reg::Rcx, table) }
+    code.alu_imm(Alu::And, Size::S32, Reg::Rcx, ((table.entries() - 1) << alignment.bits()) as i32);
+    let entry = Mem { scale: alignment.shift(), ..Mem::sum(Reg::R14, Reg::Rcx, table.offset()) };
+    code.alu_mem(Alu::Cmp, Size::S64, Reg::Rax, entry);
+    let unknown = code.jcc(Condition::NotEqual);
+    code.alu_imm(Alu::And, Size::S64, Reg::Rax, -4096);
+    code.store(64, header(head::PAGE), Reg::Rax);
+    code.jmp_mem(Mem { disp: entry.disp + 8, ..entry });
+    code.land(interrupted);
+    code.land(unknown);
 }
 
 fn search(code: &mut Code, table: Table) {
@@ -109,22 +121,6 @@ fn search(code: &mut Code, table: Table) {
     code.alu_mem(Alu::Cmp, Size::S64, Reg::Rdx, entry);
     code.load(64, Reg::Rcx, Mem { disp: entry.disp + 8, ..entry });
     code.ret();
-}
-
-/// Goes to the code for the address in rax, if it had to make room for other code in the table of jumps and nobody wants the
-/// processor.
-fn look_elsewhere(code: &mut Code, alignment: Alignment) {
-    code.load(64, Reg::Rcx, header(head::ATTENTION));
-    code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
-    let interrupted = code.jcc(Condition::NotEqual);
-    let entry = jump(code, alignment, alignment.second_fold(), sets::SECOND_ENTRIES, sets::seconds());
-    code.alu_mem(Alu::Cmp, Size::S64, Reg::Rax, entry);
-    let unknown = code.jcc(Condition::NotEqual);
-    code.alu_imm(Alu::And, Size::S64, Reg::Rax, -4096);
-    code.store(64, header(head::PAGE), Reg::Rax);
-    code.jmp_mem(Mem { disp: entry.disp + 8, ..entry });
-    code.land(interrupted);
-    code.land(unknown);
 }
 
 /// Runs an errand. The stack is eight bytes off its alignment, as after every call.

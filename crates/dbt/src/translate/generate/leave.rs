@@ -1,7 +1,7 @@
 //! How a block is left, and what is written before: to another block, to an address, to the interpreter.
 
 use super::super::ir::{Exit, StateId, Test, TestKind, Val};
-use super::super::sets;
+use super::super::sets::Jumps;
 use super::super::x64::{Alu, Condition, Fixup, Mem, Reg, Size};
 use super::errands;
 use super::vectors::SCRATCH;
@@ -153,18 +153,7 @@ impl Generator<'_> {
 
     /// Goes to the code for the address in rax. Each place has a jump of its own, by which the host predicts where it goes.
     pub(super) fn look_up_code(&mut self) {
-        self.code.load(64, Reg::Rcx, header(head::ATTENTION));
-        self.code.cmp_mem_imm(Mem::at(Reg::Rcx, 0), 0);
-        let interrupted = self.code.jcc(Condition::NotEqual);
-        let alignment = self.site.alignment;
-        let entry = errands::jump(&mut self.code, alignment, alignment.fold(), sets::JUMP_ENTRIES, sets::JUMPS);
-        self.code.alu_mem(Alu::Cmp, Size::S64, Reg::Rax, entry);
-        let unknown = self.code.jcc(Condition::NotEqual);
-        self.code.alu_imm(Alu::And, Size::S64, Reg::Rax, -4096);
-        self.code.store(64, header(head::PAGE), Reg::Rax);
-        self.code.jmp_mem(Mem { disp: entry.disp + 8, ..entry });
-        self.code.land(interrupted);
-        self.code.land(unknown);
+        errands::jump(&mut self.code, self.site.alignment, Jumps::First);
         self.code.jmp_mem(header(head::UNKNOWN));
     }
 
