@@ -61,6 +61,12 @@ impl Maker<'_> {
             {
                 self.pure(Ir::Unary(Unary::TrailingZeros, width, of))
             }
+            // The host turns whole words around, and what was at the bottom is at the top.
+            Val::Value(_) if operator == Unary::ReverseBytes && !matches!(width, 32 | 64) => {
+                let whole = if width < 32 { 32 } else { 64 };
+                let reversed = self.pure(Ir::Unary(operator, whole, a));
+                self.binary(Binary::ShiftRight, whole, reversed, Val::Number(u64::from(whole - width)))
+            }
             a => self.pure(Ir::Unary(operator, width, a)),
         }
     }
