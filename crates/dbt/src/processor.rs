@@ -77,7 +77,7 @@ pub struct Processor {
     pub(crate) scratch: Vec<Scratch>,
     /// What the build has made of the description.
     pub(crate) code: &'static Code,
-    /// What bits were decoded before, and as what.
+    /// What bits were decoded before, and as what: its number, from one on.
     decoded: Box<[(u32, u32)]>,
     pub(crate) clock: Clock,
     /// Instructions done by the interpreter.
@@ -126,9 +126,7 @@ pub enum Mode {
 
 /// After so many instructions, the board is asked whether there is an interrupt.
 const PATIENCE: u64 = 64;
-const DECODED: usize = 1 << 14;
-/// What is in no slot of `decoded`: no architecture has so many instructions.
-const NONE: u32 = u32::MAX;
+const DECODED: usize = 1 << 16;
 
 impl Processor {
     /// A processor that is switched on, with these arguments of `reset`: the next of those that share the memory.
@@ -161,7 +159,7 @@ impl Processor {
                 Mode::Evaluate => Code::none(),
                 _ => Code::of(&isa),
             },
-            decoded: vec![(0, NONE); DECODED].into(),
+            decoded: vec![(0, 0); DECODED].into(),
             clock: board.clock(),
             count: 0,
             counts: vec![0; isa.instructions.len()],
@@ -400,15 +398,18 @@ impl Processor {
 
     /// Does one instruction.
     pub(crate) fn step(&mut self, isa: &Isa, board: &mut dyn Board) {
-        self.count += 1;
-        let fetched = match self.fetch(isa, board) {
-            Ok(fetched) => fetched,
+        match self.fetch(isa, board) {
+            Ok(fetched) => self.step_fetched(isa, board, fetched),
             Err(thrown) => {
+                self.count += 1;
                 self.enter(isa, board, thrown);
-                return;
             }
-        };
-        let (number, word) = fetched;
+        }
+    }
+
+    /// The same, where the instruction is known: its number, and its bits.
+    pub(crate) fn step_fetched(&mut self, isa: &Isa, board: &mut dyn Board, (number, word): (usize, u32)) {
+        self.count += 1;
         match self.interpret(isa, board, number, word) {
             End::Next | End::Give(_) => self.pc = self.pc.wrapping_add(isa.instructions[number].size.into()),
             End::Jump(to) => self.pc = to,
@@ -443,13 +444,14 @@ impl Processor {
 
     /// The number of the instruction that has these bits.
     pub(crate) fn decode(&mut self, isa: &Isa, word: u32) -> Option<usize> {
-        let slot = (word ^ word >> 14) as usize & (DECODED - 1);
-        let (bits, known) = self.decoded[slot];
-        if bits == word && known != NONE {
-            return Some(known as usize);
+        let slot = (word ^ word >> DECODED.ilog2()) as usize & (DECODED - 1);
+        if let (bits, known @ 1..) = self.decoded[slot]
+            && bits == word
+        {
+            return Some(known as usize - 1);
         }
         let found = isa.decoder.decode(&isa.instructions, word)?;
-        self.decoded[slot] = (word, found as u32);
+        self.decoded[slot] = (word, found as u32 + 1);
         Some(found)
     }
 

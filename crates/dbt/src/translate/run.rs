@@ -208,7 +208,7 @@ impl Processor {
                 let translator = self.translator.as_mut()?;
                 let counted = translator.visits.count(found);
                 let Some(effort) = counted.or(is_kept.then_some(Effort::Some)) else {
-                    self.walk(isa, board);
+                    self.walk(isa, board, physical);
                     return None;
                 };
                 if !self.protect_pages(&found.pages()) {
@@ -261,17 +261,36 @@ impl Processor {
     }
 
     /// Interprets up to where a block would end, or somebody wants something. (Who posts mail asks for attention, too.)
-    fn walk(&mut self, isa: &Isa, board: &mut dyn Board) {
+    ///
+    /// As long as nothing is forgotten and the page is the same, the next instruction is behind the last.
+    fn walk(&mut self, isa: &Isa, board: &mut dyn Board, mut physical: u64) {
         /// About as long as blocks are.
         const STEPS: u32 = 32;
+        let given = |it: &Processor| (it.key, it.space(), it.tlb.forgotten());
+        let before = given(self);
         for _ in 0..STEPS {
-            let before = self.pc;
-            self.step(isa, board);
-            let goes_on = matches!(self.pc.wrapping_sub(before), 2 | 4);
+            let pc = self.pc;
+            match self.fetch_at(isa, physical) {
+                Some(fetched) => self.step_fetched(isa, board, fetched),
+                None => self.step(isa, board),
+            }
+            let size = self.pc.wrapping_sub(pc);
+            let goes_on = matches!(size, 2 | 4) && self.pc & (PAGE - 1) != 0 && given(self) == before;
             if !goes_on || self.must_attend || self.is_waiting || self.attention.load(Ordering::Acquire) != 0 {
                 return;
             }
+            physical += size;
         }
+    }
+
+    /// The instruction at a physical address, by its number, and its bits, if all of it is on that page.
+    fn fetch_at(&mut self, isa: &Isa, physical: u64) -> Option<(usize, u32)> {
+        if physical & (PAGE - 1) > PAGE - 4 {
+            return None;
+        }
+        let word = self.ram.read(physical, 32)? as u32;
+        let number = self.decode(isa, word)?;
+        Some((number, if isa.instructions[number].size == 2 { word & 0xffff } else { word }))
     }
 
     /// Whether an instruction begins there that may end on the next page.
