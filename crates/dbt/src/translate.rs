@@ -148,6 +148,7 @@ impl Translator {
         if !(std::is_x86_feature_detected!("bmi2")
             && std::is_x86_feature_detected!("lzcnt")
             && std::is_x86_feature_detected!("avx2")
+            && std::is_x86_feature_detected!("cmpxchg16b")
             && std::is_x86_feature_detected!("fma"))
         {
             return None;

@@ -5,8 +5,8 @@
 //! One that is switched off has its thread, too, which waits.
 
 mod frozen;
-mod host;
 pub(crate) mod gdb;
+mod host;
 mod lockstep;
 
 use std::os::fd::OwnedFd;

@@ -394,7 +394,7 @@ impl Ir {
                 which: Float::Order | Float::ToSigned | Float::ToUnsigned | Float::ToSignedHalf | Float::ToUnsignedHalf,
                 ..
             }) => Class::General,
-            Ir::Vector(_) => Class::Vector,
+            Ir::Vector(_) | Ir::CompareAndSwap { width: 128, .. } => Class::Vector,
             _ => Class::General,
         }
     }

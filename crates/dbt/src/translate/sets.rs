@@ -293,7 +293,8 @@ impl Set {
     /// Where code for an address is.
     pub(super) fn jump(&self, pc: u64) -> Option<u64> {
         // An empty slot has no code.
-        let places = [&self.jumps[self.alignment.slot(Jumps::First, pc)], &self.seconds[self.alignment.slot(Jumps::Second, pc)]];
+        let places =
+            [&self.jumps[self.alignment.slot(Jumps::First, pc)], &self.seconds[self.alignment.slot(Jumps::Second, pc)]];
         places.into_iter().find(|jump| jump.pc == pc && jump.code != 0).map(|jump| jump.code)
     }
 
@@ -540,7 +541,9 @@ mod tests {
     fn what_is_in_an_empty_slot_belongs_elsewhere() {
         for alignment in [Alignment::of(16), Alignment::of(32)] {
             assert!((0..JUMP_ENTRIES).all(|slot| alignment.slot(Jumps::First, alignment.no_jump(slot).pc) != slot));
-            assert!((0..SECOND_ENTRIES).all(|slot| alignment.slot(Jumps::Second, alignment.no_second(slot).pc) != slot));
+            assert!(
+                (0..SECOND_ENTRIES).all(|slot| alignment.slot(Jumps::Second, alignment.no_second(slot).pc) != slot)
+            );
         }
     }
 

@@ -310,6 +310,10 @@ impl Code {
         self.rr(size, &[0x0f, 0xaf], to as u8, from);
     }
 
+    pub(super) fn imul_mem(&mut self, size: Size, to: Reg, from: Mem) {
+        self.rm(size, &[0x0f, 0xaf], to as u8, from, false);
+    }
+
     pub(super) fn group(&mut self, operation: Group, size: Size, operand: Reg) {
         self.rr(size, &[0xf7], operation as u8, operand);
     }

@@ -264,7 +264,7 @@ impl Generator<'_> {
     }
 
     /// Leaves rcx with where an address is in our memory. What goes wrong is tried again.
-    fn place(&mut self, (address, width, at): (Val, u8, StateId)) {
+    pub(super) fn place(&mut self, (address, width, at): (Val, u8, StateId)) {
         let again = self.code.here();
         let from = self.operand(address, Reg::Rax);
         let source = self.source(address);
@@ -346,6 +346,9 @@ impl Generator<'_> {
         old: Val,
         new: Val,
     ) -> Result<(), TooBig> {
+        if access.1 == 128 {
+            return self.compare_and_swap_wide(own, access, old, new);
+        }
         let to = self.destination(own)?;
         self.place(access);
         self.into(old, Reg::Rax);

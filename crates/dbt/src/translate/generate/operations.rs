@@ -101,8 +101,12 @@ impl Generator<'_> {
             Binary::Multiply => {
                 let (a, b) = self.ending_first(a, b);
                 let to = self.destination_beside(own, a, b)?;
-                let b = self.operand(b, Reg::Rcx);
-                self.code.imul(size, to, b);
+                if let Source::Stack(place) = self.source(b) {
+                    self.code.imul_mem(size, to, slot(place));
+                } else {
+                    let b = self.operand(b, Reg::Rcx);
+                    self.code.imul(size, to, b);
+                }
                 self.trim_result(to, width);
             }
             Binary::MultiplyHigh | Binary::SignedMultiplyHigh => {

@@ -2,10 +2,11 @@
 
 use isa::ops::{Binary, Intrinsic};
 
-use super::super::ir::{Val, Value, Vector};
-use super::super::x64::{Map, Prefix, Reg, Vex, Xmm};
+use super::super::ir::{StateId, Val, Value, Vector};
+use super::super::x64::{Map, Mem, Prefix, Reg, Size, Vex, Xmm};
 use super::places::free;
-use super::{Generator, Place, Source, TooBig, WIDE_PLACES, state, wide_slot};
+use super::{Generator, Place, Source, TooBig, WIDE_PLACES, header, state, wide_slot};
+use crate::state::head;
 
 /// Those that values have; the other two hold nothing for longer than an operation.
 pub(super) const VECTORS: u8 = 14;
@@ -110,6 +111,34 @@ impl Generator<'_> {
             }
         }
         scratch
+    }
+
+    /// Sixteen bytes of memory are changed as one. What the host's instruction needs beside what holds nothing is in memory
+    /// meanwhile.
+    pub(super) fn compare_and_swap_wide(
+        &mut self,
+        own: Value,
+        access: (Val, u8, StateId),
+        old: Val,
+        new: Val,
+    ) -> Result<(), TooBig> {
+        const AT: Reg = Reg::Rsi;
+        let to = self.vector_destination(own)?;
+        self.place(access);
+        let (old, new) = (self.vector_operand(old, SCRATCH), self.vector_operand(new, OTHER));
+        let lent = [(Reg::Rbx, header(head::WIDE)), (AT, header(head::WIDE + 1))];
+        lent.iter().for_each(|(reg, place)| self.code.store(64, *place, *reg));
+        self.code.mov(Size::S64, AT, Reg::Rcx);
+        for (from, low, high, scratch) in [(old, Reg::Rax, Reg::Rdx, SCRATCH), (new, Reg::Rbx, Reg::Rcx, OTHER)] {
+            self.code.of_vector(low, from);
+            self.code.vector_shift(0x73, 3, scratch, from, 8);
+            self.code.of_vector(high, scratch);
+        }
+        self.code.compare_exchange_wide(Mem::at(AT, 0));
+        self.code.vector_of(to, Reg::Rax);
+        self.code.vector_with_general_imm(INSERT_64, to, to, Reg::Rdx, 1);
+        lent.iter().for_each(|(reg, place)| self.code.load(64, *reg, *place));
+        Ok(())
     }
 
     pub(super) fn vector_operation(&mut self, own: Value, vector: Vector) -> Result<(), TooBig> {

@@ -153,10 +153,9 @@ impl<'i> Maker<'i> {
             }
             Op::Unary(operator, a) => {
                 let (width, a) = (bits(work, a), of(work, a));
-                let is_known = matches!(
-                    operator,
-                    Unary::Invert | Unary::Negate | Unary::ReverseBits | Unary::ReverseBytes
-                ) || matches!(width, 32 | 64);
+                let is_known =
+                    matches!(operator, Unary::Invert | Unary::Negate | Unary::ReverseBits | Unary::ReverseBytes)
+                        || matches!(width, 32 | 64);
                 if width > 64 || (!is_known && matches!(a, Val::Value(_))) {
                     return Err(Unknown);
                 }

@@ -334,7 +334,7 @@ impl Maker<'_> {
         }
     }
 
-    /// A flag of a difference, as a comparison: bit 3 is N, 2 is Z, 1 is C.
+    /// A flag of a difference or a sum, as a comparison: bit 3 is N, 2 is Z, 1 is C.
     pub(super) fn flag(&mut self, width: u8, a: Val, b: Val, carry: Val, bit: u8) -> Option<Val> {
         match (bit, self.subtrahend(width, b, carry)) {
             (2, Some(b)) => Some(self.binary(Binary::Equal, width, a, b)),
@@ -346,12 +346,13 @@ impl Maker<'_> {
                 let difference = self.binary(Binary::Subtract, width, a, b);
                 Some(self.slice(difference, width, width - 1, 1))
             }
-            (2 | 3, None) if carry == Val::Number(0) => {
+            (1..=3, None) if carry == Val::Number(0) => {
                 let sum = self.binary(Binary::Add, width, a, b);
-                Some(if bit == 2 {
-                    self.binary(Binary::Equal, width, sum, Val::Number(0))
-                } else {
-                    self.slice(sum, width, width - 1, 1)
+                Some(match bit {
+                    // What was carried is missing: it is less than either.
+                    1 => self.binary(Binary::Less, width, sum, if matches!(b, Val::Number(_)) { b } else { a }),
+                    2 => self.binary(Binary::Equal, width, sum, Val::Number(0)),
+                    _ => self.slice(sum, width, width - 1, 1),
                 })
             }
             _ => None,

@@ -59,7 +59,7 @@ impl<'i> Maker<'i> {
                 }
                 _ => return Err(Unknown),
             },
-            Op::Read { .. } | Op::Write { .. } | Op::Load { .. } | Op::Store { .. } => {
+            Op::Read { .. } | Op::Write { .. } | Op::Load { .. } | Op::Store { .. } | Op::CompareAndSwap { .. } => {
                 return self.wide_access(work, op, width);
             }
             Op::Intrinsic { which, lane, of: ids } => {

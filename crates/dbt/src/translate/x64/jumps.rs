@@ -80,6 +80,12 @@ impl Code {
         }
     }
 
+    /// The same of sixteen bytes: rdx and rax, and rcx and rbx for what is new, the lower ones behind.
+    pub(in super::super) fn compare_exchange_wide(&mut self, mem: Mem) {
+        self.byte(0xf0);
+        self.rm(Size::S64, &[0x0f, 0xc7], 1, mem, false);
+    }
+
     /// A jump to a place in this code.
     pub(in super::super) fn jmp_to(&mut self, at: usize) {
         let fixup = self.jmp();
