@@ -275,7 +275,8 @@ impl Processor {
                 None => self.step(isa, board),
             }
             let size = self.pc.wrapping_sub(pc);
-            let goes_on = matches!(size, 2 | 4) && self.pc & (PAGE - 1) != 0 && given(self) == before;
+            let is_same_page = self.pc & !(PAGE - 1) == pc & !(PAGE - 1);
+            let goes_on = matches!(size, 2 | 4) && is_same_page && given(self) == before;
             if !goes_on || self.must_attend || self.is_waiting || self.attention.load(Ordering::Acquire) != 0 {
                 return;
             }
