@@ -1,6 +1,6 @@
 //! Code that goes across pages, which are one behind the other for the guest alone.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::panic, reason = "a test fails by panicking")]
 
 mod board;
 
