@@ -55,8 +55,6 @@ pub struct Tlb {
     entries: [Box<[Entry]>; 3],
     /// How often something was forgotten.
     count: u64,
-    /// The same of pages, each by itself.
-    pages: u64,
     /// What that was when everything was forgotten last, and each address space.
     all: u64,
     spaces: Box<[u64]>,
@@ -65,7 +63,7 @@ pub struct Tlb {
 impl Default for Tlb {
     fn default() -> Tlb {
         let entries = std::array::from_fn(|_| vec![NOTHING; ENTRIES].into());
-        Tlb { entries, count: 0, pages: 0, all: 0, spaces: vec![0; SPACES].into() }
+        Tlb { entries, count: 0, all: 0, spaces: vec![0; SPACES].into() }
     }
 }
 
@@ -111,12 +109,12 @@ impl Tlb {
 
     /// How often anything was forgotten. As long as this is the same, what was found holds.
     pub fn forgotten(&self) -> u64 {
-        self.count + self.pages
+        self.count
     }
 
     /// Forgets a page in every mode and address space.
     pub fn flush_page(&mut self, address: u64) {
-        self.pages += 1;
+        self.count += 1;
         let page = address >> PAGE_BITS;
         for entries in &mut self.entries {
             let entry = &mut entries[Tlb::slot(page)];
